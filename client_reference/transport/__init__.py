@@ -1,0 +1,1 @@
+"""How bytes reach the device. Nothing here is trusted: every byte is verified elsewhere."""

@@ -1,0 +1,1 @@
+"""What the device believes: the TUF workflow, time, and the durable state of both."""

@@ -1,0 +1,1 @@
+"""The release side of firmroot: metadata, signing, storage, publishing, reporting, commands."""

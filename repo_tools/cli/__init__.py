@@ -1,0 +1,1 @@
+"""The  command, one file per command group: parse, call, print."""

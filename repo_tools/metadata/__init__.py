@@ -1,0 +1,1 @@
+"""Pure: what a repository holds and how it may change."""

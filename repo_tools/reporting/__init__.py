@@ -1,0 +1,1 @@
+"""What a person wants to know: who signed, what expires, what is next."""

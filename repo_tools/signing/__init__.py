@@ -1,0 +1,1 @@
+"""Keys, their secrets, and signing by several people: the ceremony."""

@@ -1,0 +1,1 @@
+"""Where a repository lives: read, create once, replace if unchanged."""

@@ -1,0 +1,82 @@
+"""The protocol of a storage: read, create only, replace if unchanged.
+
+These three are what an object store with conditional writes offers, and all that publishing needs.
+Paths are relative, `/`-separated, without `.` or `..` segments. `timestamp.json` is the only object
+that is ever replaced.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+__all__ = ["Blob", "Created", "Storage"]
+
+
+@dataclass(frozen=True)
+class Blob:
+    """One object as it was read: its bytes, and the tag that `replace` compares."""
+
+    data: bytes
+    tag: str
+
+
+class Created(enum.Enum):
+    """What `create` found."""
+
+    NEW = "new"
+    IDENTICAL = "identical"
+
+
+class Storage(Protocol):
+    """Where a repository lives."""
+
+    @property
+    def url(self) -> str:
+        """How this storage is written in `firmroot.toml`."""
+
+    def read(self, path: str, max_length: int) -> Blob:
+        """One whole object.
+
+        Raises:
+            NotFoundError: there is no such object.
+            NotTrustedError: it is longer than `max_length` bytes.
+            RetryLaterError: the storage does not answer.
+        """
+
+    def open(self, path: str) -> AbstractContextManager[BinaryIO]:
+        """A seekable stream of one object of any size. Raises as `read`."""
+
+    def create(self, path: str, source: bytes | Path, sha256: str) -> Created:
+        """Create the object, durably, or find that the identical one is there.
+
+        Args:
+            path: where.
+            source: the bytes, or a file that holds them (read in constant memory).
+            sha256: hex digest that the stored object must have; checked on the bytes as written.
+
+        Raises:
+            LockedError: another object is there: a rival.
+            RefusedError: the source does not have that digest (it changed under us).
+            RetryLaterError: the storage failed; nothing is visible under `path`.
+        """
+
+    def replace(self, path: str, data: bytes, tag: str | None) -> str:
+        """Replace the object if its tag is still `tag` (None: if it does not exist), durably.
+
+        Returns:
+            the new tag.
+
+        Raises:
+            LockedError: it changed meanwhile; nothing was written.
+            RetryLaterError: the storage failed; it is the old object or the new one, whole.
+        """
+
+    def paths(self, prefix: str) -> Iterator[str]:
+        """Every object under a prefix, sorted. For audits and clean-up, never for truth."""
