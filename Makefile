@@ -1,0 +1,73 @@
+# firmroot. `make` alone prints this help; every target sets itself up in .venv first.
+.DEFAULT_GOAL := help
+VENV ?= .venv
+export FIRMROOT_VENV := $(VENV)
+PY := $(VENV)/bin/python
+JOBS ?= 2
+PYTEST := $(PY) -m pytest -q -n $(JOBS) --dist loadfile
+
+.PHONY: help
+help: ## this help
+	@echo "firmroot: firmware updates that outlive certificates, clocks and keys"
+	@echo
+	@echo "usage: make TARGET"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+	@echo
+	@echo '  make demo FIRMWARE="old.img new.img"   tells the story with your own files'
+
+.PHONY: setup-release setup-dev
+setup-release:
+	@sh scripts/bootstrap release
+setup-dev:
+	@sh scripts/bootstrap dev
+
+.PHONY: demo
+demo: setup-release ## the whole story on this terminal, in under a minute
+	@$(PY) -m repo_tools.cli.main demo $(FIRMWARE)
+
+.PHONY: test
+test: setup-dev ## ruff, mypy and the tests that need no service (at most 5 minutes)
+	@$(MAKE) --no-print-directory check
+	$(PYTEST) -m "not services and not system and not long"
+
+.PHONY: check
+check: setup-dev ## ruff and mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+.PHONY: fix
+fix: setup-dev ## let ruff format and mend what it can
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+.PHONY: test-services
+test-services: setup-dev ## tests that start a real service or fetch a real package, and the full matrices
+	FIRMROOT_CUTS=full FIRMROOT_KILLS=full $(PYTEST) -m services
+
+.PHONY: test-system
+test-system: setup-dev ## tests that boot a virtual machine
+	@$(PYTEST) -m system; code=$$?; if [ $$code -eq 5 ]; then \
+	  echo "no virtual machine scenario exists yet: this tier ran no test"; else exit $$code; fi
+
+.PHONY: long
+long: setup-dev ## everything that takes long: 2,000 oracle cases, full matrices, all mutants, the full bench
+	FIRMROOT_ORACLE_CASES=2000 FIRMROOT_CUTS=full FIRMROOT_KILLS=full $(PYTEST) -m "not system"
+	$(PY) scripts/mutants.py
+	$(PY) -m bench
+
+.PHONY: fuzz
+fuzz: setup-dev ## random mutations of repositories, stores and remote bytes, in greater numbers
+	FIRMROOT_ORACLE_CASES=2000 FIRMROOT_FLIPS=1000 $(PYTEST) -m "not services and not system" -k "oracle or flip or hypothesis or fuzz"
+
+.PHONY: mutants
+mutants: setup-dev ## remove each check and each fsync in turn: a named test must fail
+	$(PY) scripts/mutants.py
+
+.PHONY: bench
+bench: setup-dev ## speed and memory beside tuf.ngclient and curl, in one run
+	$(PY) -m bench
+
+.PHONY: lock
+lock: ## renew the locked requirements (needs uv)
+	@sh scripts/lock --upgrade
