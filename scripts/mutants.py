@@ -1,0 +1,545 @@
+"""Mutation check: every verification step, sync and condition is held by a named test.
+
+For each listed module this makes one mutant per rule below and place, runs the tests that the table
+`MODULES` names for it, and says which test failed. A mutant that no test notices is a survivor: a
+missing test, unless `mutants.toml` says why it cannot be noticed.
+
+Rules: a condition never holds; a comparison is negated or moves its boundary; one operand of
+`and` or `or` goes; a sync goes; a call that is there only to verify goes.
+
+It is not a general mutation tester: it changes no arithmetic, constants or messages. Mutants are
+made in copies of the tree, never in the tree itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import queue
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+# The terminal is what this script is for.
+# ruff: noqa: T201
+
+ROOT = Path(__file__).resolve().parent.parent
+EQUIVALENTS = ROOT / "scripts" / "mutants.toml"
+COPIED = ("client_reference", "keys_policy", "repo_tools", "tests", "scripts")
+COPIED_FILES = ("pyproject.toml",)
+MINIMUM_TIMEOUT = 30.0
+# So many tests that call the changed function are tried before the others.
+NEAR = 40
+
+# Which tests answer for which module. Narrow on purpose: a mutant that only a distant test notices
+# is a module whose own tests do not state its rules.
+GAPS = "tests/mutation_gaps"
+MODULES: Mapping[str, tuple[str, ...]] = {
+    "client_reference/trust/verified.py": ("tests/trust",),
+    "client_reference/trust/clock.py": ("tests/trust",),
+    "client_reference/trust/updater.py": ("tests/trust",),
+    "client_reference/trust/store.py": ("tests/trust", "tests/power"),
+    "client_reference/install/slots.py": ("tests/install", "tests/power"),
+    "client_reference/install/bootloader.py": ("tests/install", "tests/power"),
+    "client_reference/install/command.py": ("tests/install",),
+    "client_reference/lifecycle.py": ("tests/test_lifecycle.py",),
+    "client_reference/payload/download.py": ("tests/payload",),
+    "client_reference/update.py": ("tests/test_update.py",),
+    "client_reference/selection.py": ("tests/test_selection.py",),
+    "client_reference/transport/fetch.py": ("tests/transport",),
+    "repo_tools/publishing/publish.py": ("tests/publishing",),
+    "repo_tools/publishing/rehearse.py": ("tests/publishing",),
+    "repo_tools/publishing/live.py": ("tests/publishing",),
+    "repo_tools/publishing/refresh.py": ("tests/publishing",),
+    "repo_tools/storage/local.py": ("tests/storage",),
+    "repo_tools/files.py": ("tests/test_files.py",),
+    "repo_tools/signing/ceremony.py": ("tests/signing",),
+}
+
+NEGATED: Mapping[type[ast.cmpop], str] = {
+    ast.Eq: "!=",
+    ast.NotEq: "==",
+    ast.Is: "is not",
+    ast.IsNot: "is",
+    ast.In: "not in",
+    ast.NotIn: "in",
+}
+BOUNDARY: Mapping[type[ast.cmpop], str] = {
+    ast.Lt: "<=",
+    ast.LtE: "<",
+    ast.Gt: ">=",
+    ast.GtE: ">",
+}
+WRITTEN: Mapping[type[ast.cmpop], str] = {
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+    ast.Is: "is",
+    ast.IsNot: "is not",
+    ast.In: "in",
+    ast.NotIn: "not in",
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+}
+SYNC = re.compile(r"sync")
+VERIFYING = re.compile(r"verif|check|require|ensure|refuse|_must_|validate|compare")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of one place.
+
+    Attributes:
+        file: path in the tree.
+        function: dotted name of what encloses the place; `<module>` at the top.
+        rule: which rule made it.
+        line: of the place, from 1.
+        before: source text of the place, white space folded.
+        after: what takes its place, as it is written into the file.
+        start: first byte of the place in the file.
+        end: first byte after it.
+    """
+
+    file: str
+    function: str
+    rule: str
+    line: int
+    before: str
+    after: str
+    start: int
+    end: int
+
+    @property
+    def change(self) -> str:
+        """The change in one line: the name of this mutant within its function."""
+        return f"{self.before} -> {' '.join(self.after.split())}"
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} {self.function}: {self.rule}: {self.change}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the tests said about a mutant: the test that failed, or None."""
+
+    mutant: Mutant
+    killer: str | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Equivalent:
+    """A mutant that cannot be noticed, and why."""
+
+    file: str
+    function: str
+    change: str
+    reason: str
+
+    def matches(self, mutant: Mutant) -> bool:
+        """Whether this entry is about that mutant."""
+        return (self.file, self.function, self.change) == (
+            mutant.file,
+            mutant.function,
+            mutant.change,
+        )
+
+
+class Source:
+    """The text of a module, addressed by the byte positions that `ast` gives."""
+
+    def __init__(self, file: str, text: bytes) -> None:
+        self.file = file
+        self.text = text
+        self._lines = [0]
+        for line in text.splitlines(keepends=True):
+            self._lines.append(self._lines[-1] + len(line))
+
+    def span(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
+        """First byte, and first byte after."""
+        if node.end_lineno is None or node.end_col_offset is None:
+            raise ValueError(f"{self.file}: a node without an end")
+        return (
+            self._lines[node.lineno - 1] + node.col_offset,
+            self._lines[node.end_lineno - 1] + node.end_col_offset,
+        )
+
+    def of(self, node: ast.expr | ast.stmt) -> str:
+        """The text of a node."""
+        start, end = self.span(node)
+        return self.text[start:end].decode()
+
+    def mutant(self, node: ast.expr | ast.stmt, function: str, rule: str, after: str) -> Mutant:
+        """A mutant in which `after` stands in the place of `node`."""
+        start, end = self.span(node)
+        return Mutant(
+            file=self.file,
+            function=function,
+            rule=rule,
+            line=node.lineno,
+            before=" ".join(self.of(node).split()),
+            after=after,
+            start=start,
+            end=end,
+        )
+
+    def apply(self, mutant: Mutant) -> bytes:
+        """The module with that one change."""
+        return self.text[: mutant.start] + mutant.after.encode() + self.text[mutant.end :]
+
+
+class Maker(ast.NodeVisitor):
+    """Walks one module and collects its mutants."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._where: list[str] = []
+        self.mutants: list[Mutant] = []
+
+    def _add(self, node: ast.expr | ast.stmt, rule: str, after: str) -> None:
+        function = ".".join(self._where) or "<module>"
+        self.mutants.append(self.source.mutant(node, function, rule, after))
+
+    def _scope(self, node: ast.ClassDef | ast.FunctionDef) -> None:
+        self._where.append(node.name)
+        self.generic_visit(node)
+        self._where.pop()
+
+    visit_ClassDef = _scope  # noqa: N815 - the name that ast.NodeVisitor looks for
+    visit_FunctionDef = _scope  # noqa: N815 - likewise
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
+        """Leave messages alone: before Python 3.12 places inside an f-string are not known."""
+
+    def visit_If(self, node: ast.If) -> None:
+        """A condition never holds."""
+        if not _is_type_checking(node.test):
+            self._add(node.test, "condition never holds", "False")
+        self.generic_visit(node)
+
+    def visit_IfExp(self, node: ast.IfExp) -> None:
+        """A condition never holds."""
+        self._add(node.test, "condition never holds", "False")
+        self.generic_visit(node)
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        """A comparison is negated, or moves its boundary."""
+        for index, operator in enumerate(node.ops):
+            for rule, table in (("boundary moved", BOUNDARY), ("negated", NEGATED)):
+                if type(operator) in table:
+                    self._add(node, rule, self._compared(node, index, table[type(operator)]))
+        self.generic_visit(node)
+
+    def _compared(self, node: ast.Compare, index: int, changed: str) -> str:
+        parts = [self.source.of(node.left)]
+        for position, (operator, right) in enumerate(zip(node.ops, node.comparators, strict=True)):
+            parts.append(changed if position == index else WRITTEN[type(operator)])
+            parts.append(self.source.of(right))
+        return f"({' '.join(parts)})"
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
+        """One operand goes."""
+        word = " and " if isinstance(node.op, ast.And) else " or "
+        for index in range(len(node.values)):
+            kept = [self.source.of(v) for i, v in enumerate(node.values) if i != index]
+            self._add(node, "operand dropped", f"({word.join(kept)})")
+        self.generic_visit(node)
+
+    def visit_Expr(self, node: ast.Expr) -> None:
+        """A sync, or a call that is there only to verify, goes."""
+        if isinstance(node.value, ast.Call):
+            name = _called(node.value)
+            if SYNC.search(name):
+                self._add(node, "sync removed", "pass")
+            elif VERIFYING.search(name):
+                self._add(node, "verification removed", "pass")
+        self.generic_visit(node)
+
+
+def _called(call: ast.Call) -> str:
+    if isinstance(call.func, ast.Attribute):
+        return call.func.attr
+    return call.func.id if isinstance(call.func, ast.Name) else ""
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    return isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"
+
+
+def make_mutants(file: str, text: bytes) -> list[Mutant]:
+    """Every mutant of a module, in the order of the text; the same change twice counts once."""
+    maker = Maker(Source(file, text))
+    maker.visit(ast.parse(text))
+    for mutant in maker.mutants:
+        # A mutant that does not compile would count as noticed by every test.
+        compile(maker.source.apply(mutant), file, "exec")
+    unique = {(m.start, m.end, m.after): m for m in maker.mutants}
+    return sorted(unique.values(), key=lambda m: (m.start, m.end, m.after))
+
+
+def read_equivalents(path: Path = EQUIVALENTS) -> list[Equivalent]:
+    """The table of mutants that cannot be noticed."""
+    table = tomllib.loads(path.read_text()) if path.exists() else {}
+    return [Equivalent(**entry) for entry in table.get("equivalent", [])]
+
+
+def stale(equivalents: Iterable[Equivalent], mutants: Sequence[Mutant]) -> list[Equivalent]:
+    """Entries about code that is no longer there."""
+    return [e for e in equivalents if not any(e.matches(m) for m in mutants)]
+
+
+class Tree:
+    """A private copy of the project in which one worker changes one module at a time."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        for name in COPIED:
+            shutil.copytree(
+                ROOT / name,
+                directory / name,
+                ignore=shutil.ignore_patterns("__pycache__", ".hypothesis"),
+            )
+        for name in COPIED_FILES:
+            shutil.copy2(ROOT / name, directory / name)
+
+    def tests(
+        self, arguments: Sequence[str], timeout: float | None = None, trace: Path | None = None
+    ) -> tuple[int, str]:
+        """Run pytest on this copy; its exit code (-1: too slow) and output."""
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(self.directory),
+            "PYTHONHASHSEED": "0",
+        }
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "--tb=no", "--no-header"]
+        command += ["-p", "no:cacheprovider", "-p", "no:randomly"]
+        if trace is None:
+            # A mutant of the same length within the same second would be hidden by its `.pyc`.
+            environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        else:
+            environment["MUTANTS_TRACE"] = str(trace)
+            command += ["-p", "scripts.mutants_trace"]
+        process = subprocess.Popen(  # noqa: S603 - our own tests, arguments from the table above
+            [*command, *arguments],
+            cwd=self.directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            # The whole session: a test's own children may hold the pipe open.
+            os.killpg(process.pid, 9)
+            process.communicate()
+            return -1, ""
+        return process.returncode, output
+
+    def write(self, file: str, text: bytes) -> None:
+        """Replace a module, and forget what was compiled from the one before."""
+        path = self.directory / file
+        path.write_bytes(text)
+        for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+            compiled.unlink()
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """How the tests of a module behave without a mutant.
+
+    Attributes:
+        paths: the test paths that exist.
+        seconds: how long they take.
+        callers: by function of the module, the tests that call it, quickest first.
+    """
+
+    paths: tuple[str, ...]
+    seconds: float
+    callers: Mapping[str, Sequence[str]]
+
+
+def baseline(tree: Tree, file: str) -> Baseline:
+    """Run the module's tests unchanged and note which test calls which function.
+
+    Raises:
+        SystemExit: there are none, or they fail: mutants would prove nothing.
+    """
+    gap = f"{GAPS}/test_{Path(file).stem}.py"
+    paths = tuple(p for p in (*MODULES[file], gap) if (tree.directory / p).exists())
+    if not paths:
+        raise SystemExit(f"{file}: none of its tests exists: {', '.join(MODULES[file])}")
+    trace = tree.directory / "trace.json"
+    start = time.monotonic()
+    code, output = tree.tests(paths, trace=trace)
+    if code != 0:
+        raise SystemExit(f"{file}: its tests fail without a mutant:\n{output[-3000:]}")
+    calls = json.loads(trace.read_text())
+    return Baseline(paths, time.monotonic() - start, calls.get(file, {}))
+
+
+def judge(tree: Tree, original: Source, mutant: Mutant, base: Baseline) -> Verdict:
+    """Whether a test notices: first those that call the function, then the others."""
+    start = time.monotonic()
+    tree.write(mutant.file, original.apply(mutant))
+    timeout = max(MINIMUM_TIMEOUT, 4 * base.seconds)
+    try:
+        near = [*base.callers.get(mutant.function, ())][:NEAR]
+        killer = _first_failure(tree, near, timeout) if near else None
+        if killer is None:
+            killer = _first_failure(tree, base.paths, timeout)
+    finally:
+        tree.write(mutant.file, original.text)
+    return Verdict(mutant, killer, time.monotonic() - start)
+
+
+def _first_failure(tree: Tree, arguments: Sequence[str], timeout: float) -> str | None:
+    code, output = tree.tests(arguments, timeout)
+    if code == 0:
+        return None
+    if code < 0:
+        return f"a test that no longer ends ({timeout:.0f} s)"
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
+    return found[1] if found else f"pytest, exit code {code}"
+
+
+def chosen(arguments: argparse.Namespace) -> list[Mutant]:
+    """The mutants asked for."""
+    files = [f for f in MODULES if not arguments.file or arguments.file in f]
+    mutants = [
+        mutant
+        for file in files
+        if (ROOT / file).exists()
+        for mutant in make_mutants(file, (ROOT / file).read_bytes())
+    ]
+    if arguments.sample and arguments.sample < len(mutants):
+        picked = random.Random(arguments.seed).sample(range(len(mutants)), arguments.sample)  # noqa: S311 - a reproducible sample, no secret
+        mutants = [mutants[i] for i in sorted(picked)]
+    return mutants
+
+
+def run(mutants: Sequence[Mutant], jobs: int, budget: float | None) -> Iterator[Verdict]:
+    """Judge mutants with several workers, each in a copy of its own, until the time is up."""
+    by_file: dict[str, list[Mutant]] = {}
+    for mutant in mutants:
+        by_file.setdefault(mutant.file, []).append(mutant)
+    deadline = time.monotonic() + budget if budget else None
+    work: queue.Queue[Mutant] = queue.Queue()
+    for waiting in by_file.values():
+        for mutant in waiting:
+            work.put(mutant)
+    done: queue.Queue[Verdict | BaseException | None] = queue.Queue()
+    with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
+        trees = [Tree(Path(directory) / str(n)) for n in range(jobs)]
+        for tree in trees:
+            threading.Thread(target=_worker, args=(tree, work, done, deadline), daemon=True).start()
+        running = jobs
+        while running:
+            item = done.get()
+            if item is None:
+                running -= 1
+            elif isinstance(item, BaseException):
+                raise item
+            else:
+                yield item
+
+
+def _worker(
+    tree: Tree,
+    work: queue.Queue[Mutant],
+    done: queue.Queue[Verdict | BaseException | None],
+    deadline: float | None,
+) -> None:
+    bases: dict[str, Baseline] = {}
+    try:
+        while deadline is None or time.monotonic() < deadline:
+            try:
+                mutant = work.get_nowait()
+            except queue.Empty:
+                break
+            file = mutant.file
+            if file not in bases:
+                bases[file] = baseline(tree, file)
+            source = Source(file, (tree.directory / file).read_bytes())
+            done.put(judge(tree, source, mutant, bases[file]))
+    except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
+        done.put(error)
+    done.put(None)
+
+
+def report(verdicts: Sequence[Verdict], mutants: Sequence[Mutant]) -> bool:
+    """Print the summary; whether everything is explained."""
+    equivalents = read_equivalents()
+    survivors = [v.mutant for v in verdicts if v.killer is None]
+    explained = [m for m in survivors if any(e.matches(m) for e in equivalents)]
+    open_ = [m for m in survivors if m not in explained]
+    killed_all_the_same = [
+        (e, v.mutant)
+        for e in equivalents
+        for v in verdicts
+        if v.killer is not None and e.matches(v.mutant)
+    ]
+    everything = [
+        m for f in MODULES if (ROOT / f).exists() for m in make_mutants(f, (ROOT / f).read_bytes())
+    ]
+    gone = stale(equivalents, everything)
+    for mutant in open_:
+        print(f"SURVIVED {mutant}")
+    for entry in gone:
+        print(f"STALE    {entry.file} {entry.function}: {entry.change}: no such code")
+    for entry, mutant in killed_all_the_same:
+        print(f"STALE    {mutant}: called equivalent ({entry.reason}), yet a test notices it")
+    print(
+        f"{len(verdicts)} of {len(mutants)} mutants judged: "
+        f"{len(verdicts) - len(survivors)} killed, {len(explained)} explained in mutants.toml, "
+        f"{len(open_)} survived"
+    )
+    return not (open_ or gone or killed_all_the_same)
+
+
+def main() -> int:
+    """Run the command line; the exit code is 1 if a survivor is not explained."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--list", action="store_true", help="print the mutants, run nothing")
+    parser.add_argument("--file", default="", help="only modules whose path contains this")
+    parser.add_argument("--sample", type=int, help="judge only so many, chosen by --seed")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--budget", type=float, help="start no mutant after so many seconds")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--quiet", action="store_true", help="do not print each killed mutant")
+    arguments = parser.parse_args()
+    mutants = chosen(arguments)
+    if arguments.list:
+        for mutant in mutants:
+            print(mutant)
+        print(f"{len(mutants)} mutants")
+        return 0
+    verdicts = []
+    for verdict in run(mutants, arguments.jobs, arguments.budget):
+        verdicts.append(verdict)
+        if verdict.killer and not arguments.quiet:
+            print(f"killed   {verdict.mutant}\n         by {verdict.killer}", flush=True)
+        elif not verdict.killer:
+            print(f"ALIVE    {verdict.mutant}", flush=True)
+    return 0 if report(verdicts, mutants) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
