@@ -41,6 +41,8 @@ class TrustState:
         roles: last accepted files of targets and delegated roles, by role name.
         time_floor: Unix seconds; the earliest time that verified evidence allows it to be now.
         epoch: of the recovery anchor; 0 until a re-root.
+        factory_floor: Unix seconds; the floor that the image carries, to which a root link with
+            new timestamp keys takes `time_floor` back (design 5, poisoning).
     """
 
     factory_sha256: str
@@ -51,6 +53,7 @@ class TrustState:
     roles: Mapping[str, bytes] = field(default_factory=dict)
     time_floor: int = 0
     epoch: int = 0
+    factory_floor: int = 0
 
 
 @dataclass(frozen=True)
