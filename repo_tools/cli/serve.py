@@ -1,0 +1,41 @@
+"""`firmroot serve`: the repository over HTTP, for trying out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from client_reference.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from repo_tools.cli.main import Context
+
+__all__ = ["serve"]
+
+
+@click.command(
+    short_help="Serve the repository for trying out.",
+    epilog="Example: firmroot serve --port 8080",
+)
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Interface to listen on.")
+@click.pass_obj
+def serve(context: Context, port: int, host: str) -> None:
+    """Serve metadata/ and targets/ of the local storage until Ctrl-C."""
+    from repo_tools.publishing.serve import listen, run  # noqa: PLC0415  slow, and only here
+    from repo_tools.storage.local import LocalStorage  # noqa: PLC0415  likewise
+
+    storage = context.workspace().storage()
+    if not isinstance(storage, LocalStorage):
+        raise ConfigurationError(
+            f"{storage.url} is not a local storage",
+            "devices fetch from its own web server; `serve` is for trying out",
+        )
+
+    def ready(url: str) -> None:
+        context.printer.say(f"serving {storage.root} at {url}  (Ctrl-C stops)")
+        context.printer.result({"url": url})
+
+    run(storage.root, listen(host, port), ready, log=context.verbose)
+    context.printer.say("stopped")

@@ -1,0 +1,281 @@
+"""What is live: the state that the origin's `timestamp.json` references, verified from a root.
+
+Truth is never a bucket listing. Reading verifies every signature, version, length and digest in
+the order of the TUF specification, but consults no clock: whoever is about to renew an expired
+state must be able to read it. Expiry is judged by the rehearsal and by `verify`.
+
+The high-water mark is what this workspace has seen live, kept outside the storage: a storage that
+goes back to an older state, or shows another state of the same version, is not believed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tuf.api.exceptions import LengthOrHashMismatchError, UnsignedMetadataError
+from tuf.api.metadata import TOP_LEVEL_ROLE_NAMES, Root, Snapshot, Targets, Timestamp
+from tuf.api.serialization import SerializationError
+
+from client_reference.errors import NotFoundError, NotTrustedError
+from repo_tools.metadata.repository import RepositoryState, parse, sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Self
+
+    from tuf.api.metadata import Metadata, MetaFile
+
+    from repo_tools.storage.protocol import Storage
+
+__all__ = [
+    "MAX_METADATA",
+    "TIMESTAMP",
+    "HighWater",
+    "Live",
+    "Mark",
+    "metadata_objects",
+    "metadata_path",
+    "read_live",
+    "verify_chain",
+]
+
+MAX_METADATA = 64 * 1024 * 1024
+"""Bytes that the release side reads of one metadata object; devices allow far less."""
+
+TIMESTAMP = "metadata/timestamp.json"
+
+
+@dataclass(frozen=True)
+class Live:
+    """A verified live state.
+
+    Attributes:
+        state: its metadata; `timestamp` is None before the first publish.
+        tag: of `timestamp.json` as it was read, for `Storage.replace`; None before the first.
+    """
+
+    state: RepositoryState
+    tag: str | None
+
+
+def metadata_path(role: str, version: int) -> str:
+    """The storage path of a metadata object of that version."""
+    return TIMESTAMP if role == "timestamp" else f"metadata/{version}.{role}.json"
+
+
+def metadata_objects(state: RepositoryState) -> dict[str, bytes]:
+    """Pure: every metadata object of a state, by storage path."""
+    objects: dict[str, bytes] = {}
+    for data in state.roots:
+        objects[metadata_path("root", parse(data, Root, "root").signed.version)] = data
+    if state.timestamp is not None and (snapshot := state.parsed_snapshot()) is not None:
+        objects[TIMESTAMP] = state.timestamp
+        objects[metadata_path("snapshot", snapshot.version)] = state.snapshot or b""
+    for role, data in state.roles.items():
+        objects[metadata_path(role, parse(data, Targets, role).signed.version)] = data
+    return objects
+
+
+def read_live(storage: Storage, trusted_root: bytes) -> Live:
+    """Read and verify the live state.
+
+    Args:
+        storage: the origin.
+        trusted_root: a root that the workspace trusts; newer ones are followed from it.
+
+    Raises:
+        NotTrustedError: something there does not verify.
+        RetryLaterError: the storage does not answer.
+    """
+    roots = _read_roots(storage, trusted_root)
+    root = parse(roots[-1], Root, "root")
+    try:
+        blob = storage.read(TIMESTAMP, MAX_METADATA)
+    except NotFoundError:
+        return Live(RepositoryState(roots=roots), None)
+    timestamp = parse(blob.data, Timestamp, TIMESTAMP)
+    _check_signed(root, "timestamp", timestamp)
+    snapshot_data = _read_listed(storage, "snapshot", timestamp.signed.snapshot_meta)
+    snapshot = parse(snapshot_data, Snapshot, "snapshot")
+    _check_signed(root, "snapshot", snapshot)
+    roles = _read_roles(storage, root, snapshot.signed)
+    return Live(RepositoryState(roots, blob.data, snapshot_data, roles), blob.tag)
+
+
+def _read_roots(storage: Storage, trusted_root: bytes) -> tuple[bytes, ...]:
+    roots = [trusted_root]
+    version = parse(trusted_root, Root, "the workspace's root").signed.version
+    while True:
+        version += 1
+        try:
+            roots.append(storage.read(metadata_path("root", version), MAX_METADATA).data)
+        except NotFoundError:
+            return verify_chain(roots)
+
+
+def verify_chain(roots: list[bytes]) -> tuple[bytes, ...]:
+    """Pure: check that each root is the next version, signed by its predecessor and by itself.
+
+    Raises:
+        NotTrustedError: a link does not hold.
+    """
+    previous: Metadata[Root] | None = None
+    for data in roots:
+        root = parse(data, Root, "root")
+        if previous is not None:
+            if root.signed.version != previous.signed.version + 1:
+                raise NotTrustedError(
+                    f"root {root.signed.version} follows root {previous.signed.version}, "
+                    f"version {previous.signed.version + 1} was expected"
+                )
+            _check_signed(previous, "root", root)
+        _check_signed(root, "root", root)
+        previous = root
+    return tuple(roots)
+
+
+def _read_roles(storage: Storage, root: Metadata[Root], snapshot: Snapshot) -> dict[str, bytes]:
+    """Targets and every role that it delegates to and the snapshot lists."""
+    if (listed := snapshot.meta.get("targets.json")) is None:
+        raise NotTrustedError("the live snapshot does not list targets.json")
+    roles = {"targets": _read_listed(storage, "targets", listed)}
+    targets = parse(roles["targets"], Targets, "targets")
+    _check_signed(root, "targets", targets)
+    delegations = targets.signed.delegations
+    for name in (delegations.roles if delegations else None) or ():
+        if (listed := snapshot.meta.get(f"{name}.json")) is None:
+            continue
+        roles[name] = _read_listed(storage, name, listed)
+        _check_signed(targets, name, parse(roles[name], Targets, name))
+    return roles
+
+
+def _read_listed(storage: Storage, role: str, listed: MetaFile) -> bytes:
+    """An object with the version, length and digest that its lister signed."""
+    path = metadata_path(role, listed.version)
+    try:
+        data = storage.read(path, MAX_METADATA).data
+    except NotFoundError as error:
+        raise NotTrustedError(
+            f"{path} is referenced by live metadata and is not in the storage",
+            "restore it from a mirror or a backup; `firmroot verify` lists everything missing",
+        ) from error
+    try:
+        listed.verify_length_and_hashes(data)
+    except LengthOrHashMismatchError as error:
+        raise NotTrustedError(f"{path} was tampered with: {error}") from error
+    signed = parse(data, Snapshot, role) if role == "snapshot" else parse(data, Targets, role)
+    if (version := signed.signed.version) != listed.version:
+        raise NotTrustedError(f"{path} holds version {version}, {listed.version} was expected")
+    return data
+
+
+def _check_signed(
+    delegator: Metadata[Root] | Metadata[Targets],
+    role: str,
+    metadata: Metadata[Root] | Metadata[Timestamp] | Metadata[Snapshot] | Metadata[Targets],
+) -> None:
+    """A threshold of the delegator's keys for that role has signed."""
+    try:
+        delegator.signed.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+    except (UnsignedMetadataError, SerializationError, ValueError) as error:
+        raise NotTrustedError(
+            f"{role} version {metadata.signed.version} is not signed as its delegator, version "
+            f"{delegator.signed.version}, demands: {error}",
+            "the storage was tampered with, or it is not the repository of this workspace",
+        ) from error
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One object that was seen live."""
+
+    version: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class HighWater:
+    """The newest live state that this workspace has seen, by role name. A pure value."""
+
+    marks: Mapping[str, Mark] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, state: RepositoryState) -> Self:
+        """The mark that a state leaves."""
+        marks: dict[str, Mark] = {}
+        if state.roots and (root := state.root) is not None:
+            marks["root"] = Mark(root.version, sha256(state.roots[-1]))
+        for role, signed, data in (
+            ("timestamp", state.parsed_timestamp(), state.timestamp),
+            ("snapshot", state.parsed_snapshot(), state.snapshot),
+            *((role, state.role(role), data) for role, data in state.roles.items()),
+        ):
+            if signed is not None and data is not None:
+                marks[role] = Mark(signed.version, sha256(data))
+        return cls(marks)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Read a mark that `to_json` wrote.
+
+        Raises:
+            NotTrustedError: it is damaged; guessing would disarm it.
+        """
+        try:
+            document: dict[str, Any] = json.loads(data)
+            marks = {
+                str(role): Mark(int(mark["version"]), str(mark["sha256"]))
+                for role, mark in document["roles"].items()
+            }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise NotTrustedError(
+                f"the high-water mark is damaged: {error!r}",
+                "if `firmroot verify` finds nothing wrong with the storage, remove "
+                ".firmroot/high-water.json and run the command again",
+            ) from error
+        return cls(marks)
+
+    def to_json(self) -> bytes:
+        """The mark as a file."""
+        document = {
+            "schema": 1,
+            "roles": {
+                role: {"version": mark.version, "sha256": mark.sha256}
+                for role, mark in sorted(self.marks.items())
+            },
+        }
+        return json.dumps(document, indent=1).encode() + b"\n"
+
+    def check(self, state: RepositoryState) -> None:
+        """Refuse a live state that is older than, or another than, what was seen before.
+
+        Raises:
+            NotTrustedError: the storage was rolled back or forked.
+        """
+        found = HighWater.of(state).marks
+        hint = (
+            "somebody rolled the storage back or writes to it without this workspace; "
+            "find out who before publishing anything"
+        )
+        for role, mark in self.marks.items():
+            if role not in found and role not in TOP_LEVEL_ROLE_NAMES:
+                continue  # its delegation was removed; `targets` itself cannot go back
+            if role not in found:
+                raise NotTrustedError(
+                    f"{role} version {mark.version} was live before and is gone", hint
+                )
+            if found[role].version < mark.version:
+                raise NotTrustedError(
+                    f"live {role} has version {found[role].version}, but version {mark.version} "
+                    "was live before: a rollback of the storage",
+                    hint,
+                )
+            if found[role].version == mark.version and found[role].sha256 != mark.sha256:
+                raise NotTrustedError(
+                    f"live {role} version {mark.version} is not the one that was live before "
+                    f"(sha256 {found[role].sha256}, expected {mark.sha256})",
+                    hint,
+                )

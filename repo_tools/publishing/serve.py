@@ -1,0 +1,157 @@
+"""A repository over HTTP, for trying out: `metadata/` and `targets/` of a local storage, no more.
+
+Ranges, entity tags and conditional requests are Starlette's. Ours are the cache rules of design 8
+(versioned and hashed objects never change, `timestamp.json` is always asked again, errors are not
+kept) and that nothing else of the storage is served: not the inbox, not files that begin with a dot
+(they are still being written). Not for the internet: there a CDN or web server does this.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from client_reference.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from starlette.requests import Request
+    from starlette.types import Scope
+
+__all__ = ["application", "listen", "run"]
+
+IMMUTABLE = "public, max-age=31536000, immutable"
+ALWAYS_ASK = "no-cache"
+NEVER_KEEP = "no-store"
+
+
+class _Objects(StaticFiles):
+    """One public directory of a storage."""
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        """Find a file; names that begin with a dot are not objects."""
+        if any(segment.startswith(".") for segment in path.split("/")):
+            return "", None
+        return super().lookup_path(path)
+
+    def file_response(
+        self,
+        full_path: str | os.PathLike[str],
+        stat_result: os.stat_result,
+        scope: Scope,
+        status_code: int = 200,
+    ) -> Response:
+        """The file, with how long it may be cached."""
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        mutable = str(full_path).endswith("/timestamp.json")
+        response.headers["cache-control"] = ALWAYS_ASK if mutable else IMMUTABLE
+        return response
+
+
+def _refuse(request: Request, error: Exception) -> Response:
+    """A short answer that no cache keeps: `N+1.root.json` is probed on every check."""
+    del request
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    headers: Mapping[str, str] | None = getattr(error, "headers", None)
+    return PlainTextResponse(
+        f"{status}\n", status, headers={**(headers or {}), "cache-control": NEVER_KEEP}
+    )
+
+
+def application(root: Path) -> Starlette:
+    """The storage in that directory as an ASGI application."""
+    return Starlette(
+        routes=[
+            Mount(f"/{name}", _Objects(directory=root / name, check_dir=False))
+            for name in ("metadata", "targets")
+        ],
+        exception_handlers={HTTPException: _refuse},
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take the address, so that what is wrong with it is known before anything starts.
+
+    Args:
+        host: name or address of an interface of this machine.
+        port: 0 lets the system choose.
+
+    Raises:
+        ConfigurationError: the address is in use, not ours, or not allowed.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        found = "is in use by another program" if error.errno == errno.EADDRINUSE else str(error)
+        raise ConfigurationError(
+            f"cannot listen on {host} port {port}: {found}",
+            f"choose another one: firmroot serve --port {port + 1}",
+        ) from error
+    return listener
+
+
+def run(root: Path, listener: socket.socket, ready: Callable[[str], None], *, log: bool) -> None:
+    """Serve until SIGINT or SIGTERM, then return.
+
+    Args:
+        root: directory of the storage.
+        listener: from `listen`.
+        ready: told the URL once connections are answered.
+        log: one line per request on the terminal.
+    """
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    config = uvicorn.Config(
+        application(root),
+        lifespan="off",
+        log_config=uvicorn.config.LOGGING_CONFIG if log else None,
+        access_log=log,
+        server_header=False,
+        timeout_graceful_shutdown=2,
+    )
+    # Uvicorn raises the signal that stopped it again when it is done; stopping is no failure here.
+    before = {number: signal.signal(number, _ignore) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        _Server(config, lambda: ready(url)).run(sockets=[listener])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        listener.close()
+
+
+def _ignore(*_: object) -> None:
+    return None
+
+
+class _Server(uvicorn.Server):
+    """Says when it answers: the socket is bound long before."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then tell."""
+        await super().startup(sockets)
+        self._ready()
