@@ -1,0 +1,124 @@
+"""Pure: who may sign what, as values.
+
+`policy.toml` belongs to the people who answer for security; it says which roles exist, who holds
+their keys, how many must agree, and for how long a signature is good. A role of a product takes its
+rules from a template (`builds`, `channel`, `hold`) unless the policy has a section for exactly that
+role.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from securesystemslib.signer import Key
+
+__all__ = [
+    "ALGORITHMS",
+    "NAME",
+    "ONLINE_ROLES",
+    "OPTIONAL_ROLES",
+    "REQUIRED_ROLES",
+    "TEMPLATES",
+    "KeyHolder",
+    "Policy",
+    "RolePolicy",
+    "Scale",
+]
+
+# Names of keys, products and channels: they become file names, role names and path segments.
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+# The key types that every device must verify, by the name that people use for them.
+ALGORITHMS: Mapping[str, tuple[str, str]] = {
+    "ed25519": ("ed25519", "ed25519"),
+    "ecdsa-p256": ("ecdsa", "ecdsa-sha2-nistp256"),
+    "ecdsa-p384": ("ecdsa", "ecdsa-sha2-nistp384"),
+    "rsa": ("rsa", "rsassa-pss-sha256"),
+    "ml-dsa-65": ("ml-dsa", "ml-dsa-65/1"),
+}
+
+ONLINE_ROLES = ("snapshot", "timestamp")
+TEMPLATES = ("builds", "channel", "hold")
+REQUIRED_ROLES = ("root", "targets", *ONLINE_ROLES, *TEMPLATES)
+OPTIONAL_ROLES = ("device-tls",)
+
+
+class Scale:
+    """How many people stand behind the keys (the `scale` of a policy)."""
+
+    TEAM = "team"  # losing or stealing one key is not a disaster
+    MAKER = "maker"  # one person: thresholds of one are accepted, with a warning
+
+
+@dataclass(frozen=True)
+class RolePolicy:
+    """The rules of one role, or of a template.
+
+    Attributes:
+        threshold: distinct keys that must sign.
+        keys: names of the keys (`keys/<name>.toml`).
+        expiry_days: how long a signature is good.
+        signing_days: how long before the end it is time to sign again; 0 for online roles that a
+            job refreshes.
+    """
+
+    threshold: int
+    keys: tuple[str, ...]
+    expiry_days: int
+    signing_days: int
+
+
+@dataclass(frozen=True)
+class KeyHolder:
+    """The public half of a key and who answers for it (`keys/<name>.toml`).
+
+    Attributes:
+        name: what policy and people call the key.
+        holder: the person or machine that has the private half.
+        custody: where the private half is kept, in the policy's own words.
+        key: the public key, with its id.
+    """
+
+    name: str
+    holder: str
+    custody: str
+    key: Key
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The whole of `policy.toml`.
+
+    Attributes:
+        roles: rules by role or template name.
+        algorithms: names of `ALGORITHMS` that new keys may use.
+        scale: `Scale.TEAM` or `Scale.MAKER`.
+        lab: thrown-away keys for trying out; never good for production.
+    """
+
+    roles: Mapping[str, RolePolicy]
+    algorithms: tuple[str, ...] = tuple(ALGORITHMS)
+    scale: str = Scale.TEAM
+    lab: bool = False
+    source: str = field(default="policy.toml", compare=False)
+
+    def role(self, name: str, template: str | None = None) -> RolePolicy:
+        """The rules of a role: its own section, else those of its template.
+
+        Args:
+            name: such as `root` or `gateway-builds`.
+            template: `builds`, `channel` or `hold` for a role of a product.
+
+        Raises:
+            KeyError: the policy has neither.
+        """
+        return self.roles[name] if name in self.roles or template is None else self.roles[template]
+
+    def roles_of(self, key: str) -> Iterator[str]:
+        """The roles and templates that a key signs for, in the order of the policy."""
+        return (name for name, rules in self.roles.items() if key in rules.keys)

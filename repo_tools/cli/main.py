@@ -1,0 +1,195 @@
+"""`firmroot`: global options, the table of commands, and the one place where errors are caught.
+
+Commands are loaded when they are called: `firmroot --help` imports none of them. A command parses,
+calls and prints; it reads no clock (`Context.now` is the only reading) and lets every error through
+to `run`, which turns it into a message, a hint and an exit code.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from client_reference.errors import ConfigurationError, ExitCode, FirmrootError
+from repo_tools.cli.context import Context, Printer, example
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["COMMANDS", "cli", "main", "run"]
+
+LAB_NOW = "FIRMROOT_LAB_NOW"
+
+# Command -> (module:attribute, line of `firmroot --help`). The line stands here so that help needs
+# no import; a test compares it with the command's own.
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "init": ("repo_tools.cli.init:init", "Make a workspace."),
+    "status": ("repo_tools.cli.status:status", "Who must act next, and what expires when."),
+    "sign": ("repo_tools.cli.sign:sign", "Sign everything that waits for your keys."),
+    "plan": ("repo_tools.cli.publish:plan", "Show what publish would do."),
+    "publish": ("repo_tools.cli.publish:publish", "Rehearse, then make staged work visible."),
+    "refresh": ("repo_tools.cli.publish:refresh", "Renew snapshot and timestamp."),
+    "verify": ("repo_tools.cli.verify:verify", "Audit a repository as device and as auditor."),
+    "serve": ("repo_tools.cli.serve:serve", "Serve the repository for trying out."),
+    "product": ("repo_tools.cli.product:product", "Products and their channels."),
+    "key": ("repo_tools.cli.key:key", "Keys and their holders."),
+    "policy": ("repo_tools.cli.policy:policy", "Check and explain the policy."),
+    "firmware": ("repo_tools.cli.firmware:firmware", "Firmware files and their releases."),
+    "channel": ("repo_tools.cli.channel:channel", "What devices on a channel should run."),
+    "ceremony": ("repo_tools.cli.ceremony:ceremony", "Signing by several people."),
+    "rotate": ("repo_tools.cli.rotate:rotate", "Replace or remove a key."),
+    "recover": ("repo_tools.cli.recover:recover", "The way back from an accident."),
+    "factory": ("repo_tools.cli.factory:factory", "What a device is born with."),
+    "demo": ("repo_tools.cli.demo:demo", "The whole story on this terminal, in a minute."),
+}
+
+
+class LazyGroup(click.Group):
+    """The commands of `COMMANDS`, imported when called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the table. `ctx` is click's and not needed."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command. `ctx` is click's and not needed."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{module}:{attribute} is not a command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table of commands, without importing them. `ctx` is click's and not needed."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=example("firmroot init acme --lab", "firmroot -C acme status"),
+)
+@click.option(
+    "-C",
+    "directory",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="The workspace; the current directory if not given.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Show more, and the traceback of a bug.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, also for errors.")
+@click.option("--yes", is_flag=True, help="Go on without asking, where that is safe.")
+@click.version_option(package_name="firmroot", prog_name="firmroot")
+@click.pass_context
+def cli(
+    context: click.Context, directory: Path, *, verbose: bool, as_json: bool, yes: bool
+) -> None:
+    """Firmware updates that outlive certificates, clocks and keys."""
+    now, lab_time = _read_clock(directory, context.invoked_subcommand or "")
+    printer = Printer(json=as_json)
+    context.obj = Context(directory, now, as_json, yes, verbose, printer, lab_time)
+
+
+def _read_clock(directory: Path, command: str) -> tuple[datetime, bool]:
+    """The time, and whether it was injected: a lab may travel in time, nobody else.
+
+    `init` makes the root that must be LAB, and so decides itself.
+    """
+    injected = os.environ.get(LAB_NOW)
+    if injected is None:
+        return datetime.now(UTC).replace(microsecond=0), False
+    try:
+        now = datetime.strptime(injected, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{LAB_NOW} is {injected!r}, expected such as 2032-01-01T00:00:00Z"
+        ) from error
+    if command != "init":
+        from repo_tools.workspace import Workspace, is_lab_root  # noqa: PLC0415  not for --help
+
+        root = Workspace.open(directory).newest_root()
+        if root is None or not is_lab_root(root):
+            raise ConfigurationError(
+                f"{LAB_NOW} is set, but the root of this workspace is not marked LAB",
+                f"unset {LAB_NOW}; only workspaces made by `firmroot init --lab` may set the time",
+            )
+    return now, True
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """How a run ended, if not well."""
+
+    message: str
+    hint: str
+    code: int
+
+
+def _failure(error: BaseException) -> _Failure:
+    """What an error means to the user; the table of everything that may escape a command."""
+    match error:
+        case FirmrootError():
+            return _Failure(error.message, error.hint, error.exit_code)
+        case click.Abort() | KeyboardInterrupt():
+            text = "interrupted; nothing was left half-written"
+            return _Failure(text, "", ExitCode.INTERRUPTED)
+        case click.ClickException():
+            context = error.ctx if isinstance(error, click.UsageError) else None
+            place = context.command_path if context else "firmroot"
+            return _Failure(error.format_message(), f"{place} --help", ExitCode.USAGE)
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            hint = "free some space, then run the same command again"
+            text = f"the disk is full: {error}; nothing was half-written"
+            return _Failure(text, hint, ExitCode.RETRY_LATER)
+        case OSError():
+            return _Failure(str(error), "check the path and its permissions", ExitCode.USAGE)
+        case _:
+            text = f"this is a bug in firmroot: {type(error).__name__}: {error}"
+            return _Failure(text, "run it with -v and report the traceback", ExitCode.BUG)
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command.
+
+    Returns:
+        the exit code; message and hint of an error were written to standard error.
+    """
+    try:
+        # What `click.Context.exit` was given, or whatever the command returned.
+        code = cli.main(arguments, prog_name="firmroot", standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  this is the error boundary
+        failure = _failure(error)
+        if failure.code == ExitCode.BUG and {"-v", "--verbose"}.intersection(arguments):
+            traceback.print_exc()
+    else:
+        return code if isinstance(code, int) else ExitCode.DONE
+    if "--json" in arguments:
+        report = {"error": failure.message, "hint": failure.hint, "exit_code": failure.code}
+        click.echo(json.dumps(report, indent=1, sort_keys=True), err=True)
+    else:
+        click.echo(f"error: {failure.message}", err=True)
+        if failure.hint:
+            click.echo(f"hint: {failure.hint}", err=True)
+    return failure.code
+
+
+def run() -> None:
+    """Entry point of the `firmroot` command."""
+    sys.exit(main(sys.argv[1:]))

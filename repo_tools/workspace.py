@@ -1,0 +1,339 @@
+"""The workspace: the directory, kept in git, in which people decide and sign.
+
+Opens and describes it; what happens in it belongs to the other modules. Nothing here reads the
+clock, asks or prints. Layout and file names are those of the format page; everything that one
+machine alone must know (its keys, locks, builds that wait to be published) is below `.firmroot/`,
+which git ignores.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+from tuf.api.metadata import Root, Targets
+
+from client_reference.errors import ConfigurationError
+from keys_policy.load import PolicyError, load_keyring, load_policy
+from keys_policy.model import NAME
+from repo_tools.files import exclusive_lock, replace_file
+from repo_tools.metadata.repository import parse
+from repo_tools.storage.local import LocalStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from keys_policy.model import KeyHolder, Policy
+    from repo_tools.storage.protocol import Storage
+
+__all__ = ["LAB_FIELD", "Config", "Product", "Workspace", "is_lab_root"]
+
+# In `root.signed`: the keys of this root were made for trying out, by one machine, all at once.
+LAB_FIELD = "x-firmroot-lab"
+
+
+@dataclass(frozen=True)
+class Product:
+    """A family of devices that share a manifest.
+
+    Attributes:
+        name: first part of its role names.
+        hardware: ids of the boards that its firmware is for.
+        channels: release channels, at least one.
+    """
+
+    name: str
+    hardware: tuple[str, ...]
+    channels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole of `firmroot.toml`.
+
+    Attributes:
+        storage: `repository` (a directory relative to the workspace) or `file:///...`.
+        urls: where devices fetch from, for factory exports.
+        lab: `init --lab` made this workspace.
+        online: key name to key URI of the keys that `publish` and `refresh` use by themselves.
+        products: by name, in the order in which they were added.
+    """
+
+    storage: str = "repository"
+    urls: tuple[str, ...] = ()
+    lab: bool = False
+    online: Mapping[str, str] = field(default_factory=dict)
+    products: Mapping[str, Product] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One opened workspace. Open it again after changing its files.
+
+    Attributes:
+        directory: its top.
+        config: `firmroot.toml`.
+        policy: `policy.toml`.
+        keyring: `keys/*.toml` by key name.
+    """
+
+    directory: Path
+    config: Config
+    policy: Policy
+    keyring: Mapping[str, KeyHolder]
+
+    @classmethod
+    def open(cls, directory: Path) -> Workspace:
+        """Read the files that configure a workspace.
+
+        Raises:
+            ConfigurationError: it is not a workspace, or a file of it is wrong; every mistake of
+                policy and keys is in the message.
+        """
+        path = directory / "firmroot.toml"
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise ConfigurationError(
+                f"{directory} is not a firmroot workspace: it has no firmroot.toml",
+                "go there, name it with -C DIR, or make one: firmroot init DIR",
+            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{path} cannot be read: {error}") from error
+        config = _parse_config(text)
+        try:
+            keyring = load_keyring(directory / "keys")
+            policy = load_policy(directory / "policy.toml", keyring)
+        except PolicyError as error:
+            raise ConfigurationError(
+                "\n       ".join(error.problems), "correct the file, then: firmroot policy check"
+            ) from error
+        return cls(directory, config, policy, keyring)
+
+    # Places.
+
+    @property
+    def private(self) -> Path:
+        """What this machine alone knows; ignored by git."""
+        return self.directory / ".firmroot"
+
+    @property
+    def staged(self) -> Path:
+        """Roles signed to their threshold by people and not yet published; in git."""
+        return self.directory / "staged"
+
+    @property
+    def outbox(self) -> Path:
+        """Artifacts of this machine that wait to be published, laid out as in a storage."""
+        return self.private / "outbox"
+
+    @property
+    def ceremonies(self) -> Path:
+        """What waits for signatures; in git."""
+        return self.directory / "ceremonies"
+
+    @property
+    def metadata(self) -> Path:
+        """Last verified live metadata of the roles that people sign; in git."""
+        return self.directory / "metadata"
+
+    @property
+    def lab_passphrase(self) -> Path:
+        """The one passphrase of all keys of a lab workspace."""
+        return self.private / "lab-passphrase"
+
+    def storage(self) -> Storage:
+        """The storage that this workspace publishes to.
+
+        Raises:
+            ConfigurationError: `storage` in firmroot.toml has a scheme that does not exist.
+        """
+        url = self.config.storage
+        scheme, separator, rest = url.partition("://")
+        if not separator:
+            return LocalStorage(self.directory / url, url)
+        if scheme == "file" and rest.startswith("/"):
+            return LocalStorage(type(self.directory)(rest), url)
+        raise ConfigurationError(
+            f"firmroot.toml: storage: expected a directory or file:///..., found {url!r}",
+            "other storages come with later versions",
+        )
+
+    def lock(self) -> AbstractContextManager[None]:
+        """One changing command at a time. Raises `LockedError` when another is at work."""
+        return exclusive_lock(
+            self.private / "lock", wait=False, owner=f"workspace {self.directory}"
+        )
+
+    # Metadata that people sign.
+
+    def roots(self) -> tuple[bytes, ...]:
+        """The published root chain, oldest first.
+
+        Raises:
+            ConfigurationError: a version is missing in `metadata/root`.
+        """
+        numbers = sorted(
+            int(path.stem)
+            for path in (self.metadata / "root").glob("*.json")
+            if path.stem.isdecimal()
+        )
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise ConfigurationError(
+                f"metadata/root has versions {numbers}, expected every one from 1 on",
+                "the chain is never deleted: take the missing files from git",
+            )
+        return tuple((self.metadata / "root" / f"{n}.json").read_bytes() for n in numbers)
+
+    def published_role(self, name: str) -> bytes | None:
+        """Last verified live bytes of `targets` or a channel, None before its first publish."""
+        return _read_optional(self.metadata / f"{name}.json")
+
+    def staged_role(self, name: str) -> bytes | None:
+        """Signed bytes that wait for a publish, of people's roles or of this machine's builds."""
+        for directory in (self.staged, self.private / "staged"):
+            if (data := _read_optional(directory / f"{name}.json")) is not None:
+                return data
+        return None
+
+    def staged_roles(self) -> dict[str, bytes]:
+        """Everything signed that waits for a publish, by role name; root included."""
+        return {
+            path.stem: path.read_bytes()
+            for directory in (self.private / "staged", self.staged)
+            for path in sorted(directory.glob("*.json"))
+        }
+
+    def staged_targets(self) -> dict[str, Path]:
+        """Target files that wait for a publish, by storage path (`targets/...`)."""
+        return {
+            path.relative_to(top).as_posix(): path
+            for top in (self.outbox, self.staged)
+            for path in sorted((top / "targets").rglob("*"))
+            if path.is_file() and not path.name.startswith(".")
+        }
+
+    def newest_root(self) -> Root | None:
+        """The newest root signed to its threshold: staged, else published."""
+        data = self.staged_role("root") or next(reversed(self.roots()), None)
+        return None if data is None else parse(data, Root, "root").signed
+
+    def newest_targets(self) -> Targets | None:
+        """The newest targets signed to its threshold: staged, else published."""
+        data = self.staged_role("targets") or self.published_role("targets")
+        return None if data is None else parse(data, Targets, "targets").signed
+
+    # Keys of this machine.
+
+    def key_uris(self) -> dict[str, str]:
+        """Private keys that this machine can use, name to URI: its own, then the online ones."""
+        return {**self.config.online, **_read_uris(self.private / "keys.toml")}
+
+    def add_key_uri(self, name: str, uri: str) -> None:
+        """Remember that this machine holds a private key."""
+        path = self.private / "keys.toml"
+        uris = {**_read_uris(path), name: uri}
+        document = tomlkit.document()
+        document.add(tomlkit.comment("Private keys that this machine can use. Never in git."))
+        for each in sorted(uris):
+            document[each] = uris[each]
+        replace_file(path, tomlkit.dumps(document).encode(), mode=0o600)
+
+    def key_name(self, keyid: str) -> str:
+        """What people call a key; its short id if nobody here knows it."""
+        for name, holder in self.keyring.items():
+            if holder.key.keyid == keyid:
+                return name
+        return f"unknown key {keyid[:8]}"
+
+
+def is_lab_root(root: Root) -> bool:
+    """Whether a root says that its keys were made for trying out."""
+    return root.unrecognized_fields.get(LAB_FIELD) is True
+
+
+def _read_optional(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _read_uris(path: Path) -> dict[str, str]:
+    data = _read_optional(path)
+    if data is None:
+        return {}
+    try:
+        table = tomllib.loads(data.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{path}: not TOML: {error}") from error
+    if wrong := [name for name, uri in table.items() if not isinstance(uri, str)]:
+        raise ConfigurationError(f"{path}: {wrong[0]}: expected a key URI such as file:PATH")
+    return table
+
+
+def _parse_config(text: str) -> Config:
+    """`firmroot.toml`; every mistake in one error."""
+    try:
+        table: dict[str, Any] = tomlkit.parse(text).unwrap()
+    except TOMLKitError as error:
+        raise ConfigurationError(f"firmroot.toml: not TOML: {error}") from error
+    problems: list[str] = []
+
+    def take(name: str, kind: type, default: Any, expected: str) -> Any:  # noqa: ANN401  TOML values
+        value = table.pop(name, default)
+        if not isinstance(value, kind):
+            problems.append(f"firmroot.toml: {name}: expected {expected}, found {value!r}")
+            return default
+        return value
+
+    if (schema := table.pop("schema", 1)) != 1:
+        problems.append(f"firmroot.toml: schema: this firmroot reads 1, found {schema!r}")
+    config = Config(
+        storage=take("storage", str, "repository", "a directory or URL"),
+        urls=tuple(take("urls", list, [], "a list of URLs")),
+        lab=take("lab", bool, False, "true or false"),  # noqa: FBT003  a default, not a switch
+        online=take("online", dict, {}, "a table of key URIs"),
+        products={
+            name: _parse_product(name, value, problems)
+            for name, value in take("products", dict, {}, "tables of products").items()
+        },
+    )
+    problems.extend(f"firmroot.toml: {name} is not known" for name in table)
+    problems.extend(
+        f"firmroot.toml: online.{name}: expected a key URI, found {uri!r}"
+        for name, uri in config.online.items()
+        if not isinstance(uri, str)
+    )
+    problems.extend(
+        f"firmroot.toml: urls: expected http(s)://.../, found {url!r}"
+        for url in config.urls
+        if not (isinstance(url, str) and url.startswith(("http://", "https://")))
+    )
+    if problems:
+        raise ConfigurationError("\n       ".join(problems), "correct firmroot.toml")
+    return config
+
+
+def _parse_product(name: str, value: object, problems: list[str]) -> Product:
+    where = f"firmroot.toml: products.{name}"
+    table = dict(value) if isinstance(value, dict) else {}
+    lists = {}
+    for each in ("hardware", "channels"):
+        found = table.pop(each, None)
+        if not isinstance(found, list) or not found or not all(isinstance(x, str) for x in found):
+            problems.append(f"{where}.{each}: expected a list of names, found {found!r}")
+            found = []
+        lists[each] = tuple(found)
+    problems.extend(f"{where}.{each} is not known" for each in table)
+    problems.extend(
+        f"{where}: {each!r} is not a name (small letters, digits, single '-')"
+        for each in (name, *lists["channels"])
+        if NAME.fullmatch(each) is None
+    )
+    return Product(name, lists["hardware"], lists["channels"])
