@@ -1,8 +1,8 @@
 """What is live: the state that the origin's `timestamp.json` references, verified from a root.
 
-Truth is never a bucket listing. Reading verifies every signature, version, length and digest in
-the order of the TUF specification, but consults no clock: whoever is about to renew an expired
-state must be able to read it. Expiry is judged by the rehearsal and by `verify`.
+Truth is never a bucket listing. Reading verifies with the checks of the device's own code, but it
+consults no clock: whoever is about to renew an expired state must be able to read it. Expiry is
+judged by the rehearsal and by `verify`.
 
 The high-water mark is what this workspace has seen live, kept outside the storage: a storage that
 goes back to an older state, or shows another state of the same version, is not believed.
@@ -12,20 +12,27 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from tuf.api.exceptions import LengthOrHashMismatchError, UnsignedMetadataError
-from tuf.api.metadata import TOP_LEVEL_ROLE_NAMES, Root, Snapshot, Targets, Timestamp
-from tuf.api.serialization import SerializationError
+from tuf.api.metadata import TOP_LEVEL_ROLE_NAMES, Root, Targets
 
 from client_reference.errors import NotFoundError, NotTrustedError
+from client_reference.trust.verified import (
+    accept_snapshot,
+    accept_targets,
+    accept_timestamp,
+    first_root,
+    listed,
+    next_root,
+)
 from repo_tools.metadata.repository import RepositoryState, parse, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
-    from tuf.api.metadata import Metadata, MetaFile
+    from tuf.api.metadata import MetaFile, Snapshot
 
     from repo_tools.storage.protocol import Storage
 
@@ -38,13 +45,14 @@ __all__ = [
     "metadata_objects",
     "metadata_path",
     "read_live",
-    "verify_chain",
 ]
 
 MAX_METADATA = 64 * 1024 * 1024
 """Bytes that the release side reads of one metadata object; devices allow far less."""
 
 TIMESTAMP = "metadata/timestamp.json"
+
+_EXPIRY_IGNORED = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -89,102 +97,51 @@ def read_live(storage: Storage, trusted_root: bytes) -> Live:
         NotTrustedError: something there does not verify.
         RetryLaterError: the storage does not answer.
     """
-    roots = _read_roots(storage, trusted_root)
-    root = parse(roots[-1], Root, "root")
+    roots, root = _read_roots(storage, trusted_root)
     try:
         blob = storage.read(TIMESTAMP, MAX_METADATA)
     except NotFoundError:
         return Live(RepositoryState(roots=roots), None)
-    timestamp = parse(blob.data, Timestamp, TIMESTAMP)
-    _check_signed(root, "timestamp", timestamp)
-    snapshot_data = _read_listed(storage, "snapshot", timestamp.signed.snapshot_meta)
-    snapshot = parse(snapshot_data, Snapshot, "snapshot")
-    _check_signed(root, "snapshot", snapshot)
-    roles = _read_roles(storage, root, snapshot.signed)
+    timestamp = accept_timestamp(root, blob.data, None, _EXPIRY_IGNORED)
+    snapshot_data = _read_listed(storage, "snapshot", timestamp.snapshot_meta)
+    snapshot = accept_snapshot(root, timestamp, snapshot_data, None, _EXPIRY_IGNORED)
+    roles = _read_roles(storage, root, snapshot)
     return Live(RepositoryState(roots, blob.data, snapshot_data, roles), blob.tag)
 
 
-def _read_roots(storage: Storage, trusted_root: bytes) -> tuple[bytes, ...]:
-    roots = [trusted_root]
-    version = parse(trusted_root, Root, "the workspace's root").signed.version
+def _read_roots(storage: Storage, trusted_root: bytes) -> tuple[tuple[bytes, ...], Root]:
+    chain = [trusted_root]
+    root = first_root(trusted_root)
     while True:
-        version += 1
         try:
-            roots.append(storage.read(metadata_path("root", version), MAX_METADATA).data)
+            data = storage.read(metadata_path("root", root.version + 1), MAX_METADATA).data
         except NotFoundError:
-            return verify_chain(roots)
+            return tuple(chain), root
+        root = next_root(root, data)
+        chain.append(data)
 
 
-def verify_chain(roots: list[bytes]) -> tuple[bytes, ...]:
-    """Pure: check that each root is the next version, signed by its predecessor and by itself.
-
-    Raises:
-        NotTrustedError: a link does not hold.
-    """
-    previous: Metadata[Root] | None = None
-    for data in roots:
-        root = parse(data, Root, "root")
-        if previous is not None:
-            if root.signed.version != previous.signed.version + 1:
-                raise NotTrustedError(
-                    f"root {root.signed.version} follows root {previous.signed.version}, "
-                    f"version {previous.signed.version + 1} was expected"
-                )
-            _check_signed(previous, "root", root)
-        _check_signed(root, "root", root)
-        previous = root
-    return tuple(roots)
-
-
-def _read_roles(storage: Storage, root: Metadata[Root], snapshot: Snapshot) -> dict[str, bytes]:
+def _read_roles(storage: Storage, root: Root, snapshot: Snapshot) -> dict[str, bytes]:
     """Targets and every role that it delegates to and the snapshot lists."""
-    if (listed := snapshot.meta.get("targets.json")) is None:
-        raise NotTrustedError("the live snapshot does not list targets.json")
-    roles = {"targets": _read_listed(storage, "targets", listed)}
-    targets = parse(roles["targets"], Targets, "targets")
-    _check_signed(root, "targets", targets)
-    delegations = targets.signed.delegations
+    data = _read_listed(storage, "targets", listed(snapshot, "targets"))
+    targets = accept_targets(root, "targets", snapshot, data, _EXPIRY_IGNORED)
+    roles = {"targets": data}
+    delegations = targets.delegations
     for name in (delegations.roles if delegations else None) or ():
-        if (listed := snapshot.meta.get(f"{name}.json")) is None:
-            continue
-        roles[name] = _read_listed(storage, name, listed)
-        _check_signed(targets, name, parse(roles[name], Targets, name))
+        if (meta := snapshot.meta.get(f"{name}.json")) is not None:
+            roles[name] = _read_listed(storage, name, meta)
+            accept_targets(targets, name, snapshot, roles[name], _EXPIRY_IGNORED)
     return roles
 
 
-def _read_listed(storage: Storage, role: str, listed: MetaFile) -> bytes:
-    """An object with the version, length and digest that its lister signed."""
-    path = metadata_path(role, listed.version)
+def _read_listed(storage: Storage, role: str, meta: MetaFile) -> bytes:
+    path = metadata_path(role, meta.version)
     try:
-        data = storage.read(path, MAX_METADATA).data
+        return storage.read(path, MAX_METADATA).data
     except NotFoundError as error:
         raise NotTrustedError(
             f"{path} is referenced by live metadata and is not in the storage",
             "restore it from a mirror or a backup; `firmroot verify` lists everything missing",
-        ) from error
-    try:
-        listed.verify_length_and_hashes(data)
-    except LengthOrHashMismatchError as error:
-        raise NotTrustedError(f"{path} was tampered with: {error}") from error
-    signed = parse(data, Snapshot, role) if role == "snapshot" else parse(data, Targets, role)
-    if (version := signed.signed.version) != listed.version:
-        raise NotTrustedError(f"{path} holds version {version}, {listed.version} was expected")
-    return data
-
-
-def _check_signed(
-    delegator: Metadata[Root] | Metadata[Targets],
-    role: str,
-    metadata: Metadata[Root] | Metadata[Timestamp] | Metadata[Snapshot] | Metadata[Targets],
-) -> None:
-    """A threshold of the delegator's keys for that role has signed."""
-    try:
-        delegator.signed.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
-    except (UnsignedMetadataError, SerializationError, ValueError) as error:
-        raise NotTrustedError(
-            f"{role} version {metadata.signed.version} is not signed as its delegator, version "
-            f"{delegator.signed.version}, demands: {error}",
-            "the storage was tampered with, or it is not the repository of this workspace",
         ) from error
 
 
