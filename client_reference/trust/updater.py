@@ -1,0 +1,407 @@
+"""The TUF client workflow: a store, a fetcher and the checks of `verified`, in this order.
+
+    root chain (5.3) -> timestamp (5.4) -> snapshot (5.5) -> targets (5.6) -> delegated on demand
+
+Rules:
+ * Accepted bytes are durable before a request is made because of them (5.3.8, 5.4.5, 5.5.7, 5.6.6).
+   Root links are the exception: up to 64 of them share one transaction.
+ * What fails to verify is discarded; what was accepted before it stays, and is committed.
+ * Only "not there" (`NotFoundError`) for the next root ends the root chain; every other failure is
+   a failure of the refresh. There is no cap on the number of links: no attacker without the root
+   keys can lengthen the chain, and a shelf device must never stop half way.
+ * A link with other timestamp or snapshot keys clears timestamp and snapshot (5.3.11), so that
+   versions which a thief pushed forward are forgotten; other timestamp keys also take the time
+   floor back (`clock`). Both are in the transaction of that link, before the expiry of the last
+   link is looked at (5.3.10).
+ * Stored files are verified again, under the metadata in hand, before they are used. The root is
+   not: whoever can write the store can write another root.
+ * A check that brings nothing new commits nothing.
+ * `now` is given once; the floor may raise it, nothing reads a clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
+
+from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
+
+from client_reference.errors import ConfigurationError, NotFoundError, NotTrustedError
+from client_reference.trust import clock, verified
+from client_reference.trust.state import DeviceState, InstallState, TrustState
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from tuf.api.metadata import DelegatedRole, MetaFile, T, TargetFile
+
+    from client_reference.transport.fetcher import Fetcher
+    from client_reference.trust.state import Store
+
+__all__ = ["Floors", "Hints", "Limits", "Updater", "initial_state"]
+
+M = TypeVar("M", Timestamp, Snapshot, Targets)
+
+ROOT_BATCH = 64
+MAX_VISITED_ROLES = 32
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bytes of one metadata file at most; they bound memory, not trust.
+
+    A timestamp with three ML-DSA-65 signatures needs more than the 16 KiB of other clients.
+    """
+
+    root: int = 512_000
+    timestamp: int = 65_536
+    snapshot: int = 2_000_000
+    targets: int = 5_000_000
+
+
+@dataclass(frozen=True)
+class Floors:
+    """What the running image carries: nothing older is believed.
+
+    Attributes:
+        time: Unix seconds.
+        minimum_sequence: of a release that may be installed.
+        epoch: of the recovery anchor.
+    """
+
+    time: int
+    minimum_sequence: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What the online key says about the root chain. Hints, never floors (design 4).
+
+    Attributes:
+        root: newest root version, or None if the timestamp does not say.
+        epoch: newest epoch of the recovery anchor, or None.
+    """
+
+    root: int | None
+    epoch: int | None
+
+
+def initial_state(root: bytes, floors: Floors) -> DeviceState:
+    """The state of a device that has only its factory root.
+
+    Raises:
+        MalformedError, BadSignatureError: the root is not a root signed by itself.
+    """
+    return DeviceState(
+        trust=TrustState(
+            factory_sha256=hashlib.sha256(root).hexdigest(),
+            root=root,
+            root_version=verified.first_root(root).version,
+            time_floor=floors.time,
+            factory_floor=floors.time,
+            epoch=floors.epoch,
+        ),
+        install=InstallState(confirmed_sequence=floors.minimum_sequence),
+    )
+
+
+class Updater:
+    """One cycle of one device: `refresh` once, then ask for roles and targets.
+
+    Args:
+        store: entered, and initialised with `initial_state`.
+        fetcher: untrusted bytes.
+        now: aware UTC reading of the system clock.
+        limits: see `Limits`.
+
+    Raises:
+        ConfigurationError: the store is empty.
+        MalformedError: the stored root cannot be read.
+    """
+
+    def __init__(
+        self, store: Store, fetcher: Fetcher, now: datetime, limits: Limits = Limits()
+    ) -> None:
+        state = store.load()
+        if state is None:
+            raise ConfigurationError(
+                "the trust store is empty, expected a factory root",
+                "run `firmroot-device init`",
+            )
+        self._store = store
+        self._fetcher = fetcher
+        self._now = now
+        self._limits = limits
+        self._state = state
+        self._trust = state.trust
+        self._new_roots: list[bytes] = []
+        self._root = verified.read(Root, Root.type, state.trust.root).signed
+        self._timestamp: Timestamp | None = None
+        self._snapshot: Snapshot | None = None
+        # By (role, delegator): a role that two delegators name is verified for each of them.
+        self._targets: dict[tuple[str, str], Targets] = {}
+
+    @property
+    def state(self) -> DeviceState:
+        """The last committed state."""
+        return self._state
+
+    @property
+    def effective_now(self) -> datetime:
+        """The time by which expiry and waves are judged."""
+        return clock.effective_now(self._now, self._trust.time_floor)
+
+    @property
+    def freshness(self) -> clock.Freshness:
+        """Whether the system clock agrees with verified evidence."""
+        return clock.freshness(self._now, self._trust.time_floor)
+
+    @property
+    def root(self) -> Root:
+        """The newest accepted root."""
+        return self._root
+
+    @property
+    def timestamp(self) -> Timestamp:
+        """The accepted timestamp, after `refresh`."""
+        return _refreshed(self._timestamp)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The accepted snapshot, after `refresh`."""
+        return _refreshed(self._snapshot)
+
+    @property
+    def targets(self) -> Targets:
+        """The accepted top-level targets, after `refresh`."""
+        return _refreshed(self._targets.get((Targets.type, Root.type)))
+
+    @property
+    def hints(self) -> Hints:
+        """What the accepted timestamp says about root and epoch, after `refresh`."""
+        fields = self.timestamp.unrecognized_fields
+        return Hints(
+            _integer(fields.get("x-firmroot-root")), _integer(fields.get("x-firmroot-epoch"))
+        )
+
+    def refresh(self) -> None:
+        """Bring the four top-level roles up to date.
+
+        Raises:
+            NotTrustedError: a file did not verify (the subclasses of `verified` say how).
+            NotFoundError, RetryLaterError: a file could not be had.
+            LocalFailureError: the store could not make a step durable.
+        """
+        try:
+            self._refresh_root()
+            self._refresh_timestamp()
+            self._refresh_snapshot()
+            self._load_targets(Targets.type, self._root, Root.type)
+            clock.check_issued(self.timestamp, self._root, self.snapshot, self.targets)
+            floor = clock.raised(self._trust.time_floor, self.timestamp)
+            if floor != self._trust.time_floor:
+                self._trust = replace(self._trust, time_floor=floor)
+        finally:
+            self._commit()
+
+    def role(self, name: str) -> Targets | None:
+        """Metadata of a role that `targets` itself delegates to, or None if it does not exist yet.
+
+        Raises:
+            DelegationError: the role delegates further. A leaf that delegates could lend its paths
+                to a key that no ceremony saw (design 4, shadowing).
+            NotTrustedError, RetryLaterError, LocalFailureError: as `refresh`.
+        """
+        if self._delegation(name) is None or f"{name}.json" not in self.snapshot.meta:
+            return None
+        try:
+            role = self._load_targets(name, self.targets, Targets.type)
+        finally:
+            self._commit()
+        if role.delegations is not None and role.delegations.roles:
+            raise verified.DelegationError(f"{name} delegates to other roles, expected a leaf role")
+        return role
+
+    def target(self, role: str, path: str) -> TargetFile | None:
+        """What `role` says about one target path, if the delegation gives it that path.
+
+        Raises:
+            As `role`.
+        """
+        delegation = self._delegation(role)
+        if delegation is None or not delegation.is_delegated_path(path):
+            return None
+        metadata = self.role(role)
+        return None if metadata is None else metadata.targets.get(path)
+
+    def find(self, path: str) -> TargetFile | None:
+        """The search through all delegations, in pre-order, of any TUF client (5.6.7).
+
+        Not for device code, which names the role that it asks.
+
+        Raises:
+            NotTrustedError, RetryLaterError, LocalFailureError: as `refresh`.
+        """
+        to_visit: list[tuple[str, Root | Targets, str]] = [(Targets.type, self._root, Root.type)]
+        visited: set[str] = set()
+        try:
+            while to_visit and len(visited) <= MAX_VISITED_ROLES:
+                name, delegator, delegator_name = to_visit.pop()
+                if name in visited:
+                    continue
+                metadata = self._load_targets(name, delegator, delegator_name)
+                if path in metadata.targets:
+                    return metadata.targets[path]
+                visited.add(name)
+                children = []
+                if metadata.delegations is not None:
+                    for child, terminating in metadata.delegations.get_roles_for_target(path):
+                        children.append((child, metadata, name))
+                        if terminating:
+                            to_visit = []
+                            break
+                to_visit.extend(reversed(children))
+        finally:
+            self._commit()
+        return None
+
+    def fetch_target(self, target: TargetFile, max_length: int) -> bytes:
+        """A small target file, whole and verified (5.7).
+
+        Args:
+            target: from `target` or `find`.
+            max_length: bytes that the caller is ready to hold.
+
+        Raises:
+            MismatchError: it is longer than `max_length`, or not the file that was signed for.
+            NotFoundError, RetryLaterError: it could not be had.
+        """
+        if target.length > max_length:
+            raise verified.MismatchError(
+                f"{target.path} has {target.length} bytes, expected at most {max_length}"
+            )
+        data = self._fetcher.fetch(self.target_location(target), target.length)
+        verified.check_target(target, data)
+        return data
+
+    def target_location(self, target: TargetFile) -> str:
+        """Where a repository keeps a target file: hash-prefixed in a consistent snapshot (6.2)."""
+        if not self._root.consistent_snapshot:
+            return f"targets/{target.path}"
+        digest = target.hashes.get("sha256") or next(iter(target.hashes.values()))
+        directory, slash, name = target.path.rpartition("/")
+        return f"targets/{directory}{slash}{digest}.{name}"
+
+    def _refresh_root(self) -> None:
+        while True:
+            version = self._root.version + 1
+            try:
+                data = self._fetcher.fetch(f"metadata/{version}.root.json", self._limits.root)
+            except NotFoundError:
+                break
+            self._accept_root(verified.next_root(self._root, data), data)
+            if len(self._new_roots) == ROOT_BATCH:
+                self._commit()
+        self._commit()
+        verified.check_expiry(Root.type, self._root, self.effective_now)
+
+    def _accept_root(self, root: Root, data: bytes) -> None:
+        trust = replace(self._trust, root=data, root_version=root.version)
+        other_timestamp_keys = verified.rotated(self._root, root, Timestamp.type)
+        if other_timestamp_keys or verified.rotated(self._root, root, Snapshot.type):
+            trust = replace(trust, timestamp=None, snapshot=None)
+        if other_timestamp_keys:
+            trust = replace(trust, time_floor=clock.reset(trust.factory_floor, root))
+        self._root = root
+        self._trust = trust
+        self._new_roots.append(data)
+
+    def _refresh_timestamp(self) -> None:
+        stored = self._trust.timestamp
+        trusted = self._rollback_base(Timestamp, stored)
+        data = self._fetcher.fetch("metadata/timestamp.json", self._limits.timestamp)
+        if trusted is not None and data == stored:
+            verified.check_expiry(Timestamp.type, trusted, self.effective_now)
+            self._timestamp = trusted
+            return
+        timestamp = verified.accept_timestamp(self._root, data, trusted, self.effective_now)
+        clock.check_issued(timestamp, self._root)
+        self._timestamp = timestamp
+        if timestamp is not trusted:
+            self._trust = replace(self._trust, timestamp=data)
+
+    def _refresh_snapshot(self) -> None:
+        timestamp, stored, now = self.timestamp, self._trust.snapshot, self.effective_now
+        if stored is not None:
+            with suppress(NotTrustedError):
+                self._snapshot = verified.accept_snapshot(self._root, timestamp, stored, None, now)
+                return
+        trusted = self._rollback_base(Snapshot, stored)
+        data = self._fetch_metadata(Snapshot.type, timestamp.snapshot_meta, self._limits.snapshot)
+        snapshot = verified.accept_snapshot(self._root, timestamp, data, trusted, now)
+        listed = {
+            name: role
+            for name, role in self._trust.roles.items()
+            if f"{name}.json" in snapshot.meta
+        }
+        self._snapshot = snapshot
+        self._trust = replace(self._trust, snapshot=data, roles=listed)
+
+    def _rollback_base(self, kind: type[T], stored: bytes | None) -> T | None:
+        """Stored metadata that the root in hand still signs for, expired or not."""
+        if stored is None:
+            return None
+        with suppress(NotTrustedError):
+            return verified.authentic(kind, self._root, kind.type, stored)
+        return None
+
+    def _load_targets(self, role: str, delegator: Root | Targets, delegator_name: str) -> Targets:
+        place = (role, delegator_name)
+        if place in self._targets:
+            return self._targets[place]
+        snapshot, stored, now = self.snapshot, self._trust.roles.get(role), self.effective_now
+        if stored is not None:
+            with suppress(NotTrustedError):
+                self._targets[place] = verified.accept_targets(
+                    delegator, role, snapshot, stored, now
+                )
+                return self._targets[place]
+        data = self._fetch_metadata(role, verified.listed(snapshot, role), self._limits.targets)
+        self._targets[place] = verified.accept_targets(delegator, role, snapshot, data, now)
+        self._trust = replace(self._trust, roles={**self._trust.roles, role: data})
+        return self._targets[place]
+
+    def _delegation(self, role: str) -> DelegatedRole | None:
+        delegations = self.targets.delegations
+        return None if delegations is None else (delegations.roles or {}).get(role)
+
+    def _fetch_metadata(self, role: str, meta: MetaFile, limit: int) -> bytes:
+        """A file that metadata above name; what was accepted so far is durable first."""
+        self._commit()
+        prefix = f"{meta.version}." if self._root.consistent_snapshot else ""
+        length = limit if meta.length is None else min(meta.length, limit)
+        return self._fetcher.fetch(f"metadata/{prefix}{quote(role, safe='')}.json", length)
+
+    def _commit(self) -> None:
+        if self._trust is self._state.trust:
+            return
+        # Somebody else may have moved the install state since: only trust is ours.
+        stored = self._store.load() or self._state
+        state = stored.with_trust(self._trust)
+        self._store.commit(state, self._new_roots)
+        self._new_roots = []
+        self._state = state
+
+
+def _refreshed(metadata: M | None) -> M:
+    if metadata is None:
+        raise RuntimeError("asked before refresh() succeeded")
+    return metadata
+
+
+def _integer(value: object) -> int | None:
+    return value if type(value) is int else None
