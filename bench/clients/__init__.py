@@ -1,0 +1,1 @@
+"""The whole processes that are measured."""
