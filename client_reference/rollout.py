@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from client_reference.manifest import Rollout, Wave
 
-__all__ = ["Turn", "Standing", "position", "turn"]
+__all__ = ["Standing", "Turn", "position", "turn"]
 
 _DOMAIN = b"firmroot-wave-1"
 _POSITIONS = 1000

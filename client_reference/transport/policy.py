@@ -1,0 +1,246 @@
+"""Pure: what a transport may do, in which order, and what an answer means.
+
+Rules (design 8, degraded transport):
+
+* Mirrors are asked in the order of the configuration. A mirror that answers "not there" has
+  answered; one that fails to answer is followed by the next.
+* Verified TLS is tried first in each cycle. Only if TLS itself fails with a mirror, the certificate
+  first of all, may the same public object be fetched over unverified TLS or plain HTTP, and only
+  where the configuration allows it. A network failure never degrades anything.
+* A degraded request carries nothing that identifies or authorises: no credentials, no cookies, no
+  ETag, no user agent.
+* A redirect is followed only to a configured mirror's host, and never from verified TLS to less.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+from client_reference.errors import ConfigurationError, NotTrustedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = [
+    "ROUNDS",
+    "Attempt",
+    "Degraded",
+    "Meaning",
+    "Mirror",
+    "Trust",
+    "attempts",
+    "backoff",
+    "content_start",
+    "encode",
+    "is_web_page",
+    "meaning",
+    "parse_mirror",
+    "redirected",
+]
+
+ROUNDS = 3
+"""How often all mirrors are asked before it is "retry later"."""
+_FIRST_PAUSE = 0.5
+_PORTS = {"https": 443, "http": 80}
+
+
+class Degraded(enum.Enum):
+    """Whether public objects may be fetched without verified TLS."""
+
+    ALLOW = "allow"
+    FORBID = "forbid"
+
+
+class Trust(enum.Enum):
+    """How much a connection is worth, best first."""
+
+    VERIFIED = "verified TLS"
+    UNVERIFIED = "unverified TLS"
+    PLAIN = "plain HTTP"
+
+
+class Meaning(enum.Enum):
+    """What an HTTP status says about the object."""
+
+    WHOLE = "whole"
+    PART = "part"
+    NOT_FOUND = "not found"
+    REDIRECT = "redirect"
+    BUSY = "busy"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Where a repository is served.
+
+    Attributes:
+        scheme: `https` or `http`.
+        host: name or address.
+        port: TCP port.
+        base: percent-encoded path that ends with a slash.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    base: str
+
+    @property
+    def authority(self) -> str:
+        """Host and port as in a URL; the port only if it is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """As written in the configuration."""
+        return f"{self.scheme}://{self.authority}{self.base}"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to ask for an object.
+
+    Attributes:
+        mirror: where to connect.
+        trust: how.
+        origin: the configured mirror that this is a way to.
+    """
+
+    mirror: Mirror
+    trust: Trust
+    origin: Mirror
+
+
+def parse_mirror(url: str) -> Mirror:
+    """Read the URL of a mirror.
+
+    Raises:
+        ConfigurationError: it is no URL that a repository can be at.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"mirror {url!r} is not a URL: {error}") from error
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise ConfigurationError(f"mirror {url!r} must begin with https:// or http:// and a host")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError(
+            f"the mirror at {parts.hostname} has a user name in its URL, which anyone can read",
+            "put the header into a file and name it in repository.credentials",
+        )
+    if parts.query or parts.fragment:
+        raise ConfigurationError(f"mirror {url!r} must not have a query or a fragment")
+    base = quote(unquote(parts.path), safe="/").rstrip("/") + "/"
+    return Mirror(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], base)
+
+
+def attempts(
+    mirrors: Sequence[Mirror], degraded: Degraded, failed: Mapping[Mirror, Trust]
+) -> tuple[Attempt, ...]:
+    """The ways to ask, best first.
+
+    Args:
+        mirrors: in the order of the configuration.
+        degraded: whether anything below verified TLS may be used.
+        failed: the least trust with which TLS failed for a mirror in this cycle.
+    """
+    intact = [mirror for mirror in mirrors if mirror not in failed]
+    ways = [Attempt(mirror, _configured(mirror), mirror) for mirror in intact]
+    if degraded is Degraded.FORBID:
+        return tuple(way for way in ways if way.trust is Trust.VERIFIED)
+    for mirror in mirrors:
+        if failed.get(mirror) is Trust.VERIFIED:
+            ways.append(Attempt(mirror, Trust.UNVERIFIED, mirror))
+        elif failed.get(mirror) is Trust.UNVERIFIED and mirror.port == _PORTS["https"]:
+            plain = Mirror("http", mirror.host, _PORTS["http"], mirror.base)
+            ways.append(Attempt(plain, Trust.PLAIN, mirror))
+    return tuple(ways)
+
+
+def _configured(mirror: Mirror) -> Trust:
+    return Trust.VERIFIED if mirror.scheme == "https" else Trust.PLAIN
+
+
+def backoff(round_number: int, fraction: float) -> float:
+    """Seconds to wait after a round in which every mirror failed.
+
+    Args:
+        round_number: 0 after the first round.
+        fraction: random, 0 to 1; without it all devices would come back at the same moment.
+    """
+    return float(_FIRST_PAUSE * 2**round_number * (1 + fraction))
+
+
+def encode(mirror: Mirror, path: str) -> str:
+    """The request target for a repository path.
+
+    Raises:
+        NotTrustedError: the path would leave the repository.
+    """
+    if any(segment in {"", ".", ".."} for segment in path.split("/")):
+        raise NotTrustedError(f"the path {path!r} has a segment that no repository has")
+    return mirror.base + quote(path, safe="/")
+
+
+def meaning(status: int) -> Meaning:
+    """What a status code says. Only 403 and 404 are "not there" (S3 answers 403 for it)."""
+    known = {200: Meaning.WHOLE, 206: Meaning.PART, 403: Meaning.NOT_FOUND, 404: Meaning.NOT_FOUND}
+    if status in known:
+        return known[status]
+    if status in {301, 302, 303, 307, 308}:
+        return Meaning.REDIRECT
+    if status in {408, 425, 429} or status >= 500:  # noqa: PLR2004 # server errors by RFC 9110
+        return Meaning.BUSY
+    return Meaning.REFUSED
+
+
+def content_start(content_range: str | None) -> int | None:
+    """The first byte of a partial answer by its Content-Range, None if that cannot be read."""
+    unit, _, rest = (content_range or "").partition(" ")
+    first = rest.partition("-")[0]
+    return int(first) if unit == "bytes" and first.isdecimal() else None
+
+
+def is_web_page(content_type: str | None, start: bytes) -> bool:
+    """Whether an answer is HTML: a captive portal, a login page, a parked domain."""
+    kind = (content_type or "").partition(";")[0].strip().lower()
+    return kind in {"text/html", "application/xhtml+xml"} or start.lstrip()[:1] == b"<"
+
+
+def redirected(
+    attempt: Attempt, target: str, location: str, mirrors: Sequence[Mirror]
+) -> tuple[Attempt, str] | None:
+    """Where a redirect leads, None if it must not be followed.
+
+    Args:
+        attempt: the request that was answered with a redirect.
+        target: its request target.
+        location: the Location header.
+        mirrors: every configured mirror.
+
+    Returns:
+        the attempt to make instead and its request target.
+    """
+    here = f"{attempt.mirror.scheme}://{attempt.mirror.authority}{target}"
+    try:
+        parts = urlsplit(urljoin(here, location))
+        port = parts.port or _PORTS.get(parts.scheme, 0)
+    except ValueError:
+        return None
+    for mirror in (attempt.mirror, *mirrors):
+        if (parts.scheme, parts.hostname, port) == (mirror.scheme, mirror.host, mirror.port):
+            trust = attempt.trust if mirror.scheme == "https" else Trust.PLAIN
+            if attempt.trust is Trust.VERIFIED and trust is not Trust.VERIFIED:
+                return None
+            if attempt.trust is Trust.PLAIN and mirror.scheme == "https":
+                trust = Trust.VERIFIED
+            query = f"?{parts.query}" if parts.query else ""
+            onward = Attempt(mirror, trust, attempt.origin)
+            return onward, quote(unquote(parts.path), safe="/") + query
+    return None
