@@ -31,10 +31,7 @@ if TYPE_CHECKING:
     from keys_policy.model import KeyHolder, Policy
     from repo_tools.storage.protocol import Storage
 
-__all__ = ["LAB_FIELD", "Config", "Product", "Workspace", "is_lab_root"]
-
-# In `root.signed`: the keys of this root were made for trying out, by one machine, all at once.
-LAB_FIELD = "x-firmroot-lab"
+__all__ = ["Config", "Product", "Workspace"]
 
 
 @dataclass(frozen=True)
@@ -250,11 +247,6 @@ class Workspace:
             if holder.key.keyid == keyid:
                 return name
         return f"unknown key {keyid[:8]}"
-
-
-def is_lab_root(root: Root) -> bool:
-    """Whether a root says that its keys were made for trying out."""
-    return root.unrecognized_fields.get(LAB_FIELD) is True
 
 
 def _read_optional(path: Path) -> bytes | None:

@@ -122,7 +122,8 @@ def _read_clock(directory: Path, command: str) -> tuple[datetime, bool]:
             f"{LAB_NOW} is {injected!r}, expected such as 2032-01-01T00:00:00Z"
         ) from error
     if command != "init":
-        from repo_tools.workspace import Workspace, is_lab_root  # noqa: PLC0415  not for --help
+        from repo_tools.metadata.edits import is_lab_root  # noqa: PLC0415  tuf is not for --help
+        from repo_tools.workspace import Workspace  # noqa: PLC0415  likewise
 
         root = Workspace.open(directory).newest_root()
         if root is None or not is_lab_root(root):

@@ -1,0 +1,212 @@
+"""Pure: names of roles, the paths they speak for, and the guards on delegations (design 4).
+
+**Guard (shadowing).** A target must have exactly one role that can speak for it, for every client,
+even one whose `*` crosses `/`:
+
+* first path segments are disjoint (`channels/`, `holds/`, `trust/`, `builds/`);
+* channel and hold roles are listed before builds, all delegations are terminating;
+* no role name arises twice, and leaf roles delegate nothing;
+* builds and channel roles share no key: a stolen CI key alone ships nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from client_reference.errors import ConfigurationError, RefusedError
+from keys_policy.model import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from tuf.api.metadata import DelegatedRole, Delegations, Targets
+
+__all__ = [
+    "DEVICE_TLS",
+    "TOP_LEVEL",
+    "Delegated",
+    "builds_role",
+    "channel_role",
+    "check_delegations",
+    "check_leaf",
+    "check_names",
+    "delegated_roles",
+    "hold_path",
+    "hold_role",
+    "manifest_path",
+]
+
+TOP_LEVEL = ("root", "targets", "snapshot", "timestamp")
+DEVICE_TLS = "device-tls"
+
+_RESERVED_CHANNELS = ("builds", "hold")
+
+
+@dataclass(frozen=True)
+class Delegated:
+    """A role that `targets` delegates to.
+
+    Attributes:
+        name: of the role.
+        template: section of the policy that holds its rules, unless it has its own.
+        patterns: the target paths that it speaks for.
+    """
+
+    name: str
+    template: str
+    patterns: tuple[str, ...]
+
+
+def builds_role(product: str) -> str:
+    """Who says what the artifacts of a product are."""
+    return f"{product}-builds"
+
+
+def channel_role(product: str, channel: str) -> str:
+    """Who says what devices on a channel should run."""
+    return f"{product}-{channel}"
+
+
+def hold_role(product: str, channel: str) -> str:
+    """Who says what may not start on a channel."""
+    return f"{product}-{channel}-hold"
+
+
+def manifest_path(product: str, channel: str) -> str:
+    """The release manifest, the one target of a channel role."""
+    return f"channels/{product}/{channel}.json"
+
+
+def hold_path(product: str, channel: str) -> str:
+    """The one target of a hold role."""
+    return f"holds/{product}/{channel}.json"
+
+
+def delegated_roles(
+    products: Mapping[str, Sequence[str]], *, device_tls: bool
+) -> tuple[Delegated, ...]:
+    """Everything that `targets` delegates, in the order in which it must be listed.
+
+    Args:
+        products: the channels of each product.
+        device_tls: whether the policy has the role `device-tls`.
+    """
+    roles: list[Delegated] = []
+    for product, channels in products.items():
+        for channel in channels:
+            path, held = manifest_path(product, channel), hold_path(product, channel)
+            roles.append(Delegated(channel_role(product, channel), "channel", (path,)))
+            roles.append(Delegated(hold_role(product, channel), "hold", (held,)))
+    if device_tls:
+        roles.append(Delegated(DEVICE_TLS, DEVICE_TLS, ("trust/ca-bundle.pem",)))
+    roles.extend(
+        Delegated(builds_role(product), "builds", (f"builds/{product}/*/*",))
+        for product in products
+    )
+    return tuple(roles)
+
+
+def check_names(products: Mapping[str, Sequence[str]]) -> None:
+    """Refuse names that would make two roles one.
+
+    Raises:
+        ConfigurationError: a name has the wrong form, or two role names collide.
+    """
+    for product, channels in products.items():
+        for name in (product, *channels):
+            if NAME.fullmatch(name) is None:
+                raise ConfigurationError(
+                    f"{name!r} is not a name for a product or channel",
+                    "small letters and digits, with single '-' between them",
+                )
+        if reserved := [name for name in channels if name in _RESERVED_CHANNELS]:
+            raise ConfigurationError(
+                f"a channel of {product} cannot be called {reserved[0]!r}: that names another role",
+                "choose another name, such as stable",
+            )
+    seen = {DEVICE_TLS: "the role of the devices' CA bundle"}
+    for product, channels in products.items():
+        names = [(builds_role(product), f"the builds of {product}")]
+        for channel in channels:
+            names.append((channel_role(product, channel), f"channel {product}/{channel}"))
+            names.append((hold_role(product, channel), f"the hold of {product}/{channel}"))
+        for name, meaning in names:
+            if name in seen:
+                raise ConfigurationError(
+                    f"the role name {name!r} would stand for {seen[name]} and for {meaning}",
+                    "choose another name for the product or the channel",
+                )
+            seen[name] = meaning
+
+
+def check_delegations(delegations: Delegations | None) -> None:
+    """The guard on shadowing, on what is about to be signed as `targets`.
+
+    Raises:
+        RefusedError: a rule of this module is broken; says which.
+    """
+    if delegations is None:
+        return
+    if delegations.roles is None:
+        raise RefusedError("targets delegates to hash bins; only builds roles may (design 4)")
+    roles = list(delegations.roles.values())
+    for problem in _delegation_problems(roles):
+        raise RefusedError(f"targets: {problem}", "see the guard on shadowing in docs/format.md")
+
+
+def check_leaf(name: str, targets: Targets) -> None:
+    """Refuse delegations of a role that must not have any.
+
+    Raises:
+        RefusedError: it delegates.
+    """
+    if targets.delegations is not None:
+        raise RefusedError(
+            f"{name} delegates to other roles; only targets may",
+            "somebody tried to let another key speak for this role: find out who",
+        )
+
+
+def _delegation_problems(roles: Sequence[DelegatedRole]) -> Iterator[str]:
+    for role in roles:
+        if not role.terminating:
+            yield f"the delegation to {role.name} is not terminating"
+        if role.path_hash_prefixes is not None or not role.paths:
+            yield f"the delegation to {role.name} does not name its paths"
+    kinds = [_kind(role) for role in roles]
+    for index, kind in enumerate(kinds):
+        if kind == "builds" and (after := set(kinds[index:]) - {"builds"}):
+            yield f"{roles[index].name} is listed before {', '.join(sorted(after))} roles"
+    for one, other in combinations(roles, 2):
+        if overlap := _overlap(one, other):
+            yield f"{one.name} and {other.name} both speak for {overlap}"
+        if {_kind(one), _kind(other)} == {"builds", "channels"} and (
+            shared := set(one.keyids).intersection(other.keyids)
+        ):
+            yield f"{one.name} and {other.name} share the key {min(shared)[:8]}"
+
+
+def _kind(role: DelegatedRole) -> str:
+    """The first path segment, which the guard keeps disjoint between kinds of roles."""
+    segments = {pattern.split("/", 1)[0] for pattern in role.paths or ()}
+    return segments.pop() if len(segments) == 1 else "mixed"
+
+
+def _overlap(one: DelegatedRole, other: DelegatedRole) -> str | None:
+    """A pattern of one role that might match what the other speaks for.
+
+    Compares what stands before the first wildcard, since to some clients `*` matches everything.
+    """
+    for left in one.paths or ():
+        for right in other.paths or ():
+            a, b = _literal(left), _literal(right)
+            wild = (a != left and b.startswith(a)) or (b != right and a.startswith(b))
+            if wild or left == right:
+                return left
+    return None
+
+
+def _literal(pattern: str) -> str:
+    return pattern[: min((pattern.find(c) for c in "*?[" if c in pattern), default=len(pattern))]

@@ -1,0 +1,189 @@
+"""Private keys in passphrase-encrypted PKCS#8 files, and what can be read from a PEM file.
+
+Encrypted with the strongest that `cryptography` offers for PKCS#8 (PBES2: PBKDF2-SHA256 and
+AES-256), which is readable by OpenSSL. Its iteration count is fixed and low, so a passphrase must
+carry the weight: `MIN_PASSPHRASE`. A private key is never written unencrypted, not even for a
+moment, and a key file is never overwritten.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    SECP384R1,
+    EllipticCurvePrivateKey,
+)
+from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+from securesystemslib.signer import SSlibKey
+
+from client_reference.errors import ConfigurationError
+from repo_tools.files import create_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+
+__all__ = [
+    "MIN_PASSPHRASE",
+    "MIN_RSA_BITS",
+    "KeyFileError",
+    "PrivateKey",
+    "WrongPassphraseError",
+    "generate",
+    "is_private",
+    "load_private",
+    "load_public",
+    "public_key",
+    "write_private",
+]
+
+MIN_PASSPHRASE = 12
+MIN_RSA_BITS = 3072
+_NEW_RSA_BITS = 4096
+
+PrivateKey: TypeAlias = (
+    Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey | MLDSA65PrivateKey
+)
+
+_GENERATORS: Mapping[str, Callable[[], PrivateKey]] = {
+    "ed25519": Ed25519PrivateKey.generate,
+    "ecdsa-p256": lambda: generate_ec(SECP256R1()),
+    "ecdsa-p384": lambda: generate_ec(SECP384R1()),
+    "rsa": lambda: generate_rsa(65537, _NEW_RSA_BITS),
+    "ml-dsa-65": MLDSA65PrivateKey.generate,
+}
+
+
+class KeyFileError(ConfigurationError):
+    """A file does not hold a key that can be used."""
+
+
+class WrongPassphraseError(ConfigurationError):
+    """The passphrase does not open the key file."""
+
+
+def generate(algorithm: str) -> PrivateKey:
+    """A new private key, from the operating system's randomness.
+
+    Args:
+        algorithm: a name of `keys_policy.model.ALGORITHMS`.
+    """
+    return _GENERATORS[algorithm]()
+
+
+def public_key(private: PrivateKey) -> SSlibKey:
+    """The public half, with the key id that securesystemslib derives from it."""
+    return SSlibKey.from_crypto(private.public_key())
+
+
+def write_private(path: Path, private: PrivateKey, passphrase: bytes) -> None:
+    """Create a key file, readable by its owner only.
+
+    Raises:
+        ConfigurationError: the file exists, or the passphrase is too short.
+    """
+    if len(passphrase) < MIN_PASSPHRASE:
+        raise ConfigurationError(
+            f"the passphrase has {len(passphrase)} characters, expected at least {MIN_PASSPHRASE}",
+            "whoever gets the file can try many per second: take several random words",
+        )
+    data = private.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase)
+    )
+    try:
+        create_file(path, data, mode=0o600)
+    except FileExistsError as error:
+        raise ConfigurationError(
+            f"{path} exists; a private key is never overwritten", "choose another name"
+        ) from error
+
+
+def load_private(path: Path, passphrase: bytes | None) -> PrivateKey:
+    """Open a key file.
+
+    Raises:
+        WrongPassphraseError: it is a key, but not for this passphrase.
+        KeyFileError: it is missing, no key, not encrypted, weak, or of a kind that is not used.
+    """
+    data = _read(path)
+    try:
+        private = load_pem_private_key(data, passphrase)
+    except TypeError as error:
+        if passphrase is None:
+            raise WrongPassphraseError(
+                f"{path} is encrypted and no passphrase was given"
+            ) from error
+        raise KeyFileError(
+            f"{path} holds a private key that is not encrypted",
+            f"encrypt it: openssl pkcs8 -topk8 -v2 aes-256-cbc -in {path} -out NEW",
+        ) from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        if b"ENCRYPTED" in data and "password" in str(error).lower():
+            raise WrongPassphraseError(
+                f"wrong passphrase for {path}", "try again; nothing was signed"
+            ) from error
+        raise KeyFileError(
+            f"{path} is not a private key file: expected PEM with BEGIN ENCRYPTED PRIVATE KEY",
+            "make one with: firmroot key new NAME",
+        ) from error
+    if passphrase is None:
+        raise KeyFileError(f"{path} holds a private key that is not encrypted")
+    if not isinstance(private, PrivateKey):
+        raise KeyFileError(f"{path} holds a {type(private).__name__}, which is not used here")
+    _check_strength(private.public_key(), path)
+    return private
+
+
+def load_public(path: Path) -> SSlibKey:
+    """Read a PEM public key.
+
+    Raises:
+        KeyFileError: it is missing, no key, weak, or of a kind that is not used.
+    """
+    try:
+        key = load_pem_public_key(_read(path))
+        _check_strength(key, path)
+        return SSlibKey.from_crypto(key)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise KeyFileError(
+            f"{path} is not a key file: expected PEM with BEGIN PUBLIC KEY or "
+            "BEGIN ENCRYPTED PRIVATE KEY",
+        ) from error
+
+
+def is_private(path: Path) -> bool:
+    """Whether a PEM file holds a private key, as its first line says."""
+    return b"PRIVATE KEY-----" in _read(path)
+
+
+def _check_strength(key: PublicKeyTypes, path: Path) -> None:
+    if isinstance(key, RSAPublicKey) and key.key_size < MIN_RSA_BITS:
+        raise KeyFileError(
+            f"{path} is an RSA key of {key.key_size} bits, expected at least {MIN_RSA_BITS}",
+            "make a stronger one with: firmroot key new NAME --type rsa",
+        )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise KeyFileError(
+            f"{path} cannot be read: {error.strerror}", "check the path of the key file"
+        ) from error

@@ -1,0 +1,86 @@
+"""Key URIs to signers: one explicit table of schemes.
+
+`file:PATH` is a key file (`repo_tools.signing.keyfiles`), relative to the workspace. A signer is
+proven before it is used: what it signs must verify with the public key that the workspace knows
+under that name, so a mixed-up file is found here and not by devices.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from securesystemslib.exceptions import UnverifiedSignatureError
+from securesystemslib.signer import CryptoSigner, SSlibKey
+
+from client_reference.errors import ConfigurationError
+from repo_tools.signing.keyfiles import load_private, public_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from securesystemslib.signer import Signature, Signer
+
+    from keys_policy.model import KeyHolder
+    from repo_tools.signing.secrets import Secrets
+
+__all__ = ["open_signer", "sign"]
+
+_PROBE = b"firmroot: which key is this?"
+
+
+def open_signer(uri: str, holder: KeyHolder, secrets: Secrets, directory: Path) -> Signer:
+    """Open a private key and prove that it belongs to the public one.
+
+    Args:
+        uri: such as `file:.firmroot/keys/alice.pem`.
+        holder: the public key that it must belong to.
+        secrets: where its passphrase comes from.
+        directory: what relative paths are relative to.
+
+    Raises:
+        ConfigurationError: the URI, the file or the passphrase is wrong, or it is another key.
+        ActionRequiredError: the passphrase is needed and nobody can be asked.
+    """
+    scheme, _, rest = uri.partition(":")
+    if scheme not in _SCHEMES:
+        raise ConfigurationError(
+            f"{uri!r} is not a key URI: expected {', '.join(f'{each}:...' for each in _SCHEMES)}",
+            f"correct it in .firmroot/keys.toml or firmroot.toml, for {holder.name}",
+        )
+    signer = _SCHEMES[scheme](rest, holder, secrets, directory)
+    sign(signer, holder, _PROBE)
+    return signer
+
+
+def sign(signer: Signer, holder: KeyHolder, payload: bytes) -> Signature:
+    """Sign, and verify at once: a faulty token or library is found before anybody relies on it.
+
+    Raises:
+        ConfigurationError: the signature does not verify with the holder's public key.
+    """
+    signature = signer.sign(payload)
+    try:
+        holder.key.verify_signature(signature, payload)
+    except UnverifiedSignatureError as error:
+        raise ConfigurationError(
+            f"what the private key of {holder.name} signs does not verify with keys/"
+            f"{holder.name}.toml: they do not belong together",
+            "firmroot key list shows which private key belongs to which name",
+        ) from error
+    return signature
+
+
+def _open_file(path: str, holder: KeyHolder, secrets: Secrets, directory: Path) -> Signer:
+    private = load_private(directory / Path(path).expanduser(), secrets.passphrase(holder.name))
+    found = public_key(private)
+    if not isinstance(holder.key, SSlibKey) or found.keyval != holder.key.keyval:
+        raise ConfigurationError(
+            f"{path} is not the private key of {holder.name}: its key id is {found.keyid[:8]}, "
+            f"keys/{holder.name}.toml has {holder.key.keyid[:8]}",
+            "firmroot key list shows which private key belongs to which name",
+        )
+    return CryptoSigner(private, holder.key)
+
+
+_SCHEMES: Mapping[str, Callable[[str, KeyHolder, Secrets, Path], Signer]] = {"file": _open_file}
