@@ -1,0 +1,254 @@
+"""Which slot boots: the protocol, and a boot loader that is a file.
+
+`FileBootloader` is the embedded stand-in for a boot environment: one JSON record beside the slots,
+replaced whole and durably. It boots as well: `reboot` moves `running` the way a real one would.
+
+Invariant: the primary slot is always bootable, and neither it nor the running slot can be made
+unbootable, so that no sequence of calls and power cuts leaves a device without a slot to boot.
+`BootRecord` cannot be built otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from client_reference.durable import replace_file
+from client_reference.errors import ConfigurationError, LocalFailureError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+__all__ = [
+    "BOOTLOADERS",
+    "TRIES",
+    "BootRecord",
+    "Bootloader",
+    "FileBootloader",
+    "open_bootloader",
+]
+
+TRIES = 1  # boots that an image on trial gets before the primary slot is taken again
+_SCHEMA = 1
+_MAX_RECORD = 64 * 1024
+
+
+class Bootloader(Protocol):
+    """What decides which slot boots. Every change is durable when the call returns."""
+
+    def running(self) -> str:
+        """The slot that was booted."""
+
+    def primary(self) -> str:
+        """The slot that boots when nothing is on trial."""
+
+    def trial(self) -> str:
+        """The slot that the next boot tries; empty if none."""
+
+    def disable(self, slot: str) -> None:
+        """Make a slot unbootable. Refused for the primary and the running slot."""
+
+    def arm(self, slot: str) -> None:
+        """Make a slot bootable and let the next boot try it."""
+
+    def confirm(self, slot: str) -> None:
+        """Make the running slot the primary one."""
+
+    def revert(self, slot: str) -> None:
+        """Make a slot that was not confirmed unbootable; the next boot is of the primary one."""
+
+    def reboot(self) -> None:
+        """Restart the device."""
+
+
+@dataclass(frozen=True)
+class BootRecord:
+    """Pure: what a boot loader remembers, and how each event changes it.
+
+    Attributes:
+        primary: boots when nothing is on trial.
+        bootable: the slots that may be booted.
+        running: the slot that was booted last.
+        trial: the slot on trial, empty if none.
+        tries: boots that the trial has left.
+    """
+
+    primary: str
+    bootable: tuple[str, ...]
+    running: str
+    trial: str = ""
+    tries: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a record that could leave the device without a slot to boot."""
+        if self.primary not in self.bootable:
+            raise ValueError(f"primary slot {self.primary!r} is not bootable")
+        if self.running not in self.bootable:
+            raise ValueError(f"running slot {self.running!r} is not bootable")
+        if self.trial and (self.trial == self.primary or self.trial not in self.bootable):
+            raise ValueError(f"slot {self.trial!r} cannot be on trial")
+        if self.tries < 0 or (self.tries and not self.trial):
+            raise ValueError(f"{self.tries} tries are left for no trial")
+
+    def disable(self, slot: str) -> BootRecord:
+        """A slot is going to be written."""
+        if slot in {self.primary, self.running}:
+            raise ValueError(f"slot {slot!r} is what this device boots from")
+        rest = tuple(other for other in self.bootable if other != slot)
+        if self.trial == slot:
+            return replace(self, bootable=rest, trial="", tries=0)
+        return replace(self, bootable=rest)
+
+    def arm(self, slot: str, tries: int) -> BootRecord:
+        """A slot holds a verified image."""
+        if slot in {self.primary, self.running}:
+            raise ValueError(f"slot {slot!r} is what this device boots from")
+        bootable = tuple(dict.fromkeys((*self.bootable, slot)))
+        return replace(self, bootable=bootable, trial=slot, tries=tries)
+
+    def confirm(self, slot: str) -> BootRecord:
+        """The image that runs works."""
+        if slot != self.running:
+            raise ValueError(f"slot {slot!r} is not running, {self.running!r} is")
+        return replace(self, primary=slot, trial="", tries=0)
+
+    def revert(self, slot: str) -> BootRecord:
+        """The image on trial does not work."""
+        if slot == self.primary:
+            raise ValueError(f"slot {slot!r} is confirmed")
+        if slot == self.running:
+            # It cannot be unbootable while it runs; without tries it is not booted again.
+            return replace(self, trial=slot, tries=0)
+        return self.disable(slot)
+
+    def boot(self) -> BootRecord:
+        """The device restarts: the trial while it has tries left, then the primary slot."""
+        if self.trial and self.tries:
+            return replace(self, running=self.trial, tries=self.tries - 1)
+        bootable = tuple(slot for slot in self.bootable if slot != self.trial)
+        return replace(self, running=self.primary, bootable=bootable, trial="")
+
+
+class FileBootloader:
+    """A boot loader in a file.
+
+    Args:
+        path: of the record. A missing one means a device as it left the factory: the first slot
+            is primary and running, the others are not bootable yet.
+        slots: names, in order.
+        tries: boots that a trial gets.
+    """
+
+    def __init__(self, path: Path, slots: Sequence[str], tries: int = TRIES) -> None:
+        self._path = path
+        self._slots = tuple(slots)
+        self._tries = tries
+
+    def running(self) -> str:
+        """The slot that was booted last."""
+        return self.record().running
+
+    def primary(self) -> str:
+        """The slot that boots when nothing is on trial."""
+        return self.record().primary
+
+    def trial(self) -> str:
+        """The slot that the next boot tries; empty if none."""
+        record = self.record()
+        return record.trial if record.tries else ""
+
+    def disable(self, slot: str) -> None:
+        """Make a slot unbootable."""
+        self._change(lambda record: record.disable(slot))
+
+    def arm(self, slot: str) -> None:
+        """Make a slot bootable and let the next boot try it."""
+        self._change(lambda record: record.arm(slot, self._tries))
+
+    def confirm(self, slot: str) -> None:
+        """Make the running slot the primary one."""
+        self._change(lambda record: record.confirm(slot))
+
+    def revert(self, slot: str) -> None:
+        """Make a slot that was not confirmed unbootable."""
+        self._change(lambda record: record.revert(slot))
+
+    def reboot(self) -> None:
+        """Boot as a boot loader does: the try is counted, durably, before the slot runs."""
+        self._change(lambda record: record.boot())
+
+    def record(self) -> BootRecord:
+        """The record as it is on disk.
+
+        Raises:
+            LocalFailureError: it cannot be read, or does not make sense.
+        """
+        try:
+            with self._path.open("rb") as file:
+                found = json.loads(file.read(_MAX_RECORD))
+            return self._parsed(found)
+        except FileNotFoundError:
+            return BootRecord(self._slots[0], self._slots[:1], self._slots[0])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise LocalFailureError(
+                f"the boot record {self._path} cannot be used: {error}",
+                "restore it, or delete it if the first slot is the one to boot",
+            ) from error
+
+    def _parsed(self, found: Any) -> BootRecord:  # noqa: ANN401  JSON of any shape is judged here
+        if not isinstance(found, dict) or found.pop("schema", None) != _SCHEMA:
+            raise ValueError(f"it is not a boot record of schema {_SCHEMA}")
+        record = BootRecord(**found | {"bootable": tuple(found["bootable"])})
+        unknown = {record.primary, record.running, *record.bootable} - set(self._slots)
+        if unknown:
+            raise ValueError(f"it names slots that are not configured: {sorted(unknown)}")
+        return record
+
+    def _change(self, event: Callable[[BootRecord], BootRecord]) -> None:
+        before = self.record()
+        try:
+            after = event(before)
+        except ValueError as error:
+            raise LocalFailureError(
+                f"the boot loader refuses: {error}", "see `firmroot-device status`"
+            ) from error
+        if after == before and self._path.exists():
+            return
+        content = json.dumps({"schema": _SCHEMA, **asdict(after)}, sort_keys=True, indent=1)
+        try:
+            replace_file(self._path, content.encode() + b"\n")
+        except OSError as error:
+            raise LocalFailureError(
+                f"the boot record {self._path} cannot be written: {error}",
+                "free some space on its file system, or check its permissions",
+            ) from error
+
+
+def _file(slots: Mapping[str, Path]) -> Bootloader:
+    first = next(iter(slots.values()))
+    return FileBootloader(first.parent / "boot.json", tuple(slots))
+
+
+BOOTLOADERS: Mapping[str, Callable[[Mapping[str, Path]], Bootloader]] = {"file": _file}
+
+
+def open_bootloader(name: str, slots: Mapping[str, Path]) -> Bootloader:
+    """The boot loader that the configuration names.
+
+    Raises:
+        ConfigurationError: there is no such boot loader.
+    """
+    try:
+        factory = BOOTLOADERS[name]
+    except KeyError:
+        raise ConfigurationError(
+            f"[install] bootloader is {name!r}; this firmroot has {', '.join(BOOTLOADERS)}",
+            "correct [install] bootloader in device.toml",
+        ) from None
+    if not slots:
+        raise ConfigurationError(
+            "[install] slots is empty", "name at least two slots in device.toml"
+        )
+    return factory(slots)

@@ -1,0 +1,290 @@
+"""The handler `command`: the verified image, as a whole file, is given to a local program.
+
+Such as `["rauc", "install", "{path}"]`. The argument vectors come from `device.toml` alone, never
+from the network, and no shell is involved. The file lies in a private directory (0700, 0600) and
+is hashed, through the descriptor that wrote it, immediately before the program gets its path: what
+was verified is what is installed. The program owns the slots and makes its own boot decisions.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import select
+import signal
+import subprocess
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from client_reference.durable import make_private_directory, sync_directory
+from client_reference.errors import ActionRequiredError, ConfigurationError, LocalFailureError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from client_reference.trust.state import Image
+
+__all__ = ["CommandFailedError", "CommandInstaller", "Commands"]
+
+_CHUNK = 1024 * 1024
+_TAIL = 2000  # bytes of the program's complaint that go into the message
+_TICK = 0.2  # seconds between looks at a program that says nothing
+_GRACE = 5.0  # seconds between asking a program to end and ending it
+_PATH = "{path}"
+
+
+class CommandFailedError(LocalFailureError):
+    """The program could not be run, took too long or said no."""
+
+
+@dataclass(frozen=True)
+class Commands:
+    """The argument vectors of `[install.command]`.
+
+    Attributes:
+        run: installs; one element is `{path}`.
+        confirm, reject: mark the trial as good or bad; empty where the program needs none.
+        reboot: restarts the device; empty where the owner does that.
+    """
+
+    run: Sequence[str]
+    confirm: Sequence[str] = ()
+    reject: Sequence[str] = ()
+    reboot: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse vectors that cannot work.
+
+        Raises:
+            ConfigurationError: `run` does not take the path as one element of its own.
+        """
+        if list(self.run).count(_PATH) != 1 or self.run[0] == _PATH:
+            raise ConfigurationError(
+                f"[install.command] run is {list(self.run)}; it needs {_PATH} once, as an argument"
+                " of its own",
+                'write it as run = ["rauc", "install", "{path}"]',
+            )
+
+
+class CommandInstaller:
+    """Collects the image in a private file and hands it over.
+
+    Args:
+        directory: of the file; made private if it is not there.
+        commands: what to run.
+        timeout: seconds that one command may take.
+    """
+
+    name = "command"
+
+    def __init__(self, directory: Path, commands: Commands, timeout: float) -> None:
+        self._directory = directory / "install"
+        self._commands = commands
+        self._timeout = timeout
+        self._file: int | None = None
+
+    def running(self) -> str:
+        """Empty: the program owns the slots."""
+        return ""
+
+    def boot_pending(self) -> bool:
+        """False: the program makes its own boot decisions."""
+        return False
+
+    def begin(self, image: Image) -> Image:
+        """Open the private file of an image; files of other images go. See `Installer.begin`."""
+        self._close()
+        with _failures(self._directory):
+            make_private_directory(self._directory)
+            self._directory.chmod(0o700)
+            for other in self._directory.iterdir():
+                if other != self._path(image):
+                    other.unlink()
+            self._file = os.open(self._path(image), os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+            os.fchmod(self._file, 0o600)
+            sync_directory(self._directory)
+        return image
+
+    def written(self, image: Image) -> int:
+        """How much of the file may be the image's start. See `Installer.written`."""
+        with _failures(self._directory):
+            return min(image.length, os.fstat(self._descriptor()).st_size)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes that are in the file."""
+        with _failures(self._directory):
+            return os.pread(self._descriptor(), length, offset)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Put verified bytes into the file."""
+        left = memoryview(data)
+        with _failures(self._directory):
+            while left:
+                count = os.pwrite(self._descriptor(), left, offset)
+                offset, left = offset + count, left[count:]
+
+    def finish(self, image: Image) -> None:
+        """Sync the file and compare the whole with the signed digest."""
+        with _failures(self._directory):
+            os.ftruncate(self._descriptor(), image.length)
+            os.fsync(self._descriptor())
+            os.posix_fadvise(self._descriptor(), 0, 0, os.POSIX_FADV_DONTNEED)
+            self._require_digest(self._descriptor(), image)
+        self._close()
+
+    def activate(self, image: Image) -> None:
+        """Run the program on the verified file.
+
+        Raises:
+            CommandFailedError: it failed; the message ends with what it complained of.
+        """
+        path = self._path(image)
+        with _failures(self._directory):
+            descriptor = os.open(path, os.O_RDONLY | _FLAGS)
+            try:
+                # A reboot may lie between `finish` and now, and the file is what will boot.
+                self._require_digest(descriptor, image)
+            finally:
+                os.close(descriptor)
+        run(
+            [str(path) if word == _PATH else word for word in self._commands.run],
+            self._timeout,
+        )
+
+    def reboot(self) -> None:
+        """Restart the device.
+
+        Raises:
+            ActionRequiredError: no command for it is configured.
+        """
+        if not self._commands.reboot:
+            raise ActionRequiredError(
+                "the image is installed and boots next, but nothing here may restart the device",
+                "restart it, or set [install.command] reboot in device.toml",
+            )
+        run(self._commands.reboot, self._timeout)
+
+    def confirm(self, image: Image) -> None:
+        """Tell the program that the trial went well, and drop the file."""
+        self._conclude(self._commands.confirm, image)
+
+    def reject(self, image: Image) -> None:
+        """Tell the program that the trial failed, and drop the file."""
+        self._conclude(self._commands.reject, image)
+
+    def _conclude(self, command: Sequence[str], image: Image) -> None:
+        if command:
+            run(command, self._timeout)
+        with _failures(self._directory):
+            self._path(image).unlink(missing_ok=True)
+
+    def _require_digest(self, descriptor: int, image: Image) -> None:
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            file.seek(0)
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != image.sha256:
+            raise LocalFailureError(
+                f"{self._path(image)} has SHA-256 {found}, release {image.version} has"
+                f" {image.sha256}",
+                "run the update again; if it happens again the medium is failing",
+            )
+
+    def _path(self, image: Image) -> Path:
+        return self._directory / image.sha256
+
+    def _descriptor(self) -> int:
+        if self._file is None:
+            raise RuntimeError("no image was begun")
+        return self._file
+
+    def _close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+        self._file = None
+
+
+# A link that somebody put in the file's place must not lead to another file.
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def run(argv: Sequence[str], timeout: float) -> None:
+    """Run a program without a shell, with nothing on its standard input.
+
+    Raises:
+        ConfigurationError: there is no such program.
+        CommandFailedError: it failed, or took longer than `timeout` seconds and was ended.
+    """
+    try:
+        process = subprocess.Popen(  # noqa: S603  device.toml's own vector, no shell
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ConfigurationError(
+            f"{argv[0]} cannot be run: {error.strerror or error}",
+            "install it, or correct [install.command] in device.toml",
+        ) from error
+    with process:
+        try:
+            tail = _tail(process, time.monotonic() + timeout)
+        except BaseException:
+            _end(process)
+            raise
+        if tail is None:
+            _end(process)
+            raise CommandFailedError(
+                f"{argv[0]} did not end within {timeout:g} s and was stopped",
+                "run it by hand to see where it hangs",
+            )
+        code = process.wait()
+    if code:
+        complaint = tail.decode(errors="replace").strip() or "it said nothing"
+        raise CommandFailedError(
+            f"{argv[0]} failed with exit code {code}: {complaint}", "run it by hand to see why"
+        )
+
+
+def _tail(process: subprocess.Popen[bytes], deadline: float) -> bytes | None:
+    """The end of what a program says until it ends; None if that is after the deadline."""
+    watched = [process.stderr.fileno()] if process.stderr else []
+    tail = b""
+    while (left := deadline - time.monotonic()) > 0:
+        ready, _, _ = select.select(watched, [], [], min(left, _TICK))
+        chunk = os.read(ready[0], _CHUNK) if ready else b""
+        tail = (tail + chunk)[-_TAIL:]
+        if ready and not chunk:
+            watched = []
+        # A daemon that it left behind may hold the pipe open for ever.
+        if not chunk and process.poll() is not None:
+            return tail
+    return None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a program and everything that it started."""
+    for number, patience in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, None)):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+            return
+
+
+@contextmanager
+def _failures(directory: Path) -> Iterator[None]:
+    """The boundary to the operating system."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        raise LocalFailureError(
+            f"the image in {directory} failed: {error}",
+            "free some space there and run the update again" if full else "check its permissions",
+        ) from error
