@@ -27,7 +27,7 @@ from tuf.api.metadata import (
     Targets,
     Timestamp,
 )
-from tuf.api.serialization.json import JSONSerializer
+from tuf.api.serialization.json import CanonicalJSONSerializer, JSONSerializer
 
 from client_reference.errors import RefusedError
 from repo_tools.metadata.repository import parse, sha256
@@ -90,20 +90,22 @@ def is_lab_root(root: Root) -> bool:
     return root.unrecognized_fields.get(LAB_FIELD) is True
 
 
-def signed_bytes(signed: T) -> bytes:
+def signed_bytes(signed: Signed) -> bytes:
     """The canonical bytes that a signature covers (TUF 4.2.1)."""
-    return Metadata(signed).signed_bytes
+    return CanonicalJSONSerializer().serialize(signed)
 
 
-def assemble(signed: T, signatures: Iterable[Signature]) -> bytes:
+def assemble(signed: Signed, signatures: Iterable[Signature]) -> bytes:
     """The metadata file, ready to be published.
 
     Raises:
         RefusedError: reading the file back does not give the bytes that were signed.
     """
-    metadata = Metadata(signed, {signature.keyid: signature for signature in signatures})
+    given = {signature.keyid: signature for signature in signatures}
+    metadata: Metadata[Any] = Metadata(signed, given)
     data = metadata.to_bytes(JSONSerializer(compact=True))
-    if parse(data, type(signed), signed.type).signed_bytes != metadata.signed_bytes:
+    again: Metadata[Any] = Metadata.from_bytes(data)
+    if again.signed_bytes != signed_bytes(signed):
         raise RefusedError(f"{signed.type} cannot be written: reading it back gives other bytes")
     return data
 

@@ -1,0 +1,590 @@
+"""The ceremony: several people sign one thing, each on their own machine with only their own key.
+
+A ceremony is a directory in git, `ceremonies/<role>-<N>/`:
+
+* `payload.json`, what is signed, readable; signatures cover its canonical form (TUF 4.2.1);
+* `base.json`, version and digest of the predecessor of *this* role and nothing else, so that new
+  builds, refreshes and other ceremonies leave collected signatures intact;
+* `<keyid>.sig.json`, one file for each signature, so that merges in git never conflict;
+* `targets/<path>`, target files that it carries, such as the release manifest.
+
+It exists when `payload.json` does: that file is written last and removed first. Rules:
+
+* a signature counts only after it has verified, each time it is read; one that does not is
+  reported with the key that it claims, and ignored;
+* a root needs the threshold of its predecessor and its own (TUF 5.3.4); any other role needs that
+  of the newest role that delegates to it, signed or still waiting;
+* at the threshold the role goes to `staged/`, but never before the role that delegates to it;
+* signatures that would be lost are named, and only the caller may say that they are.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from securesystemslib.exceptions import UnverifiedSignatureError
+from securesystemslib.signer import Signature
+from tuf.api.metadata import Root, Targets
+
+from client_reference.errors import (
+    ActionRequiredError,
+    ConfigurationError,
+    NotTrustedError,
+    RefusedError,
+)
+from repo_tools.files import remove_file, replace_file
+from repo_tools.metadata.edits import assemble as assemble_metadata
+from repo_tools.metadata.edits import signed_bytes
+from repo_tools.metadata.repository import parse, sha256
+from repo_tools.metadata.roles import TOP_LEVEL, check_delegations, check_leaf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from tuf.api.metadata import Key
+
+    from repo_tools.workspace import Workspace
+
+__all__ = [
+    "Base",
+    "Ceremony",
+    "CeremonyStatus",
+    "DiscardedSignaturesError",
+    "Quorum",
+    "abandon",
+    "add_signature",
+    "assemble",
+    "check_ceremony",
+    "check_member",
+    "find_ceremony",
+    "finish",
+    "finish_complete",
+    "open_ceremonies",
+    "predecessor",
+    "start_ceremony",
+    "status",
+]
+
+Signable: TypeAlias = Root | Targets
+
+_SIGNATURE = ".sig.json"
+
+
+class DiscardedSignaturesError(ActionRequiredError):
+    """Going on would discard signatures that people have given."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The predecessor that a ceremony replaces; version 0 and no digest where there is none."""
+
+    version: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Ceremony:
+    """One open ceremony.
+
+    Attributes:
+        directory: where it lives.
+        role: what is being replaced.
+        base: by which it expects it.
+        signed: the new content.
+        carries: target files that will be published with it, by target path.
+    """
+
+    directory: Path
+    role: str
+    base: Base
+    signed: Signable
+    carries: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Such as `gateway-stable-3`."""
+        return self.directory.name
+
+    @property
+    def version(self) -> int:
+        """The version that it makes."""
+        return self.signed.version
+
+    @property
+    def payload(self) -> bytes:
+        """The bytes that signatures cover."""
+        return signed_bytes(self.signed)
+
+
+@dataclass(frozen=True)
+class Quorum:
+    """What one delegator asks for, by key name.
+
+    Attributes:
+        delegator: such as `root 3`.
+        threshold: keys that must sign.
+        signed: keys that have.
+        missing: keys that may.
+    """
+
+    delegator: str
+    threshold: int
+    signed: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def needed(self) -> int:
+        """How many more must sign."""
+        return max(0, self.threshold - len(self.signed))
+
+
+@dataclass(frozen=True)
+class CeremonyStatus:
+    """Who has signed, who is missing, and what is wrong.
+
+    Attributes:
+        ceremony: of which.
+        quorums: all of them must be reached.
+        signatures: those that verified.
+        problems: signatures that were ignored, and why.
+    """
+
+    ceremony: Ceremony
+    quorums: tuple[Quorum, ...]
+    signatures: tuple[Signature, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every threshold is reached."""
+        return bool(self.quorums) and not any(quorum.needed for quorum in self.quorums)
+
+    @property
+    def signed(self) -> tuple[str, ...]:
+        """Names of the keys that have signed."""
+        return tuple(dict.fromkeys(name for quorum in self.quorums for name in quorum.signed))
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names of the keys that can still bring it forward."""
+        return tuple(
+            dict.fromkeys(
+                name for quorum in self.quorums if quorum.needed for name in quorum.missing
+            )
+        )
+
+
+# Reading.
+
+
+def open_ceremonies(ws: Workspace) -> list[Ceremony]:
+    """Everything that waits for signatures, delegators before the roles that they delegate to."""
+    found = [_load(path.parent) for path in sorted(ws.ceremonies.glob("*/payload.json"))]
+    order = {"root": 0, "targets": 1}
+    return sorted(found, key=lambda each: (order.get(each.role, 2), each.name))
+
+
+def find_ceremony(ws: Workspace, name: str) -> Ceremony:
+    """The open ceremony of a role, or of a name such as `root-3`.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    ceremonies = open_ceremonies(ws)
+    for ceremony in ceremonies:
+        if name in {ceremony.role, ceremony.name}:
+            return ceremony
+    there = ", ".join(each.name for each in ceremonies) or "none"
+    raise ConfigurationError(
+        f"there is no open ceremony {name!r}; open: {there}", "firmroot ceremony list"
+    )
+
+
+def predecessor(ws: Workspace, role: str) -> bytes | None:
+    """The newest bytes of a role that are signed to their threshold: staged, else published."""
+    if role == "root":
+        # A staged root must be published before the next: devices walk the chain one by one.
+        return next(reversed(ws.roots()), None)
+    return ws.staged_role(role) or ws.published_role(role)
+
+
+def _load(directory: Path) -> Ceremony:
+    try:
+        payload = (directory / "payload.json").read_bytes()
+        base = json.loads((directory / "base.json").read_bytes())
+        role, expected = str(base["role"]), Base(int(base["version"]), str(base["sha256"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NotTrustedError(
+            f"ceremony {directory.name} is damaged: {error!r}",
+            "take its directory from git again, or end it by removing the directory",
+        ) from error
+    data = b'{"signatures": [], "signed": ' + payload + b"}"
+    signed = _parse(data, role, f"ceremony {directory.name}")
+    if directory.name != f"{role}-{signed.version}":
+        raise NotTrustedError(
+            f"ceremony {directory.name} holds {role} version {signed.version}: "
+            "its directory was renamed, or its payload exchanged",
+            "take its directory from git again",
+        )
+    top = directory / "targets"
+    carries = {
+        path.relative_to(top).as_posix(): path
+        for path in sorted(top.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    }
+    return Ceremony(directory, role, expected, signed, carries)
+
+
+def _parse(data: bytes, role: str, name: str) -> Signable:
+    return parse(data, Root, name).signed if role == "root" else parse(data, Targets, name).signed
+
+
+# Writing.
+
+
+def start_ceremony(
+    ws: Workspace,
+    role: str,
+    signed: Signable,
+    carries: Mapping[str, bytes] | None = None,
+    *,
+    discard_signatures: bool = False,
+) -> Ceremony:
+    """Open a ceremony, or change the open one of that role.
+
+    Args:
+        ws: the workspace; the caller holds its lock.
+        role: name of the role.
+        signed: its next version.
+        carries: target files that are published with it, by target path.
+        discard_signatures: the caller has said, by naming the role, that signatures over the
+            content so far may be lost.
+
+    Raises:
+        DiscardedSignaturesError: there are such signatures, and it has not.
+        RefusedError: the content breaks a guard or does not follow its predecessor.
+        ActionRequiredError: a signed root must be published first.
+    """
+    if role == "root" and (staged := ws.staged_role("root")) not in {None, predecessor(ws, role)}:
+        version = parse(staged or b"", Root, "staged root").signed.version
+        raise ActionRequiredError(
+            f"root {version} is signed and not yet published; devices need every root in turn",
+            "firmroot publish",
+        )
+    before = predecessor(ws, role)
+    base = Base(0, "")
+    if before is not None:
+        base = Base(_parse(before, role, role).version, sha256(before))
+    ceremony = Ceremony(ws.ceremonies / f"{role}-{signed.version}", role, base, signed)
+    _check_content(ceremony, carries or {})
+    for existing in open_ceremonies(ws):
+        if existing.role == role:
+            if existing.payload == ceremony.payload and existing.base == base:
+                return existing
+            _check_discard(ws, existing, allowed=discard_signatures)
+            if existing.directory != ceremony.directory:
+                abandon(existing)
+    _write(ceremony, carries or {})
+    return _load(ceremony.directory)
+
+
+def _check_discard(ws: Workspace, existing: Ceremony, *, allowed: bool) -> None:
+    signed = status(ws, existing).signed
+    if signed and not allowed:
+        raise DiscardedSignaturesError(
+            f"{existing.name} has been signed by {', '.join(signed)}; "
+            "changing it would discard what they signed",
+            f"finish it first (firmroot sign), or say so: --discard-signatures {existing.role}",
+        )
+
+
+def _write(ceremony: Ceremony, carries: Mapping[str, bytes]) -> None:
+    """Carried files and base first, then the payload: with it the ceremony exists."""
+    for path, data in carries.items():
+        replace_file(ceremony.directory / "targets" / path, data)
+    base = {"role": ceremony.role, **vars(ceremony.base)}
+    replace_file(ceremony.directory / "base.json", _readable(base))
+    replace_file(ceremony.directory / "payload.json", _readable(ceremony.signed.to_dict()))
+    for signature in ceremony.directory.glob(f"*{_SIGNATURE}"):
+        remove_file(signature)
+
+
+def _readable(value: Any) -> bytes:  # noqa: ANN401  any JSON value
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+
+def abandon(ceremony: Ceremony) -> None:
+    """End a ceremony without a result. Removing the payload ends it; the rest is tidying."""
+    remove_file(ceremony.directory / "payload.json")
+    for path in sorted(ceremony.directory.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+    ceremony.directory.rmdir()
+
+
+# Guards on what is signed.
+
+
+def check_ceremony(ws: Workspace, ceremony: Ceremony) -> None:
+    """What must hold before anybody signs: git may contain what a stranger wrote.
+
+    Raises:
+        RefusedError: the content breaks a guard, or its predecessor has changed meanwhile.
+    """
+    before = predecessor(ws, ceremony.role)
+    found = sha256(before) if before is not None else ""
+    if found != ceremony.base.sha256:
+        raise RefusedError(
+            f"{ceremony.name} replaces {ceremony.role} version {ceremony.base.version}, "
+            "but that is no longer the newest signed one",
+            f"start it again: firmroot ceremony abandon {ceremony.role}, then redo the change",
+        )
+    _check_content(ceremony, {path: file.read_bytes() for path, file in ceremony.carries.items()})
+    if ceremony.role not in TOP_LEVEL:
+        _check_paths(ws, ceremony)
+
+
+def _check_content(ceremony: Ceremony, carries: Mapping[str, bytes]) -> None:
+    signed, role = ceremony.signed, ceremony.role
+    if signed.version != ceremony.base.version + 1:
+        raise RefusedError(
+            f"{role} version {signed.version} does not follow version {ceremony.base.version}",
+            "versions rise by one (design 4, guard on fast-forward)",
+        )
+    if isinstance(signed, Root):
+        if not signed.consistent_snapshot:
+            raise RefusedError("the root turns consistent snapshots off; they are required")
+        return
+    if role == "targets":
+        check_delegations(signed.delegations)
+        if signed.targets:
+            raise RefusedError("targets names target files itself; it may only delegate")
+        return
+    check_leaf(role, signed)
+    for path, target in signed.targets.items():
+        if path not in carries or sha256(carries[path]) != target.hashes.get("sha256"):
+            raise RefusedError(
+                f"{ceremony.name} carries another {path} than the one that is to be signed",
+                f"start it again: firmroot ceremony abandon {role}, then redo the change",
+            )
+
+
+def _check_paths(ws: Workspace, ceremony: Ceremony) -> None:
+    """A delegated role speaks for its own paths only."""
+    delegations = _delegator(ws, ceremony)[1].delegations
+    role = (delegations.roles or {}).get(ceremony.role) if delegations else None
+    for path in ceremony.signed.targets if isinstance(ceremony.signed, Targets) else ():
+        if role is None or not role.is_delegated_path(path):
+            raise RefusedError(f"{ceremony.role} may not speak for {path}")
+
+
+# Signatures.
+
+
+def _delegator(ws: Workspace, ceremony: Ceremony) -> tuple[str, Targets]:
+    for each in open_ceremonies(ws):
+        if each.role == "targets" and isinstance(each.signed, Targets):
+            return each.role, each.signed
+    targets = ws.newest_targets()
+    if targets is None:
+        raise ActionRequiredError(
+            f"{ceremony.role} has no delegator: there is no targets role yet",
+            "firmroot product add NAME --hardware ID",
+        )
+    return "targets", targets
+
+
+def _delegators(ws: Workspace, ceremony: Ceremony) -> list[tuple[str, Root | Targets]]:
+    """Whose thresholds must be reached, each with the name by which people know it."""
+    if ceremony.role not in TOP_LEVEL:
+        return [_delegator(ws, ceremony)]
+    found: list[tuple[str, Root | Targets]] = []
+    if ceremony.role == "root":
+        if (before := predecessor(ws, "root")) is not None:
+            found.append(("the root before", parse(before, Root, "root").signed))
+        return [*found, ("the new root", cast("Root", ceremony.signed))]
+    for each in open_ceremonies(ws):
+        if isinstance(each.signed, Root):
+            return [("the new root", each.signed)]
+    root = ws.newest_root()
+    if root is None:
+        raise ActionRequiredError(
+            f"{ceremony.role} has no delegator: there is no root yet",
+            "firmroot ceremony start root",
+        )
+    return [("root", root)]
+
+
+def _members(ws: Workspace, ceremony: Ceremony) -> dict[str, Key]:
+    """Every key whose signature counts for at least one of the thresholds."""
+    members: dict[str, Key] = {}
+    for _, delegator in _delegators(ws, ceremony):
+        try:
+            keyids = delegator.get_delegated_role(ceremony.role).keyids
+        except ValueError as error:
+            raise ConfigurationError(
+                f"nobody delegates to a role {ceremony.role!r}",
+                f"firmroot product list; to end the ceremony: firmroot ceremony abandon "
+                f"{ceremony.role}",
+            ) from error
+        members.update({keyid: delegator.get_key(keyid) for keyid in keyids})
+    return members
+
+
+def check_member(ws: Workspace, ceremony: Ceremony, name: str) -> None:
+    """Refuse a key that has no say in a ceremony.
+
+    Raises:
+        RefusedError: names the roles that the key does sign for.
+    """
+    if ws.keyring[name].key.keyid in _members(ws, ceremony):
+        return
+    roles = ", ".join(ws.policy.roles_of(name)) or "none"
+    raise RefusedError(
+        f"key {name} is not in role {ceremony.role}; it is in: {roles}",
+        f"firmroot ceremony show {ceremony.role} names the keys that may sign",
+    )
+
+
+def add_signature(ws: Workspace, ceremony: Ceremony, signature: Signature) -> None:
+    """Keep a signature, after it has verified.
+
+    Raises:
+        RefusedError: its key is not in the role, or it does not verify.
+    """
+    members = _members(ws, ceremony)
+    if (problem := _problem(ws, members, ceremony, signature)) is not None:
+        raise RefusedError(problem, f"firmroot ceremony show {ceremony.role}")
+    data = {**signature.to_dict(), "role": ceremony.role, "version": ceremony.version}
+    replace_file(ceremony.directory / f"{signature.keyid}{_SIGNATURE}", _readable(data))
+
+
+def _problem(
+    ws: Workspace, members: Mapping[str, Key], ceremony: Ceremony, signature: Signature
+) -> str | None:
+    """Why a signature does not count, or None."""
+    claimed = ws.key_name(signature.keyid)
+    key = members.get(signature.keyid)
+    if key is None:
+        return f"a signature of {claimed}, which is not in role {ceremony.role}"
+    try:
+        key.verify_signature(signature, ceremony.payload)
+    except UnverifiedSignatureError:
+        return f"a signature that claims to be by {claimed} does not verify over {ceremony.name}"
+    return None
+
+
+def _read_signatures(
+    ws: Workspace, ceremony: Ceremony, members: Mapping[str, Key]
+) -> tuple[list[Signature], list[str]]:
+    good, problems = [], []
+    for path in sorted(ceremony.directory.glob(f"*{_SIGNATURE}")):
+        try:
+            fields = json.loads(path.read_bytes())
+            signature = Signature(str(fields["keyid"]), str(fields["sig"]))
+        except (ValueError, KeyError, TypeError) as error:
+            problems.append(f"{path.name} is not a signature file: {error!r}")
+            continue
+        problem = _problem(ws, members, ceremony, signature)
+        if problem is None and path.name != f"{signature.keyid}{_SIGNATURE}":
+            problem = f"a second signature of {ws.key_name(signature.keyid)}, in {path.name}"
+        if problem is None:
+            good.append(signature)
+        else:
+            problems.append(problem)
+    return good, problems
+
+
+def status(ws: Workspace, ceremony: Ceremony) -> CeremonyStatus:
+    """Verify every signature file, and count."""
+    members = _members(ws, ceremony)
+    signatures, problems = _read_signatures(ws, ceremony, members)
+    given = {signature.keyid: signature for signature in signatures}
+    quorums = []
+    for title, delegator in _delegators(ws, ceremony):
+        result = delegator.get_verification_result(ceremony.role, ceremony.payload, given)
+        quorums.append(
+            Quorum(
+                title,
+                result.threshold,
+                _names(ws, result.signed),
+                _names(ws, result.unsigned),
+            )
+        )
+    return CeremonyStatus(ceremony, tuple(quorums), tuple(signatures), tuple(problems))
+
+
+def _names(ws: Workspace, keyids: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(ws.key_name(keyid) for keyid in keyids))
+
+
+# Ending.
+
+
+def assemble(ws: Workspace, ceremony: Ceremony) -> bytes | None:
+    """The metadata file, or None while signatures are missing."""
+    found = status(ws, ceremony)
+    return assemble_metadata(ceremony.signed, found.signatures) if found.complete else None
+
+
+def finish(ws: Workspace, ceremony: Ceremony) -> Path:
+    """Stage a ceremony that has its signatures. Killed anywhere and run again, it finishes.
+
+    Returns:
+        the staged file.
+
+    Raises:
+        ActionRequiredError: signatures are missing, or its delegator must be signed first.
+        RefusedError: the content breaks a guard.
+    """
+    if _is_staged(ws, ceremony):
+        abandon(ceremony)
+        return ws.staged / f"{ceremony.role}.json"
+    check_ceremony(ws, ceremony)
+    if (data := assemble(ws, ceremony)) is None:
+        found = status(ws, ceremony)
+        needed = max(quorum.needed for quorum in found.quorums)
+        raise ActionRequiredError(
+            f"{ceremony.name} needs {needed} more of: {', '.join(found.missing)}",
+            "they run: firmroot sign",
+        )
+    if (waits := _waits_for(open_ceremonies(ws), ceremony)) is not None:
+        raise ActionRequiredError(
+            f"{ceremony.name} is signed, but {waits.name}, which delegates to it, is not",
+            "firmroot sign",
+        )
+    if isinstance(ceremony.signed, Targets):
+        for path, target in ceremony.signed.targets.items():
+            stored = ws.staged / "targets" / target.get_prefixed_paths()[0]
+            replace_file(stored, ceremony.carries[path].read_bytes())
+    staged = ws.staged / f"{ceremony.role}.json"
+    replace_file(staged, data)
+    abandon(ceremony)
+    return staged
+
+
+def _is_staged(ws: Workspace, ceremony: Ceremony) -> bool:
+    """Whether an earlier run was killed between staging and tidying."""
+    staged = ws.staged_role(ceremony.role)
+    if staged is None:
+        return False
+    return signed_bytes(_parse(staged, ceremony.role, ceremony.role)) == ceremony.payload
+
+
+def _waits_for(ceremonies: Sequence[Ceremony], ceremony: Ceremony) -> Ceremony | None:
+    """The open ceremony of the role that delegates to this one."""
+    if ceremony.role == "root":
+        return None
+    delegator = "root" if ceremony.role in TOP_LEVEL else "targets"
+    return next((each for each in ceremonies if each.role == delegator), None)
+
+
+def finish_complete(ws: Workspace) -> list[Path]:
+    """Stage everything that has its signatures, delegators first."""
+    return [
+        finish(ws, ceremony)
+        for ceremony in open_ceremonies(ws)
+        if status(ws, ceremony).complete and _waits_for(open_ceremonies(ws), ceremony) is None
+    ]
