@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
-from client_reference import manifest, rollout
+from client_reference import config, manifest, rollout
+from client_reference.config import DeviceConfig, Reboot
+from client_reference.install.bootloader import FileBootloader
 from client_reference.payload import segments
 from keys_policy.model import ALGORITHMS
 from repo_tools.publishing.artifacts import stored_name
+from repo_tools.publishing.factory import make_package
 from tests.docs.pages import DOCS, vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 Vector: TypeAlias = dict[str, Any]
 
@@ -57,6 +62,40 @@ def _hold(vector: Vector) -> None:
     assert json.loads(manifest.serialize_hold(read)) == vector
 
 
+def _floors(vector: Vector) -> None:
+    floors = [vector[name] for name in ("time", "minimum_sequence")]
+    package = make_package(vector["product"], b"", *floors, device_toml="")
+    assert json.loads(package.files["factory/floors.json"]) == vector
+
+
+def _config(text: str, scratch: Path) -> DeviceConfig:
+    path = scratch / "device.toml"
+    path.write_text(text)
+    return config.load(path)
+
+
+def _slot_config(text: str, scratch: Path) -> None:
+    loaded = _config(text, scratch)
+    assert loaded.warnings == ()
+    assert (loaded.install.handler, list(loaded.install.slots)) == ("slot", ["A", "B"])
+    assert len(loaded.repository.mirrors) == 2
+
+
+def _command_config(text: str, scratch: Path) -> None:
+    whole = tomllib.loads(VECTORS["device.toml"])
+    kept = VECTORS["device.toml"].split("[install]")[0]
+    loaded = _config(kept + text, scratch)
+    assert loaded.repository.product == whole["repository"]["product"]
+    assert loaded.install.run == ("rauc", "install", "{path}")
+    assert (loaded.reboot, loaded.warnings) == (Reboot.ASK, ())
+
+
+def _boot_record(vector: Vector, scratch: Path) -> None:
+    (scratch / "boot.json").write_text(json.dumps(vector))
+    loader = FileBootloader(scratch / "boot.json", ("A", "B"))
+    assert (loader.primary(), loader.running(), loader.trial()) == ("A", "B", "B")
+
+
 CHECKS: dict[str, Callable[[Vector], None]] = {
     "stored path": _stored_path,
     "algorithms": _algorithms,
@@ -65,13 +104,24 @@ CHECKS: dict[str, Callable[[Vector], None]] = {
     "manifest": _manifest,
     "position": _position,
     "hold": _hold,
+    "floors": _floors,
+}
+FILES: dict[str, Callable[[str, Path], None]] = {
+    "device.toml": _slot_config,
+    "device.toml with a command": _command_config,
+    "boot record": lambda text, scratch: _boot_record(json.loads(text), scratch),
 }
 
 
-@pytest.mark.parametrize("name", VECTORS)
+@pytest.mark.parametrize("name", CHECKS)
 def test_a_vector_is_what_the_code_does(name: str) -> None:
     CHECKS[name](json.loads(VECTORS[name]))
 
 
-def test_every_check_has_its_vector() -> None:
-    assert set(CHECKS) == set(VECTORS)
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_the_page_is_read(name: str, tmp_path: Path) -> None:
+    FILES[name](VECTORS[name], tmp_path)
+
+
+def test_every_vector_is_checked() -> None:
+    assert {*CHECKS, *FILES} == set(VECTORS)
