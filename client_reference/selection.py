@@ -36,6 +36,7 @@ class Reason(enum.Enum):
     """Why a release is not installed; the values are part of `--json`."""
 
     UP_TO_DATE = "up-to-date"
+    NO_CHANNEL = "no-channel"
     NOTHING_OFFERED = "nothing-offered"
     OLDER = "older"
     BELOW_FLOOR = "below-floor"

@@ -1,0 +1,531 @@
+"""One update of one device, as a sequence of calls; everything it needs is passed in.
+
+    observe the boot -> refresh -> manifest, hold -> select -> builds role agrees
+    -> WRITING -> slot unbootable -> verified segments -> read back -> STAGED
+    -> boot loader armed -> TRIAL -> reboot -> (new system) confirm
+
+Each step is durable before the next begins, and each may be repeated: a power cut anywhere is
+healed by running the same command again.
+
+Guards: the configuration names product and channel, and those fix the roles that are asked: a
+manifest comes from `P-CHANNEL` only, a hold from `P-CHANNEL-hold`, an artifact from `P-builds`,
+never from a search (shadowing). The builds role must mean by an artifact what the manifest means
+by it (meaning). An artifact longer than a segment must have its list of segments (segments).
+
+`evaluate` is the whole decision without a device; the release side rehearses every publish with it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from client_reference import lifecycle
+from client_reference.errors import (
+    ActionRequiredError,
+    LocalFailureError,
+    NotFoundError,
+    NotTrustedError,
+    RefusedError,
+)
+from client_reference.manifest import (
+    MAX_HOLD,
+    MAX_MANIFEST,
+    Hold,
+    Meaning,
+    parse,
+    parse_hold,
+    parse_meaning,
+)
+from client_reference.payload.download import Download, whole_segments
+from client_reference.payload.segments import (
+    SUFFIX,
+    has_segments,
+    list_length,
+    parse_segments,
+)
+from client_reference.selection import DevicePosition, Reason, Selection, Skip, Waves, select
+from client_reference.transport.fetcher import Fetcher
+from client_reference.trust import clock, verified
+from client_reference.trust.state import Image, Phase
+from client_reference.trust.updater import Updater
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tuf.api.metadata import TargetFile
+
+    from client_reference.install.handlers import Installer
+    from client_reference.lifecycle import Boot, Observation
+    from client_reference.manifest import Manifest
+    from client_reference.payload.segments import Segments
+    from client_reference.trust.state import DeviceState, InstallState, Store
+
+__all__ = [
+    "Agreed",
+    "Checked",
+    "DisagreementError",
+    "Identified",
+    "Machine",
+    "Mirrors",
+    "Outcome",
+    "Restart",
+    "Result",
+    "Stop",
+    "agreed_target",
+    "check",
+    "confirm",
+    "evaluate",
+    "reject",
+    "update",
+]
+
+T = TypeVar("T")
+
+
+class DisagreementError(NotTrustedError):
+    """Two roles that must agree do not: an artifact, or what it is for (Guard: meaning)."""
+
+
+class Mirrors(Fetcher, Protocol):
+    """A fetcher that can turn away from a mirror whose bytes did not verify."""
+
+    def next_mirror(self) -> bool:
+        """Give up the mirror that answered last; whether there is another."""
+
+
+class Restart(enum.Enum):
+    """Who restarts the device into a release that is ready."""
+
+    NOW = "now"
+    LATER = "later"
+
+
+class Stop(enum.Enum):
+    """How far an update goes."""
+
+    AFTER_STAGING = "after staging"
+    NEVER = "never"
+
+
+class Outcome(enum.Enum):
+    """What an update came to; the values are part of `--json`."""
+
+    NOTHING = "nothing"
+    STAGED = "staged"
+    READY = "ready"
+    REBOOTING = "rebooting"
+
+
+@dataclass(frozen=True)
+class Identified:
+    """Who the device is, for `DevicePosition`. See there."""
+
+    product: str
+    channel: str
+    hardware: tuple[str, ...]
+    handler: str
+    device_id: str
+    groups: tuple[str, ...] = ()
+
+    def position(self, install: InstallState) -> DevicePosition:
+        """Where this device stands with what it has installed."""
+        return DevicePosition(
+            product=self.product,
+            channel=self.channel,
+            hardware=self.hardware,
+            handler=self.handler,
+            device_id=self.device_id,
+            groups=self.groups,
+            installed_sequence=install.current.sequence if install.current else None,
+            confirmed_sequence=install.confirmed_sequence,
+            rejected=install.rejected,
+        )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The device and its surroundings during one cycle.
+
+    Attributes:
+        identified: who it is.
+        store: entered and initialised.
+        mirrors: untrusted bytes.
+        installer: where images go.
+        now: aware UTC reading of the system clock, read once.
+        largest: bytes of the largest artifact that may be kept.
+        progress: called with (bytes in place, bytes of the whole).
+    """
+
+    identified: Identified
+    store: Store
+    mirrors: Mirrors
+    installer: Installer
+    now: datetime
+    largest: int
+    progress: Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found.
+
+    Attributes:
+        decision: install this, or nothing and why.
+        updater: refreshed; it knows versions and freshness.
+        boot: what the last boot turned out to mean.
+        install: the install state now.
+    """
+
+    decision: Selection | Skip
+    updater: Updater
+    boot: Boot
+    install: InstallState
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an update came to. `image` is the one that is staged or ready, if any."""
+
+    outcome: Outcome
+    checked: Checked | None
+    image: Image | None = None
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """An artifact that channel and builds role agree on, and its list of segments if it has one."""
+
+    artifact: TargetFile
+    segments: TargetFile | None
+
+
+def evaluate(
+    updater: Updater, device: DevicePosition, now: datetime, waves: Waves = Waves.OBEY
+) -> Selection | Skip:
+    """What a device would do now: refresh, manifest, hold, selection, agreement of the roles.
+
+    Args:
+        updater: over the device's store and a fetcher.
+        device: who asks.
+        now: aware UTC reading of the system clock; the floor may raise it.
+        waves: see `select`.
+
+    Raises:
+        NotTrustedError: something did not verify, or two roles disagree.
+        RetryLaterError: something could not be had.
+        LocalFailureError: the store could not keep what was accepted.
+    """
+    updater.refresh()
+    manifest = _manifest(updater, device)
+    if manifest is None:
+        return Skip(
+            Reason.NO_CHANNEL,
+            f"the repository has no channel {device.product}/{device.channel}, or nothing was "
+            "promoted to it yet",
+        )
+    held = _held(updater, device)
+    effective = clock.effective_now(now, updater.state.trust.time_floor)
+    decision = select(manifest, held, device, effective, waves)
+    if isinstance(decision, Selection):
+        agreed_target(updater, device.product, decision)
+    return decision
+
+
+def _manifest(updater: Updater, device: DevicePosition) -> Manifest | None:
+    path = f"channels/{device.product}/{device.channel}.json"
+    target = updater.target(f"{device.product}-{device.channel}", path)
+    if target is None:
+        return None
+    manifest = parse(updater.fetch_target(target, MAX_MANIFEST))
+    _require_about(path, (manifest.product, manifest.channel), device)
+    return manifest
+
+
+def _held(updater: Updater, device: DevicePosition) -> frozenset[int]:
+    path = f"holds/{device.product}/{device.channel}.json"
+    target = updater.target(f"{device.product}-{device.channel}-hold", path)
+    if target is None:
+        return frozenset()
+    hold: Hold = parse_hold(updater.fetch_target(target, MAX_HOLD))
+    _require_about(path, (hold.product, hold.channel), device)
+    return hold.sequences
+
+
+def _require_about(path: str, found: tuple[str, str], device: DevicePosition) -> None:
+    if found != (device.product, device.channel):
+        raise DisagreementError(
+            f"{path} is about {'/'.join(found)}, expected {device.product}/{device.channel}"
+        )
+
+
+def agreed_target(updater: Updater, product: str, selection: Selection) -> Agreed:
+    """The builds role's entry for what was selected, equal to the manifest in all it says.
+
+    Raises:
+        DisagreementError: it has none, or says something else.
+        MalformedJsonError: its `custom` cannot be read.
+    """
+    wanted, release, payload = selection.payload.artifact, selection.release, selection.payload
+    role = f"{product}-builds"
+    target = updater.target(role, wanted.path)
+    if target is None:
+        raise DisagreementError(
+            f"the channel offers {wanted.path}, which the role {role} does not list",
+            "only what builder and release managers agree on is installed; ask the publisher",
+        )
+    expected = Meaning(
+        product, frozenset(payload.hardware), release.version, release.sequence, payload.handler
+    )
+    for what, found, said in (
+        ("length", target.length, wanted.length),
+        ("sha256", target.hashes.get("sha256"), wanted.sha256),
+        ("meaning", parse_meaning(target.custom, wanted.path), expected),
+    ):
+        if found != said:
+            raise DisagreementError(
+                f"{wanted.path}: the role {role} says {what} {found}, the channel says {said}",
+                "only what builder and release managers agree on is installed; ask the publisher",
+            )
+    return Agreed(target, _segments_target(updater, role, target))
+
+
+def _segments_target(updater: Updater, role: str, artifact: TargetFile) -> TargetFile | None:
+    if not has_segments(artifact.length):
+        return None
+    path = artifact.path + SUFFIX
+    target = updater.target(role, path)
+    expected = list_length(artifact.length)
+    if target is None or target.length != expected:
+        found = "nothing" if target is None else f"{target.length} bytes"
+        raise DisagreementError(
+            f"{path}: the role {role} lists {found}, expected {expected} bytes of segment hashes"
+        )
+    if target.custom != {"segments-of": artifact.path}:
+        raise DisagreementError(f"{path} is not marked as the segments of {artifact.path}")
+    return target
+
+
+def check(machine: Machine, waves: Waves = Waves.OBEY) -> Checked:
+    """Look for an update; nothing on the device changes but the trust store. Raises as `evaluate`.
+
+    A mirror whose bytes do not verify is left for the next one, as long as there is one.
+    """
+    return _with_each_mirror(machine, lambda: _check(machine, waves))
+
+
+def _check(machine: Machine, waves: Waves) -> Checked:
+    updater = Updater(machine.store, machine.mirrors, machine.now)
+    observation = _observe(machine, updater.state)
+    position = machine.identified.position(observation.state)
+    decision = evaluate(updater, position, machine.now, waves)
+    return Checked(decision, updater, observation.boot, observation.state)
+
+
+def _with_each_mirror(machine: Machine, step: Callable[[], T]) -> T:
+    while True:
+        try:
+            return step()
+        except NotTrustedError:
+            if not machine.mirrors.next_mirror():
+                raise
+
+
+def _observe(machine: Machine, state: DeviceState) -> Observation:
+    """What the last boot meant, made durable."""
+    installer = machine.installer
+    observation = lifecycle.observe_boot(
+        state.install, installer.running(), pending=installer.boot_pending()
+    )
+    if observation.state != state.install:
+        machine.store.commit(state.with_install(observation.state))
+    return observation
+
+
+def update(machine: Machine, waves: Waves, stop: Stop, restart: Restart) -> Result:
+    """Bring the device as far towards the newest release as it may go now.
+
+    Raises:
+        ActionRequiredError: a release is on trial; it must be confirmed or rejected first.
+        NotTrustedError, RetryLaterError: see `evaluate`; what was verified before is kept.
+        LocalFailureError: store, slot or handler failed.
+    """
+    install = _observe(machine, _load(machine)).state
+    if install.phase is Phase.TRIAL:
+        return _resume_trial(machine, install, restart)
+    checked, image = _with_each_mirror(machine, lambda: _check_and_stage(machine, waves))
+    if image is None:
+        return Result(Outcome.NOTHING, checked)
+    if stop is Stop.AFTER_STAGING:
+        return Result(Outcome.STAGED, checked, image)
+    machine.installer.activate(image)
+    _commit(machine, lifecycle.activated)
+    return Result(_restart(machine, restart), checked, image)
+
+
+def _resume_trial(machine: Machine, install: InstallState, restart: Restart) -> Result:
+    """A cut between arming the boot loader and the reboot is finished; a running trial waits."""
+    image = install.candidate
+    if image is not None and machine.installer.boot_pending():
+        return Result(_restart(machine, restart), None, image)
+    raise ActionRequiredError(
+        f"release {image.version if image else ''} is on trial and not yet confirmed",
+        "run `firmroot-device confirm` if it works, `firmroot-device reject` if it does not",
+    )
+
+
+def _check_and_stage(machine: Machine, waves: Waves) -> tuple[Checked, Image | None]:
+    checked = _check(machine, waves)
+    if isinstance(checked.decision, Skip):
+        return checked, None
+    artifact = checked.decision.payload.artifact
+    release = checked.decision.release
+    image = Image(artifact.sha256, artifact.length, release.version, release.sequence)
+    begun = checked.install.candidate
+    if begun is not None and _same(begun, image):
+        if checked.install.phase is Phase.STAGED:
+            return checked, begun
+        image = begun
+    return checked, _stage(machine, checked, image)
+
+
+def _same(begun: Image, image: Image) -> bool:
+    """Whether they are one release; the slot is the device's own business."""
+    return (begun.sha256, begun.sequence) == (image.sha256, image.sequence)
+
+
+def _stage(machine: Machine, checked: Checked, image: Image) -> Image:
+    """Write the selected artifact, from where an earlier run stopped."""
+    if not isinstance(checked.decision, Selection):
+        raise TypeError("nothing was selected")
+    if image.length > machine.largest:
+        raise RefusedError(
+            f"release {image.version} has {image.length} bytes, download.quota allows "
+            f"{machine.largest}",
+            "raise download.quota in the device configuration",
+        )
+    agreed = agreed_target(checked.updater, machine.identified.product, checked.decision)
+    segments = _segments(checked.updater, agreed)
+    _commit(machine, lambda state: lifecycle.begin(state, image))
+    placed = machine.installer.begin(image)
+    if placed != image:
+        _commit(machine, lambda state: lifecycle.begin(state, placed))
+    download = Download(checked.updater.target_location(agreed.artifact), image.sha256, segments)
+    written = machine.installer.written(placed)
+    download.run(machine.mirrors, machine.installer, written, machine.progress)
+    machine.installer.finish(placed)
+    _commit(machine, lifecycle.stage)
+    return placed
+
+
+def _segments(updater: Updater, agreed: Agreed) -> Segments:
+    artifact = agreed.artifact
+    if agreed.segments is None:
+        return whole_segments(artifact.hashes["sha256"], artifact.length)
+    data = updater.fetch_target(agreed.segments, list_length(artifact.length))
+    return parse_segments(data, artifact.length)
+
+
+def _restart(machine: Machine, restart: Restart) -> Outcome:
+    if restart is Restart.LATER:
+        return Outcome.READY
+    machine.installer.reboot()
+    return Outcome.REBOOTING
+
+
+def confirm(machine: Machine) -> Image:
+    """Keep the release on trial: it becomes the current one and raises the anti-rollback floor.
+
+    Before that, and without any network, the stored root chain and metadata are verified again by
+    this system's own client (design 10). Nothing that a network says can fail a confirm.
+
+    Returns:
+        the confirmed image.
+
+    Raises:
+        IllegalTransitionError: nothing is on trial, or something else is running.
+        LocalFailureError: the stored state does not verify here, or the boot loader failed.
+    """
+    state = _load(machine)
+    install = _observe(machine, state).state
+    confirmed = lifecycle.confirm(install, machine.installer.running())
+    _verify_stored(machine.store, state)
+    image = confirmed.current
+    if image is None:
+        raise TypeError("a confirmed state has a current image")
+    machine.installer.confirm(image)
+    _commit(machine, lambda _: confirmed)
+    return image
+
+
+def _verify_stored(store: Store, state: DeviceState) -> None:
+    """Whether this system's client can still read all that it trusts.
+
+    Time is the floor: at that time everything was accepted. A trial that lasted for weeks, or a
+    clock that went wrong, is no reason to roll back.
+    """
+    chain = [bytes(link) for link in store.root_chain()]
+    try:
+        root = verified.first_root(chain[0])
+        for link in chain[1:]:
+            root = verified.next_root(root, link)
+        then = datetime.fromtimestamp(state.trust.time_floor, UTC)
+        if state.trust.timestamp is not None:
+            Updater(store, _Stored(state), then).refresh()
+    except (NotTrustedError, NotFoundError, IndexError) as error:
+        raise LocalFailureError(
+            f"this system cannot verify the stored trust state: {error}",
+            "run `firmroot-device reject` to go back to the release before",
+        ) from error
+
+
+class _Stored:
+    """The stored metadata in the role of a repository that has nothing newer."""
+
+    def __init__(self, state: DeviceState) -> None:
+        self._state = state
+
+    def fetch(self, path: str, max_length: int) -> bytes:
+        """The stored timestamp. Everything else comes out of the store itself."""
+        del max_length
+        if path == "metadata/timestamp.json" and self._state.trust.timestamp is not None:
+            return self._state.trust.timestamp
+        raise NotFoundError(f"{path} is not stored")
+
+    def stream(self, path: str, offset: int, length: int) -> Iterator[bytes]:
+        """Nothing: artifacts are not stored."""
+        raise NotFoundError(f"{path} from {offset}, {length} bytes, is not stored")
+
+
+def reject(machine: Machine, restart: Restart) -> Result:
+    """Give up the release that is staged or on trial; it is not tried again here.
+
+    Raises:
+        IllegalTransitionError: there is none.
+        LocalFailureError: the boot loader failed.
+    """
+    install = _observe(machine, _load(machine)).state
+    rejected = lifecycle.reject(install)
+    image = install.candidate
+    if image is None:
+        raise TypeError("a rejected state had a candidate")
+    runs = bool(image.slot) and machine.installer.running() == image.slot
+    machine.installer.reject(image)
+    _commit(machine, lambda _: rejected)
+    return Result(_restart(machine, restart) if runs else Outcome.NOTHING, None, image)
+
+
+def _load(machine: Machine) -> DeviceState:
+    state = machine.store.load()
+    if state is None:
+        raise ActionRequiredError(
+            "this device has no trust state yet", "run `firmroot-device init` first"
+        )
+    return state
+
+
+def _commit(machine: Machine, transition: Callable[[InstallState], InstallState]) -> None:
+    state = _load(machine)
+    machine.store.commit(state.with_install(transition(state.install)))
