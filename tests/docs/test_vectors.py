@@ -63,8 +63,8 @@ def _hold(vector: Vector) -> None:
 
 
 def _floors(vector: Vector) -> None:
-    floors = [vector[name] for name in ("time", "minimum_sequence")]
-    package = make_package(vector["product"], b"", *floors, device_toml="")
+    time, minimum = vector["time"], vector["minimum_sequence"]
+    package = make_package(vector["product"], b"", time, minimum, device_toml="")
     assert json.loads(package.files["factory/floors.json"]) == vector
 
 
