@@ -11,7 +11,7 @@ goes back to an older state, or shows another state of the same version, is not 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from tuf.api.metadata import TOP_LEVEL_ROLE_NAMES, Root, Targets
 
 from client_reference.errors import NotFoundError, NotTrustedError
 from client_reference.trust.verified import (
+    BadSignatureError,
     accept_snapshot,
     accept_targets,
     accept_timestamp,
@@ -26,6 +27,7 @@ from client_reference.trust.verified import (
     listed,
     next_root,
 )
+from repo_tools.metadata.edits import ROOT_FIELD
 from repo_tools.metadata.repository import RepositoryState, parse, sha256
 
 if TYPE_CHECKING:
@@ -62,10 +64,13 @@ class Live:
     Attributes:
         state: its metadata; `timestamp` is None before the first publish.
         tag: of `timestamp.json` as it was read, for `Storage.replace`; None before the first.
+        root_ahead: the newest root is there, but not yet a timestamp that was made after it: a
+            publish was interrupted past the point of no return, and must be finished.
     """
 
     state: RepositoryState
     tag: str | None
+    root_ahead: bool = False
 
 
 def metadata_path(role: str, version: int) -> str:
@@ -97,27 +102,49 @@ def read_live(storage: Storage, trusted_root: bytes) -> Live:
         NotTrustedError: something there does not verify.
         RetryLaterError: the storage does not answer.
     """
-    roots, root = _read_roots(storage, trusted_root)
+    chain, roots = _read_roots(storage, trusted_root)
     try:
         blob = storage.read(TIMESTAMP, MAX_METADATA)
     except NotFoundError:
-        return Live(RepositoryState(roots=roots), None)
-    timestamp = accept_timestamp(root, blob.data, None, _EXPIRY_IGNORED)
+        return Live(RepositoryState(roots=chain), None)
+    try:
+        state = _read_below(storage, roots[-1], blob.data)
+        hint = state_root_hint(state)
+        ahead = hint is not None and hint < roots[-1].version
+    except BadSignatureError:
+        # A root with new keys and nothing yet signed with them: what its predecessor trusted is
+        # the base of the publish that was interrupted. No device goes on from there.
+        if len(roots) == 1:
+            raise
+        state, ahead = _read_below(storage, roots[-2], blob.data), True
+    return Live(replace(state, roots=chain), blob.tag, ahead)
+
+
+def state_root_hint(state: RepositoryState) -> int | None:
+    """The newest root version that was there when the timestamp was made, if it says so."""
+    timestamp = state.parsed_timestamp()
+    hint = None if timestamp is None else timestamp.unrecognized_fields.get(ROOT_FIELD)
+    return hint if isinstance(hint, int) else None
+
+
+def _read_below(storage: Storage, root: Root, timestamp_data: bytes) -> RepositoryState:
+    """Everything under a root, from the bytes of the timestamp down."""
+    timestamp = accept_timestamp(root, timestamp_data, None, _EXPIRY_IGNORED)
     snapshot_data = _read_listed(storage, "snapshot", timestamp.snapshot_meta)
     snapshot = accept_snapshot(root, timestamp, snapshot_data, None, _EXPIRY_IGNORED)
     roles = _read_roles(storage, root, snapshot)
-    return Live(RepositoryState(roots, blob.data, snapshot_data, roles), blob.tag)
+    return RepositoryState((), timestamp_data, snapshot_data, roles)
 
 
-def _read_roots(storage: Storage, trusted_root: bytes) -> tuple[tuple[bytes, ...], Root]:
-    chain = [trusted_root]
-    root = first_root(trusted_root)
+def _read_roots(storage: Storage, trusted_root: bytes) -> tuple[tuple[bytes, ...], list[Root]]:
+    chain, roots = [trusted_root], [first_root(trusted_root)]
     while True:
+        path = metadata_path("root", roots[-1].version + 1)
         try:
-            data = storage.read(metadata_path("root", root.version + 1), MAX_METADATA).data
+            data = storage.read(path, MAX_METADATA).data
         except NotFoundError:
-            return tuple(chain), root
-        root = next_root(root, data)
+            return tuple(chain), roots
+        roots.append(next_root(roots[-1], data))
         chain.append(data)
 
 

@@ -1,0 +1,282 @@
+"""Factory exports: what a device is born with, and the register of everything that ever was.
+
+An export is entered in `factory/registry.toml` before anybody gets it: the rehearsal asks every
+registered root before each publish, so a device that is not registered could be stranded unnoticed.
+The id of an export comes from its content; the same export twice is one entry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import tomlkit
+
+from client_reference.errors import ConfigurationError
+from client_reference.selection import DevicePosition
+from client_reference.trust.updater import Floors
+from repo_tools.files import replace_file
+from repo_tools.publishing.rehearse import Device
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from repo_tools.workspace import Workspace
+
+__all__ = [
+    "Export",
+    "Package",
+    "devices",
+    "future_devices",
+    "load_registry",
+    "make_package",
+    "register",
+    "retire",
+    "write_package",
+]
+
+
+@dataclass(frozen=True)
+class Export:
+    """One entry of the registry.
+
+    Attributes:
+        id: names it, for ever.
+        product: what it is for.
+        channel: what its devices follow.
+        hardware: ids of the boards that it may run on.
+        handler: how they install.
+        date: when it was made, ISO.
+        root_version: of the factory root.
+        client_version: of the client that was current then.
+        count: devices that were made with it, as far as anybody said.
+        retired: when the last of them was taken out of service; empty while there are any.
+    """
+
+    id: str
+    product: str
+    channel: str
+    hardware: tuple[str, ...]
+    handler: str
+    date: str
+    root_version: int
+    client_version: str
+    count: int = 0
+    retired: str = ""
+
+
+@dataclass(frozen=True)
+class Package:
+    """The files of an export, by path below its directory."""
+
+    files: Mapping[str, bytes]
+
+    @property
+    def digest(self) -> str:
+        """What its id is made of."""
+        whole = hashlib.sha256()
+        for path in sorted(self.files):
+            whole.update(f"{path}\0{len(self.files[path])}\0".encode() + self.files[path])
+        return whole.hexdigest()
+
+
+def make_package(
+    product: str, root: bytes, floor: str, minimum_sequence: int, device_toml: str
+) -> Package:
+    """Pure: the files that a device is born with.
+
+    Args:
+        product: of the floors.
+        root: the newest root.
+        floor: `YYYY-MM-DDTHH:MM:SSZ`, from signed metadata, never from a raw clock.
+        minimum_sequence: nothing older is ever installed on these devices.
+        device_toml: their configuration.
+    """
+    floors = {
+        "schema": 1,
+        "product": product,
+        "epoch": 0,
+        "time": floor,
+        "minimum_sequence": minimum_sequence,
+    }
+    return Package(
+        {
+            "device.toml": device_toml.encode(),
+            "factory/root.json": root,
+            "factory/floors.json": json.dumps(floors, indent=1).encode() + b"\n",
+        }
+    )
+
+
+def write_package(package: Package, directory: Path) -> None:
+    """Write an export.
+
+    Raises:
+        ConfigurationError: another one is there.
+    """
+    for path, data in package.files.items():
+        file = directory / path
+        if file.exists() and file.read_bytes() != data:
+            raise ConfigurationError(
+                f"{file} exists and is not part of this export",
+                "name another directory with --to, or empty this one",
+            )
+    for path, data in package.files.items():
+        replace_file(directory / path, data)
+
+
+def load_registry(workspace: Workspace) -> tuple[Export, ...]:
+    """Every export that was ever made, oldest first.
+
+    Raises:
+        ConfigurationError: the registry is damaged.
+    """
+    path = _registry(workspace)
+    if not path.exists():
+        return ()
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tuple(_parse(entry) for entry in table.get("export", []))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigurationError(
+            f"{path} cannot be read: {error!r}",
+            "it names every device that the rehearsal must not strand: restore it from git",
+        ) from error
+
+
+def _parse(entry: Mapping[str, Any]) -> Export:
+    return Export(
+        id=str(entry["id"]),
+        product=str(entry["product"]),
+        channel=str(entry["channel"]),
+        hardware=tuple(str(each) for each in entry["hardware"]),
+        handler=str(entry["handler"]),
+        date=str(entry["date"]),
+        root_version=int(entry["root_version"]),
+        client_version=str(entry["client_version"]),
+        count=int(entry["count"]),
+        retired=str(entry["retired"]),
+    )
+
+
+def _save(workspace: Workspace, exports: Iterable[Export]) -> None:
+    document = tomlkit.document()
+    document.add(tomlkit.comment("Every factory export there ever was. Never delete an entry."))
+    tables = tomlkit.aot()
+    for export in exports:
+        table = tomlkit.table()
+        table.update({**asdict(export), "hardware": list(export.hardware)})
+        tables.append(table)
+    document["export"] = tables
+    replace_file(_registry(workspace), tomlkit.dumps(document).encode())
+
+
+def _registry(workspace: Workspace) -> Path:
+    return workspace.directory / "factory" / "registry.toml"
+
+
+def register(workspace: Workspace, export: Export, package: Package) -> Export:
+    """Keep the files and enter the export; the same content again adds to its count.
+
+    Args:
+        workspace: whose registry; the caller holds its lock.
+        export: with an empty id.
+        package: its files.
+
+    Returns:
+        the entry, with its id.
+    """
+    named = replace(export, id=f"{export.product}-{export.channel}-{package.digest[:8]}")
+    for path, data in package.files.items():
+        replace_file(workspace.directory / "factory" / named.id / path, data)
+    exports = {each.id: each for each in load_registry(workspace)}
+    if (known := exports.get(named.id)) is not None:
+        named = replace(known, count=known.count + export.count, retired="")
+    if named != known:
+        _save(workspace, (exports | {named.id: named}).values())
+    return named
+
+
+def retire(workspace: Workspace, name: str, date: str) -> Export:
+    """Say that no device of an export is in service any more: it is rehearsed no longer.
+
+    Raises:
+        ConfigurationError: there is no such export.
+    """
+    exports = {each.id: each for each in load_registry(workspace)}
+    if name not in exports:
+        raise ConfigurationError(
+            f"there is no factory export {name!r}", "firmroot factory list shows them"
+        )
+    if not exports[name].retired:
+        exports[name] = replace(exports[name], retired=date)
+        _save(workspace, exports.values())
+    return exports[name]
+
+
+def devices(workspace: Workspace) -> tuple[Device, ...]:
+    """One device for each board of each export that is in service.
+
+    Raises:
+        ConfigurationError: files of an export are missing or damaged.
+    """
+    found: list[Device] = []
+    for export in load_registry(workspace):
+        if export.retired:
+            continue
+        directory = workspace.directory / "factory" / export.id / "factory"
+        try:
+            root = (directory / "root.json").read_bytes()
+            floors = parse_floors((directory / "floors.json").read_bytes())
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigurationError(
+                f"the files of factory export {export.id} cannot be read: {error!r}",
+                "restore factory/ from git; without them nobody knows what these devices trust",
+            ) from error
+        found += [
+            Device(export.id, _position(export, hardware), root, floors)
+            for hardware in export.hardware
+        ]
+    return tuple(found)
+
+
+def parse_floors(data: bytes) -> Floors:
+    """Read `floors.json`. Raises ValueError, KeyError or TypeError when it is damaged."""
+    document = json.loads(data)
+    time = datetime.strptime(document["time"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    return Floors(
+        time=int(time.timestamp()),
+        minimum_sequence=int(document["minimum_sequence"]),
+        epoch=int(document["epoch"]),
+    )
+
+
+def _position(export: Export, hardware: str) -> DevicePosition:
+    return DevicePosition(
+        product=export.product,
+        channel=export.channel,
+        hardware=(hardware,),
+        handler=export.handler,
+        device_id=export.id,
+    )
+
+
+def future_devices(workspace: Workspace, root: bytes) -> tuple[Device, ...]:
+    """What the next export of each product and channel would be: it must work as well."""
+    return tuple(
+        Device(
+            f"next export of {product.name}/{channel}",
+            DevicePosition(product.name, channel, (hardware,), "slot", "next"),
+            root,
+            Floors(time=0, minimum_sequence=0, epoch=0),
+            promised=False,
+        )
+        for product in workspace.config.products.values()
+        for channel in product.channels
+        for hardware in product.hardware
+    )

@@ -1,0 +1,198 @@
+"""What a workspace remembers of a publish: before it, to be able to finish; after it, for good.
+
+The journal (`.firmroot/publish.json`) holds the signed online roles of the publish in hand and the
+record that it will leave. It is written before the first upload and removed after everything that
+`settle` does, each part of which may be repeated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from tuf.api.metadata import Root, Targets, Timestamp
+
+from client_reference.errors import NotTrustedError
+from repo_tools.files import create_file, remove_file, replace_file
+from repo_tools.metadata.edits import ISSUED_FIELD, format_time
+from repo_tools.metadata.repository import parse, sha256
+from repo_tools.publishing.artifacts import stored_name
+from repo_tools.publishing.live import HighWater
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from repo_tools.metadata.repository import RepositoryState
+    from repo_tools.publishing.plan import Admitted, Plan
+    from repo_tools.workspace import Workspace
+
+__all__ = ["Journal", "high_water", "load_journal", "people_roles", "settle", "write_journal"]
+
+FRESH = timedelta(hours=1)
+"""How long what was signed for an interrupted publish is still used; later it is signed anew."""
+
+
+@dataclass(frozen=True)
+class Journal:
+    """A publish that was begun.
+
+    Attributes:
+        base: tag of the `timestamp.json` that it replaces; None for the first.
+        root: digest of the newest root that goes with it.
+        roles: digests of the roles that it changes.
+        snapshot: signed bytes.
+        timestamp: signed bytes.
+        record: for `history/`; None for a refresh.
+    """
+
+    base: str | None
+    root: str
+    roles: Mapping[str, str]
+    snapshot: bytes
+    timestamp: bytes
+    record: Mapping[str, Any] | None
+
+    @classmethod
+    def of(cls, plan: Plan, record: Mapping[str, Any] | None) -> Journal:
+        """What must be remembered before a plan is carried out."""
+        return cls(
+            base=plan.base_tag,
+            root=sha256(plan.candidate.roots[-1]),
+            roles={role: sha256(data) for role, data in plan.admitted.roles.items()},
+            snapshot=plan.candidate.snapshot or b"",
+            timestamp=plan.timestamp,
+            record=record,
+        )
+
+    def fits(self, admitted: Admitted, tag: str | None, now: datetime) -> bool:
+        """Whether what was signed then is what would be signed now."""
+        issued = parse(self.timestamp, Timestamp, "timestamp").signed.unrecognized_fields
+        return (
+            self.base == tag
+            and self.root == sha256(admitted.candidate.roots[-1])
+            and self.roles == {role: sha256(data) for role, data in admitted.roles.items()}
+            and format_time(now - FRESH) <= str(issued.get(ISSUED_FIELD)) <= format_time(now)
+        )
+
+
+def load_journal(workspace: Workspace) -> Journal | None:
+    """The publish that was begun last and not finished, if any.
+
+    Raises:
+        NotTrustedError: the journal is damaged.
+    """
+    path = _journal(workspace)
+    try:
+        document = json.loads(path.read_bytes())
+        return Journal(
+            base=document["base"],
+            root=document["root"],
+            roles=document["roles"],
+            snapshot=document["snapshot"].encode(),
+            timestamp=document["timestamp"].encode(),
+            record=document["record"],
+        )
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NotTrustedError(
+            f"{path} is damaged: {error!r}",
+            "remove it and run the command again: what it would have resumed is signed anew",
+        ) from error
+
+
+def write_journal(workspace: Workspace, journal: Journal) -> None:
+    """Remember what is about to be published, durably."""
+    document = {
+        "schema": 1,
+        "base": journal.base,
+        "root": journal.root,
+        "roles": dict(journal.roles),
+        "snapshot": journal.snapshot.decode(),
+        "timestamp": journal.timestamp.decode(),
+        "record": journal.record,
+    }
+    replace_file(_journal(workspace), json.dumps(document, indent=1).encode() + b"\n")
+
+
+def _journal(workspace: Workspace) -> Path:
+    return workspace.private / "publish.json"
+
+
+def high_water(workspace: Workspace) -> HighWater:
+    """What this workspace has seen live."""
+    try:
+        data = (workspace.private / "high-water.json").read_bytes()
+    except FileNotFoundError:
+        return HighWater()
+    return HighWater.from_json(data)
+
+
+def settle(
+    workspace: Workspace, state: RepositoryState, record: Mapping[str, Any] | None = None
+) -> None:
+    """Make the workspace agree with what is live. Killed anywhere and run again, it finishes.
+
+    Args:
+        workspace: the caller holds its lock.
+        state: the verified live state, with the whole root chain.
+        record: of the publish that made it, for `history/`.
+    """
+    mark = HighWater.of(state)
+    if mark != high_water(workspace):
+        replace_file(workspace.private / "high-water.json", mark.to_json())
+    for data in state.roots:
+        version = parse(data, Root, "root").signed.version
+        _keep(workspace.metadata / "root" / f"{version}.json", data)
+    for role in people_roles(state):
+        _keep(workspace.metadata / f"{role}.json", state.roles[role])
+    if record is not None:
+        name = f"{record['timestamp']['version']:06d}.json"
+        with contextlib.suppress(FileExistsError):
+            create_file(
+                workspace.directory / "history" / name,
+                json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n",
+            )
+    _remove_published(workspace, state)
+    remove_file(_journal(workspace))
+
+
+def _keep(path: Path, data: bytes) -> None:
+    if not path.exists() or path.read_bytes() != data:
+        replace_file(path, data)
+
+
+def _remove_published(workspace: Workspace, state: RepositoryState) -> None:
+    """What was staged and is live now, byte for byte, waits no longer."""
+    live = {"root": state.roots[-1], **state.roles}
+    for directory in (workspace.staged, workspace.private / "staged"):
+        for path in sorted(directory.glob("*.json")):
+            if path.read_bytes() == live.get(path.stem):
+                remove_file(path)
+    published = set(_stored_targets(state))
+    for stored, path in workspace.staged_targets().items():
+        if stored in published:
+            remove_file(path)
+
+
+def people_roles(state: RepositoryState) -> tuple[str, ...]:
+    """The roles that people sign and git keeps: everything but builds (and online roles)."""
+    targets = state.targets
+    delegations = targets.delegations if targets is not None else None
+    builds = {
+        role.name
+        for role in ((delegations.roles or {}) if delegations else {}).values()
+        if any(path.startswith("builds/") for path in role.paths or ())
+    }
+    return tuple(role for role in state.roles if role not in builds)
+
+
+def _stored_targets(state: RepositoryState) -> Iterator[str]:
+    for role, data in state.roles.items():
+        for path, target in parse(data, Targets, role).signed.targets.items():
+            yield stored_name(path, target.hashes["sha256"])

@@ -1,0 +1,79 @@
+"""The online keys: they sign snapshot and timestamp, by themselves, for whoever may publish.
+
+Their URIs are in `firmroot.toml`. While a root is on its way, both the live root and the next one
+say who signs; every key of either that is at hand signs, so that the new files also serve devices
+that still trust the live root (design 8, bridge), and a threshold of the next root is required.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from client_reference.errors import ActionRequiredError
+from repo_tools.metadata.edits import assemble, signed_bytes
+from repo_tools.signing.signers import open_signer, sign
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from securesystemslib.signer import Signature, Signer
+    from tuf.api.metadata import Root, Snapshot, Timestamp
+
+    from repo_tools.signing.secrets import Secrets
+    from repo_tools.workspace import Workspace
+
+__all__ = ["OnlineKeys"]
+
+
+@dataclass
+class OnlineKeys:
+    """Keys that this machine can sign with; each is opened once.
+
+    Attributes:
+        workspace: names, public keys and URIs.
+        secrets: their passphrases.
+    """
+
+    workspace: Workspace
+    secrets: Secrets
+    _open: dict[str, Signer] = field(default_factory=dict, repr=False)
+
+    def sign(self, roots: Sequence[Root], signed: Snapshot | Timestamp) -> bytes:
+        """Sign a role for all these roots; the last one's threshold must be met.
+
+        Raises:
+            ActionRequiredError: too few of the keys are here; names the role and what is missing.
+            ConfigurationError: a key cannot be opened.
+        """
+        payload = signed_bytes(signed)
+        required = roots[-1].get_delegated_role(signed.type)
+        signatures: dict[str, Signature] = {}
+        for root in roots:
+            for keyid in root.get_delegated_role(signed.type).keyids:
+                if keyid not in signatures and (name := self._name(keyid)) is not None:
+                    signatures[keyid] = self._sign(name, payload)
+        missing = [keyid for keyid in required.keyids if keyid not in signatures]
+        if len(required.keyids) - len(missing) < required.threshold:
+            names = ", ".join(self.workspace.key_name(keyid) for keyid in missing)
+            raise ActionRequiredError(
+                f"{signed.type} needs {required.threshold} signatures; "
+                f"this machine cannot sign as {names}",
+                "publish where the online keys are, or name their URIs in firmroot.toml, [online]",
+            )
+        return assemble(signed, signatures.values())
+
+    def _name(self, keyid: str) -> str | None:
+        """The name of a key that this machine can use."""
+        uris = self.workspace.key_uris()
+        for name, holder in self.workspace.keyring.items():
+            if holder.key.keyid == keyid and name in uris:
+                return name
+        return None
+
+    def _sign(self, name: str, payload: bytes) -> Signature:
+        holder = self.workspace.keyring[name]
+        if name not in self._open:
+            uri = self.workspace.key_uris()[name]
+            self._open[name] = open_signer(uri, holder, self.secrets, self.workspace.directory)
+        return sign(self._open[name], holder, payload)

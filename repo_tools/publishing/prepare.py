@@ -1,0 +1,291 @@
+"""From a workspace and its storage to a rehearsed plan. Reads and signs, writes nothing.
+
+What `publish`, `refresh` and `plan` have in common: read the live state and hold it against the
+high-water mark, admit what is staged, sign snapshot and timestamp, rehearse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from tuf.api.metadata import Root, Targets
+
+from client_reference.errors import (
+    ActionRequiredError,
+    NotFoundError,
+    NotTrustedError,
+    RefusedError,
+)
+from client_reference.manifest import MAX_MANIFEST
+from client_reference.trust.verified import read
+from repo_tools.metadata.edits import next_snapshot, next_timestamp
+from repo_tools.metadata.repository import RepositoryState, parse
+from repo_tools.publishing.artifacts import stored_name
+from repo_tools.publishing.factory import devices, future_devices
+from repo_tools.publishing.journal import high_water, load_journal
+from repo_tools.publishing.live import (
+    TIMESTAMP,
+    metadata_objects,
+    metadata_path,
+    read_live,
+)
+from repo_tools.publishing.plan import (
+    Plan,
+    Upload,
+    admit,
+    check_delegated,
+    metadata_uploads,
+    new_targets,
+)
+from repo_tools.publishing.rehearse import Views, first_expiry, rehearse
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from repo_tools.publishing.live import Live
+    from repo_tools.publishing.online import OnlineKeys
+    from repo_tools.publishing.plan import Admitted
+    from repo_tools.publishing.rehearse import Rehearsal
+    from repo_tools.storage.protocol import Storage
+    from repo_tools.workspace import Workspace
+
+__all__ = [
+    "Prepared",
+    "Signed",
+    "admit_staged",
+    "check_stranding",
+    "prepare",
+    "read_base",
+    "sign_online",
+]
+
+_SMALL = ("channels/", "holds/", "trust/")
+
+
+@dataclass(frozen=True)
+class Signed:
+    """The online roles of a candidate."""
+
+    snapshot: bytes
+    timestamp: bytes
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan, and what every device would do with it."""
+
+    plan: Plan
+    rehearsal: Rehearsal
+
+
+def read_base(workspace: Workspace, storage: Storage) -> Live:
+    """The verified live state with the whole root chain, no older than the high-water mark.
+
+    Raises:
+        ActionRequiredError: no root was ever signed.
+        NotTrustedError: the storage was tampered with or rolled back.
+        RetryLaterError: the storage does not answer.
+    """
+    known = workspace.roots()
+    trusted = known[-1] if known else workspace.staged_role("root")
+    if trusted is None:
+        raise ActionRequiredError(
+            "there is no root yet: nobody can trust this repository",
+            "firmroot status says who must sign; then: firmroot sign",
+        )
+    live = read_live(storage, trusted)
+    if live.tag is not None:
+        state = replace(live.state, roots=known[:-1] + live.state.roots)
+    elif known:
+        raise NotTrustedError(
+            f"this workspace has published before, and {storage.url} has no {TIMESTAMP}",
+            "check `storage` in firmroot.toml; if the storage was lost, restore it from a mirror",
+        )
+    else:
+        state = RepositoryState()
+    high_water(workspace).check(state)
+    return replace(live, state=state)
+
+
+def admit_staged(workspace: Workspace, base: RepositoryState) -> Admitted:
+    """What of the staged work may be published on that base. Raises as `plan.admit`."""
+    people = (path.stem for path in workspace.staged.glob("*.json"))
+    known = {role: workspace.published_role(role) for role in people if role != "root"}
+    return admit(base, workspace.staged_roles(), known)
+
+
+def sign_online(
+    workspace: Workspace,
+    storage: Storage,
+    admitted: Admitted,
+    tag: str | None,
+    keys: OnlineKeys,
+    now: datetime,
+) -> Signed:
+    """Sign a snapshot, where it must change, and a timestamp for what was admitted.
+
+    If the same publish was interrupted, what was signed for it is used again.
+
+    Raises:
+        ActionRequiredError: online keys are missing, or a live role must be signed again.
+    """
+    base, candidate = admitted.base, admitted.candidate
+    check_delegated(candidate)
+    journal = load_journal(workspace)
+    if journal is not None and journal.fits(admitted, tag, now):
+        return Signed(journal.snapshot, journal.timestamp)
+    roots = [read(Root, "root", data).signed for data in candidate.roots[-2:]]
+    snapshot = base.snapshot
+    if snapshot is None or admitted.changes or _must_renew(workspace, base, now):
+        rules = workspace.policy.role("snapshot")
+        unsigned = next_snapshot(base.parsed_snapshot(), admitted.roles, rules, now)
+        unsigned.version = _free_version(storage, unsigned.version)
+        snapshot = keys.sign(roots, unsigned)
+    timestamp = next_timestamp(
+        base.parsed_timestamp(),
+        snapshot,
+        roots[-1].version,
+        workspace.policy.role("timestamp"),
+        now,
+    )
+    return Signed(snapshot, keys.sign(roots, timestamp))
+
+
+def _must_renew(workspace: Workspace, base: RepositoryState, now: datetime) -> bool:
+    """Whether the live snapshot would expire before the timestamp that is about to be signed."""
+    snapshot = base.parsed_snapshot()
+    days = workspace.policy.role("timestamp").expiry_days
+    return snapshot is None or snapshot.expires < now + timedelta(days=days)
+
+
+def _free_version(storage: Storage, version: int) -> int:
+    """Step over snapshots that somebody uploaded and never committed: they can never be replaced.
+
+    If that somebody is still at work, only one of us will replace the timestamp.
+    """
+    while True:
+        try:
+            storage.read(metadata_path("snapshot", version), 1 << 30)
+        except NotFoundError:
+            return version
+        version += 1
+
+
+def prepare(
+    workspace: Workspace,
+    storage: Storage,
+    live: Live,
+    admitted: Admitted,
+    signed: Signed,
+    now: datetime,
+) -> Prepared:
+    """The plan for signed roles, rehearsed.
+
+    Raises:
+        RefusedError: bytes that a new role names are neither here nor in the storage.
+    """
+    candidate = replace(admitted.candidate, snapshot=signed.snapshot, timestamp=signed.timestamp)
+    root = None
+    if admitted.root is not None:
+        version = parse(admitted.root, Root, "root").signed.version
+        root = Upload.of(metadata_path("root", version), admitted.root)
+    changed = signed.snapshot != admitted.base.snapshot
+    plan = Plan(
+        admitted=admitted,
+        candidate=candidate,
+        uploads=(
+            *_target_uploads(workspace, storage, admitted),
+            *metadata_uploads(candidate, admitted.roles, snapshot=changed),
+        ),
+        root=root,
+        timestamp=signed.timestamp,
+        base_tag=live.tag,
+    )
+    known = (*devices(workspace), *future_devices(workspace, candidate.roots[-1]))
+    return Prepared(plan, rehearse(_views(workspace, storage, plan), known, now))
+
+
+def _target_uploads(
+    workspace: Workspace, storage: Storage, admitted: Admitted
+) -> tuple[Upload, ...]:
+    waiting = workspace.staged_targets()
+    uploads: list[Upload] = []
+    for path, target in new_targets(admitted):
+        if path in waiting:
+            digest = target.hashes["sha256"]
+            uploads.append(Upload(path, waiting[path], target.length, digest))
+        elif not _is_stored(storage, path):
+            raise RefusedError(
+                f"{target.path} is signed, but its bytes are neither here nor in the storage",
+                "publish on the machine where it was added, or add the same file here again",
+            )
+    return tuple(uploads)
+
+
+def _is_stored(storage: Storage, path: str) -> bool:
+    try:
+        with storage.open(path):
+            return True
+    except NotFoundError:
+        return False
+
+
+def _views(workspace: Workspace, storage: Storage, plan: Plan) -> Views:
+    """What devices see before, during and after the publish."""
+    base, candidate = plan.admitted.base, plan.candidate
+    after = metadata_objects(candidate) | _small_targets(workspace, storage, candidate)
+    live: dict[str, bytes] = {}
+    if base.timestamp is not None:
+        live = metadata_objects(base) | _small_targets(workspace, storage, base)
+    during = live | {path: data for path, data in after.items() if path != TIMESTAMP}
+    ends = first_expiry(candidate)
+    return Views(live, first_expiry(base) if live else ends, during, after, ends)
+
+
+def _small_targets(
+    workspace: Workspace, storage: Storage, state: RepositoryState
+) -> dict[str, bytes]:
+    """Manifests and holds: what a device fetches in order to decide."""
+    waiting = workspace.staged_targets()
+    found: dict[str, bytes] = {}
+    for role, data in state.roles.items():
+        for path, target in parse(data, Targets, role).signed.targets.items():
+            if not path.startswith(_SMALL):
+                continue
+            stored = stored_name(path, target.hashes["sha256"])
+            if stored in waiting:
+                found[stored] = waiting[stored].read_bytes()
+                continue
+            try:
+                found[stored] = storage.read(stored, MAX_MANIFEST).data
+            except NotFoundError:
+                continue  # a device will miss it as well, and the rehearsal says so
+    return found
+
+
+def check_stranding(prepared: Prepared, accepted: frozenset[str]) -> None:
+    """Stop a publish that leaves a device behind, unless that device was named.
+
+    Raises:
+        RefusedError: names every factory export that would be stranded, and why.
+    """
+    stranded = prepared.rehearsal.stranded()
+    open_cases = {name: row for name, row in stranded.items() if name not in accepted}
+    if not open_cases:
+        return
+    cases = "".join(
+        f"\n  {name}: with {row.cached.value} state, {row.moment.value}, clock {row.clock.value}: "
+        f"{row.detail}"
+        for name, row in open_cases.items()
+    )
+    named = " ".join(f"--accept-stranded {_quoted(name)}" for name in open_cases)
+    raise RefusedError(
+        f"this publish would strand {len(open_cases)} of the devices that were rehearsed:{cases}",
+        f"mend what the reason names; if these devices are lost already: firmroot publish {named}",
+    )
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if " " in name else name

@@ -1,0 +1,314 @@
+"""The publish: everything create-only, then one object replaced if nobody was faster.
+
+In the order of design 8; `timestamp.json` is the commit point. A publish that was killed anywhere
+is finished by running it again, because of three things:
+
+* what is about to be uploaded is written to a journal first, so the next run uploads the same
+  bytes (signatures of some algorithms differ each time);
+* everything up to the commit only creates objects that no device asks for, except a new root, from
+  which on the next run can only roll forward;
+* what the workspace must remember about a commit (`settle`) is repeated until it is done, and the
+  journal is removed last.
+
+A lost race is rebased once: only online roles are signed anew, never what people signed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tuf.api.metadata import Metadata, Root, Timestamp
+
+from client_reference.errors import (
+    ActionRequiredError,
+    FirmrootError,
+    LockedError,
+    NotFoundError,
+    NotTrustedError,
+)
+from client_reference.trust.state import MemoryStore
+from client_reference.trust.updater import Floors, Updater, initial_state
+from repo_tools.metadata.edits import format_time
+from repo_tools.metadata.repository import parse, sha256
+from repo_tools.publishing.journal import Journal, load_journal, settle, write_journal
+from repo_tools.publishing.live import MAX_METADATA, TIMESTAMP
+from repo_tools.publishing.prepare import (
+    admit_staged,
+    check_stranding,
+    prepare,
+    read_base,
+    sign_online,
+)
+from repo_tools.signing.ceremony import finish_complete, open_ceremonies, status
+from repo_tools.storage.overlay import OverlayStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from repo_tools.publishing.live import Live
+    from repo_tools.publishing.online import OnlineKeys
+    from repo_tools.publishing.plan import Plan
+    from repo_tools.publishing.prepare import Prepared
+    from repo_tools.storage.protocol import Storage
+    from repo_tools.workspace import Workspace
+
+__all__ = [
+    "NothingToDo",
+    "Published",
+    "Waiting",
+    "commit",
+    "finish_interrupted",
+    "plan_publish",
+    "publish",
+    "waiting",
+]
+
+_ATTEMPTS = 2
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A ceremony that keeps a role from being published."""
+
+    name: str
+    role: str
+    needed: int
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NothingToDo:
+    """Everything that is signed is live.
+
+    Attributes:
+        waiting: ceremonies that are still open.
+    """
+
+    waiting: tuple[Waiting, ...]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is live now.
+
+    Attributes:
+        prepared: the plan that was carried out.
+        record: as in `history/`.
+        waiting: ceremonies that are still open.
+    """
+
+    prepared: Prepared
+    record: Mapping[str, Any] | None
+    waiting: tuple[Waiting, ...]
+
+
+def publish(
+    workspace: Workspace,
+    storage: Storage,
+    keys: OnlineKeys,
+    now: datetime,
+    *,
+    accepted: frozenset[str] = frozenset(),
+    progress: Callable[[str], None] = lambda _: None,
+) -> Published | NothingToDo:
+    """Make live what is signed. The caller holds the workspace's lock.
+
+    Args:
+        workspace: where the signed roles are.
+        storage: where they go.
+        keys: of snapshot and timestamp.
+        now: the time.
+        accepted: factory exports that may be stranded, by id.
+        progress: told each step in a few words.
+
+    Raises:
+        ActionRequiredError: a signature is missing, and nothing else can go.
+        RefusedError: a device would be stranded, or a staged role is stale.
+        NotTrustedError: the storage was tampered with.
+        LockedError: somebody else was faster, twice.
+        RetryLaterError: the storage failed; run it again.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        found = plan_publish(workspace, storage, keys, now)
+        if isinstance(found, NothingToDo):
+            return found
+        check_stranding(found, accepted)
+        try:
+            record = commit(workspace, storage, found.plan, now, progress)
+        except LockedError:
+            if attempt == _ATTEMPTS:
+                raise
+            progress("somebody else published meanwhile; starting again from what is live now")
+            continue
+        return Published(found, record, waiting(workspace))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def plan_publish(
+    workspace: Workspace, storage: Storage, keys: OnlineKeys, now: datetime
+) -> Prepared | NothingToDo:
+    """What a publish would do now. Changes nothing that anybody sees, nor what is signed.
+
+    Stages ceremonies that have their signatures, and ends what an interrupted publish began.
+
+    Raises:
+        As `publish`.
+    """
+    finish_complete(workspace)
+    live = read_base(workspace, storage)
+    finish_interrupted(workspace, live)
+    admitted = admit_staged(workspace, live.state)
+    if admitted.done:
+        settle(workspace, live.state)
+    if not admitted.changes and not live.root_ahead:
+        open_now = waiting(workspace)
+        if live.tag is None or (open_now and not admitted.done):
+            raise _missing_signatures(open_now)
+        return NothingToDo(open_now)
+    if admitted.candidate.targets is None:
+        raise _missing_signatures(waiting(workspace))
+    signed = sign_online(workspace, storage, admitted, live.tag, keys, now)
+    return prepare(workspace, storage, live, admitted, signed, now)
+
+
+def finish_interrupted(workspace: Workspace, live: Live) -> None:
+    """A publish that was killed after its commit still owes the workspace what it remembers."""
+    journal = load_journal(workspace)
+    if journal is not None and journal.timestamp == live.state.timestamp:
+        settle(workspace, live.state, journal.record)
+
+
+def waiting(workspace: Workspace) -> tuple[Waiting, ...]:
+    """Open ceremonies and who they wait for."""
+    found: list[Waiting] = []
+    for ceremony in open_ceremonies(workspace):
+        current = status(workspace, ceremony)
+        needed = max((quorum.needed for quorum in current.quorums), default=0)
+        found.append(Waiting(ceremony.name, ceremony.role, needed, current.missing))
+    return tuple(found)
+
+
+def _missing_signatures(open_now: tuple[Waiting, ...]) -> ActionRequiredError:
+    if not open_now:
+        return ActionRequiredError(
+            "nothing is signed that could be published: there is no targets role yet",
+            "firmroot product add NAME --hardware ID, then: firmroot sign",
+        )
+    lines = "; ".join(
+        f"{each.name} needs {each.needed} more signature(s), from: {', '.join(each.missing)}"
+        if each.needed
+        else f"{each.name} is signed and waits for the role that delegates to it"
+        for each in open_now
+    )
+    return ActionRequiredError(
+        f"nothing can be published: {lines}", "they run: firmroot sign; then: firmroot publish"
+    )
+
+
+def commit(
+    workspace: Workspace,
+    storage: Storage,
+    plan: Plan,
+    now: datetime,
+    progress: Callable[[str], None],
+    *,
+    remember: bool = True,
+) -> Mapping[str, Any] | None:
+    """Carry a plan out: steps 4 to 7 of design 8.
+
+    Args:
+        workspace: what remembers it.
+        storage: where the objects go.
+        plan: what to write.
+        now: for the record.
+        progress: told each step.
+        remember: write a record into `history/`; a refresh leaves none.
+
+    Raises:
+        As `publish`.
+    """
+    record = make_record(workspace, plan, now) if remember else None
+    write_journal(workspace, Journal.of(plan, record))
+    for upload in plan.uploads:
+        progress(f"upload {upload.path}")
+        storage.create(upload.path, upload.source, upload.sha256)
+    _check_base(storage, plan.base_tag)
+    if plan.root is not None:
+        progress(f"upload {plan.root.path}")
+        storage.create(plan.root.path, plan.root.source, plan.root.sha256)
+    progress("commit metadata/timestamp.json")
+    storage.replace(TIMESTAMP, plan.timestamp, plan.base_tag)
+    settle(workspace, plan.candidate, record)
+    progress("verify as a device")
+    _verify_as_device(storage, plan, now)
+    return record
+
+
+def make_record(workspace: Workspace, plan: Plan, now: datetime) -> Mapping[str, Any]:
+    """What `history/` keeps about a publish: when, what, and who signed."""
+    candidate = plan.candidate
+    files = {"timestamp": plan.timestamp, "snapshot": candidate.snapshot or b""}
+    if plan.root is not None:
+        files["root"] = candidate.roots[-1]
+    files |= plan.admitted.roles
+    roles = {role: _describe(workspace, data) for role, data in files.items()}
+    return {
+        "schema": 1,
+        "when": format_time(now),
+        "timestamp": roles.pop("timestamp"),
+        "roles": roles,
+        "objects": [
+            {"path": upload.path, "length": upload.length, "sha256": upload.sha256}
+            for upload in plan.uploads
+            if upload.path.startswith("targets/")
+        ],
+    }
+
+
+def _describe(workspace: Workspace, data: bytes) -> Mapping[str, Any]:
+    """One role of a record; the signers are those whose signatures it carries."""
+    metadata: Metadata[Root] = Metadata.from_bytes(data)
+    return {
+        "version": metadata.signed.version,
+        "sha256": sha256(data),
+        "signed_by": sorted(workspace.key_name(keyid) for keyid in metadata.signatures),
+    }
+
+
+def _check_base(storage: Storage, tag: str | None) -> None:
+    """The last look before the new root: from there on there is no way back."""
+    try:
+        found: str | None = storage.read(TIMESTAMP, MAX_METADATA).tag
+    except NotFoundError:
+        found = None
+    if found != tag:
+        raise LockedError(
+            "somebody else published meanwhile; nothing of this publish became visible",
+            "run the command again; it starts from what is live now",
+        )
+
+
+def _verify_as_device(storage: Storage, plan: Plan, now: datetime) -> None:
+    """A device with the oldest root reads, from the storage itself, what was just committed.
+
+    Raises:
+        NotTrustedError: it does not; says what it saw.
+    """
+    first = plan.candidate.roots[0]
+    store = MemoryStore(initial_state(first, Floors(time=0, minimum_sequence=0, epoch=0)))
+    updater = Updater(store, OverlayStorage(storage, {}), now)
+    try:
+        updater.refresh()
+    except FirmrootError as error:
+        raise NotTrustedError(
+            f"published, but a device that reads it back fails: {error.message}",
+            "the storage damages or withholds objects: firmroot verify",
+        ) from error
+    expected = parse(plan.timestamp, Timestamp, "timestamp").signed.version
+    if updater.timestamp.version < expected:
+        raise NotTrustedError(
+            f"published timestamp {expected}, but a device reads {updater.timestamp.version}",
+            "the storage serves an old copy: firmroot verify",
+        )

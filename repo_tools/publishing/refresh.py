@@ -1,0 +1,70 @@
+"""Renewal of timestamp and snapshot before they expire: a publish without any change.
+
+It is the same commit, on the same base, rehearsed the same way. Whoever loses the race against a
+publish or another refresh has nothing left to do: what is live is fresher than what it would write.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from client_reference.errors import ActionRequiredError, LockedError
+from repo_tools.publishing.plan import Admitted
+from repo_tools.publishing.prepare import check_stranding, prepare, read_base, sign_online
+from repo_tools.publishing.publish import commit, finish_interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from repo_tools.publishing.online import OnlineKeys
+    from repo_tools.publishing.prepare import Prepared
+    from repo_tools.storage.protocol import Storage
+    from repo_tools.workspace import Workspace
+
+__all__ = ["LostRace", "Refreshed", "refresh"]
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """The renewal is live."""
+
+    prepared: Prepared
+
+
+@dataclass(frozen=True)
+class LostRace:
+    """Somebody else was faster; what they made live is as fresh."""
+
+    reason: str
+
+
+def refresh(
+    workspace: Workspace,
+    storage: Storage,
+    keys: OnlineKeys,
+    now: datetime,
+    *,
+    accepted: frozenset[str] = frozenset(),
+    progress: Callable[[str], None] = lambda _: None,
+) -> Refreshed | LostRace:
+    """Renew the online roles of what is live. The caller holds the workspace's lock.
+
+    Raises:
+        ActionRequiredError: nothing is live yet, or online keys are missing.
+        RefusedError, NotTrustedError, RetryLaterError: as `publish`.
+    """
+    live = read_base(workspace, storage)
+    if live.tag is None:
+        raise ActionRequiredError("nothing is published yet", "firmroot publish")
+    finish_interrupted(workspace, live)
+    admitted = Admitted(live.state)
+    signed = sign_online(workspace, storage, admitted, live.tag, keys, now)
+    prepared = prepare(workspace, storage, live, admitted, signed, now)
+    check_stranding(prepared, accepted)
+    try:
+        commit(workspace, storage, prepared.plan, now, progress, remember=False)
+    except LockedError as error:
+        return LostRace(error.message)
+    return Refreshed(prepared)

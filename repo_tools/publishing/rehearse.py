@@ -1,0 +1,285 @@
+"""Pure: what every device that ever left the factory would do with a candidate, before it is live.
+
+The simulated device is the real one: the client's own updater and its own decision, over objects in
+memory and a store in memory. `rehearse` is a function of (views, devices, time): it reads no file,
+network or clock, so the same question has the same answer for ever.
+
+Asked, for each device: fresh from the factory, with the live state in its store, and with what it
+sees in the middle of this publish (the new root is there, the timestamp not yet); now, at the
+horizon (the last second before the first signature of the candidate expires), with a good clock and
+with one that says 1970. What must hold in each case: within two checks the device trusts the
+candidate and can decide what to run next. One that cannot is stranded.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from client_reference.errors import FirmrootError, NotFoundError, NotTrustedError, RetryLaterError
+from client_reference.selection import Reason, Selection, Waves
+from client_reference.trust.state import MemoryStore
+from client_reference.trust.updater import Updater, initial_state
+from client_reference.update import evaluate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from client_reference.selection import DevicePosition, Skip
+    from client_reference.trust.updater import Floors
+    from repo_tools.metadata.repository import RepositoryState
+
+__all__ = [
+    "Cached",
+    "Clock",
+    "Device",
+    "MappingFetcher",
+    "Moment",
+    "Outcome",
+    "Rehearsal",
+    "Row",
+    "Views",
+    "first_expiry",
+    "rehearse",
+]
+
+_CHECKS_TO_CONVERGE = 2
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND = timedelta(seconds=1)
+
+
+class Cached(enum.Enum):
+    """What the device has in its store when it meets the candidate."""
+
+    FACTORY = "factory"
+    LIVE = "live"
+    MID_PUBLISH = "mid-publish"
+
+
+class Moment(enum.Enum):
+    """When it meets the candidate."""
+
+    NOW = "now"
+    HORIZON = "horizon"
+
+
+class Clock(enum.Enum):
+    """What its clock says then."""
+
+    GOOD = "good"
+    RESET = "1970"
+
+
+class Outcome(enum.Enum):
+    """What it does."""
+
+    UPDATES = "updates"
+    STAYS = "stays"
+    STRANDED = "stranded"
+
+
+@dataclass(frozen=True)
+class Device:
+    """One factory export.
+
+    Attributes:
+        name: its id in `factory/registry.toml`, or what it stands for.
+        position: what its configuration says.
+        root: the factory root.
+        floors: what its image carries.
+        promised: it was sold with a channel that had a manifest; without one it is stranded.
+    """
+
+    name: str
+    position: DevicePosition
+    root: bytes
+    floors: Floors
+    promised: bool = True
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a device can fetch, by storage path: metadata, manifests, holds; no artifacts.
+
+    Attributes:
+        live: before the publish; empty before the first.
+        live_expires: when its first signature expires; devices that have it came before.
+        mid_publish: with everything but the new timestamp.
+        candidate: after the publish.
+        candidate_expires: when its first signature expires.
+    """
+
+    live: Mapping[str, bytes]
+    live_expires: datetime
+    mid_publish: Mapping[str, bytes]
+    candidate: Mapping[str, bytes]
+    candidate_expires: datetime
+
+
+@dataclass(frozen=True)
+class Row:
+    """The answer to one question."""
+
+    device: str
+    cached: Cached
+    moment: Moment
+    clock: Clock
+    outcome: Outcome
+    detail: str
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """The answers to all of them."""
+
+    rows: tuple[Row, ...]
+
+    def stranded(self) -> dict[str, Row]:
+        """The first way in which each stranded device is stranded, by device."""
+        found: dict[str, Row] = {}
+        for row in self.rows:
+            if row.outcome is Outcome.STRANDED:
+                found.setdefault(row.device, row)
+        return found
+
+    def devices(self) -> dict[str, Row]:
+        """What each device does fresh from the factory, now, with a good clock."""
+        return {
+            row.device: row
+            for row in self.rows
+            if (row.cached, row.moment, row.clock) == (Cached.FACTORY, Moment.NOW, Clock.GOOD)
+        }
+
+
+class MappingFetcher:
+    """Objects in memory, as a device asks for them. See `client_reference.transport.fetcher`."""
+
+    def __init__(self, objects: Mapping[str, bytes]) -> None:
+        self._objects = objects
+
+    def fetch(self, path: str, max_length: int) -> bytes:
+        """One whole object."""
+        if (data := self._objects.get(path)) is None:
+            raise NotFoundError(f"{path} is not there")
+        if len(data) > max_length:
+            raise NotTrustedError(f"{path} is longer than the {max_length} bytes that devices read")
+        return data
+
+    def stream(self, path: str, offset: int, length: int) -> Iterator[bytes]:
+        """Part of an object."""
+        data = self.fetch(path, offset + length)[offset:]
+        yield data
+        if len(data) < length:
+            raise RetryLaterError(f"{path} ended {length - len(data)} bytes early")
+
+
+def first_expiry(state: RepositoryState) -> datetime:
+    """When the first signature of a complete state expires."""
+    signed = (
+        state.root,
+        state.parsed_timestamp(),
+        state.parsed_snapshot(),
+        *(state.role(name) for name in state.roles),
+    )
+    return min(each.expires for each in signed if each is not None)
+
+
+def rehearse(views: Views, devices: Sequence[Device], now: datetime) -> Rehearsal:
+    """Ask every question about every device.
+
+    Args:
+        views: what devices see before, during and after the publish.
+        devices: every factory export that is not retired.
+        now: aware UTC.
+    """
+    return Rehearsal(
+        tuple(
+            _ask(views, device, cached, moment, clock, now)
+            for device in devices
+            for cached in Cached
+            if cached is not Cached.LIVE or views.live
+            for moment, clock in (
+                (Moment.NOW, Clock.GOOD),
+                (Moment.NOW, Clock.RESET),
+                (Moment.HORIZON, Clock.GOOD),
+            )
+        )
+    )
+
+
+def _ask(
+    views: Views, device: Device, cached: Cached, moment: Moment, clock: Clock, now: datetime
+) -> Row:
+    horizon = max(now, views.candidate_expires - _SECOND)
+    readings = _Readings(
+        live=min(now, views.live_expires - _SECOND),
+        mid_publish=now,
+        candidate=horizon if moment is Moment.HORIZON else now,
+    )
+    if clock is Clock.RESET:
+        readings = _Readings(_EPOCH, _EPOCH, _EPOCH)
+    try:
+        store = MemoryStore(initial_state(device.root, device.floors))
+        if cached is Cached.LIVE:
+            _visit(store, views.live, readings.live)
+        elif cached is Cached.MID_PUBLISH:
+            _visit(store, views.mid_publish, readings.mid_publish)
+        outcome, detail = _converge(store, device, views.candidate, readings.candidate)
+    except FirmrootError as error:
+        outcome, detail = Outcome.STRANDED, error.message
+    return Row(device.name, cached, moment, clock, outcome, detail)
+
+
+@dataclass(frozen=True)
+class _Readings:
+    """What the device's clock says when it sees each view."""
+
+    live: datetime
+    mid_publish: datetime
+    candidate: datetime
+
+
+def _visit(store: MemoryStore, objects: Mapping[str, bytes], reading: datetime) -> None:
+    """Let the device check there, whatever comes of it, and keep what it accepted."""
+    try:
+        Updater(store, MappingFetcher(objects), reading).refresh()
+    except FirmrootError:
+        return
+
+
+def _converge(
+    store: MemoryStore, device: Device, objects: Mapping[str, bytes], reading: datetime
+) -> tuple[Outcome, str]:
+    """Up to two checks; the last verdict counts."""
+    for attempt in range(_CHECKS_TO_CONVERGE):
+        updater = Updater(store, MappingFetcher(objects), reading)
+        try:
+            decision = evaluate(updater, device.position, reading)
+        except FirmrootError:
+            if attempt + 1 == _CHECKS_TO_CONVERGE:
+                raise
+            continue
+        return _judge(decision, device, store, objects, reading)
+    raise AssertionError("a loop of at least one check returns or raises")
+
+
+def _judge(
+    decision: Selection | Skip,
+    device: Device,
+    store: MemoryStore,
+    objects: Mapping[str, bytes],
+    reading: datetime,
+) -> tuple[Outcome, str]:
+    if isinstance(decision, Selection):
+        return Outcome.UPDATES, f"installs {decision.release.version}"
+    if decision.reason is Reason.NO_CHANNEL and device.promised:
+        return Outcome.STRANDED, decision.detail
+    if decision.reason is Reason.UNREACHABLE:
+        # A stone whose wave is still to come is a matter of days; one that is missing is not.
+        updater = Updater(store, MappingFetcher(objects), reading)
+        later = evaluate(updater, device.position, reading, Waves.IGNORE)
+        if not isinstance(later, Selection):
+            return Outcome.STRANDED, decision.detail
+    return Outcome.STAYS, decision.detail
