@@ -43,6 +43,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -67,7 +68,7 @@ from tuf.api.metadata import (
 from client_reference.errors import NotTrustedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
 __all__ = [
@@ -92,7 +93,7 @@ __all__ = [
 
 MAX_INTEGER = 2**53 - 1
 MAX_NESTING = 64
-MAX_INTEGER_DIGITS = 16
+MAX_INTEGER_DIGITS = len(str(-MAX_INTEGER))
 SECONDS = "%Y-%m-%dT%H:%M:%SZ"
 
 SUPPORTED_KEYS = frozenset(
@@ -126,17 +127,20 @@ class BadSignatureError(NotTrustedError):
         role: whose metadata it is.
         needed: threshold of the delegator.
         got: distinct keys that signed well.
+        unusable: key ids that no signature can be verified with here.
     """
 
-    def __init__(self, role: str, needed: int, got: int) -> None:
+    def __init__(self, role: str, needed: int, got: int, unusable: Sequence[str] = ()) -> None:
+        unread = f"; these keys cannot be used here: {', '.join(unusable)}" if unusable else ""
         super().__init__(
-            f"{role} has {got} good signatures of distinct keys, {needed} are needed",
+            f"{role} has {got} good signatures of distinct keys, {needed} are needed{unread}",
             "if the repository is yours, see who signed with `firmroot status`; "
             "otherwise another mirror may have the honest file",
         )
         self.role = role
         self.needed = needed
         self.got = got
+        self.unusable = tuple(unusable)
 
 
 class RollbackError(NotTrustedError):
@@ -421,21 +425,25 @@ def _check_signatures(delegator: Root | Targets, role: str, file: Unverified[T])
     except ValueError as error:
         raise DelegationError(f"{role} is not delegated: {error}") from error
     # The specification counts key ids. One holder listed under two ids must not count twice.
-    signed = len(_distinct(result.signed.values())) if result.threshold > 1 else len(result.signed)
+    signed = len({_public_bytes(key) for key in result.signed.values()})
     if signed < result.threshold:
-        raise BadSignatureError(role, result.threshold, signed)
+        unusable = [keyid for keyid, key in result.unsigned.items() if _public_bytes(key) is None]
+        raise BadSignatureError(role, result.threshold, signed, unusable)
 
 
-def _distinct(keys: Iterable[Key]) -> set[bytes]:
-    """Public keys by value, however they are written. Only for keys that have verified once."""
-    return {
-        load_pem_public_key(key.keyval["public"].encode()).public_bytes(
+def _public_bytes(key: Key) -> bytes | None:
+    """A public key by value, however it is written; None if it cannot be used here."""
+    if isinstance(key, UnknownKey):
+        return None
+    public = key.keyval["public"]
+    try:
+        if key.keytype == "ed25519":
+            return bytes.fromhex(public)
+        return load_pem_public_key(public.encode()).public_bytes(
             Encoding.DER, PublicFormat.SubjectPublicKeyInfo
         )
-        if key.keytype != "ed25519"
-        else bytes.fromhex(key.keyval["public"])
-        for key in keys
-    }
+    except (ValueError, UnsupportedAlgorithm):
+        return None
 
 
 def _parse(data: bytes) -> dict[str, Any]:

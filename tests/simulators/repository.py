@@ -168,8 +168,9 @@ class RepositorySimulator:
         assert above.delegations.roles is not None
         above.delegations.roles[name] = DelegatedRole(name, [], threshold, terminating, paths)
         if name not in self.signed:
-            self.signed[name] = Targets(version=1, expires=self.later(days=365))
-            self.signed[name].version = 0  # the first publish makes it 1
+            role = Targets(expires=self.later(days=365))
+            role.version = 0  # the first publish makes it 1
+            self.signed[name] = role
         for _ in range(keys):
             self.add_key(name, delegator)
 
@@ -183,6 +184,15 @@ class RepositorySimulator:
         for place in places:
             self.files[f"targets/{place}"] = data
         return target
+
+    def fork(self) -> RepositorySimulator:
+        """The same repository in other hands, keys included: what happens to it stays there."""
+        other = copy.copy(self)
+        other.files = dict(self.files)
+        other.requests = []
+        other.signers = {role: dict(signers) for role, signers in self.signers.items()}
+        other.signed = copy.deepcopy(self.signed)
+        return other
 
     # Publishing
 
