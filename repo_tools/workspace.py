@@ -85,8 +85,13 @@ class Workspace:
     keyring: Mapping[str, KeyHolder]
 
     @classmethod
-    def open(cls, directory: Path) -> Workspace:
+    def open(cls, directory: Path, *, missing_keys: bool = False) -> Workspace:
         """Read the files that configure a workspace.
+
+        Args:
+            directory: its top.
+            missing_keys: accept a policy that names keys which are not there yet, for the commands
+                that bring them.
 
         Raises:
             ConfigurationError: it is not a workspace, or a file of it is wrong; every mistake of
@@ -105,7 +110,7 @@ class Workspace:
         config = _parse_config(text)
         try:
             keyring = load_keyring(directory / "keys")
-            policy = load_policy(directory / "policy.toml", keyring)
+            policy = load_policy(directory / "policy.toml", None if missing_keys else keyring)
         except PolicyError as error:
             raise ConfigurationError(
                 "\n       ".join(error.problems), "correct the file, then: firmroot policy check"

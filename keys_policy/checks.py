@@ -1,0 +1,397 @@
+"""Pure: is the policy sound, and does what is signed agree with it? A table of checks.
+
+Each check says what it looks for, why that matters and how to put it right, so that a violation can
+stop a command and teach at once. Severities:
+
+* ERROR stops every ceremony, signature and publish;
+* AUDIT fails `firmroot policy check`, but not a command (a lab may be a lab);
+* WARNING is shown.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
+from securesystemslib.signer import SSlibKey
+from tuf.api.metadata import Root
+
+from keys_policy.model import ALGORITHMS, ONLINE_ROLES, Scale
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
+
+    from tuf.api.metadata import Key, Targets
+
+    from keys_policy.model import KeyHolder, Policy, RolePolicy
+
+__all__ = ["CHECKS", "MIN_RSA_BITS", "Check", "Evidence", "Finding", "Severity", "run_checks"]
+
+MIN_RSA_BITS = 3072
+
+_LAB_FIELD = "x-firmroot-lab"
+
+# Roles that may sign with one key by design: builders and on-call (design 4), and machines.
+_SINGLE = ("builds", "hold", *ONLINE_ROLES)
+
+
+class Severity(enum.Enum):
+    """What a finding does."""
+
+    ERROR = "error"
+    AUDIT = "audit"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the checks look at.
+
+    Attributes:
+        policy: the rules.
+        keyring: public keys by name.
+        signed: metadata about to be signed or signed: `root` or `targets` by role name.
+        delegated: template of each delegated role, by role name.
+        now: the time, or None to leave out what depends on it.
+    """
+
+    policy: Policy
+    keyring: Mapping[str, KeyHolder]
+    signed: Mapping[str, Root | Targets] = field(default_factory=dict)
+    delegated: Mapping[str, str] = field(default_factory=dict)
+    now: datetime | None = None
+
+    def rules(self) -> Iterator[tuple[str, RolePolicy]]:
+        """Every section of the policy."""
+        return iter(self.policy.roles.items())
+
+    def template(self, role: str) -> str:
+        """The kind of a role: itself, or the template that it follows."""
+        if role in self.delegated:
+            return self.delegated[role]
+        for suffix in ("builds", "hold"):
+            if role.endswith(f"-{suffix}"):
+                return suffix
+        return role
+
+    def keys(self, rules: RolePolicy) -> Iterator[KeyHolder]:
+        """The keys of a section that exist."""
+        return (self.keyring[name] for name in rules.keys if name in self.keyring)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of the table.
+
+    Attributes:
+        id: for `firmroot policy explain`.
+        severity: what a finding of it does.
+        what: the rule.
+        why: the attack or accident that it prevents.
+        fix: what to do.
+        find: the details of every violation.
+    """
+
+    id: str
+    severity: Severity
+    what: str
+    why: str
+    fix: str
+    find: Callable[[Evidence], Iterator[str]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One violation."""
+
+    check: Check
+    severity: Severity
+    detail: str
+
+
+def run_checks(evidence: Evidence) -> list[Finding]:
+    """Every violation of every check, in the order of the table.
+
+    With the scale `maker`, checks that want several people become warnings.
+    """
+    maker = evidence.policy.scale == Scale.MAKER
+    return [
+        Finding(check, Severity.WARNING if maker and check.id in _PEOPLE else check.severity, each)
+        for check in CHECKS
+        for each in check.find(evidence)
+    ]
+
+
+def _threshold_reachable(evidence: Evidence) -> Iterator[str]:
+    for name, rules in evidence.rules():
+        if rules.threshold > len(rules.keys):
+            yield f"roles.{name}: threshold {rules.threshold} is above its {len(rules.keys)} keys"
+
+
+def _threshold_two(evidence: Evidence) -> Iterator[str]:
+    for name, rules in evidence.rules():
+        if evidence.template(name) not in _SINGLE and rules.threshold == 1:
+            yield f"roles.{name}: threshold 1, expected at least 2"
+
+
+def _threshold_spare(evidence: Evidence) -> Iterator[str]:
+    for name, rules in evidence.rules():
+        if evidence.template(name) not in _SINGLE and rules.threshold == len(rules.keys):
+            yield f"roles.{name}: all {len(rules.keys)} keys must sign, expected one to spare"
+
+
+def _distinct_holders(evidence: Evidence) -> Iterator[str]:
+    for name, rules in evidence.rules():
+        holders = {holder.holder for holder in evidence.keys(rules)}
+        if len(holders) < rules.threshold <= len(rules.keys):
+            yield (
+                f"roles.{name}: threshold {rules.threshold}, but its keys have "
+                f"{len(holders)} holders: {', '.join(sorted(holders))}"
+            )
+
+
+def _online_offline(evidence: Evidence) -> Iterator[str]:
+    online = {key for name in ONLINE_ROLES for key in evidence.policy.roles[name].keys}
+    for name, rules in evidence.rules():
+        if evidence.template(name) not in (*ONLINE_ROLES, "builds"):
+            for key in sorted(online.intersection(rules.keys)):
+                yield f"{key} is in roles.{name} and in an online role"
+
+
+def _builds_channel(evidence: Evidence) -> Iterator[str]:
+    for (one, left), (other, right) in combinations(evidence.rules(), 2):
+        kinds = {evidence.template(one), evidence.template(other)}
+        if "builds" in kinds and kinds - set(_SINGLE):
+            for key in sorted(set(left.keys).intersection(right.keys)):
+                yield f"{key} is in roles.{one} and in roles.{other}"
+
+
+def _known_keys(evidence: Evidence) -> Iterator[tuple[str, Key]]:
+    """Every key of the keyring and of signed metadata, with a name for messages."""
+    for name, holder in evidence.keyring.items():
+        yield f"keys/{name}.toml", holder.key
+    for role, signed in evidence.signed.items():
+        delegator = signed if isinstance(signed, Root) else signed.delegations
+        for key in delegator.keys.values() if delegator else ():
+            yield f"{role} {signed.version}", key
+
+
+def _duplicate_key(evidence: Evidence) -> Iterator[str]:
+    places: dict[bytes, dict[str, str]] = defaultdict(dict)
+    for where, key in _known_keys(evidence):
+        places[_public_bytes(key)].setdefault(key.keyid, where)
+    for found in places.values():
+        if len(found) > 1:
+            ids = " and ".join(f"{keyid[:8]} ({where})" for keyid, where in found.items())
+            yield f"one public key under two key ids: {ids}"
+    names: dict[str, str] = {}
+    for name, holder in evidence.keyring.items():
+        if (first := names.setdefault(holder.key.keyid, name)) != name:
+            yield f"one public key under two names: {first} and {name}"
+
+
+def _public_bytes(key: Key) -> bytes:
+    """The key itself, without the spelling of its file: two spellings are one key."""
+    public = str(key.keyval.get("public", ""))
+    try:
+        loaded = load_pem_public_key(public.encode())
+    except ValueError:
+        return public.strip().lower().encode()
+    return loaded.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _keyid_derived(evidence: Evidence) -> Iterator[str]:
+    for name, holder in evidence.keyring.items():
+        derived = _derived_keyid(holder.key)
+        if derived is None:
+            yield f"keys/{name}.toml: the public key cannot be read as {holder.key.keytype}"
+        elif derived != holder.key.keyid:
+            yield f"keys/{name}.toml: keyid {holder.key.keyid[:8]}, its key gives {derived[:8]}"
+
+
+def _derived_keyid(key: Key) -> str | None:
+    public = str(key.keyval.get("public", ""))
+    if key.keytype == "ed25519":
+        try:
+            raw = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
+        except ValueError:
+            return None
+        return SSlibKey.from_crypto(raw).keyid
+    try:
+        found = SSlibKey.from_crypto(load_pem_public_key(public.encode()), scheme=key.scheme)
+    except ValueError:
+        return None
+    return found.keyid if found.keytype == key.keytype else None
+
+
+def _rsa_size(evidence: Evidence) -> Iterator[str]:
+    for where, key in _known_keys(evidence):
+        if key.keytype == "rsa":
+            try:
+                loaded = load_pem_public_key(str(key.keyval.get("public", "")).encode())
+            except ValueError:
+                continue
+            if isinstance(loaded, RSAPublicKey) and loaded.key_size < MIN_RSA_BITS:
+                yield f"{where}: RSA key of {loaded.key_size} bits, expected {MIN_RSA_BITS}"
+
+
+def _algorithm(evidence: Evidence) -> Iterator[str]:
+    allowed = {ALGORITHMS[name] for name in evidence.policy.algorithms}
+    for name, rules in evidence.rules():
+        for holder in evidence.keys(rules):
+            if (holder.key.keytype, holder.key.scheme) not in allowed:
+                yield f"roles.{name}: {holder.name} is {holder.key.keytype} {holder.key.scheme}"
+
+
+def _signing_period(evidence: Evidence) -> Iterator[str]:
+    for name, rules in evidence.rules():
+        if rules.signing_days >= rules.expiry_days:
+            yield (
+                f"roles.{name}: signing begins {rules.signing_days} days before the end, "
+                f"but a signature is good for {rules.expiry_days}"
+            )
+
+
+def _expiry(evidence: Evidence) -> Iterator[str]:
+    if evidence.now is None:
+        return
+    for role, signed in evidence.signed.items():
+        rules = evidence.policy.role(role, evidence.delegated.get(role))
+        latest = evidence.now + timedelta(days=rules.expiry_days)
+        if signed.expires > latest:
+            yield (
+                f"{role} {signed.version} expires on {signed.expires:%Y-%m-%d}, "
+                f"the policy allows {latest:%Y-%m-%d}"
+            )
+
+
+def _lab(evidence: Evidence) -> Iterator[str]:
+    if evidence.policy.lab:
+        yield f"{evidence.policy.source}: lab = true"
+    root = evidence.signed.get("root")
+    if root is not None and root.unrecognized_fields.get(_LAB_FIELD) is True:
+        yield f"root {root.version} is marked LAB"
+
+
+# Checks that want several people, which a maker does not have.
+_PEOPLE = frozenset({"threshold-two", "threshold-spare", "distinct-holders"})
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        "threshold-reachable",
+        Severity.ERROR,
+        "No threshold is above the number of keys.",
+        "Nobody could ever sign such a role again.",
+        "Add keys to the role in policy.toml (firmroot key new NAME --role ROLE), "
+        "or lower the threshold.",
+        _threshold_reachable,
+    ),
+    Check(
+        "threshold-two",
+        Severity.ERROR,
+        "Root, targets, channels and device-tls need at least two keys to sign.",
+        "One stolen key would be enough to ship any firmware.",
+        'Set threshold = 2 or more; a single person says scale = "maker" in policy.toml.',
+        _threshold_two,
+    ),
+    Check(
+        "threshold-spare",
+        Severity.ERROR,
+        "Root, targets, channels and device-tls have more keys than their threshold.",
+        "Losing one key must not be a disaster.",
+        "Add another key to the role in policy.toml: firmroot key new NAME --role ROLE.",
+        _threshold_spare,
+    ),
+    Check(
+        "distinct-holders",
+        Severity.ERROR,
+        "A threshold is reached by distinct people, not by one person's several keys.",
+        "Two keys in one pocket are stolen together.",
+        "Give the role keys of other holders.",
+        _distinct_holders,
+    ),
+    Check(
+        "online-offline",
+        Severity.ERROR,
+        "No key is in both an online and an offline role.",
+        "Online keys are the first to be stolen; they must not speak for keys or releases.",
+        "Make another key for one of the roles.",
+        _online_offline,
+    ),
+    Check(
+        "builds-channel",
+        Severity.ERROR,
+        "Builds share no key with root, targets, channels or device-tls.",
+        "A stolen CI key alone must ship nothing.",
+        "Make another key for builds.",
+        _builds_channel,
+    ),
+    Check(
+        "duplicate-key",
+        Severity.ERROR,
+        "No public key has two key ids or two names.",
+        "A TUF threshold counts key ids: one person would sign twice.",
+        "Remove one of them from keys/ and from policy.toml.",
+        _duplicate_key,
+    ),
+    Check(
+        "keyid-derived",
+        Severity.ERROR,
+        "A key id is the hash of its key.",
+        "An id that somebody chose may stand for another key elsewhere.",
+        "Import the key again: firmroot key import FILE --name NAME.",
+        _keyid_derived,
+    ),
+    Check(
+        "rsa-size",
+        Severity.ERROR,
+        f"RSA keys have at least {MIN_RSA_BITS} bits.",
+        "Smaller ones will not outlive the devices.",
+        "Replace the key: firmroot rotate KEY.",
+        _rsa_size,
+    ),
+    Check(
+        "algorithm",
+        Severity.ERROR,
+        "Keys in use are of the algorithms that the policy allows.",
+        "One key of a type that a shipped client does not know makes a role unreadable to it.",
+        "Replace the key, or add the algorithm to policy.toml once every client reads it.",
+        _algorithm,
+    ),
+    Check(
+        "signing-period",
+        Severity.ERROR,
+        "Signing again begins while the last signature is still good.",
+        "A role that is always due teaches people to ignore the reminder.",
+        "Make signing_days smaller than expiry_days.",
+        _signing_period,
+    ),
+    Check(
+        "expiry",
+        Severity.ERROR,
+        "Nothing is signed for longer than the policy allows.",
+        "A stolen key could sign for a century; a forgotten device would believe it.",
+        "Start the ceremony again; firmroot sets the expiry from the policy.",
+        _expiry,
+    ),
+    Check(
+        "lab",
+        Severity.AUDIT,
+        "Production has no lab keys.",
+        "All keys of a lab were made at once on one machine, and its clock can be set.",
+        "Start a production workspace: firmroot init DIR.",
+        _lab,
+    ),
+)

@@ -1,0 +1,52 @@
+"""`firmroot init`: make a workspace."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import click
+
+from client_reference.errors import ConfigurationError
+from repo_tools.cli.context import Context, example
+from repo_tools.creation import LAB_KEYS, create_lab, create_workspace
+
+__all__ = ["init"]
+
+
+@click.command(epilog=example("firmroot init acme --lab", "firmroot init acme --storage /srv/fw"))
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--storage",
+    metavar="URL",
+    default="repository",
+    show_default=True,
+    help="Where publish writes: a directory in the workspace, or file:///...",
+)
+@click.option("--lab", is_flag=True, help="For trying out: make every key now, mark the root LAB.")
+@click.pass_obj
+def init(context: Context, directory: Path, storage: str, *, lab: bool) -> None:
+    """Make a workspace.
+
+    DIR must not exist yet, or be empty. Keep it in git: everything that people decide and sign is
+    a file in it, everything private is below .firmroot, which git ignores.
+    """
+    if context.lab_time and not lab:
+        raise ConfigurationError(
+            "FIRMROOT_LAB_NOW is set, but this workspace will not be a lab",
+            "unset it, or add --lab",
+        )
+    directory = context.directory / directory
+    if lab:
+        create_lab(directory, storage, secrets.token_hex(16).encode(), context.now)
+        context.printer.say(
+            f"{directory}: a LAB workspace with {len(LAB_KEYS)} keys on this machine; never use it "
+            "for devices in the field"
+        )
+        following = f"firmroot -C {directory} product add NAME --hardware ID"
+    else:
+        create_workspace(directory, storage)
+        context.printer.say(f"{directory}: a workspace without keys; its rules are in policy.toml")
+        following = f"firmroot -C {directory} key new NAME --role root --role targets"
+    context.printer.say(f"next: {following}")
+    context.printer.result({"directory": str(directory), "lab": lab, "next": following})

@@ -1,0 +1,106 @@
+"""Products and channels: `firmroot.toml` and the delegations that make them real.
+
+A product exists for devices once `targets` delegates its roles, so every change here opens, or
+changes, the ceremony of `targets`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import tomlkit
+from tuf.api.metadata import Targets
+
+from client_reference.errors import ConfigurationError
+from repo_tools.files import replace_file
+from repo_tools.metadata.edits import next_targets
+from repo_tools.metadata.repository import parse
+from repo_tools.metadata.roles import check_names
+from repo_tools.signing.ceremony import predecessor, start_ceremony
+from repo_tools.signing.rules import enforce
+from repo_tools.workspace import Product, Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from repo_tools.signing.ceremony import Ceremony
+
+__all__ = ["add_product", "start_targets"]
+
+
+def add_product(
+    ws: Workspace,
+    name: str,
+    hardware: Sequence[str],
+    channels: Sequence[str],
+    now: datetime,
+    *,
+    discard_signatures: bool = False,
+) -> Ceremony:
+    """Add a product, or hardware and channels to one that is there.
+
+    Args:
+        ws: the workspace; the caller holds its lock.
+        name: of the product.
+        hardware: ids of its boards.
+        channels: its release channels.
+        now: the time.
+        discard_signatures: as in `start_ceremony`.
+
+    Returns:
+        the ceremony of targets that waits for signatures.
+
+    Raises:
+        ConfigurationError: a name is malformed or collides.
+        RefusedError: the policy, or a guard on delegations, forbids it.
+        DiscardedSignaturesError: targets is being signed.
+    """
+    before = ws.config.products.get(name)
+    merged = Product(
+        name,
+        _union(before.hardware if before else (), hardware),
+        _union(before.channels if before else (), channels),
+    )
+    products = {**ws.config.products, name: merged}
+    check_names({each.name: each.channels for each in products.values()})
+    enforce(ws, now)
+    ceremony = start_targets(ws, products, now, discard_signatures=discard_signatures)
+    _write_product(ws, merged)
+    return ceremony
+
+
+def start_targets(
+    ws: Workspace,
+    products: Mapping[str, Product],
+    now: datetime,
+    *,
+    discard_signatures: bool = False,
+) -> Ceremony:
+    """Open the ceremony for a targets role that delegates to these products. Raises likewise."""
+    data = predecessor(ws, "targets")
+    signed = next_targets(
+        ws.policy,
+        ws.keyring,
+        {each.name: each.channels for each in products.values()},
+        None if data is None else parse(data, Targets, "targets").signed,
+        now,
+    )
+    return start_ceremony(ws, "targets", signed, discard_signatures=discard_signatures)
+
+
+def _union(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*one, *other)))
+
+
+def _write_product(ws: Workspace, product: Product) -> None:
+    """Write it into `firmroot.toml`, keeping everybody's comments."""
+    path = ws.directory / "firmroot.toml"
+    document = tomlkit.parse(path.read_text(encoding="utf-8"))
+    products = document.setdefault("products", tomlkit.table(is_super_table=True))
+    if not isinstance(products, dict):
+        raise ConfigurationError("firmroot.toml: products: expected tables of products")
+    table = products.setdefault(product.name, tomlkit.table())
+    table["hardware"] = list(product.hardware)
+    table["channels"] = list(product.channels)
+    replace_file(path, tomlkit.dumps(document).encode())

@@ -1,0 +1,146 @@
+"""Keys of a workspace: making and importing them, and their public halves in `keys/<name>.toml`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import tomlkit
+
+from client_reference.errors import ConfigurationError
+from keys_policy.model import ALGORITHMS, NAME, ONLINE_ROLES, KeyHolder
+from repo_tools.files import create_file, replace_file
+from repo_tools.signing.keyfiles import generate, load_private, public_key, write_private
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from securesystemslib.signer import Key
+
+    from repo_tools.workspace import Workspace
+
+__all__ = ["KEY_DIRECTORY", "add_public", "add_to_roles", "import_private", "new_key"]
+
+# Where private keys of this machine are, relative to the workspace.
+KEY_DIRECTORY = ".firmroot/keys"
+
+
+def new_key(ws: Workspace, name: str, algorithm: str, holder: str, passphrase: bytes) -> KeyHolder:
+    """Make a key: private half encrypted below `.firmroot`, public half in `keys/`.
+
+    Raises:
+        ConfigurationError: the name is taken or malformed, or the passphrase is too short.
+    """
+    _check_new(ws, name)
+    if algorithm not in ws.policy.algorithms:
+        raise ConfigurationError(
+            f"the policy does not allow {algorithm} keys, only {', '.join(ws.policy.algorithms)}",
+            "choose another --type, or change algorithms in policy.toml",
+        )
+    private = generate(algorithm)
+    path = ws.directory / KEY_DIRECTORY / f"{name}.pem"
+    write_private(path, private, passphrase)
+    ws.add_key_uri(name, f"file:{KEY_DIRECTORY}/{name}.pem")
+    return add_public(ws, name, public_key(private), holder, "file")
+
+
+def import_private(
+    ws: Workspace, name: str, source: Path, holder: str, passphrase: bytes
+) -> KeyHolder:
+    """Use a key file where it is: only its public half and its place are written.
+
+    Raises:
+        ConfigurationError: the file or passphrase is wrong, or the name is taken.
+    """
+    _check_new(ws, name)
+    key = public_key(load_private(source, passphrase))
+    ws.add_key_uri(name, f"file:{source.absolute()}")
+    return add_public(ws, name, key, holder, "file")
+
+
+def add_public(ws: Workspace, name: str, key: Key, holder: str, custody: str) -> KeyHolder:
+    """Write `keys/<name>.toml`.
+
+    Raises:
+        ConfigurationError: the name is taken, the key is here under another name, or its type is
+            not used.
+    """
+    _check_new(ws, name)
+    if (key.keytype, key.scheme) not in ALGORITHMS.values():
+        raise ConfigurationError(
+            f"a {key.keytype} key with {key.scheme} is not used here; "
+            f"expected one of {', '.join(ALGORITHMS)}"
+        )
+    for other in ws.keyring.values():
+        if other.key.keyid == key.keyid:
+            raise ConfigurationError(
+                f"this key is here already, as {other.name}",
+                "one key has one name: a threshold would count it twice",
+            )
+    document = tomlkit.document()
+    fields = {
+        "schema": 1,
+        "holder": holder,
+        "custody": custody,
+        "keyid": key.keyid,
+        "keytype": key.keytype,
+        "scheme": key.scheme,
+        "public": key.keyval["public"],
+    }
+    for field, value in fields.items():
+        document[field] = (
+            tomlkit.string(value, multiline=True)
+            if isinstance(value, str) and "\n" in value
+            else value
+        )
+    try:
+        create_file(ws.directory / "keys" / f"{name}.toml", tomlkit.dumps(document).encode())
+    except FileExistsError as error:
+        raise ConfigurationError(f"keys/{name}.toml exists", "choose another name") from error
+    return KeyHolder(name, holder, custody, key)
+
+
+def add_to_roles(ws: Workspace, name: str, roles: Sequence[str]) -> None:
+    """Give a key a say in roles of the policy; for online roles `publish` also learns its URI.
+
+    Raises:
+        ConfigurationError: the policy has no such role.
+    """
+    path = ws.directory / "policy.toml"
+    document = tomlkit.parse(path.read_text(encoding="utf-8"))
+    sections = document["roles"]
+    for role in roles:
+        if role not in ws.policy.roles:
+            raise ConfigurationError(
+                f"the policy has no role {role!r}; it has {', '.join(ws.policy.roles)}",
+                "name one of them with --role",
+            )
+        keys = sections[role]["keys"]
+        if name not in keys:
+            keys.append(name)
+    replace_file(path, tomlkit.dumps(document).encode())
+    if set(roles).intersection(ONLINE_ROLES) and (uri := ws.key_uris().get(name)):
+        set_online(ws, {**ws.config.online, name: uri})
+
+
+def set_online(ws: Workspace, uris: dict[str, str]) -> None:
+    """Write the key URIs that `publish` and `refresh` use by themselves."""
+    path = ws.directory / "firmroot.toml"
+    document = tomlkit.parse(path.read_text(encoding="utf-8"))
+    table = tomlkit.table()
+    for name, uri in sorted(uris.items()):
+        table[name] = uri
+    document["online"] = table
+    replace_file(path, tomlkit.dumps(document).encode())
+
+
+def _check_new(ws: Workspace, name: str) -> None:
+    if NAME.fullmatch(name) is None:
+        raise ConfigurationError(
+            f"{name!r} is not a name for a key", "small letters and digits, with single '-' between"
+        )
+    if name in ws.keyring:
+        raise ConfigurationError(
+            f"there is a key {name} already ({ws.keyring[name].key.keyid[:8]})",
+            "choose another name, such as the holder's with the year",
+        )

@@ -1,0 +1,59 @@
+"""The policy in force: what is wrong with it, and the gate that every signing command passes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from client_reference.errors import RefusedError
+from keys_policy.checks import Evidence, Severity, run_checks
+from repo_tools.metadata.roles import delegated_roles
+from repo_tools.signing.ceremony import open_ceremonies
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from tuf.api.metadata import Root, Targets
+
+    from keys_policy.checks import Finding
+    from repo_tools.workspace import Workspace
+
+__all__ = ["PolicyViolationError", "enforce", "findings", "templates"]
+
+
+class PolicyViolationError(RefusedError):
+    """A rule of the policy is violated; message and hint name the rule and the fix."""
+
+
+def templates(ws: Workspace) -> dict[str, str]:
+    """The section of the policy that rules each delegated role."""
+    products = {name: product.channels for name, product in ws.config.products.items()}
+    roles = delegated_roles(products, device_tls="device-tls" in ws.policy.roles)
+    return {role.name: role.template for role in roles}
+
+
+def findings(ws: Workspace, now: datetime) -> list[Finding]:
+    """Everything that is wrong with policy, keys, what is signed and what waits to be."""
+    signed: dict[str, Root | Targets] = {}
+    if (root := ws.newest_root()) is not None:
+        signed["root"] = root
+    if (targets := ws.newest_targets()) is not None:
+        signed["targets"] = targets
+    known = {"root", "targets", *templates(ws)}
+    signed |= {each.role: each.signed for each in open_ceremonies(ws) if each.role in known}
+    return run_checks(Evidence(ws.policy, ws.keyring, signed, templates(ws), now))
+
+
+def enforce(ws: Workspace, now: datetime) -> None:
+    """Stop here if a rule is violated.
+
+    Raises:
+        PolicyViolationError: names every violation, its rule and the fix of the first.
+    """
+    violations = [each for each in findings(ws, now) if each.severity is Severity.ERROR]
+    if violations:
+        details = "\n       ".join(f"{each.detail} [{each.check.id}]" for each in violations)
+        first = violations[0].check
+        raise PolicyViolationError(
+            f"the policy forbids this: {details}",
+            f"{first.fix} (firmroot policy explain {first.id})",
+        )
