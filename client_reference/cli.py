@@ -1,0 +1,557 @@
+"""`firmroot-device`: the only wiring, printing, clock reading, randomness and exit codes.
+
+A command parses, calls and prints. Every error reaches `main`, which turns it into a message, a
+hint and an exit code; there is no traceback without -v. Results go to standard output, everything
+else to standard error; with --json each is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import random
+import signal
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from client_reference import config as configuration
+from client_reference import factory as factories
+from client_reference import identity, report, update
+from client_reference.config import DEFAULT_PATH, Reboot, TlsRoots
+from client_reference.errors import (
+    ActionRequiredError,
+    ConfigurationError,
+    ExitCode,
+    FirmrootError,
+)
+from client_reference.install.handlers import open_installer
+from client_reference.lifecycle import Boot, observe_boot
+from client_reference.selection import Selection, Waves
+from client_reference.strictjson import format_time, parse_time
+from client_reference.transport.fetch import Ambient, HttpFetcher, Roots, Settings
+from client_reference.trust.clock import Freshness
+from client_reference.trust.selftest import check_key_types
+from client_reference.trust.store import SqliteStore, StoreLostError
+from client_reference.trust.updater import initial_state
+from client_reference.trust.verified import BadSignatureError, first_root
+from client_reference.update import Identified, Machine, Outcome, Restart, Result, Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import FrameType
+
+    from client_reference.config import DeviceConfig
+    from client_reference.strictjson import Json
+    from client_reference.trust.state import DeviceState
+
+__all__ = ["main", "run"]
+
+LAB_NOW = "FIRMROOT_LAB_NOW"
+BUNDLE = "ca-bundle.pem"
+_BAR = 30
+_MAX_HEADER = 8192
+_COLOURS = {"error": "31", "warning": "33", "hint": "36"}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run of the command: its options, and the only ways to print."""
+
+    options: argparse.Namespace
+    environment: Mapping[str, str]
+
+    @property
+    def program(self) -> str:
+        """How this command was called; what a hint begins with."""
+        given = self.options.config
+        return "firmroot-device" + (f" --config {given}" if given else "")
+
+    def say(self, *lines: str) -> None:
+        """Lines for people."""
+        if not self.options.json:
+            print(*lines, sep="\n")  # noqa: T201 # standard output is what this command is for
+
+    def result(self, document: Mapping[str, Json]) -> None:
+        """One object for scripts."""
+        if self.options.json:
+            print(json.dumps(document, indent=1, sort_keys=True))  # noqa: T201 # likewise
+
+    def warn(self, text: str) -> None:
+        """What a person should know, whatever the outcome."""
+        _tell("warning", text)
+
+
+def _tell(kind: str, text: str) -> None:
+    coloured = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    label = f"\x1b[{_COLOURS[kind]}m{kind}\x1b[0m" if coloured else kind
+    print(f"{label}: {text}", file=sys.stderr)  # noqa: T201 # the error boundary of this command
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are errors like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError(message, f"{self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="firmroot-device",
+        description="Firmware updates that outlive certificates, clocks and keys: the device side.",
+        epilog="Example:\n  firmroot-device --config device/device.toml update",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", metavar="F", help=f"configuration; {DEFAULT_PATH} if not given")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show more; tracebacks")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="print it")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(
+        call: Callable[[_Run], int], name: str, about: str, example: str
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=about,
+            description=about,
+            epilog=f"Example:\n  firmroot-device {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(call=call)
+        return sub
+
+    sub = command(
+        _init, "init", "Trust the factory root, once.", "init --factory /usr/share/firmroot"
+    )
+    sub.add_argument("--factory", metavar="DIR", help="the factory export; trust.factory otherwise")
+    sub = command(_check, "check", "Look for an update; install nothing.", "check --explain")
+    sub.add_argument("--explain", action="store_true", help="say why for every release")
+    sub.add_argument("--exit-code", action="store_true", help="exit with 10 if there is an update")
+    sub = command(_update, "update", "Install what the channel offers.", "update --no-reboot")
+    sub.add_argument("--download-only", action="store_true", help="write it, but do not switch")
+    sub.add_argument("--ignore-wave", action="store_true", help="do not wait for its turn")
+    sub.add_argument("--no-reboot", action="store_true", help="leave the restart to somebody else")
+    command(_confirm, "confirm", "Keep the release that is on trial.", "confirm")
+    sub = command(_reject, "reject", "Go back to the release before.", "reject --no-reboot")
+    sub.add_argument("--no-reboot", action="store_true", help="leave the restart to somebody else")
+    command(_status, "status", "What this device trusts, runs and waits for.", "--json status")
+    return parser
+
+
+class _ShowVersion(argparse.Action):
+    """The version is looked up only when somebody asks for it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version  # noqa: PLC0415 # slow, and rarely asked for
+
+        parser.exit(message=f"firmroot-device {version('firmroot')}\n")
+
+
+def _init(run: _Run) -> int:
+    config = _config(run)
+    directory = Path(run.options.factory) if run.options.factory else config.trust.factory
+    state = _factory_state(config, directory)
+    with SqliteStore(config.trust.state) as store:
+        try:
+            stored = store.load()
+        except StoreLostError as error:
+            run.warn(f"{error.message}; starting again from the factory root")
+            stored = None
+        if stored is None:
+            store.commit(state)
+        elif state.trust.root not in [bytes(link) for link in store.root_chain()]:
+            raise ConfigurationError(
+                f"this device already trusts root version {stored.trust.root_version} of another "
+                f"chain, expected the one of {directory}",
+                f"to make it forget everything, remove {config.trust.state} first",
+            )
+    done = "initialised" if stored is None else "initialised before; nothing changed"
+    version = (stored or state).trust.root_version
+    _warn_lab(run, state)
+    run.say(f"{done}: {config.repository.product}/{config.repository.channel}, root {version}")
+    run.say(f"next: {run.program} update")
+    run.result({"initialised": stored is None, "root": version, "lab": _lab(state)})
+    return ExitCode.DONE
+
+
+def _factory_state(config: DeviceConfig, directory: Path) -> DeviceState:
+    """The state of a new device, its root verified, its key types proven to work here."""
+    export = factories.load(directory)
+    if export.product != config.repository.product:
+        raise ConfigurationError(
+            f"{directory} is the factory export of {export.product!r}, the configuration says "
+            f"{config.repository.product!r}",
+            "correct repository.product, or name the right export with --factory",
+        )
+    try:
+        return _checked_state(export)
+    except BadSignatureError:
+        check_key_types()
+        raise
+
+
+def _checked_state(export: factories.Factory) -> DeviceState:
+    state = initial_state(export.root, export.floors)
+    keys = first_root(export.root).keys.values()
+    check_key_types({(key.keytype, key.scheme) for key in keys})
+    return state
+
+
+def _check(run: _Run) -> int:
+    with _machine(run) as machine:
+        checked = update.check(machine.machine)
+        _explain_boot(run, checked.boot)
+        machine.warn(checked.updater.freshness)
+        run.say(*report.check_lines(checked.decision, explain=run.options.explain))
+        available = isinstance(checked.decision, Selection)
+        if available:
+            run.say(f"next: {run.program} update")
+        run.result(report.check_document(checked, machine.fetcher.traffic))
+    if available and run.options.exit_code:
+        return ExitCode.UPDATE_AVAILABLE
+    return ExitCode.DONE
+
+
+def _update(run: _Run) -> int:
+    waves = Waves.IGNORE if run.options.ignore_wave else Waves.OBEY
+    stop = Stop.AFTER_STAGING if run.options.download_only else Stop.NEVER
+    with _machine(run) as machine:
+        result = update.update(machine.machine, waves, stop, machine.restart)
+        machine.bar.finish()
+        freshness = result.checked.updater.freshness if result.checked else Freshness.PROVEN
+        if result.checked is not None:
+            _explain_boot(run, result.checked.boot)
+        machine.warn(freshness)
+        run.say(*_update_lines(run, machine, result))
+        document: dict[str, Json] = {"outcome": result.outcome.value}
+        if result.checked is not None:
+            document |= report.check_document(result.checked, machine.fetcher.traffic)
+        run.result(document | {"image": report.image_document(result.image)})
+    return ExitCode.DONE
+
+
+def _update_lines(run: _Run, machine: _Wired, result: Result) -> list[str]:
+    image = result.image
+    if image is None:
+        decision = result.checked.decision if result.checked else None
+        return report.check_lines(decision, explain=run.options.verbose) if decision else []
+    name = f"{image.version} (sequence {image.sequence})"
+    slot = f" in slot {image.slot}" if image.slot else ""
+    if result.outcome is Outcome.STAGED:
+        return [f"{name} is written and verified{slot}", f"next: {run.program} update"]
+    if result.outcome is Outcome.READY:
+        return [f"{name} boots next{slot}", "next: restart the device"]
+    if image.slot and machine.machine.installer.running() == image.slot:
+        return [f"{name} runs on trial{slot}", f"next: {run.program} confirm"]
+    return [f"restarting into {name}{slot}", f"next, once it runs: {run.program} confirm"]
+
+
+def _confirm(run: _Run) -> int:
+    with _machine(run) as machine:
+        image = update.confirm(machine.machine)
+    run.say(f"confirmed: {image.version} (sequence {image.sequence}) is this device's release now")
+    run.result({"confirmed": report.image_document(image)})
+    return ExitCode.DONE
+
+
+def _reject(run: _Run) -> int:
+    with _machine(run) as machine:
+        result = update.reject(machine.machine, machine.restart)
+    version = result.image.version if result.image else ""
+    run.say(f"rejected: {version} is not tried again on this device")
+    if result.outcome is Outcome.READY:
+        run.say("next: restart the device")
+    run.result({"rejected": report.image_document(result.image), "outcome": result.outcome.value})
+    return ExitCode.DONE
+
+
+def _status(run: _Run) -> int:
+    config = _config(run)
+    state = SqliteStore(config.trust.state).peek()
+    if state is None:
+        raise ActionRequiredError(
+            f"this device has no trust state in {config.trust.state} yet",
+            f"run `{run.program} init`",
+        )
+    installer = open_installer(config.install)
+    running, pending = installer.running(), installer.boot_pending()
+    standing = report.Standing(
+        product=config.repository.product,
+        channel=config.repository.channel,
+        state=state,
+        install=observe_boot(state.install, running, pending=pending).state,
+        running=running,
+        pending=pending,
+        now=_now(run, state),
+        program=run.program,
+    )
+    _warn_lab(run, state)
+    run.say(*report.status_lines(standing))
+    run.result(report.status_document(standing))
+    return ExitCode.DONE
+
+
+@dataclass(frozen=True)
+class _Wired:
+    """A machine with its parts that only the command line looks at."""
+
+    run: _Run
+    machine: Machine
+    fetcher: HttpFetcher
+    bar: _Bar
+    restart: Restart
+
+    def warn(self, freshness: Freshness) -> None:
+        """What was not as it should be on the way."""
+        for sentence in self.fetcher.degraded.values():
+            self.run.warn(f"degraded transport: {sentence}; what is trusted rests on signatures")
+        if freshness is Freshness.UNPROVEN:
+            self.run.warn(
+                f"freshness unproven: this device's clock says {format_time(self.machine.now)}, "
+                "which signed evidence shows to be past; set the clock"
+            )
+
+
+@contextmanager
+def _machine(run: _Run) -> Iterator[_Wired]:
+    """Everything for one cycle, the store locked."""
+    config = _config(run)
+    with ExitStack() as stack:
+        store = stack.enter_context(SqliteStore(config.trust.state))
+        state = _state(run, config, store)
+        _warn_lab(run, state)
+        fetcher = stack.enter_context(HttpFetcher(_transport(config), _AMBIENT))
+        bar = _Bar(shown=sys.stderr.isatty() and not run.options.json)
+        stack.callback(bar.finish)
+        machine = Machine(
+            identified=_identified(config),
+            store=store,
+            mirrors=fetcher,
+            installer=open_installer(config.install),
+            now=_now(run, state),
+            largest=config.download.quota if config.install.handler == "command" else sys.maxsize,
+            progress=bar.show,
+        )
+        stays = config.reboot is Reboot.ASK or getattr(run.options, "no_reboot", False)
+        try:
+            yield _Wired(run, machine, fetcher, bar, Restart.LATER if stays else Restart.NOW)
+        except BadSignatureError:
+            # A library too old for a key type looks like an attack; say which it is.
+            check_key_types()
+            raise
+
+
+_AMBIENT = Ambient(time.monotonic, time.sleep, random.random)
+
+
+def _config(run: _Run) -> DeviceConfig:
+    config = configuration.load(Path(run.options.config or DEFAULT_PATH))
+    for warning in config.warnings:
+        run.warn(warning)
+    return config
+
+
+def _state(run: _Run, config: DeviceConfig, store: SqliteStore) -> DeviceState:
+    """What is stored; a store that is lost is begun again from the image, and that is said."""
+    try:
+        state = store.load()
+    except StoreLostError as error:
+        state = _factory_state(config, config.trust.factory)
+        store.commit(state)
+        run.warn(f"{error.message}; started again from the factory root and its floors")
+    if state is None:
+        raise ActionRequiredError(
+            f"this device has no trust state in {config.trust.state} yet",
+            f"run `{run.program} init`",
+        )
+    return state
+
+
+def _identified(config: DeviceConfig) -> Identified:
+    return Identified(
+        product=config.repository.product,
+        channel=config.repository.channel,
+        hardware=identity.hardware(config.identity.hardware),
+        handler=config.install.handler,
+        device_id=identity.device_id(config.identity.device_id),
+        groups=config.identity.groups,
+    )
+
+
+def _transport(config: DeviceConfig) -> Settings:
+    bundles = (config.trust.state / BUNDLE, config.trust.factory / BUNDLE)
+    bundle = next((path for path in bundles if path.exists()), None)
+    if config.tls.roots is TlsRoots.SYSTEM:
+        bundle = None
+    elif config.tls.roots is TlsRoots.PRIVATE and bundle is None:
+        raise ConfigurationError(
+            f'tls.roots = "private", but there is neither {bundles[0]} nor {bundles[1]}',
+            'put the CA bundle there, or set tls.roots = "system"',
+        )
+    credentials = config.repository.credentials
+    return Settings(
+        mirrors=config.repository.mirrors,
+        degraded=config.tls.degraded,
+        roots=Roots(system=config.tls.roots is not TlsRoots.PRIVATE, bundle=bundle),
+        credentials=None if credentials is None else _credentials(credentials),
+        minimum_rate=config.download.minimum_rate,
+    )
+
+
+def _credentials(path: Path) -> tuple[str, str]:
+    """The header in a file, as `Authorization: Bearer …`. Its value is never shown."""
+    try:
+        with path.open(encoding="latin-1") as file:
+            text = file.read(_MAX_HEADER).strip()
+    except OSError as error:
+        raise ConfigurationError(
+            f"repository.credentials: {path} cannot be read ({error.strerror})"
+        ) from error
+    name, colon, value = text.partition(":")
+    if not colon or not name.isascii() or not name.replace("-", "").isalnum() or "\n" in text:
+        raise ConfigurationError(
+            f"repository.credentials: {path} does not hold one header of the form NAME: VALUE"
+        )
+    return name, value.strip()
+
+
+def _now(run: _Run, state: DeviceState) -> datetime:
+    """The only reading of the clock. In a LAB the environment may set it."""
+    injected = run.environment.get(LAB_NOW)
+    if injected is None:
+        return datetime.now(UTC)
+    if not _lab(state):
+        raise ConfigurationError(
+            f"{LAB_NOW} is set, but the root of this device is not marked LAB",
+            f"unset {LAB_NOW}; only a LAB repository may set the time",
+        )
+    found = parse_time(injected)
+    if found is None:
+        raise ConfigurationError(
+            f"{LAB_NOW} is {injected!r}, expected such as 2032-01-01T00:00:00Z"
+        )
+    return found
+
+
+def _lab(state: DeviceState) -> bool:
+    return report.is_lab(state.trust.root)
+
+
+def _warn_lab(run: _Run, state: DeviceState) -> None:
+    if _lab(state):
+        run.warn("this is a LAB repository: its keys protect nothing")
+
+
+def _explain_boot(run: _Run, boot: Boot) -> None:
+    if boot is Boot.ROLLED_BACK:
+        run.warn("the release on trial did not come up; this device is back on the one before")
+    elif boot is Boot.ABANDONED:
+        run.warn("an image that was not verified was booted by somebody; it is not used")
+
+
+class _Bar:
+    """A progress bar on a terminal, redrawn when the percentage changes."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown = shown
+        self._drawn = -1
+
+    def show(self, done: int, whole: int) -> None:
+        """Draw."""
+        percent = done * 100 // whole
+        if not self._shown or percent == self._drawn:
+            return
+        self._drawn = percent
+        full = "#" * (percent * _BAR // 100)
+        sys.stderr.write(f"\r[{full:<{_BAR}}] {percent:3} %  of {report.size(whole)}")
+        sys.stderr.flush()
+
+    def finish(self) -> None:
+        """Leave the line, if there is one."""
+        if self._drawn >= 0:
+            sys.stderr.write("\n")
+        self._drawn = -1
+
+
+@dataclass(frozen=True)
+class _Failure:
+    message: str
+    hint: str
+    code: ExitCode
+
+
+def _failure(error: BaseException) -> _Failure:
+    """What an error means to the user; the table of all that may escape a command."""
+    match error:
+        case FirmrootError():
+            return _Failure(error.message, error.hint, error.exit_code)
+        case KeyboardInterrupt():
+            return _Failure(
+                "interrupted; what was done so far is kept",
+                "run the same command again to go on",
+                ExitCode.INTERRUPTED,
+            )
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return _Failure(
+                f"the disk is full: {error}",
+                "free some space, then run the same command again",
+                ExitCode.RETRY_LATER,
+            )
+        case OSError():
+            return _Failure(str(error), "check the path and its permissions", ExitCode.USAGE)
+        case _:
+            return _Failure(
+                f"this is a bug in firmroot: {type(error).__name__}: {error}",
+                "run it with -v and report the traceback",
+                ExitCode.BUG,
+            )
+
+
+def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run one command.
+
+    Args:
+        arguments: without the name of the program.
+        environment: of the process.
+
+    Returns:
+        the exit code; message and hint of an error were written to standard error.
+    """
+    try:
+        options = _parser().parse_args(arguments)
+        return int(options.call(_Run(options, environment)))
+    except BrokenPipeError:
+        # Whoever read standard output has gone; nothing is left to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.DONE
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 # this is the error boundary
+        failure = _failure(error)
+        if {"-v", "--verbose"}.intersection(arguments):
+            import traceback  # noqa: PLC0415 # only for those who ask
+
+            traceback.print_exc()
+    if "--json" in arguments:
+        document = {"error": failure.message, "hint": failure.hint, "exit_code": failure.code}
+        print(json.dumps(document, indent=1, sort_keys=True), file=sys.stderr)  # noqa: T201 # likewise
+    else:
+        _tell("error", failure.message)
+        if failure.hint:
+            _tell("hint", failure.hint)
+    return failure.code
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def run() -> NoReturn:
+    """Entry point of `firmroot-device`. A service manager's SIGTERM counts as Ctrl-C."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(main(sys.argv[1:], os.environ))

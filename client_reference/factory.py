@@ -1,0 +1,70 @@
+"""What the image carries from the factory: the root certificate and the floors, read-only files.
+
+Written by `firmroot factory export`. Nothing here changes after the image was built.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from client_reference import strictjson
+from client_reference.errors import ConfigurationError, NotTrustedError
+from client_reference.manifest import NAME
+from client_reference.trust.updater import Floors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Factory", "load"]
+
+SCHEMA = 1
+MAX_ROOT = 512_000
+MAX_FLOORS = 16_384
+_EXPORT = "copy the directory `factory` of `firmroot factory export` there, or name it: --factory"
+
+
+@dataclass(frozen=True)
+class Factory:
+    """A factory export: `root` are the bytes of the root file, not verified yet."""
+
+    product: str
+    root: bytes
+    floors: Floors
+
+
+def load(directory: Path) -> Factory:
+    """Read `root.json` and `floors.json`.
+
+    Raises:
+        ConfigurationError: one is missing or malformed.
+    """
+    root = _read(directory / "root.json", MAX_ROOT)
+    path = directory / "floors.json"
+    try:
+        document = strictjson.parse(_read(path, MAX_FLOORS), MAX_FLOORS, str(path))
+        document.member("schema").integer(SCHEMA, SCHEMA)
+        return Factory(
+            product=document.member("product").text(NAME),
+            root=root,
+            floors=Floors(
+                time=int(document.member("time").time().timestamp()),
+                minimum_sequence=document.member("minimum_sequence").integer(),
+                epoch=document.member("epoch").integer(),
+            ),
+        )
+    except NotTrustedError as error:
+        raise ConfigurationError(error.message, _EXPORT) from error
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be read ({error.strerror}), expected part of a factory export", _EXPORT
+        ) from error
+    if len(data) > most:
+        raise ConfigurationError(f"{path} is longer than {most} bytes", _EXPORT)
+    return data

@@ -1,0 +1,239 @@
+"""Pure: what the device says about itself, as one JSON object and as lines for people.
+
+Both come from the same values, so that they cannot tell different stories. Every text that came
+from a repository was refused by its reader if it had control characters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
+
+from client_reference.selection import Selection
+from client_reference.strictjson import Json, format_time
+from client_reference.trust import clock, verified
+from client_reference.trust.state import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tuf.api.metadata import T
+
+    from client_reference.selection import Skip
+    from client_reference.transport.fetch import Traffic
+    from client_reference.trust.state import DeviceState, Image, InstallState
+    from client_reference.update import Checked
+
+__all__ = [
+    "LAB",
+    "Standing",
+    "check_document",
+    "check_lines",
+    "image_document",
+    "is_lab",
+    "size",
+    "status_document",
+    "status_lines",
+]
+
+LAB = "x-firmroot-lab"
+
+
+def is_lab(root: bytes) -> bool:
+    """Whether a root says of itself that its keys protect nothing."""
+    fields = verified.read(Root, Root.type, root).signed.unrecognized_fields
+    return fields.get(LAB) is True
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    if count < 1024:  # noqa: PLR2004 # a KiB
+        return f"{count} B"
+    for unit, power in (("GiB", 3), ("MiB", 2), ("KiB", 1)):
+        if count >= 1024**power:
+            return f"{count / 1024**power:.1f} {unit}"
+    raise AssertionError("every count is below a KiB or not")
+
+
+def check_document(checked: Checked, traffic: Traffic) -> dict[str, Json]:
+    """The outcome of a check for scripts."""
+    decision = checked.decision
+    document: dict[str, Json] = {
+        "boot": checked.boot.value,
+        "freshness": checked.updater.freshness.value,
+        "requests": traffic.requests,
+        "received": traffic.received,
+        "releases": [
+            {
+                "version": verdict.version,
+                "sequence": verdict.sequence,
+                "reason": verdict.reason.value if verdict.reason else None,
+                "detail": verdict.detail,
+            }
+            for verdict in decision.verdicts
+        ],
+    }
+    if isinstance(decision, Selection):
+        release, artifact = decision.release, decision.payload.artifact
+        document["update"] = {
+            "version": release.version,
+            "sequence": release.sequence,
+            "severity": release.severity,
+            "notes": release.notes,
+            "length": artifact.length,
+            "sha256": artifact.sha256,
+            "destination": decision.destination.version,
+        }
+    else:
+        document["update"] = None
+        document["reason"] = decision.reason.value
+        document["detail"] = decision.detail
+    return document
+
+
+def check_lines(decision: Selection | Skip, *, explain: bool) -> list[str]:
+    """The outcome of a check for people."""
+    if isinstance(decision, Selection):
+        release = decision.release
+        severity = f", {release.severity}" if release.severity else ""
+        length = size(decision.payload.artifact.length)
+        lines = [f"update available: {release.version} ({length}{severity})"]
+        if decision.destination != release:
+            lines.append(f"  as a stepping stone to {decision.destination.version}")
+        if release.notes:
+            lines.append(f"  {release.notes}")
+    else:
+        lines = [f"no update: {decision.detail}"]
+    if explain:
+        for verdict in decision.verdicts:
+            place = f"{verdict.version} (sequence {verdict.sequence})"
+            lines.append(f"  {place}: {verdict.detail}")
+    return lines
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What `status` looks at.
+
+    Attributes:
+        product, channel: from the configuration.
+        state: what is stored.
+        install: what is installed, with the last boot taken into account.
+        running: the slot that runs; may be empty.
+        pending: whether the next boot will try a release.
+        now: aware UTC reading of the system clock.
+        program: how this command was called, for the next one.
+    """
+
+    product: str
+    channel: str
+    state: DeviceState
+    install: InstallState
+    running: str
+    pending: bool
+    now: datetime
+    program: str
+
+
+def status_document(standing: Standing) -> dict[str, Json]:
+    """Everything about the device for scripts."""
+    trust, install = standing.state.trust, standing.install
+    return {
+        "product": standing.product,
+        "channel": standing.channel,
+        "lab": is_lab(trust.root),
+        "roles": _roles(standing.state),
+        "clock": format_time(standing.now),
+        "time_floor": format_time(datetime.fromtimestamp(trust.time_floor, UTC)),
+        "freshness": clock.freshness(standing.now, trust.time_floor).value,
+        "epoch": trust.epoch,
+        "phase": install.phase.value,
+        "running": standing.running,
+        "installed": image_document(install.current),
+        "candidate": image_document(install.candidate),
+        "confirmed_sequence": install.confirmed_sequence,
+        "rejected": list(install.rejected),
+        "next": _next(standing),
+    }
+
+
+def _roles(state: DeviceState) -> Mapping[str, Json]:
+    """Version and expiry of every stored role, in the order in which they are verified."""
+    trust = state.trust
+    roles: dict[str, Json] = {"root": _role(Root, "root", trust.root)}
+    if trust.timestamp is not None:
+        roles["timestamp"] = _role(Timestamp, "timestamp", trust.timestamp)
+    if trust.snapshot is not None:
+        roles["snapshot"] = _role(Snapshot, "snapshot", trust.snapshot)
+    for name, data in sorted(trust.roles.items()):
+        roles[name] = _role(Targets, name, data)
+    return roles
+
+
+def _role(kind: type[T], name: str, data: bytes) -> Json:
+    signed = verified.read(kind, name, data).signed
+    return {"version": signed.version, "expires": format_time(signed.expires)}
+
+
+def image_document(image: Image | None) -> Json:
+    """An image for scripts; null if there is none."""
+    if image is None:
+        return None
+    return {
+        "version": image.version,
+        "sequence": image.sequence,
+        "slot": image.slot,
+        "length": image.length,
+        "sha256": image.sha256,
+    }
+
+
+def _next(standing: Standing) -> str:
+    phase = standing.install.phase
+    if phase is Phase.TRIAL and not standing.pending:
+        return f"{standing.program} confirm"
+    if phase is Phase.TRIAL:
+        return "restart the device"
+    return f"{standing.program} update"
+
+
+def status_lines(standing: Standing) -> list[str]:
+    """Everything about the device for people."""
+    install, trust = standing.install, standing.state.trust
+    floor = format_time(datetime.fromtimestamp(trust.time_floor, UTC))
+    fresh = clock.freshness(standing.now, trust.time_floor).value
+    lab = "  (LAB)" if is_lab(trust.root) else ""
+    lines = [
+        f"channel    {standing.product}/{standing.channel}{lab}",
+        f"installed  {_place(install.current) or 'the factory image'}",
+    ]
+    if install.candidate is not None:
+        lines.append(f"{install.phase.value:<10} {_place(install.candidate)}")
+    lines += [
+        f"phase      {install.phase.value}",
+        f"floor      sequence {install.confirmed_sequence}, time {floor}",
+        f"clock      {format_time(standing.now)}, freshness {fresh}",
+        "roles      " + _role_line(standing.state),
+    ]
+    if install.rejected:
+        lines.append(f"rejected   {len(install.rejected)} payloads failed here")
+    lines.append(f"next       {_next(standing)}")
+    return lines
+
+
+def _place(image: Image | None) -> str:
+    if image is None:
+        return ""
+    slot = f" in slot {image.slot}" if image.slot else ""
+    return f"{image.version} (sequence {image.sequence}){slot}"
+
+
+def _role_line(state: DeviceState) -> str:
+    parts = []
+    for name, role in _roles(state).items():
+        if isinstance(role, dict):
+            parts.append(f"{name} {role['version']}")
+    return ", ".join(parts)
