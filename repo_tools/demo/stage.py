@@ -68,9 +68,11 @@ class Stage:
         self.years += years
         click.secho(f"   ... it is {self.now:%Y-%m-%d}", dim=True)
 
-    def firmroot(self, line: str, *, exits: int = 0, quiet: bool = False) -> str:
-        """Run a command of the release side in the workspace; its output."""
-        return self._run("firmroot", shlex.split(line), "acme", exits=exits, quiet=quiet)
+    def firmroot(
+        self, line: str, *, place: str = "acme", exits: int = 0, quiet: bool = False
+    ) -> str:
+        """Run a command of the release side, in the workspace if not told otherwise; its output."""
+        return self._run("firmroot", shlex.split(line), place, exits=exits, quiet=quiet)
 
     def device(self, line: str, *, name: str = "device", exits: int = 0) -> str:
         """Run a command on the device `name`; its output."""
