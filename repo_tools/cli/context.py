@@ -3,28 +3,60 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from client_reference.errors import ActionRequiredError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
+    from repo_tools.signing.secrets import Secrets
     from repo_tools.workspace import Workspace
 
-__all__ = ["Context", "Printer", "example"]
+__all__ = ["Context", "Printer", "discard_option", "example", "passphrase_option"]
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+# The variable that names a file with the passphrase (`repo_tools.signing.secrets`).
+PASSPHRASE_FILE = "FIRMROOT_PASSPHRASE_FILE"  # noqa: S105  the name of a variable
 
 
 def example(*lines: str) -> str:
     """The example block that ends the help of every command (`epilog`)."""
     # The backspace tells click to leave the lines of this paragraph as they are.
     return "\n".join(("\b", "Example:", *(f"  {line}" for line in lines)))
+
+
+passphrase_option = click.option(
+    "--passphrase-fd",
+    "descriptor",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Read the passphrase from this file descriptor.",
+)
+
+
+def discard_option(roles: Sequence[str] | None = None) -> Callable[[F], F]:
+    """`--discard-signatures ROLE`, of every command that can change an open ceremony."""
+    return click.option(
+        "--discard-signatures",
+        "discard",
+        metavar="ROLE",
+        multiple=True,
+        type=click.Choice(roles) if roles else str,
+        help="Accept that signatures already given for this role are lost.",
+    )
+
+
+def _ask_passphrase(question: str) -> str:
+    return str(click.prompt(question, hide_input=True, err=True))
 
 
 @dataclass(frozen=True)
@@ -66,11 +98,27 @@ class Context:
     printer: Printer
     lab_time: bool = False
 
-    def workspace(self) -> Workspace:
-        """Open the workspace. Raises `ConfigurationError` as `Workspace.open`."""
+    def workspace(self, *, missing_keys: bool = False) -> Workspace:
+        """Open the workspace. Arguments and errors are those of `Workspace.open`."""
         from repo_tools.workspace import Workspace  # noqa: PLC0415  tuf is not needed for --help
 
-        return Workspace.open(self.directory)
+        return Workspace.open(self.directory, missing_keys=missing_keys)
+
+    def secrets(self, ws: Workspace, descriptor: int | None) -> Secrets:
+        """Where passphrases come from in this run; see `repo_tools.signing.secrets`."""
+        from repo_tools.signing.secrets import open_secrets  # noqa: PLC0415  not for --help
+
+        prompt = _ask_passphrase if sys.stdin.isatty() else None
+        fallback = ws.lab_passphrase if ws.config.lab else None
+        return open_secrets(descriptor, os.environ, prompt, fallback)
+
+    def new_passphrase(self, ws: Workspace, descriptor: int | None, name: str) -> bytes:
+        """The passphrase for a key that is being made; typed twice where a person types it."""
+        if descriptor is None and sys.stdin.isatty() and PASSPHRASE_FILE not in os.environ:
+            question = f"New passphrase of {name}"
+            answer = click.prompt(question, hide_input=True, confirmation_prompt=True, err=True)
+            return str(answer).encode()
+        return self.secrets(ws, descriptor).passphrase(name)
 
     def confirm(self, question: str, option: str = "--yes") -> None:
         """Ask before going on; `--yes` answers, where `option` is `--yes`.

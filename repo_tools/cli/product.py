@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from repo_tools.cli.context import Context, example
+from repo_tools.cli.context import Context, discard_option, example
 from repo_tools.products import add_product
 
 __all__ = ["product"]
@@ -24,19 +24,14 @@ def product() -> None:
 @click.argument("name")
 @click.option("--hardware", multiple=True, metavar="ID", help="A board's id; may be repeated.")
 @click.option("--channel", "channels", multiple=True, help="A channel; stable if none is named.")
-@click.option(
-    "--discard-signatures",
-    metavar="ROLE",
-    type=click.Choice(["targets"]),
-    help="Accept that signatures already given for this role are lost.",
-)
+@discard_option(["targets"])
 @click.pass_obj
 def add(
     context: Context,
     name: str,
     hardware: tuple[str, ...],
     channels: tuple[str, ...],
-    discard_signatures: str | None,
+    discard: tuple[str, ...],
 ) -> None:
     """Add a product, or hardware and channels to one that exists.
 
@@ -55,7 +50,7 @@ def add(
             hardware,
             channels,
             context.now,
-            discard_signatures=discard_signatures is not None,
+            discard_signatures=bool(discard),
         )
     context.printer.say(f"{name}: targets {ceremony.version} waits for signatures")
     context.printer.say("next: firmroot sign")

@@ -62,8 +62,10 @@ __all__ = [
     "find_ceremony",
     "finish",
     "finish_complete",
+    "members",
     "open_ceremonies",
     "predecessor",
+    "signature_path",
     "start_ceremony",
     "status",
 ]
@@ -417,9 +419,9 @@ def _delegators(ws: Workspace, ceremony: Ceremony) -> list[tuple[str, Root | Tar
     return [("root", root)]
 
 
-def _members(ws: Workspace, ceremony: Ceremony) -> dict[str, Key]:
+def members(ws: Workspace, ceremony: Ceremony) -> dict[str, Key]:
     """Every key whose signature counts for at least one of the thresholds."""
-    members: dict[str, Key] = {}
+    found: dict[str, Key] = {}
     for _, delegator in _delegators(ws, ceremony):
         try:
             keyids = delegator.get_delegated_role(ceremony.role).keyids
@@ -429,8 +431,8 @@ def _members(ws: Workspace, ceremony: Ceremony) -> dict[str, Key]:
                 f"firmroot product list; to end the ceremony: firmroot ceremony abandon "
                 f"{ceremony.role}",
             ) from error
-        members.update({keyid: delegator.get_key(keyid) for keyid in keyids})
-    return members
+        found.update({keyid: delegator.get_key(keyid) for keyid in keyids})
+    return found
 
 
 def check_member(ws: Workspace, ceremony: Ceremony, name: str) -> None:
@@ -439,7 +441,7 @@ def check_member(ws: Workspace, ceremony: Ceremony, name: str) -> None:
     Raises:
         RefusedError: names the roles that the key does sign for.
     """
-    if ws.keyring[name].key.keyid in _members(ws, ceremony):
+    if ws.keyring[name].key.keyid in members(ws, ceremony):
         return
     roles = ", ".join(ws.policy.roles_of(name)) or "none"
     raise RefusedError(
@@ -454,19 +456,24 @@ def add_signature(ws: Workspace, ceremony: Ceremony, signature: Signature) -> No
     Raises:
         RefusedError: its key is not in the role, or it does not verify.
     """
-    members = _members(ws, ceremony)
-    if (problem := _problem(ws, members, ceremony, signature)) is not None:
+    allowed = members(ws, ceremony)
+    if (problem := _problem(ws, allowed, ceremony, signature)) is not None:
         raise RefusedError(problem, f"firmroot ceremony show {ceremony.role}")
     data = {**signature.to_dict(), "role": ceremony.role, "version": ceremony.version}
-    replace_file(ceremony.directory / f"{signature.keyid}{_SIGNATURE}", _readable(data))
+    replace_file(signature_path(ceremony, signature.keyid), _readable(data))
+
+
+def signature_path(ceremony: Ceremony, keyid: str) -> Path:
+    """Where the signature of a key is kept."""
+    return ceremony.directory / f"{keyid}{_SIGNATURE}"
 
 
 def _problem(
-    ws: Workspace, members: Mapping[str, Key], ceremony: Ceremony, signature: Signature
+    ws: Workspace, allowed: Mapping[str, Key], ceremony: Ceremony, signature: Signature
 ) -> str | None:
     """Why a signature does not count, or None."""
     claimed = ws.key_name(signature.keyid)
-    key = members.get(signature.keyid)
+    key = allowed.get(signature.keyid)
     if key is None:
         return f"a signature of {claimed}, which is not in role {ceremony.role}"
     try:
@@ -477,7 +484,7 @@ def _problem(
 
 
 def _read_signatures(
-    ws: Workspace, ceremony: Ceremony, members: Mapping[str, Key]
+    ws: Workspace, ceremony: Ceremony, allowed: Mapping[str, Key]
 ) -> tuple[list[Signature], list[str]]:
     good, problems = [], []
     for path in sorted(ceremony.directory.glob(f"*{_SIGNATURE}")):
@@ -487,7 +494,7 @@ def _read_signatures(
         except (ValueError, KeyError, TypeError) as error:
             problems.append(f"{path.name} is not a signature file: {error!r}")
             continue
-        problem = _problem(ws, members, ceremony, signature)
+        problem = _problem(ws, allowed, ceremony, signature)
         if problem is None and path.name != f"{signature.keyid}{_SIGNATURE}":
             problem = f"a second signature of {ws.key_name(signature.keyid)}, in {path.name}"
         if problem is None:
@@ -499,8 +506,8 @@ def _read_signatures(
 
 def status(ws: Workspace, ceremony: Ceremony) -> CeremonyStatus:
     """Verify every signature file, and count."""
-    members = _members(ws, ceremony)
-    signatures, problems = _read_signatures(ws, ceremony, members)
+    allowed = members(ws, ceremony)
+    signatures, problems = _read_signatures(ws, ceremony, allowed)
     given = {signature.keyid: signature for signature in signatures}
     quorums = []
     for title, delegator in _delegators(ws, ceremony):
