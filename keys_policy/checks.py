@@ -62,7 +62,8 @@ class Evidence:
     Attributes:
         policy: the rules.
         keyring: public keys by name.
-        signed: metadata about to be signed or signed: `root` or `targets` by role name.
+        signed: newest signed `root` and `targets`.
+        pending: what waits for signatures, by role name.
         delegated: template of each delegated role, by role name.
         now: the time, or None to leave out what depends on it.
     """
@@ -70,6 +71,7 @@ class Evidence:
     policy: Policy
     keyring: Mapping[str, KeyHolder]
     signed: Mapping[str, Root | Targets] = field(default_factory=dict)
+    pending: Mapping[str, Root | Targets] = field(default_factory=dict)
     delegated: Mapping[str, str] = field(default_factory=dict)
     now: datetime | None = None
 
@@ -182,7 +184,7 @@ def _known_keys(evidence: Evidence) -> Iterator[tuple[str, Key]]:
     """Every key of the keyring and of signed metadata, with a name for messages."""
     for name, holder in evidence.keyring.items():
         yield f"keys/{name}.toml", holder.key
-    for role, signed in evidence.signed.items():
+    for role, signed in (*evidence.signed.items(), *evidence.pending.items()):
         delegator = signed if isinstance(signed, Root) else signed.delegations
         for key in delegator.keys.values() if delegator else ():
             yield f"{role} {signed.version}", key
@@ -267,7 +269,7 @@ def _signing_period(evidence: Evidence) -> Iterator[str]:
 def _expiry(evidence: Evidence) -> Iterator[str]:
     if evidence.now is None:
         return
-    for role, signed in evidence.signed.items():
+    for role, signed in evidence.pending.items():
         rules = evidence.policy.role(role, evidence.delegated.get(role))
         latest = evidence.now + timedelta(days=rules.expiry_days)
         if signed.expires > latest:
@@ -280,7 +282,7 @@ def _expiry(evidence: Evidence) -> Iterator[str]:
 def _lab(evidence: Evidence) -> Iterator[str]:
     if evidence.policy.lab:
         yield f"{evidence.policy.source}: lab = true"
-    root = evidence.signed.get("root")
+    root = evidence.pending.get("root") or evidence.signed.get("root")
     if root is not None and root.unrecognized_fields.get(_LAB_FIELD) is True:
         yield f"root {root.version} is marked LAB"
 

@@ -9,24 +9,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import tomlkit
-from tuf.api.metadata import Targets
 
 from client_reference.errors import ConfigurationError
 from repo_tools.files import replace_file
-from repo_tools.metadata.edits import next_targets
-from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import check_names
-from repo_tools.signing.ceremony import predecessor, start_ceremony
 from repo_tools.signing.rules import enforce
+from repo_tools.signing.start import start_targets
 from repo_tools.workspace import Product, Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from repo_tools.signing.ceremony import Ceremony
 
-__all__ = ["add_product", "start_targets"]
+__all__ = ["add_product"]
 
 
 def add_product(
@@ -68,25 +65,6 @@ def add_product(
     ceremony = start_targets(ws, products, now, discard_signatures=discard_signatures)
     _write_product(ws, merged)
     return ceremony
-
-
-def start_targets(
-    ws: Workspace,
-    products: Mapping[str, Product],
-    now: datetime,
-    *,
-    discard_signatures: bool = False,
-) -> Ceremony:
-    """Open the ceremony for a targets role that delegates to these products. Raises likewise."""
-    data = predecessor(ws, "targets")
-    signed = next_targets(
-        ws.policy,
-        ws.keyring,
-        {each.name: each.channels for each in products.values()},
-        None if data is None else parse(data, Targets, "targets").signed,
-        now,
-    )
-    return start_ceremony(ws, "targets", signed, discard_signatures=discard_signatures)
 
 
 def _union(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:

@@ -38,9 +38,10 @@ def findings(ws: Workspace, now: datetime) -> list[Finding]:
         signed["root"] = root
     if (targets := ws.newest_targets()) is not None:
         signed["targets"] = targets
-    known = {"root", "targets", *templates(ws)}
-    signed |= {each.role: each.signed for each in open_ceremonies(ws) if each.role in known}
-    return run_checks(Evidence(ws.policy, ws.keyring, signed, templates(ws), now))
+    kinds = templates(ws)
+    known = {"root", "targets", *kinds}
+    pending = {each.role: each.signed for each in open_ceremonies(ws) if each.role in known}
+    return run_checks(Evidence(ws.policy, ws.keyring, signed, pending, kinds, now))
 
 
 def enforce(ws: Workspace, now: datetime) -> None:

@@ -1,0 +1,76 @@
+"""`firmroot policy`: check and explain the policy."""
+
+from __future__ import annotations
+
+import click
+
+from client_reference.errors import ConfigurationError, ExitCode
+from keys_policy.checks import CHECKS, Severity
+from repo_tools.cli.context import Context, example
+from repo_tools.signing.rules import findings
+
+__all__ = ["policy"]
+
+
+@click.group(epilog=example("firmroot policy check"))
+def policy() -> None:
+    """Check and explain the policy."""
+
+
+@policy.command(epilog=example("firmroot policy check", "firmroot --json policy check"))
+@click.pass_context
+def check(context: click.Context) -> None:
+    """Check policy.toml, the keys, and what is signed or waits to be.
+
+    Exit code 5 if there is an error; warnings do not fail.
+    """
+    ours: Context = context.obj
+    found = findings(ours.workspace(), ours.now)
+    for each in found:
+        ours.printer.say(f"{each.severity.value}: {each.detail} [{each.check.id}]")
+        ours.printer.say(f"  {each.check.fix}")
+    failed = any(each.severity is not Severity.WARNING for each in found)
+    ours.printer.say(f"{len(CHECKS)} checks, {len(found)} finding(s)")
+    ours.printer.result(
+        {
+            "ok": not failed,
+            "findings": [
+                {
+                    "id": each.check.id,
+                    "severity": each.severity.value,
+                    "detail": each.detail,
+                    "fix": each.check.fix,
+                }
+                for each in found
+            ],
+        }
+    )
+    context.exit(ExitCode.REFUSED if failed else ExitCode.DONE)
+
+
+@policy.command(epilog=example("firmroot policy explain threshold-spare"))
+@click.argument("check_id", metavar="[ID]", required=False)
+@click.pass_obj
+def explain(context: Context, check_id: str | None) -> None:
+    """Explain a check: what it looks for, why, and how to put it right. All without ID."""
+    chosen = [each for each in CHECKS if check_id in {None, each.id}]
+    if not chosen:
+        raise ConfigurationError(
+            f"there is no check {check_id!r}; there are: {', '.join(each.id for each in CHECKS)}",
+            "firmroot policy explain",
+        )
+    for each in chosen:
+        context.printer.say(f"{each.id} ({each.severity.value})")
+        for title, text in (("what", each.what), ("why", each.why), ("fix", each.fix)):
+            context.printer.say(f"  {title}: {text}")
+    context.printer.result(
+        {
+            each.id: {
+                "severity": each.severity.value,
+                "what": each.what,
+                "why": each.why,
+                "fix": each.fix,
+            }
+            for each in chosen
+        }
+    )

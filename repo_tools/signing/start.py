@@ -1,0 +1,101 @@
+"""Opening the ceremony of a role by its name, with what policy and workspace say it should be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tuf.api.metadata import Root, Targets
+
+from client_reference.errors import ConfigurationError
+from repo_tools.metadata.edits import is_lab_root, next_root, next_targets, renewed
+from repo_tools.metadata.repository import parse
+from repo_tools.signing.ceremony import predecessor, start_ceremony
+from repo_tools.signing.rules import templates
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from repo_tools.signing.ceremony import Ceremony
+    from repo_tools.workspace import Product, Workspace
+
+__all__ = ["start_role", "start_root", "start_targets"]
+
+
+def start_role(
+    ws: Workspace, role: str, now: datetime, *, discard_signatures: bool = False
+) -> Ceremony:
+    """Open the next version of a role.
+
+    Raises:
+        ConfigurationError: it is not a role that people sign, or has nothing to renew.
+        FirmrootError: as `start_ceremony`.
+    """
+    if role == "root":
+        return start_root(ws, now, discard_signatures=discard_signatures)
+    if role == "targets":
+        products = ws.config.products
+        return start_targets(ws, products, now, discard_signatures=discard_signatures)
+    kinds = templates(ws)
+    people = ["root", "targets", *(name for name, kind in kinds.items() if kind != "builds")]
+    before = predecessor(ws, role)
+    if role not in people:
+        raise ConfigurationError(
+            f"{role!r} is not a role that people sign; those are: {', '.join(people)}",
+            "builds: firmroot firmware add; snapshot and timestamp: firmroot refresh",
+        )
+    if before is None:
+        raise ConfigurationError(
+            f"{role} has no content yet, so there is nothing to renew",
+            "channels get theirs from: firmroot channel promote REF --to CHANNEL",
+        )
+    signed = parse(before, Targets, role).signed
+    rules = ws.policy.role(role, kinds[role])
+    return start_ceremony(
+        ws,
+        role,
+        renewed(signed, rules, now),
+        _carried(ws, signed),
+        discard_signatures=discard_signatures,
+    )
+
+
+def start_root(ws: Workspace, now: datetime, *, discard_signatures: bool = False) -> Ceremony:
+    """Open a root that puts the policy into force. Raises as `start_ceremony`."""
+    before = predecessor(ws, "root")
+    root = None if before is None else parse(before, Root, "root").signed
+    lab = ws.config.lab if root is None else is_lab_root(root)
+    signed = next_root(ws.policy, ws.keyring, root, now, lab=lab)
+    return start_ceremony(ws, "root", signed, discard_signatures=discard_signatures)
+
+
+def start_targets(
+    ws: Workspace,
+    products: Mapping[str, Product],
+    now: datetime,
+    *,
+    discard_signatures: bool = False,
+) -> Ceremony:
+    """Open a targets role that delegates to these products. Raises as `start_ceremony`."""
+    before = predecessor(ws, "targets")
+    signed = next_targets(
+        ws.policy,
+        ws.keyring,
+        {each.name: each.channels for each in products.values()},
+        None if before is None else parse(before, Targets, "targets").signed,
+        now,
+    )
+    return start_ceremony(ws, "targets", signed, discard_signatures=discard_signatures)
+
+
+def _carried(ws: Workspace, signed: Targets) -> dict[str, bytes]:
+    """The target files of a role that is renewed: staged with it, or live."""
+    storage, staged = ws.storage(), ws.staged_targets()
+    found = {}
+    for path, target in signed.targets.items():
+        stored = f"targets/{target.get_prefixed_paths()[0]}"
+        if stored in staged:
+            found[path] = staged[stored].read_bytes()
+        else:
+            found[path] = storage.read(stored, target.length).data
+    return found
