@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
@@ -241,12 +240,6 @@ class RepositorySimulator:
             role != Timestamp.type and bool(self.root.consistent_snapshot)
         )
         return f"metadata/{f'{version}.' if versioned else ''}{quote(role, safe='')}.json"
-
-    def edit(self, path: str, **signed: Any) -> None:  # noqa: ANN401 # any JSON value
-        """Change fields of a served file's `signed` part and leave its signatures as they are."""
-        document = json.loads(self.files[path])
-        document["signed"].update(signed)
-        self.files[path] = json.dumps(document).encode()
 
     def save(self, directory: Path) -> None:
         """Write what is served as files, laid out as on every storage."""
