@@ -40,7 +40,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from client_reference.durable import make_private_directory, sync_directory
+from client_reference.durable import make_private_directory
 from client_reference.errors import ConfigurationError, LocalFailureError, LockedError
 from client_reference.trust import record
 
@@ -373,17 +373,14 @@ def _update(path: Path, base: _Generation, new: _Generation, roots: Sequence[byt
 
 
 def _rebuild(path: Path, new: _Generation, roots: Sequence[bytes]) -> None:
-    """Make one copy anew. The journal goes first: left alone, it would undo the new file."""
-    for leftover in (path.with_name(path.name + "-journal"), path):
-        leftover.unlink(missing_ok=True)
-        sync_directory(path.parent)
+    """Make one copy anew. SQLite itself drops the journal of a file that is gone or empty."""
+    path.unlink(missing_ok=True)
     with _connection(path, "rwc") as db:
         db.execute("BEGIN IMMEDIATE")
         for statement in _TABLES:
             db.execute(statement)
         _store(db, _Generation(), new, roots)
         db.execute("COMMIT")
-    sync_directory(path.parent)
 
 
 def _store(
