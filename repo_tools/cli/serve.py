@@ -9,7 +9,7 @@ import click
 from client_reference.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from repo_tools.cli.main import Context
+    from repo_tools.cli.context import Context
 
 __all__ = ["serve"]
 

@@ -24,7 +24,7 @@ from repo_tools.metadata.edits import next_snapshot, next_timestamp
 from repo_tools.metadata.repository import RepositoryState, parse
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.factory import devices, future_devices
-from repo_tools.publishing.journal import high_water, load_journal
+from repo_tools.publishing.journal import high_water
 from repo_tools.publishing.live import (
     TIMESTAMP,
     metadata_objects,
@@ -120,22 +120,16 @@ def sign_online(
     workspace: Workspace,
     storage: Storage,
     admitted: Admitted,
-    tag: str | None,
     keys: OnlineKeys,
     now: datetime,
 ) -> Signed:
     """Sign a snapshot, where it must change, and a timestamp for what was admitted.
-
-    If the same publish was interrupted, what was signed for it is used again.
 
     Raises:
         ActionRequiredError: online keys are missing, or a live role must be signed again.
     """
     base, candidate = admitted.base, admitted.candidate
     check_delegated(candidate)
-    journal = load_journal(workspace)
-    if journal is not None and journal.fits(admitted, tag, now):
-        return Signed(journal.snapshot, journal.timestamp)
     roots = [read(Root, "root", data).signed for data in candidate.roots[-2:]]
     snapshot = base.snapshot
     if snapshot is None or admitted.changes or _must_renew(workspace, base, now):

@@ -34,6 +34,7 @@ from repo_tools.metadata.repository import parse, sha256
 from repo_tools.publishing.journal import Journal, load_journal, settle, write_journal
 from repo_tools.publishing.live import MAX_METADATA, TIMESTAMP
 from repo_tools.publishing.prepare import (
+    Signed,
     admit_staged,
     check_stranding,
     prepare,
@@ -100,7 +101,7 @@ class Published:
     """
 
     prepared: Prepared
-    record: Mapping[str, Any] | None
+    record: Mapping[str, Any]
     waiting: tuple[Waiting, ...]
 
 
@@ -111,6 +112,7 @@ def publish(
     now: datetime,
     *,
     accepted: frozenset[str] = frozenset(),
+    resume: bool = True,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Published | NothingToDo:
     """Make live what is signed. The caller holds the workspace's lock.
@@ -121,6 +123,7 @@ def publish(
         keys: of snapshot and timestamp.
         now: the time.
         accepted: factory exports that may be stranded, by id.
+        resume: use what an interrupted publish signed; otherwise sign it anew.
         progress: told each step in a few words.
 
     Raises:
@@ -131,12 +134,13 @@ def publish(
         RetryLaterError: the storage failed; run it again.
     """
     for attempt in range(1, _ATTEMPTS + 1):
-        found = plan_publish(workspace, storage, keys, now)
+        found = plan_publish(workspace, storage, keys, now, resume=resume)
         if isinstance(found, NothingToDo):
             return found
         check_stranding(found, accepted)
+        record = make_record(workspace, found.plan, now)
         try:
-            record = commit(workspace, storage, found.plan, now, progress)
+            commit(workspace, storage, found.plan, now, record, progress)
         except LockedError:
             if attempt == _ATTEMPTS:
                 raise
@@ -147,7 +151,12 @@ def publish(
 
 
 def plan_publish(
-    workspace: Workspace, storage: Storage, keys: OnlineKeys, now: datetime
+    workspace: Workspace,
+    storage: Storage,
+    keys: OnlineKeys,
+    now: datetime,
+    *,
+    resume: bool = True,
 ) -> Prepared | NothingToDo:
     """What a publish would do now. Changes nothing that anybody sees, nor what is signed.
 
@@ -169,7 +178,11 @@ def plan_publish(
         return NothingToDo(open_now)
     if admitted.candidate.targets is None:
         raise _missing_signatures(waiting(workspace))
-    signed = sign_online(workspace, storage, admitted, live.tag, keys, now)
+    journal = load_journal(workspace)
+    if resume and journal is not None and journal.fits(admitted, live.tag, now):
+        signed = Signed(journal.snapshot, journal.timestamp)
+    else:
+        signed = sign_online(workspace, storage, admitted, keys, now)
     return prepare(workspace, storage, live, admitted, signed, now)
 
 
@@ -212,24 +225,22 @@ def commit(
     storage: Storage,
     plan: Plan,
     now: datetime,
+    record: Mapping[str, Any] | None,
     progress: Callable[[str], None],
-    *,
-    remember: bool = True,
-) -> Mapping[str, Any] | None:
+) -> None:
     """Carry a plan out: steps 4 to 7 of design 8.
 
     Args:
         workspace: what remembers it.
         storage: where the objects go.
         plan: what to write.
-        now: for the record.
+        now: when devices would read it.
+        record: for `history/`; a refresh leaves none.
         progress: told each step.
-        remember: write a record into `history/`; a refresh leaves none.
 
     Raises:
         As `publish`.
     """
-    record = make_record(workspace, plan, now) if remember else None
     write_journal(workspace, Journal.of(plan, record))
     for upload in plan.uploads:
         progress(f"upload {upload.path}")
@@ -243,7 +254,6 @@ def commit(
     settle(workspace, plan.candidate, record)
     progress("verify as a device")
     _verify_as_device(storage, plan, now)
-    return record
 
 
 def make_record(workspace: Workspace, plan: Plan, now: datetime) -> Mapping[str, Any]:

@@ -60,11 +60,11 @@ def refresh(
         raise ActionRequiredError("nothing is published yet", "firmroot publish")
     finish_interrupted(workspace, live)
     admitted = Admitted(live.state)
-    signed = sign_online(workspace, storage, admitted, live.tag, keys, now)
+    signed = sign_online(workspace, storage, admitted, keys, now)
     prepared = prepare(workspace, storage, live, admitted, signed, now)
     check_stranding(prepared, accepted)
     try:
-        commit(workspace, storage, prepared.plan, now, progress, remember=False)
+        commit(workspace, storage, prepared.plan, now, None, progress)
     except LockedError as error:
         return LostRace(error.message)
     return Refreshed(prepared)

@@ -1,0 +1,145 @@
+"""`firmroot firmware`: files and the releases that they make."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from client_reference.errors import ConfigurationError
+from client_reference.payload.segments import SUFFIX
+from repo_tools.cli.context import Context, example, passphrase_option
+from repo_tools.publishing.artifacts import Labels
+from repo_tools.publishing.firmware import add_firmware, read_builds
+from repo_tools.publishing.promote import parse_reference
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from tuf.api.metadata import TargetFile
+
+    from repo_tools.publishing.firmware import Builds
+
+__all__ = ["firmware"]
+
+
+@click.group(epilog=example("firmroot firmware list"))
+def firmware() -> None:
+    """Firmware files and their releases."""
+
+
+@firmware.command(
+    epilog=example(
+        "firmroot firmware add build/gw2.ext4 -p gateway -V 1.0 --hardware acme,gw-2",
+    )
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-p", "--product", required=True, help="Whose firmware it is.")
+@click.option("-V", "--version", required=True, help="A label; never compared.")
+@click.option("--hardware", multiple=True, required=True, metavar="ID", help="May be repeated.")
+@click.option("--handler", default="slot", show_default=True, help="How devices install it.")
+@passphrase_option
+@click.pass_obj
+def add(
+    context: Context,
+    file: Path,
+    product: str,
+    version: str,
+    hardware: tuple[str, ...],
+    handler: str,
+    descriptor: int | None,
+) -> None:
+    """Add a firmware file: copy it, hash it, sign it with the builder's key.
+
+    Nobody sees it before it is promoted to a channel and published.
+    """
+    ws = context.workspace()
+    labels = Labels(product, version, frozenset(hardware), handler, file.name)
+    secrets = context.secrets(ws, descriptor)
+    with ws.lock(), _progress_bar(context, file) as bar:
+        added = add_firmware(ws, ws.storage(), file, labels, secrets, context.now, bar.update)
+    word = "added as" if added.new else "is there already as"
+    context.printer.say(
+        f"{file.name} {word} {product}@{version}: sequence {added.sequence}, "
+        f"{added.length} bytes, sha256 {added.sha256}"
+    )
+    following = f"firmroot channel promote {product}@{version} --to CHANNEL"
+    context.printer.say(f"next: {following}")
+    context.printer.result({**vars(added), "release": f"{product}@{version}", "next": following})
+
+
+def _progress_bar(context: Context, file: Path) -> Any:  # noqa: ANN401  click has no public type
+    """A bar on a terminal, nothing elsewhere."""
+    length = file.stat().st_size if file.is_file() else 0
+    hidden = context.json or not sys.stderr.isatty()
+    return click.progressbar(length=length, label=file.name, hidden=hidden, file=sys.stderr)
+
+
+@firmware.command("list", epilog=example("firmroot firmware list"))
+@click.option("-p", "--product", help="Only this product.")
+@click.pass_obj
+def list_firmware(context: Context, product: str | None) -> None:
+    """List every release: its sequence, files and whether it is published."""
+    ws = context.workspace()
+    if product is not None and product not in ws.config.products:
+        raise ConfigurationError(f"there is no product {product!r}", "firmroot product list")
+    rows: list[dict[str, Any]] = []
+    for name in [product] if product else list(ws.config.products):
+        rows += _rows(name, read_builds(ws, ws.storage(), name))
+    for row in rows:
+        context.printer.say(
+            f"{row['release']}  sequence {row['sequence']}  {row['state']}  "
+            f"{', '.join(row['hardware'])}  {row['handler']}  {row['length']} bytes  {row['path']}"
+        )
+    if not rows:
+        context.printer.say("no firmware yet; firmroot firmware add FILE -p PRODUCT -V VERSION")
+    context.printer.result({"firmware": rows})
+
+
+@firmware.command(epilog=example("firmroot firmware show gateway@1.1"))
+@click.argument("reference", metavar="REF")
+@click.pass_obj
+def show(context: Context, reference: str) -> None:
+    """Show one release with the digest of each file."""
+    ws = context.workspace()
+    ref = parse_reference(reference)
+    rows = [
+        row
+        for row in _rows(ref.product, read_builds(ws, ws.storage(), ref.product))
+        if row["version"] == ref.version
+    ]
+    if not rows:
+        raise ConfigurationError(f"there is no release {ref}", "firmroot firmware list")
+    context.printer.say(f"{ref}  sequence {rows[0]['sequence']}")
+    for row in rows:
+        context.printer.say(f"  {row['path']}  {row['state']}")
+        context.printer.say(f"    {', '.join(row['hardware'])}, handler {row['handler']}")
+        context.printer.say(f"    {row['length']} bytes, sha256 {row['sha256']}")
+    context.printer.result({"release": str(ref), "files": rows})
+
+
+def _rows(product: str, builds: Builds) -> list[dict[str, Any]]:
+    live = builds.live.targets if builds.live is not None else {}
+    rows = [
+        _row(product, target, "published" if path in live else "waits for publish")
+        for path, target in builds.targets.items()
+        if not path.endswith(SUFFIX)
+    ]
+    return sorted(rows, key=lambda row: (row["sequence"], row["path"]))
+
+
+def _row(product: str, target: TargetFile, state: str) -> dict[str, Any]:
+    custom = target.custom or {}
+    return {
+        "release": f"{product}@{custom.get('version')}",
+        "version": custom.get("version"),
+        "sequence": custom.get("sequence"),
+        "hardware": custom.get("hardware", []),
+        "handler": custom.get("handler"),
+        "path": target.path,
+        "length": target.length,
+        "sha256": target.hashes.get("sha256"),
+        "state": state,
+    }

@@ -1,0 +1,190 @@
+"""`firmroot plan`, `publish` and `refresh`: from what is signed to what is live."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from repo_tools.cli.context import Context, example, passphrase_option
+from repo_tools.publishing.online import OnlineKeys
+from repo_tools.publishing.prepare import check_stranding
+from repo_tools.publishing.publish import NothingToDo, make_record, plan_publish
+from repo_tools.publishing.publish import publish as publish_staged
+from repo_tools.publishing.refresh import LostRace
+from repo_tools.publishing.refresh import refresh as refresh_online
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from repo_tools.publishing.prepare import Prepared
+    from repo_tools.publishing.publish import Waiting
+    from repo_tools.publishing.rehearse import Rehearsal
+    from repo_tools.workspace import Workspace
+
+__all__ = ["plan", "publish", "refresh"]
+
+_stranding = click.option(
+    "--accept-stranded",
+    "accepted",
+    multiple=True,
+    metavar="ID",
+    help="Publish although this factory export would be left behind; may be repeated.",
+)
+
+
+@click.command(epilog=example("firmroot plan"))
+@_stranding
+@passphrase_option
+@click.pass_obj
+def plan(context: Context, accepted: tuple[str, ...], descriptor: int | None) -> None:
+    """Show what publish would do: every object, who signed it, what devices will do."""
+    ws = context.workspace()
+    keys = OnlineKeys(ws, context.secrets(ws, descriptor))
+    with ws.lock():
+        _show_plan(context, ws, keys, accepted)
+
+
+def _show_plan(
+    context: Context, ws: Workspace, keys: OnlineKeys, accepted: tuple[str, ...]
+) -> None:
+    found = plan_publish(ws, ws.storage(), keys, context.now)
+    if isinstance(found, NothingToDo):
+        _say_nothing_to_do(context, found)
+        return
+    record = make_record(ws, found.plan, context.now)
+    root = [found.plan.root] if found.plan.root is not None else []
+    for upload in (*found.plan.uploads, *root):
+        context.printer.say(f"create   {upload.path}  {upload.length} bytes")
+    context.printer.say(f"replace  metadata/timestamp.json  {len(found.plan.timestamp)} bytes")
+    for role, facts in record["roles"].items():
+        context.printer.say(f"signed   {role} {facts['version']}: {', '.join(facts['signed_by'])}")
+    for role, why in found.plan.admitted.waiting.items():
+        context.printer.say(f"waits    {role}: {why}")
+    _say_rehearsal(context, found.rehearsal)
+    check_stranding(found, frozenset(accepted))
+    context.printer.say("next: firmroot publish")
+    context.printer.result(
+        {
+            "record": record,
+            "waiting": dict(found.plan.admitted.waiting),
+            "rehearsal": _rehearsal_rows(found.rehearsal),
+        }
+    )
+
+
+def _say_rehearsal(context: Context, rehearsal: Rehearsal) -> None:
+    for name, row in rehearsal.devices().items():
+        context.printer.say(f"device   {name}: {row.outcome.value}, {row.detail}")
+    context.printer.say(
+        f"rehearsed {len(rehearsal.rows)} cases, {len(rehearsal.stranded())} devices stranded"
+    )
+
+
+def _rehearsal_rows(rehearsal: Rehearsal) -> list[dict[str, Any]]:
+    return [
+        {
+            "device": row.device,
+            "cached": row.cached.value,
+            "moment": row.moment.value,
+            "clock": row.clock.value,
+            "outcome": row.outcome.value,
+            "detail": row.detail,
+        }
+        for row in rehearsal.rows
+    ]
+
+
+def _say_nothing_to_do(context: Context, found: NothingToDo) -> None:
+    context.printer.say("nothing to publish: everything that is signed is live")
+    _say_waiting(context, found.waiting)
+    context.printer.result({"published": False, "waiting": [vars(each) for each in found.waiting]})
+
+
+def _say_waiting(context: Context, waiting: Iterable[Waiting]) -> None:
+    for each in waiting:
+        context.printer.say(
+            f"still waits: {each.name}, {each.needed} more of {', '.join(each.missing)} "
+            "(they run: firmroot sign)"
+        )
+
+
+@click.command(epilog=example("firmroot publish", "firmroot publish --dry-run"))
+@click.option("--dry-run", is_flag=True, help="As plan: show it and stop.")
+@click.option(
+    "--resume/--no-resume",
+    default=True,
+    show_default=True,
+    help="Go on with what an interrupted publish signed; always safe.",
+)
+@_stranding
+@passphrase_option
+@click.pass_obj
+def publish(
+    context: Context,
+    accepted: tuple[str, ...],
+    descriptor: int | None,
+    *,
+    dry_run: bool,
+    resume: bool,
+) -> None:
+    """Rehearse what is signed with every device there is, then make it visible.
+
+    Interrupted anywhere, devices see the old state or the new one; run it again and it finishes.
+    """
+    ws = context.workspace()
+    keys = OnlineKeys(ws, context.secrets(ws, descriptor))
+    with ws.lock():
+        if dry_run:
+            _show_plan(context, ws, keys, accepted)
+            return
+        found = publish_staged(
+            ws,
+            ws.storage(),
+            keys,
+            context.now,
+            accepted=frozenset(accepted),
+            resume=resume,
+            progress=context.printer.say if context.verbose else lambda _: None,
+        )
+    if isinstance(found, NothingToDo):
+        _say_nothing_to_do(context, found)
+        return
+    _say_published(context, found.prepared, found.record)
+    _say_waiting(context, found.waiting)
+
+
+def _say_published(context: Context, prepared: Prepared, record: Mapping[str, Any]) -> None:
+    changed = ", ".join(f"{role} {facts['version']}" for role, facts in record["roles"].items())
+    context.printer.say(f"published timestamp {record['timestamp']['version']}: {changed}")
+    _say_rehearsal(context, prepared.rehearsal)
+    context.printer.say("verified as a device from the storage")
+    context.printer.result(
+        {"published": True, "record": record, "rehearsal": _rehearsal_rows(prepared.rehearsal)}
+    )
+
+
+@click.command(epilog=example("firmroot refresh"))
+@_stranding
+@passphrase_option
+@click.pass_obj
+def refresh(context: Context, accepted: tuple[str, ...], descriptor: int | None) -> None:
+    """Sign timestamp anew, and snapshot where it is due, before they expire."""
+    ws = context.workspace()
+    keys = OnlineKeys(ws, context.secrets(ws, descriptor))
+    with ws.lock():
+        found = refresh_online(ws, ws.storage(), keys, context.now, accepted=frozenset(accepted))
+    if isinstance(found, LostRace):
+        context.printer.say(f"nothing to do: {found.reason}")
+        context.printer.result({"refreshed": False, "reason": found.reason})
+        return
+    state = found.prepared.plan.candidate
+    timestamp, snapshot = state.parsed_timestamp(), state.parsed_snapshot()
+    expires = {
+        signed.type: signed.expires.strftime("%Y-%m-%dT%H:%M:%SZ")
+        for signed in (timestamp, snapshot)
+        if signed is not None
+    }
+    for role, when in expires.items():
+        context.printer.say(f"{role} is good until {when}")
+    context.printer.result({"refreshed": True, "expires": expires})

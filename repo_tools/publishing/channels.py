@@ -1,0 +1,223 @@
+"""Channels of a workspace: from what is signed now to a ceremony over the next manifest or hold.
+
+The newest signed manifest is the base: one in an open ceremony (so that two promotions before a
+signature are both kept), else a staged one, else the live one. A ceremony carries the manifest's
+bytes; `manifests/<product>/<channel>.toml` shows the same to people, for their review in git.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tuf.api.metadata import Targets
+
+from client_reference import manifest as formats
+from client_reference.errors import ConfigurationError, NotTrustedError
+from client_reference.manifest import Hold, Manifest, Release
+from repo_tools.files import replace_file
+from repo_tools.metadata.edits import manifest_targets
+from repo_tools.metadata.repository import RepositoryState, parse
+from repo_tools.metadata.roles import channel_role, hold_path, hold_role, manifest_path
+from repo_tools.publishing.artifacts import stored_name
+from repo_tools.publishing.firmware import read_builds
+from repo_tools.publishing.prepare import read_base
+from repo_tools.publishing.promote import next_manifest, release_payloads, to_toml
+from repo_tools.signing.ceremony import open_ceremonies, predecessor, start_ceremony
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from client_reference.manifest import Rollout
+    from repo_tools.publishing.promote import Reference
+    from repo_tools.signing.ceremony import Ceremony
+    from repo_tools.storage.protocol import Storage
+    from repo_tools.workspace import Workspace
+
+__all__ = [
+    "Channel",
+    "check_channel",
+    "promote",
+    "propose_hold",
+    "propose_manifest",
+    "read_channel",
+]
+
+
+@dataclass(frozen=True)
+class Channel:
+    """What a channel says.
+
+    Attributes:
+        live: the published manifest, None before the first.
+        next: the newest one that is signed or waits for signatures; `live` if there is no newer.
+        live_hold: sequences that may not start.
+        next_hold: likewise, of the newest.
+    """
+
+    product: str
+    channel: str
+    live: Manifest | None
+    next: Manifest | None
+    live_hold: Hold
+    next_hold: Hold
+
+
+def check_channel(workspace: Workspace, product: str, channel: str) -> None:
+    """Refuse a channel that the workspace does not have.
+
+    Raises:
+        ConfigurationError: names those that it has.
+    """
+    found = workspace.config.products.get(product)
+    if found is None or channel not in found.channels:
+        known = ", ".join(
+            f"{each.name}/{name}"
+            for each in workspace.config.products.values()
+            for name in each.channels
+        )
+        raise ConfigurationError(
+            f"there is no channel {product}/{channel}; there is: {known or 'none'}",
+            f"firmroot product add {product} --channel {channel}",
+        )
+
+
+def read_channel(workspace: Workspace, storage: Storage, product: str, channel: str) -> Channel:
+    """Everything that is known about a channel.
+
+    Raises:
+        ConfigurationError: there is no such channel.
+        NotTrustedError, RetryLaterError: as `read_base`.
+    """
+    check_channel(workspace, product, channel)
+    rooted = bool(workspace.roots()) or workspace.staged_role("root") is not None
+    state = read_base(workspace, storage).state if rooted else RepositoryState()
+    role, path = channel_role(product, channel), manifest_path(product, channel)
+    live = _published(storage, state, role, path, formats.MAX_MANIFEST)
+    newest = _newest(workspace, role, path) or live
+    held, held_path = hold_role(product, channel), hold_path(product, channel)
+    live_hold = _published(storage, state, held, held_path, formats.MAX_HOLD)
+    newest_hold = _newest(workspace, held, held_path) or live_hold
+    nothing = Hold(product, channel, frozenset())
+    return Channel(
+        product=product,
+        channel=channel,
+        live=None if live is None else formats.parse(live),
+        next=None if newest is None else formats.parse(newest),
+        live_hold=nothing if live_hold is None else formats.parse_hold(live_hold),
+        next_hold=nothing if newest_hold is None else formats.parse_hold(newest_hold),
+    )
+
+
+def _published(
+    storage: Storage, state: RepositoryState, role: str, path: str, limit: int
+) -> bytes | None:
+    signed = state.role(role)
+    if signed is None or (target := signed.targets.get(path)) is None:
+        return None
+    data = storage.read(stored_name(path, target.hashes["sha256"]), limit).data
+    target.verify_length_and_hashes(data)
+    return data
+
+
+def _newest(workspace: Workspace, role: str, path: str) -> bytes | None:
+    """What waits for signatures, or for a publish."""
+    for ceremony in open_ceremonies(workspace):
+        if ceremony.role == role and path in ceremony.carries:
+            return ceremony.carries[path].read_bytes()
+    staged = workspace.staged_role(role)
+    if staged is None:
+        return None
+    target = parse(staged, Targets, role).signed.targets.get(path)
+    if target is None:
+        return None
+    stored = stored_name(path, target.hashes["sha256"])
+    if (file := workspace.staged_targets().get(stored)) is None:
+        raise NotTrustedError(
+            f"staged/{role}.json names {path}, and staged/{stored} is missing",
+            "take staged/ from git again",
+        )
+    return file.read_bytes()
+
+
+def promote(  # noqa: PLR0913  what, where, and how it is rolled out
+    workspace: Workspace,
+    storage: Storage,
+    reference: Reference,
+    channel: str,
+    rollout: Rollout,
+    now: datetime,
+    *,
+    severity: str = "",
+    notes: str = "",
+    stone: bool = False,
+    from_sequence: int = 0,
+    discard_signatures: bool = False,
+) -> tuple[Ceremony, Manifest]:
+    """Open the ceremony in which a release is offered on a channel.
+
+    Raises:
+        ConfigurationError: there is no such release or channel.
+        RefusedError: devices would have to go back.
+        DiscardedSignaturesError: the channel's open ceremony has signatures already.
+    """
+    current = read_channel(workspace, storage, reference.product, channel)
+    builds = read_builds(workspace, storage, reference.product)
+    sequence, payloads = release_payloads(reference, builds.targets)
+    release = Release(
+        version=reference.version,
+        sequence=sequence,
+        rollout=rollout,
+        payloads=payloads,
+        from_sequence=from_sequence,
+        stone=stone,
+        severity=severity,
+        notes=notes,
+    )
+    base = current.next or Manifest(reference.product, channel, 0, ())
+    following = next_manifest(base, release, now)
+    ceremony = propose_manifest(workspace, following, now, discard_signatures=discard_signatures)
+    return ceremony, following
+
+
+def propose_manifest(
+    workspace: Workspace, manifest: Manifest, now: datetime, *, discard_signatures: bool
+) -> Ceremony:
+    """Open the ceremony of a manifest, and write its readable form.
+
+    Raises:
+        DiscardedSignaturesError: the channel's open ceremony has signatures already.
+    """
+    role = channel_role(manifest.product, manifest.channel)
+    path = manifest_path(manifest.product, manifest.channel)
+    data = formats.serialize(manifest)
+    ceremony = _start(workspace, role, "channel", path, data, now, discard=discard_signatures)
+    readable = workspace.directory / "manifests" / manifest.product / f"{manifest.channel}.toml"
+    replace_file(readable, to_toml(manifest).encode())
+    return ceremony
+
+
+def propose_hold(
+    workspace: Workspace, hold: Hold, now: datetime, *, discard_signatures: bool
+) -> Ceremony:
+    """Open the ceremony of a hold file. Raises as `propose_manifest`."""
+    role, path = hold_role(hold.product, hold.channel), hold_path(hold.product, hold.channel)
+    data = formats.serialize_hold(hold)
+    return _start(workspace, role, "hold", path, data, now, discard=discard_signatures)
+
+
+def _start(
+    workspace: Workspace,
+    role: str,
+    template: str,
+    path: str,
+    data: bytes,
+    now: datetime,
+    *,
+    discard: bool,
+) -> Ceremony:
+    before = predecessor(workspace, role)
+    previous = None if before is None else parse(before, Targets, role).signed
+    rules = workspace.policy.role(role, template)
+    signed = manifest_targets(role, previous, path, data, rules, now)
+    return start_ceremony(workspace, role, signed, {path: data}, discard_signatures=discard)

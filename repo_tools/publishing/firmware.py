@@ -1,0 +1,242 @@
+"""Adding firmware: from a file to a signed entry of the product's builds role, ready to publish.
+
+The builder's key signs at once; nothing is visible before a release manager promotes it and the
+publisher publishes. The order makes a kill harmless: the bytes are in the outbox before the role
+that names them is staged, and adding the same file again finishes or finds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tuf.api.metadata import TargetFile, Targets
+
+from client_reference.errors import ActionRequiredError, ConfigurationError, NotFoundError
+from client_reference.payload.segments import SUFFIX
+from repo_tools.files import replace_file
+from repo_tools.metadata.edits import add_artifacts, assemble, signed_bytes
+from repo_tools.metadata.repository import RepositoryState
+from repo_tools.metadata.roles import builds_role
+from repo_tools.publishing.artifacts import AlreadyAdded, copy_in, judge, stored_name
+from repo_tools.publishing.plan import StaleError
+from repo_tools.publishing.prepare import read_base
+from repo_tools.signing.signers import open_signer, sign
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from securesystemslib.signer import Signer
+
+    from keys_policy.model import KeyHolder
+    from repo_tools.publishing.artifacts import Incoming, Labels
+    from repo_tools.signing.secrets import Secrets
+    from repo_tools.storage.protocol import Storage
+    from repo_tools.workspace import Workspace
+
+__all__ = ["Added", "Builds", "add_firmware", "read_builds"]
+
+
+@dataclass(frozen=True)
+class Added:
+    """What became of a file.
+
+    Attributes:
+        path: its target path.
+        sequence: of its release.
+        length: bytes.
+        sha256: hex digest.
+        new: False if the same bytes and labels were there before.
+    """
+
+    path: str
+    sequence: int
+    length: int
+    sha256: str
+    new: bool
+
+
+@dataclass(frozen=True)
+class Builds:
+    """A product's builds role as this machine sees it.
+
+    Attributes:
+        live: what is published, None if nothing is.
+        staged: what this machine signed and did not publish, None if nothing.
+    """
+
+    live: Targets | None
+    staged: Targets | None
+
+    @property
+    def targets(self) -> Mapping[str, TargetFile]:
+        """Every target of either, by path."""
+        found: dict[str, TargetFile] = {}
+        for role in (self.staged, self.live):
+            if role is not None:
+                found |= role.targets
+        return found
+
+    @property
+    def version(self) -> int:
+        """The highest version that was ever signed here or published."""
+        return max(
+            (role.version for role in (self.live, self.staged) if role is not None), default=0
+        )
+
+
+def read_builds(workspace: Workspace, storage: Storage, product: str) -> Builds:
+    """What is live and what waits on this machine.
+
+    Raises:
+        StaleError: what waits here gives a sequence that somebody else's live release has.
+        NotTrustedError, RetryLaterError: as `read_base`.
+    """
+    role = builds_role(product)
+    rooted = bool(workspace.roots()) or workspace.staged_role("root") is not None
+    state = read_base(workspace, storage).state if rooted else RepositoryState()
+    staged = workspace.staged_role(role)
+    builds = Builds(
+        state.role(role),
+        None if staged is None else RepositoryState(roles={role: staged}).role(role),
+    )
+    _check_sequences(role, builds)
+    return builds
+
+
+def _check_sequences(role: str, builds: Builds) -> None:
+    versions: dict[int, str] = {}
+    for target in builds.targets.values():
+        custom = target.custom or {}
+        if (sequence := custom.get("sequence")) is None:
+            continue
+        version = str(custom.get("version"))
+        if versions.setdefault(sequence, version) != version:
+            raise StaleError(
+                f"sequence {sequence} is {version} and {versions[sequence]}: firmware was added "
+                "on another machine and published first",
+                f"remove .firmroot/staged/{role}.json and add the firmware of this machine again",
+            )
+
+
+def add_firmware(
+    workspace: Workspace,
+    storage: Storage,
+    source: Path,
+    labels: Labels,
+    secrets: Secrets,
+    now: datetime,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Added:
+    """Add a firmware file. The caller holds the workspace's lock.
+
+    Raises:
+        ConfigurationError: product, hardware, labels or file are not as they must be.
+        RefusedError: the file changed meanwhile, or its path is taken by other bytes.
+        ActionRequiredError: this machine cannot sign for the builds role.
+        RetryLaterError: the disk is full.
+    """
+    _check_declared(workspace, labels)
+    builds = read_builds(workspace, storage, labels.product)
+    signers = _open_signers(workspace, labels.product, secrets)
+    with copy_in(source, workspace.outbox, progress) as incoming:
+        verdict = judge(labels, incoming, builds.targets)
+        if isinstance(verdict, AlreadyAdded):
+            if not _is_at_hand(workspace, storage, stored_name(labels.path, incoming.sha256)):
+                incoming.keep(workspace.outbox, labels.path)
+        else:
+            incoming.keep(workspace.outbox, labels.path)
+            targets = _targets(labels, incoming, verdict.sequence)
+            _stage(workspace, labels.product, builds, targets, signers, now)
+        return Added(
+            path=labels.path,
+            sequence=verdict.sequence,
+            length=incoming.length,
+            sha256=incoming.sha256,
+            new=not isinstance(verdict, AlreadyAdded),
+        )
+
+
+def _check_declared(workspace: Workspace, labels: Labels) -> None:
+    product = workspace.config.products.get(labels.product)
+    if product is None:
+        known = ", ".join(workspace.config.products) or "none"
+        raise ConfigurationError(
+            f"there is no product {labels.product!r}; there is: {known}",
+            f"firmroot product add {labels.product} --hardware ID",
+        )
+    if unknown := sorted(labels.hardware - set(product.hardware)):
+        raise ConfigurationError(
+            f"{labels.product} has no hardware {', '.join(unknown)}; "
+            f"it has: {', '.join(product.hardware)}",
+            f"firmroot product add {labels.product} --hardware {unknown[0]}",
+        )
+
+
+def _open_signers(
+    workspace: Workspace, product: str, secrets: Secrets
+) -> list[tuple[Signer, KeyHolder]]:
+    """Every builds key of this machine, opened before anything is copied."""
+    role = builds_role(product)
+    rules = workspace.policy.role(role, "builds")
+    uris = workspace.key_uris()
+    mine = [workspace.keyring[name] for name in rules.keys if name in uris]
+    if len(mine) < rules.threshold:
+        raise ActionRequiredError(
+            f"{role} needs {rules.threshold} signature(s) of {', '.join(rules.keys)}; this machine "
+            f"has the private keys of: {', '.join(holder.name for holder in mine) or 'none'}",
+            "add firmware on the machine that builds it, or: firmroot key import",
+        )
+    return [
+        (open_signer(uris[holder.name], holder, secrets, workspace.directory), holder)
+        for holder in mine
+    ]
+
+
+def _is_at_hand(workspace: Workspace, storage: Storage, stored: str) -> bool:
+    if stored in workspace.staged_targets():
+        return True
+    try:
+        with storage.open(stored):
+            return True
+    except NotFoundError:
+        return False
+
+
+def _targets(labels: Labels, incoming: Incoming, sequence: int) -> list[TargetFile]:
+    custom = labels.meaning(sequence).custom()
+    hashes = {"sha256": incoming.sha256}
+    found = [TargetFile(incoming.length, hashes, labels.path, {"custom": custom})]
+    if incoming.segments:
+        found.append(
+            TargetFile(
+                len(incoming.segments),
+                {"sha256": hashlib.sha256(incoming.segments).hexdigest()},
+                labels.path + SUFFIX,
+                {"custom": {"segments-of": labels.path}},
+            )
+        )
+    return found
+
+
+def _stage(
+    workspace: Workspace,
+    product: str,
+    builds: Builds,
+    targets: Sequence[TargetFile],
+    signers: Sequence[tuple[Signer, KeyHolder]],
+    now: datetime,
+) -> None:
+    """Sign what is live, what waited already and what is new, as one next version."""
+    role = builds_role(product)
+    rules = workspace.policy.role(role, "builds")
+    waiting = builds.staged.targets.values() if builds.staged is not None else ()
+    signed = add_artifacts(role, builds.live, [*waiting, *targets], rules, now)
+    # Above what was staged before as well: an interrupted publish may have uploaded that.
+    signed.version = builds.version + 1
+    payload = signed_bytes(signed)
+    data = assemble(signed, [sign(signer, holder, payload) for signer, holder in signers])
+    replace_file(workspace.private / "staged" / f"{role}.json", data)
