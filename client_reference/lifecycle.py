@@ -73,13 +73,13 @@ def begin(state: InstallState, image: Image) -> InstallState:
 def stage(state: InstallState) -> InstallState:
     """The whole image is in the slot and was read back."""
     _require(state, "stage an image", Phase.WRITING)
-    return replace(state, phase=Phase.STAGED)
+    return replace(state, phase=Phase.STAGED, candidate=_candidate(state))
 
 
 def activated(state: InstallState) -> InstallState:
     """The boot loader will try the candidate next."""
     _require(state, "start a trial", Phase.STAGED)
-    return replace(state, phase=Phase.TRIAL)
+    return replace(state, phase=Phase.TRIAL, candidate=_candidate(state))
 
 
 def abandon(state: InstallState) -> InstallState:
@@ -143,7 +143,7 @@ def observe_boot(state: InstallState, running: str, *, pending: bool) -> Observa
 
 
 def _require(state: InstallState, event: str, *phases: Phase) -> None:
-    if state.phase not in phases or (state.phase is not Phase.IDLE and state.candidate is None):
+    if state.phase not in phases:
         allowed = " or ".join(phase.value for phase in phases)
         hints = {
             Phase.TRIAL: "run `firmroot-device confirm` or `firmroot-device reject` first",
@@ -159,7 +159,10 @@ def _require(state: InstallState, event: str, *phases: Phase) -> None:
 
 def _candidate(state: InstallState) -> Image:
     if state.candidate is None:
-        raise IllegalTransitionError(f"the installation is {state.phase.value} without an image")
+        raise IllegalTransitionError(
+            f"the installation is {state.phase.value}, but of no image",
+            "the stored state makes no sense: run `firmroot-device doctor`",
+        )
     return state.candidate
 
 
