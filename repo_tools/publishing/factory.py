@@ -11,12 +11,12 @@ import hashlib
 import json
 import tomllib
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import tomlkit
 
 from client_reference.errors import ConfigurationError
+from client_reference.factory import load as load_factory
 from client_reference.selection import DevicePosition
 from client_reference.trust.updater import Floors
 from repo_tools.files import replace_file
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Export",
     "Package",
+    "Target",
+    "device_toml",
     "devices",
     "future_devices",
     "load_registry",
@@ -71,6 +73,25 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Target:
+    """What a device is made for.
+
+    Attributes:
+        product: whose firmware it runs.
+        channel: what it follows.
+        hardware: ids of its boards.
+        handler: how it installs.
+        mirrors: where it fetches, first choice first.
+    """
+
+    product: str
+    channel: str
+    hardware: tuple[str, ...]
+    handler: str
+    mirrors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Package:
     """The files of an export, by path below its directory."""
 
@@ -86,7 +107,7 @@ class Package:
 
 
 def make_package(
-    product: str, root: bytes, floor: str, minimum_sequence: int, device_toml: str
+    product: str, root: bytes, floor: str, minimum_sequence: int, configuration: str
 ) -> Package:
     """Pure: the files that a device is born with.
 
@@ -95,7 +116,7 @@ def make_package(
         root: the newest root.
         floor: `YYYY-MM-DDTHH:MM:SSZ`, from signed metadata, never from a raw clock.
         minimum_sequence: nothing older is ever installed on these devices.
-        device_toml: their configuration.
+        configuration: from `device_toml`.
     """
     floors = {
         "schema": 1,
@@ -106,11 +127,48 @@ def make_package(
     }
     return Package(
         {
-            "device.toml": device_toml.encode(),
+            "device.toml": configuration.encode(),
             "factory/root.json": root,
             "factory/floors.json": json.dumps(floors, indent=1).encode() + b"\n",
         }
     )
+
+
+def device_toml(target: Target, *, lab: bool) -> str:
+    """Pure: the configuration of a device.
+
+    A lab device lives in one directory and answers to its literal hardware id; the others follow
+    the usual places of a Linux system, and are edited before they are shipped.
+    """
+    mirrors = ", ".join(_text(url) for url in target.mirrors)
+    lines = [
+        "schema = 1",
+        "[repository]",
+        f"product = {_text(target.product)}",
+        f"channel = {_text(target.channel)}",
+        f"mirrors = [{mirrors}]",
+        "[identity]",
+        f"hardware = {_text('literal:' + target.hardware[0] if lab else 'device-tree')}",
+        *(['device_id = "literal:lab"'] if lab else []),
+        "[trust]",
+        f"factory = {_text('factory' if lab else '/usr/share/firmroot')}",
+        f"state = {_text('state' if lab else '/data/firmroot')}",
+        "[download]",
+        f"directory = {_text('cache' if lab else '/data/firmroot/cache')}",
+        "[install]",
+        f"handler = {_text(target.handler)}",
+    ]
+    if target.handler == "slot":
+        place = "slots/{}.img" if lab else "/data/slots/{}.img"
+        slots = ", ".join(f"{slot} = {_text(place.format(slot))}" for slot in ("A", "B"))
+        lines += ['bootloader = "file"', f"slots = {{ {slots} }}", 'reboot = "automatic"']
+    else:
+        lines += ["[install.command]", 'run = ["rauc", "install", "{path}"]']
+    return "\n".join(lines) + "\n"
+
+
+def _text(value: str) -> str:
+    return tomlkit.string(value).as_string()
 
 
 def write_package(package: Package, directory: Path) -> None:
@@ -231,29 +289,17 @@ def devices(workspace: Workspace) -> tuple[Device, ...]:
             continue
         directory = workspace.directory / "factory" / export.id / "factory"
         try:
-            root = (directory / "root.json").read_bytes()
-            floors = parse_floors((directory / "floors.json").read_bytes())
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            born = load_factory(directory)
+        except ConfigurationError as error:
             raise ConfigurationError(
-                f"the files of factory export {export.id} cannot be read: {error!r}",
+                f"the files of factory export {export.id} are not as they were: {error.message}",
                 "restore factory/ from git; without them nobody knows what these devices trust",
             ) from error
         found += [
-            Device(export.id, _position(export, hardware), root, floors)
+            Device(export.id, _position(export, hardware), born.root, born.floors)
             for hardware in export.hardware
         ]
     return tuple(found)
-
-
-def parse_floors(data: bytes) -> Floors:
-    """Read `floors.json`. Raises ValueError, KeyError or TypeError when it is damaged."""
-    document = json.loads(data)
-    time = datetime.strptime(document["time"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    return Floors(
-        time=int(time.timestamp()),
-        minimum_sequence=int(document["minimum_sequence"]),
-        epoch=int(document["epoch"]),
-    )
 
 
 def _position(export: Export, hardware: str) -> DevicePosition:

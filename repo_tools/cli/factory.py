@@ -1,0 +1,195 @@
+"""`firmroot factory`: what a device is born with."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from tuf.api.metadata import Root
+
+from client_reference.errors import ActionRequiredError, ConfigurationError, RefusedError
+from repo_tools.cli.context import Context, example
+from repo_tools.metadata.edits import ISSUED_FIELD, format_time, is_lab_root
+from repo_tools.metadata.repository import parse
+from repo_tools.publishing.channels import check_channel, read_channel
+from repo_tools.publishing.factory import (
+    Export,
+    Target,
+    device_toml,
+    load_registry,
+    make_package,
+    register,
+    retire,
+    write_package,
+)
+from repo_tools.publishing.prepare import read_base
+
+if TYPE_CHECKING:
+    from repo_tools.publishing.live import Live
+    from repo_tools.workspace import Workspace
+
+__all__ = ["factory"]
+
+_LAB_SERVER = "http://127.0.0.1:8080/"
+_SOON = timedelta(days=30)
+
+
+@click.group(epilog=example("firmroot factory list"))
+def factory() -> None:
+    """What a device is born with: trust, floors, configuration."""
+
+
+@factory.command(
+    epilog=example(
+        "firmroot factory export gateway --to ../device",
+        "firmroot factory export gateway --to out --channel beta --server https://fw.acme.example/",
+    )
+)
+@click.argument("product")
+@click.option("--to", "directory", required=True, metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--channel", default="stable", show_default=True, help="What the devices follow.")
+@click.option("--server", "servers", multiple=True, metavar="URL", help="May be repeated.")
+@click.option(
+    "--handler", default="slot", show_default=True, type=click.Choice(["slot", "command"])
+)
+@click.option("--count", default=0, type=click.IntRange(min=0), help="Devices made with it.")
+@click.pass_obj
+def export(
+    context: Context,
+    product: str,
+    directory: Path,
+    channel: str,
+    servers: tuple[str, ...],
+    handler: str,
+    count: int,
+) -> None:
+    """Write what a new device needs, and register it: from now on no publish may strand it."""
+    ws = context.workspace()
+    check_channel(ws, product, channel)
+    lab = ws.config.lab
+    target = Target(
+        product=product,
+        channel=channel,
+        hardware=ws.config.products[product].hardware,
+        handler=handler,
+        mirrors=_mirrors(servers or ws.config.urls, lab=lab),
+    )
+    with ws.lock():
+        live = _published(ws)
+        root = parse(live.state.roots[-1], Root, "root").signed
+        _check_root(context, root)
+        manifest = read_channel(ws, ws.storage(), product, channel).live
+        if manifest is None:
+            raise ActionRequiredError(
+                f"nothing is published on {product}/{channel} yet: its devices would find nothing",
+                f"firmroot channel promote {product}@VERSION --to {channel}",
+            )
+        package = make_package(
+            product,
+            live.state.roots[-1],
+            _floor(live),
+            manifest.minimum_sequence,
+            device_toml(target, lab=lab),
+        )
+        entry = register(
+            ws,
+            Export(
+                id="",
+                product=product,
+                channel=channel,
+                hardware=target.hardware,
+                handler=handler,
+                date=format_time(context.now)[:10],
+                root_version=root.version,
+                client_version=version("firmroot"),
+                count=count,
+            ),
+            package,
+        )
+        write_package(package, directory)
+    mark = "LAB export, never for devices in the field: " if is_lab_root(root) else ""
+    context.printer.say(f"{mark}{directory} is {entry.id}, with root {root.version}")
+    context.printer.say(f"next: firmroot-device --config {directory / 'device.toml'} init")
+    context.printer.result({**vars(entry), "directory": str(directory), "lab": is_lab_root(root)})
+
+
+def _mirrors(urls: tuple[str, ...], *, lab: bool) -> tuple[str, ...]:
+    found = urls or ((_LAB_SERVER,) if lab else ())
+    if not found:
+        raise ConfigurationError(
+            "the devices would not know where to fetch from",
+            "set `urls` in firmroot.toml, or name them: --server https://fw.example/",
+        )
+    if wrong := [url for url in found if not url.startswith(("http://", "https://"))]:
+        raise ConfigurationError(
+            f"{wrong[0]!r} is not the URL of a server", "expected http://... or https://..."
+        )
+    return tuple(url if url.endswith("/") else f"{url}/" for url in found)
+
+
+def _published(ws: Workspace) -> Live:
+    if not ws.roots():
+        raise ActionRequiredError(
+            "nothing is published yet: a device needs a root that can be followed",
+            "firmroot publish",
+        )
+    return read_base(ws, ws.storage())
+
+
+def _check_root(context: Context, root: Root) -> None:
+    """A root that has ended can still be followed, but it is a bad start of a life on a shelf."""
+    if root.expires <= context.now:
+        raise RefusedError(
+            f"root {root.version} expired on {root.expires:%Y-%m-%d}; new devices would start "
+            "with a certificate that has ended",
+            "firmroot recover expired-root, publish, then export again",
+        )
+    if root.expires <= context.now + _SOON:
+        click.echo(
+            f"warning: root {root.version} expires on {root.expires:%Y-%m-%d}; "
+            "renew it first: firmroot ceremony start root",
+            err=True,
+        )
+
+
+def _floor(live: Live) -> str:
+    """Verified evidence of how late it is: when the live timestamp was issued."""
+    timestamp = live.state.parsed_timestamp()
+    issued = None if timestamp is None else timestamp.unrecognized_fields.get(ISSUED_FIELD)
+    if not isinstance(issued, str):
+        raise ActionRequiredError(
+            "the live timestamp does not say when it was issued", "firmroot refresh"
+        )
+    return issued
+
+
+@factory.command("list", epilog=example("firmroot factory list"))
+@click.pass_obj
+def list_exports(context: Context) -> None:
+    """List every export there ever was."""
+    exports = load_registry(context.workspace())
+    for each in exports:
+        state = f"retired {each.retired}" if each.retired else "in service"
+        context.printer.say(
+            f"{each.id}  {each.date}  {each.product}/{each.channel}  root {each.root_version}  "
+            f"client {each.client_version}  {each.count or 'unknown'} devices  {state}"
+        )
+    if not exports:
+        context.printer.say("no export yet; firmroot factory export PRODUCT --to DIR")
+    context.printer.result({"exports": [vars(each) for each in exports]})
+
+
+@factory.command("retire", epilog=example("firmroot factory retire gateway-stable-1f00aa42"))
+@click.argument("name", metavar="ID")
+@click.pass_obj
+def retire_export(context: Context, name: str) -> None:
+    """Say that no device of an export is in service: it is rehearsed no longer."""
+    ws = context.workspace()
+    with ws.lock():
+        context.confirm(f"No device of {name} is in service any more, and none may be stranded?")
+        entry = retire(ws, name, format_time(context.now)[:10])
+    context.printer.say(f"{entry.id} is retired since {entry.retired}")
+    context.printer.result(vars(entry))
