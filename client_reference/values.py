@@ -1,4 +1,4 @@
-"""Pure: `@value`, a frozen dataclass that costs little to define.
+"""Pure: `@frozen`, a frozen dataclass that costs little to define.
 
 `dataclasses.dataclass(frozen=True)` compiles six methods for each class whenever its module is
 imported: 0.6 to 0.9 ms of CPU on a small machine. The client has some sixty values, so that was a
@@ -12,13 +12,13 @@ from __future__ import annotations
 from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields
 from typing import Any, NoReturn, TypeVar, dataclass_transform
 
-__all__ = ["value"]
+__all__ = ["frozen"]
 
 C = TypeVar("C")
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def value(cls: type[C]) -> type[C]:
+def frozen(cls: type[C]) -> type[C]:
     """Make a class a frozen value, compared and hashed by its fields."""
     cls = dataclass(init=False, repr=False, eq=False, match_args=False)(cls)
     for method in (_init, _repr, _eq, _hash, _setattr, _delattr):

@@ -1,4 +1,4 @@
-"""`@value` is a frozen dataclass: the cases run on both, side by side."""
+"""`@frozen` is a frozen dataclass: the cases run on both, side by side."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from client_reference.values import value
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ def define(decorate: Callable[[type], type]) -> Any:  # noqa: ANN401  a class ma
     return decorate(Point)
 
 
-BOTH = {"value": define(value), "dataclass": define(dataclasses.dataclass(frozen=True))}
+BOTH = {"frozen": define(frozen), "dataclass": define(dataclasses.dataclass(frozen=True))}
 both = pytest.mark.parametrize("kind", BOTH.values(), ids=BOTH)
 
 
@@ -64,7 +64,7 @@ def test_values_are_equal_by_the_fields_that_compare(kind: Any) -> None:  # noqa
     assert hash(kind(1)) == hash(kind(1, 2))
     assert kind(1) != kind(2)
     assert kind(1) != (1, 2, [])
-    assert kind(1) != define(value)(1)
+    assert kind(1) != define(frozen)(1)
 
 
 @both
