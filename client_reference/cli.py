@@ -35,6 +35,7 @@ from client_reference.install.handlers import open_installer
 from client_reference.lifecycle import Boot, observe_boot
 from client_reference.selection import Selection, Waves
 from client_reference.strictjson import format_time, parse_time
+from client_reference.transport.cache import TargetCache
 from client_reference.transport.fetch import Ambient, HttpFetcher, Roots, Settings
 from client_reference.trust.clock import Freshness
 from client_reference.trust.selftest import check_key_types
@@ -333,7 +334,7 @@ def _machine(run: _Run) -> Iterator[_Wired]:
         machine = Machine(
             identified=_identified(config),
             store=store,
-            mirrors=fetcher,
+            mirrors=TargetCache(fetcher, config.download.directory / "targets"),
             installer=open_installer(config.install),
             now=_now(run, state),
             largest=config.download.quota if config.install.handler == "command" else sys.maxsize,
@@ -555,3 +556,7 @@ def run() -> NoReturn:
     """Entry point of `firmroot-device`. A service manager's SIGTERM counts as Ctrl-C."""
     signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(main(sys.argv[1:], os.environ))
+
+
+if __name__ == "__main__":
+    run()

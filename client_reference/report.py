@@ -212,8 +212,9 @@ def status_lines(standing: Standing) -> list[str]:
     ]
     if install.candidate is not None:
         lines.append(f"{install.phase.value:<10} {_place(install.candidate)}")
+    else:
+        lines.append("phase      idle")
     lines += [
-        f"phase      {install.phase.value}",
         f"floor      sequence {install.confirmed_sequence}, time {floor}",
         f"clock      {format_time(standing.now)}, freshness {fresh}",
         "roles      " + _role_line(standing.state),

@@ -1,0 +1,171 @@
+"""An HTTP mirror on loopback that serves a mapping of files, honestly or not.
+
+    with Mirror(repo.files) as mirror:
+        mirror.trouble = Trouble(status=503, times=1)
+
+It understands single ranges, keeps connections, and notes every request with its headers.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Self
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping
+    from email.message import Message
+
+TICK = 0.01
+
+
+@dataclass
+class Trouble:
+    """What the mirror does wrong.
+
+    Attributes:
+        path: only for paths that contain this.
+        times: how often; then it is honest again. Negative: always.
+        status: answers with this instead.
+        headers: sent besides.
+        body: sent instead of the file.
+        cut: bytes of the body after which the connection is closed.
+        flip: offset in the file of a byte that is changed.
+        ranges: whether it knows ranges.
+        wrong_range: answers a range with its start moved by this many bytes.
+        drip: seconds between the single bytes of the body.
+        silent: accepts the request and never answers, until it is closed.
+    """
+
+    path: str = ""
+    times: int = -1
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    cut: int | None = None
+    flip: int | None = None
+    ranges: bool = True
+    wrong_range: int = 0
+    drip: float = 0.0
+    silent: bool = False
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as it arrived."""
+
+    path: str
+    headers: Message
+    connection: int
+
+
+class Mirror(ThreadingHTTPServer):
+    """See the module."""
+
+    daemon_threads = True
+
+    def __init__(self, files: Mapping[str, bytes], context: ssl.SSLContext | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.files = files
+        self.context = context
+        self.trouble = Trouble(times=0)
+        self.seen: list[Seen] = []
+        self.closing = threading.Event()
+
+    @property
+    def url(self) -> str:
+        scheme = "https" if self.context else "http"
+        return f"{scheme}://127.0.0.1:{self.server_port}/"
+
+    @property
+    def paths(self) -> list[str]:
+        """What was asked for, in order."""
+        return [seen.path for seen in self.seen]
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, args=(TICK,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is what some tests want; nothing to print."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Mirror
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def setup(self) -> None:
+        if self.server.context is not None:
+            # Here, in the connection's own thread: a failing handshake must not stop the others.
+            self.request = self.server.context.wrap_socket(self.request, server_side=True)
+        super().setup()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+    def do_GET(self) -> None:
+        path = unquote(self.path).lstrip("/")
+        self.server.seen.append(Seen(path, self.headers, id(self)))
+        trouble = self._trouble(path)
+        if trouble.silent:
+            self.server.closing.wait()
+            self.close_connection = True
+            return
+        data = trouble.body if trouble.body is not None else self.server.files.get(path)
+        if trouble.status or data is None:
+            status = trouble.status or 404
+            self._send(status, trouble.body or b"", {}, trouble)
+            return
+        if trouble.flip is not None:
+            data = bytes([*data[: trouble.flip], data[trouble.flip] ^ 1, *data[trouble.flip + 1 :]])
+        ranged = self.headers.get("Range")
+        if ranged and trouble.ranges:
+            first, last = ranged.removeprefix("bytes=").split("-")
+            start, end = int(first) + trouble.wrong_range, min(int(last) + 1, len(data))
+            where = {"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"}
+            self._send(206, data[start:end], where, trouble)
+        else:
+            self._send(200, data, {}, trouble)
+
+    def _trouble(self, path: str) -> Trouble:
+        trouble = self.server.trouble
+        if trouble.times == 0 or trouble.path not in path:
+            return Trouble()
+        trouble.times -= 1
+        return trouble
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str], trouble: Trouble) -> None:
+        self.send_response_only(status)
+        for name, value in (headers | trouble.headers).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if trouble.cut is not None and trouble.cut < len(body):
+            self.wfile.write(body[: trouble.cut])
+            self.close_connection = True
+            return
+        if trouble.drip:
+            for byte in body:
+                if self.server.closing.wait(trouble.drip):
+                    return
+                self.wfile.write(bytes([byte]))
+            return
+        self.wfile.write(body)
+
+
+def wait_until(condition: object, seconds: float = 5.0) -> None:
+    """Wait for something that another thread does."""
+    deadline = time.monotonic() + seconds
+    while not (callable(condition) and condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(TICK)
