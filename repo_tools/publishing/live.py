@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tuf.api.metadata import TOP_LEVEL_ROLE_NAMES, Root, Targets
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from tuf.api.metadata import MetaFile, Snapshot
 
-    from repo_tools.storage.protocol import Storage
+    from repo_tools.storage.protocol import Blob
 
 __all__ = [
     "MAX_METADATA",
@@ -44,6 +44,7 @@ __all__ = [
     "HighWater",
     "Live",
     "Mark",
+    "Readable",
     "metadata_objects",
     "metadata_path",
     "read_live",
@@ -55,6 +56,13 @@ MAX_METADATA = 64 * 1024 * 1024
 TIMESTAMP = "metadata/timestamp.json"
 
 _EXPIRY_IGNORED = datetime.min.replace(tzinfo=UTC)
+
+
+class Readable(Protocol):
+    """The part of a storage that reading needs; `verify` reads over HTTP."""
+
+    def read(self, path: str, max_length: int) -> Blob:
+        """See `Storage.read`."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ def metadata_objects(state: RepositoryState) -> dict[str, bytes]:
     return objects
 
 
-def read_live(storage: Storage, trusted_root: bytes) -> Live:
+def read_live(storage: Readable, trusted_root: bytes) -> Live:
     """Read and verify the live state.
 
     Args:
@@ -127,7 +135,7 @@ def state_root_hint(state: RepositoryState) -> int | None:
     return hint if isinstance(hint, int) else None
 
 
-def _read_below(storage: Storage, root: Root, timestamp_data: bytes) -> RepositoryState:
+def _read_below(storage: Readable, root: Root, timestamp_data: bytes) -> RepositoryState:
     """Everything under a root, from the bytes of the timestamp down."""
     timestamp = accept_timestamp(root, timestamp_data, None, _EXPIRY_IGNORED)
     snapshot_data = _read_listed(storage, "snapshot", timestamp.snapshot_meta)
@@ -136,7 +144,7 @@ def _read_below(storage: Storage, root: Root, timestamp_data: bytes) -> Reposito
     return RepositoryState((), timestamp_data, snapshot_data, roles)
 
 
-def _read_roots(storage: Storage, trusted_root: bytes) -> tuple[tuple[bytes, ...], list[Root]]:
+def _read_roots(storage: Readable, trusted_root: bytes) -> tuple[tuple[bytes, ...], list[Root]]:
     chain, roots = [trusted_root], [first_root(trusted_root)]
     while True:
         path = metadata_path("root", roots[-1].version + 1)
@@ -148,7 +156,7 @@ def _read_roots(storage: Storage, trusted_root: bytes) -> tuple[tuple[bytes, ...
         chain.append(data)
 
 
-def _read_roles(storage: Storage, root: Root, snapshot: Snapshot) -> dict[str, bytes]:
+def _read_roles(storage: Readable, root: Root, snapshot: Snapshot) -> dict[str, bytes]:
     """Targets and every role that it delegates to and the snapshot lists."""
     data = _read_listed(storage, "targets", listed(snapshot, "targets"))
     targets = accept_targets(root, "targets", snapshot, data, _EXPIRY_IGNORED)
@@ -161,7 +169,7 @@ def _read_roles(storage: Storage, root: Root, snapshot: Snapshot) -> dict[str, b
     return roles
 
 
-def _read_listed(storage: Storage, role: str, meta: MetaFile) -> bytes:
+def _read_listed(storage: Readable, role: str, meta: MetaFile) -> bytes:
     path = metadata_path(role, meta.version)
     try:
         return storage.read(path, MAX_METADATA).data

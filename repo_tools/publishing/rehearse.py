@@ -14,6 +14,7 @@ candidate and can decide what to run next. One that cannot is stranded.
 from __future__ import annotations
 
 import enum
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -27,7 +28,8 @@ from client_reference.update import evaluate
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from client_reference.selection import DevicePosition, Skip
+    from client_reference.selection import DevicePosition
+    from client_reference.transport.fetcher import Fetcher
     from client_reference.trust.updater import Floors
     from repo_tools.metadata.repository import RepositoryState
 
@@ -42,10 +44,10 @@ __all__ = [
     "Row",
     "Views",
     "first_expiry",
+    "meet",
     "rehearse",
 ]
 
-_CHECKS_TO_CONVERGE = 2
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 
@@ -220,15 +222,12 @@ def _ask(
     )
     if clock is Clock.RESET:
         readings = _Readings(_EPOCH, _EPOCH, _EPOCH)
-    try:
-        store = MemoryStore(initial_state(device.root, device.floors))
-        if cached is Cached.LIVE:
-            _visit(store, views.live, readings.live)
-        elif cached is Cached.MID_PUBLISH:
-            _visit(store, views.mid_publish, readings.mid_publish)
-        outcome, detail = _converge(store, device, views.candidate, readings.candidate)
-    except FirmrootError as error:
-        outcome, detail = Outcome.STRANDED, error.message
+    seen: tuple[tuple[Fetcher, datetime], ...] = ()
+    if cached is Cached.LIVE:
+        seen = ((MappingFetcher(views.live), readings.live),)
+    elif cached is Cached.MID_PUBLISH:
+        seen = ((MappingFetcher(views.mid_publish), readings.mid_publish),)
+    outcome, detail = meet(device, MappingFetcher(views.candidate), readings.candidate, seen)
     return Row(device.name, cached, moment, clock, outcome, detail)
 
 
@@ -241,44 +240,50 @@ class _Readings:
     candidate: datetime
 
 
-def _visit(store: MemoryStore, objects: Mapping[str, bytes], reading: datetime) -> None:
-    """Let the device check there, whatever comes of it, and keep what it accepted."""
+def meet(
+    device: Device,
+    fetcher: Fetcher,
+    reading: datetime,
+    seen: Sequence[tuple[Fetcher, datetime]] = (),
+) -> tuple[Outcome, str]:
+    """What a device does with a repository; stranded if it cannot trust it or decide.
+
+    Args:
+        device: fresh from the factory.
+        fetcher: the repository.
+        reading: of its clock.
+        seen: repositories that it checked before, and when; it keeps what it accepted there.
+    """
     try:
-        Updater(store, MappingFetcher(objects), reading).refresh()
-    except FirmrootError:
-        return
+        store = MemoryStore(initial_state(device.root, device.floors))
+        for before, earlier in seen:
+            with suppress(FirmrootError):
+                evaluate(Updater(store, before, earlier), device.position, earlier)
+        return _converge(store, device, fetcher, reading)
+    except FirmrootError as error:
+        return Outcome.STRANDED, error.message
 
 
 def _converge(
-    store: MemoryStore, device: Device, objects: Mapping[str, bytes], reading: datetime
+    store: MemoryStore, device: Device, fetcher: Fetcher, reading: datetime
 ) -> tuple[Outcome, str]:
     """Up to two checks; the last verdict counts."""
-    for attempt in range(_CHECKS_TO_CONVERGE):
-        updater = Updater(store, MappingFetcher(objects), reading)
-        try:
-            decision = evaluate(updater, device.position, reading)
-        except FirmrootError:
-            if attempt + 1 == _CHECKS_TO_CONVERGE:
-                raise
-            continue
-        return _judge(decision, device, store, objects, reading)
-    raise AssertionError("a loop of at least one check returns or raises")
+    with suppress(FirmrootError):
+        return _check(store, device, fetcher, reading)
+    return _check(store, device, fetcher, reading)
 
 
-def _judge(
-    decision: Selection | Skip,
-    device: Device,
-    store: MemoryStore,
-    objects: Mapping[str, bytes],
-    reading: datetime,
+def _check(
+    store: MemoryStore, device: Device, fetcher: Fetcher, reading: datetime
 ) -> tuple[Outcome, str]:
+    decision = evaluate(Updater(store, fetcher, reading), device.position, reading)
     if isinstance(decision, Selection):
         return Outcome.UPDATES, f"installs {decision.release.version}"
     if decision.reason is Reason.NO_CHANNEL and device.promised:
         return Outcome.STRANDED, decision.detail
     if decision.reason is Reason.UNREACHABLE:
         # A stone whose wave is still to come is a matter of days; one that is missing is not.
-        updater = Updater(store, MappingFetcher(objects), reading)
+        updater = Updater(store, fetcher, reading)
         later = evaluate(updater, device.position, reading, Waves.IGNORE)
         if not isinstance(later, Selection):
             return Outcome.STRANDED, decision.detail

@@ -1,0 +1,81 @@
+"""`firmroot verify`: audit a repository as a device and as an auditor."""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from client_reference.errors import ActionRequiredError, NotTrustedError
+from client_reference.transport.fetch import Ambient, HttpFetcher, Settings
+from client_reference.transport.fetcher import DirectoryFetcher
+from client_reference.transport.policy import parse_mirror
+from repo_tools.cli.context import Context, example
+from repo_tools.publishing.factory import devices, future_devices
+from repo_tools.publishing.verify import Audit, Severity, audit, meet_devices
+from repo_tools.storage.overlay import OverlayStorage
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from client_reference.transport.fetcher import Fetcher
+    from repo_tools.workspace import Workspace
+
+__all__ = ["verify"]
+
+
+@click.command(
+    epilog=example("firmroot verify", "firmroot verify https://fw.acme.example/ --as-device")
+)
+@click.argument("place", metavar="[URL|PATH]", required=False)
+@click.option("--as-device", is_flag=True, help="Only what devices do; reads no artifacts.")
+@click.pass_obj
+def verify(context: Context, place: str | None, *, as_device: bool) -> None:
+    """Audit a live repository: this workspace's storage, or what is at a URL or path.
+
+    Trusts what the workspace trusts: its roots, and those of every factory export.
+    """
+    ws = context.workspace()
+    roots = ws.roots()
+    if not roots:
+        raise ActionRequiredError(
+            "nothing is published yet: there is nothing to verify", "firmroot publish"
+        )
+    with _reach(ws, place) as fetcher:
+        findings = [
+            *meet_devices((*devices(ws), *future_devices(ws, roots[-1])), fetcher, context.now)
+        ]
+        if not as_device:
+            findings += audit(Audit(fetcher, roots, ws.policy, context.now))
+    for finding in findings:
+        context.printer.say(f"{finding.severity.value:8} {finding.subject}: {finding.detail}")
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    context.printer.result(
+        {
+            "trusted": not errors,
+            "findings": [
+                {**vars(finding), "severity": finding.severity.value} for finding in findings
+            ],
+        }
+    )
+    if errors:
+        raise NotTrustedError(
+            f"{len(errors)} of {len(findings)} findings are errors; the first: "
+            f"{errors[0].subject}: {errors[0].detail}",
+            "publish nothing before it is understood",
+        )
+    context.printer.say("trusted: everything that is live verifies")
+
+
+def _reach(ws: Workspace, place: str | None) -> AbstractContextManager[Fetcher]:
+    """The repository there."""
+    if place is None:
+        return nullcontext(OverlayStorage(ws.storage(), {}))
+    if place.startswith(("http://", "https://")):
+        ambient = Ambient(time.monotonic, time.sleep, random.random)
+        return HttpFetcher(Settings((parse_mirror(place),)), ambient)
+    return nullcontext(DirectoryFetcher(Path(place)))

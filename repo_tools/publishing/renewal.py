@@ -1,0 +1,61 @@
+"""Signing a builds role again: with fresh expiry, or with the key that has taken another's place.
+
+Builds roles are signed by machines at once, without a ceremony; the result waits in the outbox of
+this machine for the next publish, like added firmware.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from client_reference.errors import ActionRequiredError, ConfigurationError
+from repo_tools.files import replace_file
+from repo_tools.metadata.edits import add_artifacts, assemble, signed_bytes
+from repo_tools.metadata.roles import builds_role
+from repo_tools.publishing.firmware import read_builds
+from repo_tools.signing.signers import open_signer, sign
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from repo_tools.signing.secrets import Secrets
+    from repo_tools.workspace import Workspace
+
+__all__ = ["renew_builds"]
+
+
+def renew_builds(ws: Workspace, product: str, secrets: Secrets, now: datetime) -> int:
+    """Sign everything that the role says already as its next version.
+
+    Returns:
+        the version.
+
+    Raises:
+        ConfigurationError: no firmware was ever added.
+        ActionRequiredError: too few of its keys are on this machine.
+    """
+    role = builds_role(product)
+    rules, uris = ws.policy.role(role, "builds"), ws.key_uris()
+    builds = read_builds(ws, ws.storage(), product)
+    if not builds.version:
+        raise ConfigurationError(
+            f"{role} has no content yet, so there is nothing to renew", "firmroot firmware add FILE"
+        )
+    mine = [ws.keyring[name] for name in rules.keys if name in uris]
+    if len(mine) < rules.threshold:
+        raise ActionRequiredError(
+            f"{role} is signed by {rules.threshold} of {', '.join(rules.keys)}, and this machine "
+            f"has the private keys of: {', '.join(each.name for each in mine) or 'none'}",
+            f"on the builder's machine: firmroot ceremony start {role}",
+        )
+    waiting = builds.staged.targets.values() if builds.staged else ()
+    signed = add_artifacts(role, builds.live, waiting, rules, now)
+    # Above what was staged before as well: an interrupted publish may have uploaded that.
+    signed.version = builds.version + 1
+    payload = signed_bytes(signed)
+    signatures = [
+        sign(open_signer(uris[each.name], each, secrets, ws.directory), each, payload)
+        for each in mine
+    ]
+    replace_file(ws.private / "staged" / f"{role}.json", assemble(signed, signatures))
+    return signed.version
