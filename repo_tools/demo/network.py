@@ -42,7 +42,11 @@ class Network:
         self.stalled = threading.Event()
         self._socket = serve.listen("127.0.0.1", 0)
         config = uvicorn.Config(
-            self._answer, lifespan="off", log_config=None, timeout_graceful_shutdown=1
+            self._answer,
+            interface="asgi3",
+            lifespan="off",
+            log_config=None,
+            timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(

@@ -48,6 +48,7 @@ class Stage:
     years: float = 0.0
     checks: int = 0
     _scene: int = field(default=0, init=False)
+    _warned: set[str] = field(default_factory=set, init=False)
 
     @property
     def now(self) -> datetime:
@@ -126,8 +127,7 @@ class Stage:
         done = self._execute(command, words, place)
         output = done.stdout + done.stderr
         if not quiet or done.returncode != exits:
-            for line in output.splitlines():
-                click.echo(f"     {line}")
+            self._repeat(output)
         if done.returncode != exits:
             raise StoryError(
                 f"the story says: exit code {exits}; found {done.returncode}", "run it with --keep"
@@ -135,6 +135,14 @@ class Stage:
         if exits:
             click.secho(f"     (exit code {exits})", dim=True)
         return output
+
+    def _repeat(self, output: str) -> None:
+        """Show output. A warning that was shown before is not shown again: each command has it."""
+        for line in output.splitlines():
+            if line not in self._warned:
+                click.echo(f"     {line}")
+            if line.startswith("warning:"):
+                self._warned.add(line)
 
     def _show(self, command: str, words: Sequence[str]) -> None:
         click.secho(f"   $ {command} {shlex.join(words)}", fg="cyan")

@@ -63,15 +63,16 @@ class Scenery:
 
     def release(self, version: str, *, quiet: bool = False) -> None:
         """Add, promote, sign and publish the next firmware file."""
+        self.promote(version, quiet=quiet)
+        self.stage.firmroot("sign", quiet=quiet)
+        self.stage.firmroot("publish", quiet=quiet)
+
+    def promote(self, version: str, *, quiet: bool = False) -> None:
+        """Add and promote the next firmware file; it then waits for two release managers."""
         image = self.firmware[int(version.rpartition(".")[2]) % len(self.firmware)]
-        run = self.stage.firmroot
-        run(
-            f"firmware add ../{image} -p gateway -V {version} --hardware acme,gw-2",
-            quiet=quiet,
-        )
-        run(f"channel promote gateway@{version} --to stable", quiet=quiet)
-        run("sign", quiet=quiet)
-        run("publish", quiet=quiet)
+        add = f"firmware add ../{image} -p gateway -V {version} --hardware acme,gw-2"
+        self.stage.firmroot(add, quiet=quiet)
+        self.stage.firmroot(f"channel promote gateway@{version} --to stable", quiet=quiet)
 
 
 def tell(directory: Path, images: Sequence[Path], now: datetime) -> int:
@@ -206,11 +207,11 @@ def _usurped_channel(scenery: Scenery) -> None:
     stage = scenery.stage
     stage.scene(
         "Attack: the build key tries to speak for the channel",
-        "First with the tool itself, then with a forged manifest and a publisher that is unaware.",
+        "1.2 waits for two release managers. The thief signs it first with the tool itself, then",
+        "with a forgery that the publisher publishes unaware.",
     )
-    stage.firmroot("channel promote gateway@1.0 --to stable", quiet=True)
-    stage.firmroot("sign --key ci", exits=2)
-    stage.firmroot("ceremony abandon gateway-stable", quiet=True)
+    scenery.promote("1.2", quiet=True)
+    stage.firmroot(f"sign --key {scenery.workspace().key_uris()['ci']}", exits=5)
     mirror = scenery.mirror("mirror-2")
     Thief(scenery.workspace(), mirror).speak_for_channel("gateway", "stable", ["ci"])
     shutil.copytree(stage.directory / "device", stage.directory / "twin")
@@ -224,9 +225,10 @@ def _tampering_mirror(scenery: Scenery) -> None:
     stage = scenery.stage
     stage.scene(
         "Attack: a mirror changes one bit of every artifact",
-        "1.2 is out. The mirror lies, then is honest again.",
+        "1.2 gets its two signatures. The mirror lies, then is honest again.",
     )
-    scenery.release("1.2", quiet=True)
+    stage.firmroot("sign", quiet=True)
+    stage.firmroot("publish", quiet=True)
     scenery.network.tampering = True
     stage.device("update", exits=6)
     scenery.network.tampering = False
@@ -248,7 +250,9 @@ def _lost_root_key(scenery: Scenery) -> None:
     stage.firmroot("publish")
     stage.device("check")
     root = AFTER_THE_LOSS
-    stage.insist(stage.status()["roles"]["root"] == root, f"the device followed to root {root}")
+    stage.insist(
+        stage.status()["roles"]["root"]["version"] == root, f"the device followed to root {root}"
+    )
 
 
 def _six_years(scenery: Scenery) -> None:
@@ -271,7 +275,7 @@ def _six_years(scenery: Scenery) -> None:
     stage.device("confirm")
     status = stage.status()
     stage.insist(
-        status["roles"]["root"] == AFTER_THE_LOSS + YEARS_ON_THE_SHELF,
+        status["roles"]["root"]["version"] == AFTER_THE_LOSS + YEARS_ON_THE_SHELF,
         f"it walked from root {AFTER_THE_LOSS} to root {AFTER_THE_LOSS + YEARS_ON_THE_SHELF}",
     )
     newest = f"1.{YEARS_ON_THE_SHELF + 2}"
@@ -296,7 +300,7 @@ def _expired_root(scenery: Scenery) -> None:
     stage.firmroot("publish")
     stage.device("check")
     stage.insist(
-        stage.status()["roles"]["root"] == AFTER_THE_LOSS + YEARS_ON_THE_SHELF + 1,
+        stage.status()["roles"]["root"]["version"] == AFTER_THE_LOSS + YEARS_ON_THE_SHELF + 1,
         "signed again by the threshold of before; the device followed",
     )
 
