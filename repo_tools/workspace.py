@@ -238,13 +238,21 @@ class Workspace:
 
     def add_key_uri(self, name: str, uri: str) -> None:
         """Remember that this machine holds a private key."""
-        path = self.private / "keys.toml"
-        uris = {**_read_uris(path), name: uri}
+        self._write_key_uris({**_read_uris(self.private / "keys.toml"), name: uri})
+
+    def remove_key_uri(self, name: str) -> None:
+        """Forget a private key of this machine; the key file stays."""
+        uris = _read_uris(self.private / "keys.toml")
+        if uris.pop(name, None) is not None:
+            self._write_key_uris(uris)
+
+    def _write_key_uris(self, uris: Mapping[str, str]) -> None:
         document = tomlkit.document()
         document.add(tomlkit.comment("Private keys that this machine can use. Never in git."))
         for each in sorted(uris):
             document[each] = uris[each]
-        replace_file(path, tomlkit.dumps(document).encode(), mode=0o600)
+        data = tomlkit.dumps(document).encode()
+        replace_file(self.private / "keys.toml", data, mode=0o600)
 
     def key_name(self, keyid: str) -> str:
         """What people call a key; its short id if nobody here knows it."""

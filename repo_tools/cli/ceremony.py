@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from client_reference.errors import ActionRequiredError, ExitCode
-from repo_tools.cli.context import Context, discard_option, example
+from repo_tools.cli.context import Context, discard_option, example, passphrase_option
 from repo_tools.files import replace_file
+from repo_tools.metadata.roles import builds_role
+from repo_tools.publishing.renewal import renew_builds
 from repo_tools.signing.ceremony import (
     abandon as abandon_ceremony,
 )
@@ -44,25 +46,36 @@ def ceremony() -> None:
 )
 @click.argument("roles", metavar="ROLE...", nargs=-1, required=True)
 @discard_option()
+@passphrase_option
 @click.pass_obj
-def start(context: Context, roles: tuple[str, ...], discard: tuple[str, ...]) -> None:
+def start(
+    context: Context, roles: tuple[str, ...], discard: tuple[str, ...], descriptor: int | None
+) -> None:
     """Open the next version of roles: root and targets from policy.toml and firmroot.toml.
 
-    Any other role is renewed as it is, with a fresh expiry.
+    Any other role is renewed as it is, with a fresh expiry; a builds role is signed at once with
+    the builder's key, which must be on this machine.
     """
     ws = context.workspace()
+    builds = {builds_role(product): product for product in ws.config.products}
+    # Delegators first, so that a new targets role is verified with the new root.
+    ordered = sorted(roles, key=lambda role: ("root", "targets", role).index(role))
     with ws.lock():
         enforce(ws, context.now)
-        # Delegators first, so that a new targets role is verified with the new root.
-        ordered = sorted(roles, key=lambda role: ("root", "targets", role).index(role))
         started = [
             start_role(ws, role, context.now, discard_signatures=role in discard)
             for role in ordered
+            if role not in builds
         ]
+        secrets = context.secrets(ws, descriptor)
+        for role in builds.keys() & set(roles):
+            version = renew_builds(ws, builds[role], secrets, context.now)
+            context.printer.say(f"{role} {version}: signed on this machine, staged")
     for each in started:
         context.printer.say(f"{each.name}: open, waits for signatures")
-    context.printer.say("next: firmroot sign")
-    context.printer.result({"open": [each.name for each in started], "next": "firmroot sign"})
+    following = "firmroot sign" if started else "firmroot publish"
+    context.printer.say(f"next: {following}")
+    context.printer.result({"open": [each.name for each in started], "next": following})
 
 
 @ceremony.command("list", epilog=example("firmroot ceremony list"))

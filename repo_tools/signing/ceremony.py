@@ -59,6 +59,7 @@ __all__ = [
     "assemble",
     "check_ceremony",
     "check_member",
+    "check_startable",
     "find_ceremony",
     "finish",
     "finish_complete",
@@ -270,37 +271,46 @@ def start_ceremony(
         RefusedError: the content breaks a guard or does not follow its predecessor.
         ActionRequiredError: a signed root must be published first.
     """
-    if role == "root" and (staged := ws.staged_role("root")) not in {None, predecessor(ws, role)}:
-        version = parse(staged or b"", Root, "staged root").signed.version
-        raise ActionRequiredError(
-            f"root {version} is signed and not yet published; devices need every root in turn",
-            "firmroot publish",
-        )
     before = predecessor(ws, role)
     base = Base(0, "")
     if before is not None:
         base = Base(_parse(before, role, role).version, sha256(before))
     ceremony = Ceremony(ws.ceremonies / f"{role}-{signed.version}", role, base, signed)
     _check_content(ceremony, carries or {})
-    for existing in open_ceremonies(ws):
-        if existing.role == role:
-            if existing.payload == ceremony.payload and existing.base == base:
-                return existing
-            _check_discard(ws, existing, allowed=discard_signatures)
-            if existing.directory != ceremony.directory:
-                abandon(existing)
+    before_this = [each for each in open_ceremonies(ws) if each.role == role]
+    for existing in before_this:
+        if existing.payload == ceremony.payload and existing.base == base:
+            return existing
+    check_startable(ws, role, discard_signatures=discard_signatures)
+    for existing in before_this:
+        if existing.directory != ceremony.directory:
+            abandon(existing)
     _write(ceremony, carries or {})
     return _load(ceremony.directory)
 
 
-def _check_discard(ws: Workspace, existing: Ceremony, *, allowed: bool) -> None:
-    signed = status(ws, existing).signed
-    if signed and not allowed:
-        raise DiscardedSignaturesError(
-            f"{existing.name} has been signed by {', '.join(signed)}; "
-            "changing it would discard what they signed",
-            f"finish it first (firmroot sign), or say so: --discard-signatures {existing.role}",
+def check_startable(ws: Workspace, role: str, *, discard_signatures: bool) -> None:
+    """Whether a ceremony of a role could be opened or changed, before anything is written.
+
+    Raises:
+        DiscardedSignaturesError: signatures would be discarded, and that is not wanted.
+        ActionRequiredError: a signed root must be published first.
+    """
+    staged = ws.staged_role("root") if role == "root" else None
+    if staged not in {None, predecessor(ws, role)}:
+        version = parse(staged or b"", Root, "staged root").signed.version
+        raise ActionRequiredError(
+            f"root {version} is signed and not yet published; devices need every root in turn",
+            "firmroot publish",
         )
+    for existing in open_ceremonies(ws):
+        signed = status(ws, existing).signed if existing.role == role else ()
+        if signed and not discard_signatures:
+            raise DiscardedSignaturesError(
+                f"{existing.name} has been signed by {', '.join(signed)}; "
+                "changing it would discard what they signed",
+                f"finish it first (firmroot sign), or say so: --discard-signatures {role}",
+            )
 
 
 def _write(ceremony: Ceremony, carries: Mapping[str, bytes]) -> None:

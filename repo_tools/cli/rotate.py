@@ -1,0 +1,119 @@
+"""`firmroot rotate`: replace or remove a key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from repo_tools.cli.context import Context, discard_option, example, passphrase_option
+from repo_tools.rotation import check_rotations, make_successor, plan
+from repo_tools.rotation import rotate as carry_out
+
+if TYPE_CHECKING:
+    from repo_tools.metadata.rotation import Rotation
+    from repo_tools.rotation import Outcome
+
+__all__ = ["report_outcome", "rotate", "run_rotation"]
+
+
+@click.command(
+    epilog=example(
+        "firmroot rotate alice --to alice-2",
+        "firmroot rotate ci --to ci-2 --compromised",
+    )
+)
+@click.argument("key")
+@click.option("--to", "new", metavar="NEW", help="The key that takes its place.")
+@click.option("--remove", is_flag=True, help="Remove it without a successor.")
+@click.option("--compromised", is_flag=True, help="Somebody else may have the private key.")
+@discard_option(["root", "targets"])
+@passphrase_option
+@click.pass_obj
+def rotate(
+    context: Context,
+    key: str,
+    new: str | None,
+    discard: tuple[str, ...],
+    descriptor: int | None,
+    *,
+    remove: bool,
+    compromised: bool,
+) -> None:
+    """Replace or remove KEY in every role of the policy.
+
+    Changes policy.toml and opens the ceremonies that put it into force; who remains signs them. In
+    a lab the successor is made at once.
+    """
+    run_rotation(context, key, new, discard, descriptor, remove=remove, compromised=compromised)
+
+
+def run_rotation(
+    context: Context,
+    key: str,
+    new: str | None,
+    discard: tuple[str, ...],
+    descriptor: int | None,
+    *,
+    remove: bool,
+    compromised: bool,
+) -> None:
+    """Plan, ask, do: also for `firmroot recover`."""
+    ws = context.workspace()
+    if (new is None) == (not remove) and not (ws.config.lab and not remove):
+        raise click.UsageError("name the successor with --to NEW, or say --remove")
+    with ws.lock():
+        if new is None and not remove:
+            new = make_successor(ws, key, lambda name: context.new_passphrase(ws, descriptor, name))
+            ws = context.workspace()
+        pairs: list[tuple[str, str | None]] = [(key, new)]
+        rotations = plan(ws, pairs, compromised=compromised)
+        if rotations[0].snapshot:
+            for name in ws.policy.role("snapshot").keys:
+                if name in ws.key_uris():
+                    successor = make_successor(
+                        ws, name, lambda each: context.new_passphrase(ws, descriptor, each)
+                    )
+                    pairs.append((name, successor))
+            ws = context.workspace()
+            rotations = plan(ws, pairs, compromised=compromised)
+        check_rotations(ws, rotations, context.now, discard)
+        _show(context, rotations)
+        if not ws.config.lab:
+            context.confirm("Do it?")
+        secrets = context.secrets(ws, descriptor)
+        outcome = carry_out(ws, rotations, secrets, context.now, compromised=compromised)
+    left = list(outcome.left)
+    if rotations[0].snapshot and len(rotations) == 1:
+        names = " and ".join(ws.policy.role("snapshot").keys)
+        left.append(
+            f"the snapshot key must rotate too, so that devices forget versions that {key} may "
+            f"have signed: firmroot rotate {names} --to NEW --compromised"
+        )
+    report_outcome(context, outcome, left)
+
+
+def _show(context: Context, rotations: list[Rotation]) -> None:
+    for each in rotations:
+        change = f"{each.new} takes the place of {each.old}" if each.new else f"{each.old} goes"
+        where = ", ".join(each.sections) or "roles that are signed already"
+        context.printer.say(f"{change} in: {where}")
+
+
+def report_outcome(context: Context, outcome: Outcome, left: list[str]) -> None:
+    """What waits now, and the next command."""
+    for name in outcome.ceremonies:
+        context.printer.say(f"{name}: open, waits for signatures")
+    for name in outcome.renewed:
+        context.printer.say(f"{name}: signed again on this machine")
+    for sentence in left:
+        context.printer.say(f"then: {sentence}")
+    context.printer.say("next: firmroot sign, then firmroot publish")
+    context.printer.result(
+        {
+            "ceremonies": list(outcome.ceremonies),
+            "renewed": list(outcome.renewed),
+            "left": left,
+            "next": "firmroot sign",
+        }
+    )

@@ -1,0 +1,286 @@
+"""Carrying out a rotation or a recovery: the policy, the ceremonies, what must be signed again.
+
+Everything that may refuse is asked before the first file changes. Killed after that and run again,
+it finishes, since the plan also looks at what is signed (`repo_tools.metadata.rotation`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import tomlkit
+from tuf.api.metadata import Root, Targets
+
+from client_reference.errors import ActionRequiredError, ConfigurationError
+from repo_tools.files import replace_file
+from repo_tools.metadata.edits import renewed
+from repo_tools.metadata.repository import parse
+from repo_tools.metadata.roles import builds_role
+from repo_tools.metadata.rotation import plan_rotation, roles_held
+from repo_tools.publishing.firmware import read_builds
+from repo_tools.publishing.renewal import renew_builds
+from repo_tools.signing.ceremony import check_startable, predecessor, start_ceremony
+from repo_tools.signing.keyring import new_key, set_online
+from repo_tools.signing.rules import enforce, templates
+from repo_tools.signing.start import start_role, start_root, start_targets
+from repo_tools.workspace import Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from datetime import datetime
+
+    from keys_policy.model import KeyHolder
+    from repo_tools.metadata.rotation import Rotation
+    from repo_tools.signing.ceremony import Ceremony
+    from repo_tools.signing.secrets import Secrets
+
+__all__ = [
+    "Outcome",
+    "check_rotations",
+    "make_successor",
+    "plan",
+    "recover_expired_root",
+    "rotate",
+]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was opened, what was signed, and what people must still do.
+
+    Attributes:
+        ceremonies: names of those that wait for signatures now.
+        renewed: builds roles signed again with keys of this machine.
+        left: one sentence for each thing that this machine cannot do.
+    """
+
+    ceremonies: tuple[str, ...]
+    renewed: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+def find_key(ws: Workspace, name: str) -> KeyHolder:
+    """A key by name. Raises `ConfigurationError` with the names that there are."""
+    if name not in ws.keyring:
+        raise ConfigurationError(
+            f"there is no key {name!r}; there are: {', '.join(ws.keyring) or 'none'}",
+            "firmroot key list",
+        )
+    return ws.keyring[name]
+
+
+def make_successor(ws: Workspace, old: str, passphrase: Callable[[str], bytes]) -> str:
+    """Make a key in the place of another, of the same holder; found again if it was made before.
+
+    Args:
+        ws: the workspace; open it again afterwards.
+        old: name of the key that goes.
+        passphrase: gives the passphrase for a new key of that name.
+    """
+    holder = find_key(ws, old).holder
+    stem, _, number = old.rpartition("-")
+    base, count = (stem, int(number)) if stem and number.isdecimal() else (old, 1)
+    name = f"{base}-{count + 1}"
+    while name in ws.keyring and _is_used(ws, name):
+        count += 1
+        name = f"{base}-{count + 1}"
+    if name not in ws.keyring:
+        new_key(ws, name, ws.policy.algorithms[0], holder, passphrase(name))
+    return name
+
+
+def _is_used(ws: Workspace, name: str) -> bool:
+    return name not in ws.key_uris() or any(ws.policy.roles_of(name)) or bool(_held(ws, name))
+
+
+def _held(ws: Workspace, name: str) -> list[str]:
+    """The roles, signed or waiting to be, in which a key has a say."""
+    return list(roles_held(find_key(ws, name).key.keyid, ws.newest_root(), ws.newest_targets()))
+
+
+def plan(
+    ws: Workspace, pairs: Sequence[tuple[str, str | None]], *, compromised: bool
+) -> list[Rotation]:
+    """Plan rotations one after the other.
+
+    Args:
+        ws: the workspace.
+        pairs: old key and its successor, or None to remove it.
+        compromised: somebody else may have the first one.
+    """
+    rotations: list[Rotation] = []
+    policy = ws.policy
+    for index, (old, new) in enumerate(pairs):
+        find_key(ws, old)
+        if new is not None:
+            find_key(ws, new)
+        held = _held(ws, old)
+        rotations.append(
+            plan_rotation(policy, old, new, held, compromised=compromised and index == 0)
+        )
+        policy = rotations[-1].policy
+    return rotations
+
+
+def check_rotations(
+    ws: Workspace, rotations: Sequence[Rotation], now: datetime, discard: Collection[str]
+) -> None:
+    """Everything that may refuse, before anything is written.
+
+    Raises:
+        PolicyViolationError: the policy afterwards would break a rule.
+        DiscardedSignaturesError: signatures would be lost.
+        ActionRequiredError: a signed root must be published first.
+    """
+    enforce(replace(ws, policy=rotations[-1].policy), now)
+    for role, needed in (
+        ("root", any(each.root for each in rotations)),
+        ("targets", any(each.targets for each in rotations)),
+    ):
+        if needed:
+            check_startable(ws, role, discard_signatures=role in discard)
+
+
+def rotate(
+    ws: Workspace,
+    rotations: Sequence[Rotation],
+    secrets: Secrets,
+    now: datetime,
+    *,
+    compromised: bool,
+) -> Outcome:
+    """Carry out what was planned, checked and agreed to. The caller holds the lock."""
+    for rotation in rotations:
+        _write_policy(ws, rotation)
+        _write_uris(ws, rotation, compromised=compromised)
+        ws = Workspace.open(ws.directory)
+    opened: list[Ceremony] = []
+    if any(each.root for each in rotations):
+        opened.append(start_root(ws, now, discard_signatures=True))
+    left: list[str] = []
+    done: list[str] = []
+    if any(each.targets for each in rotations):
+        opened.append(start_targets(ws, ws.config.products, now, discard_signatures=True))
+        for role in _outdated(ws, opened[-1]):
+            _renew(ws, role, secrets, now, opened, done, left)
+    return Outcome(tuple(each.name for each in opened), tuple(done), tuple(left))
+
+
+def _outdated(ws: Workspace, targets: Ceremony) -> Iterator[str]:
+    """Roles whose newest signatures no longer reach the threshold that the new targets asks for.
+
+    Builds are not in git, so theirs are always signed again.
+    """
+    if not isinstance(targets.signed, Targets):
+        return
+    before = predecessor(ws, "targets")
+    old = parse(before, Targets, "targets").signed if before else None
+    for role, kind in templates(ws).items():
+        if kind == "builds":
+            if old is None or _keys(old, role) != _keys(targets.signed, role):
+                yield role
+        elif (data := predecessor(ws, role)) is not None:
+            metadata = parse(data, Targets, role)
+            result = targets.signed.get_verification_result(
+                role, metadata.signed_bytes, metadata.signatures
+            )
+            if not result:
+                yield role
+
+
+def _keys(targets: Targets, role: str) -> tuple[int, frozenset[str]]:
+    try:
+        found = targets.get_delegated_role(role)
+    except ValueError:
+        return 0, frozenset()
+    return found.threshold, frozenset(found.keyids)
+
+
+def _renew(
+    ws: Workspace,
+    role: str,
+    secrets: Secrets,
+    now: datetime,
+    opened: list[Ceremony],
+    done: list[str],
+    left: list[str],
+) -> None:
+    product = next((each for each in ws.config.products if builds_role(each) == role), None)
+    if product is None:
+        opened.append(start_role(ws, role, now, discard_signatures=True))
+        return
+    try:
+        renew_builds(ws, product, secrets, now)
+    except ConfigurationError:
+        return  # no firmware was added yet, so there is nothing to sign again
+    except ActionRequiredError as error:
+        left.append(f"{error.message}; {error.hint}")
+    else:
+        done.append(role)
+
+
+def _write_policy(ws: Workspace, rotation: Rotation) -> None:
+    """Change the lists of keys, keeping everybody's comments."""
+    path = ws.directory / "policy.toml"
+    document = tomlkit.parse(path.read_text(encoding="utf-8"))
+    sections = document["roles"]
+    for name in rotation.sections:
+        sections[name]["keys"] = list(rotation.policy.roles[name].keys)
+    replace_file(path, tomlkit.dumps(document).encode())
+
+
+def _write_uris(ws: Workspace, rotation: Rotation, *, compromised: bool) -> None:
+    """Tell `publish` about a new online key, and a lab about a key that is gone.
+
+    A key that is replaced without hurry still signs for devices that trust the old root.
+    """
+    uris = ws.key_uris()
+    online = dict(ws.config.online)
+    if rotation.online and rotation.new in uris:
+        online[rotation.new] = uris[rotation.new]
+    if compromised:
+        online.pop(rotation.old, None)
+    if online != ws.config.online:
+        set_online(ws, online)
+    if ws.config.lab:
+        ws.remove_key_uri(rotation.old)
+
+
+def _newest(ws: Workspace, role: str) -> Targets | None:
+    """The newest signed version of a role; builds are not in git, so theirs is asked for."""
+    for product in ws.config.products:
+        if builds_role(product) == role:
+            builds = read_builds(ws, ws.storage(), product)
+            return builds.staged or builds.live
+    data = predecessor(ws, role)
+    return None if data is None else parse(data, Targets, role).signed
+
+
+def recover_expired_root(ws: Workspace, secrets: Secrets, now: datetime) -> Outcome:
+    """Sign the newest root again as it is, with fresh expiry, and whatever else has expired.
+
+    The keys and thresholds are those of the expired root, whatever the policy says meanwhile:
+    a recovery changes one thing at a time. Devices follow, since only the last root of the chain
+    must not have expired (TUF 5.3.10).
+
+    Raises:
+        ConfigurationError: there is no root, or it has not expired.
+    """
+    before = predecessor(ws, "root")
+    if before is None:
+        raise ConfigurationError("no root is published yet", "firmroot status")
+    root = parse(before, Root, "root").signed
+    if root.expires > now:
+        raise ConfigurationError(
+            f"root {root.version} is good until {root.expires:%Y-%m-%d}: nothing to recover",
+            "to sign it again all the same: firmroot ceremony start root",
+        )
+    opened = [start_ceremony(ws, "root", renewed(root, ws.policy.role("root"), now))]
+    done: list[str] = []
+    left: list[str] = []
+    for role in ("targets", *templates(ws)):
+        signed = _newest(ws, role)
+        if signed is not None and signed.expires <= now:
+            _renew(ws, role, secrets, now, opened, done, left)
+    return Outcome(tuple(each.name for each in opened), tuple(done), tuple(left))
