@@ -64,7 +64,7 @@ def _hold(vector: Vector) -> None:
 
 def _floors(vector: Vector) -> None:
     time, minimum = vector["time"], vector["minimum_sequence"]
-    package = make_package(vector["product"], b"", time, minimum, device_toml="")
+    package = make_package(vector["product"], b"", time, minimum, "")
     assert json.loads(package.files["factory/floors.json"]) == vector
 
 

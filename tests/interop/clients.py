@@ -14,8 +14,8 @@ from tuf.ngclient.updater import Updater
 
 __all__ = ["TUF_JS", "MissingError", "install_tuf_js", "ngclient", "tuf_js"]
 
-# The last version that the Node.js of Debian 13 runs.
-TUF_JS = "5.0.1"
+# Needs Node.js 22.22 or 24.15 by its own word; runs on 20 as well.
+TUF_JS = "6.0.2"
 HERE = Path(__file__).parent
 
 

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
     Client = Callable[[Path, str, bytes, list[str]], list[bytes]]
 
+# Making ten RSA keys takes as long as all the other types together.
+NGCLIENT_KNOWS = [
+    pytest.param(name, marks=pytest.mark.services) if name == "rsa" else name for name in ALGORITHMS
+]
 # Key types that tuf-js verifies: its own list, of the pinned version.
 TUF_JS_KNOWS = ("ed25519", "ecdsa-p256", "ecdsa-p384", "rsa")
 
@@ -59,7 +63,7 @@ def reads_before_and_after_a_rotation(release: Release, scratch: Path, client: C
         before = every_target(release.repository)
         assert len(before) >= 3, "an artifact, its segments and a manifest"
         assert client(scratch / "old", url, first_root, list(before)) == list(before.values())
-        release.run("rotate", "carol", "--yes")
+        release.run("--yes", "rotate", "carol")
         release.sign_and_publish()
         assert len(list((release.repository / "metadata").glob("*.root.json"))) > 1
         after = every_target(release.repository)
@@ -67,7 +71,7 @@ def reads_before_and_after_a_rotation(release: Release, scratch: Path, client: C
         assert client(scratch / "new", url, first_root, list(after)) == list(after.values())
 
 
-@pytest.mark.parametrize("published", ALGORITHMS, indirect=True)
+@pytest.mark.parametrize("published", NGCLIENT_KNOWS, indirect=True)
 def test_ngclient_reads_what_is_published(published: Release, tmp_path: Path) -> None:
     reads_before_and_after_a_rotation(published, tmp_path, ngclient)
 
