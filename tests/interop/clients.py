@@ -14,7 +14,7 @@ from tuf.ngclient.updater import Updater
 
 __all__ = ["TUF_JS", "MissingError", "install_tuf_js", "ngclient", "tuf_js"]
 
-# Needs Node.js 22.22 or 24.15 by its own word; runs on 20 as well.
+# Asks for Node.js 22.22 or 24.15; runs on 18 and 20 as well.
 TUF_JS = "6.0.2"
 HERE = Path(__file__).parent
 
