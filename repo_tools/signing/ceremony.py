@@ -331,9 +331,14 @@ def _readable(value: Any) -> bytes:  # noqa: ANN401  any JSON value
 def abandon(ceremony: Ceremony) -> None:
     """End a ceremony without a result. Removing the payload ends it; the rest is tidying."""
     remove_file(ceremony.directory / "payload.json")
-    for path in sorted(ceremony.directory.rglob("*"), reverse=True):
+    _tidy(ceremony.directory)
+
+
+def _tidy(directory: Path) -> None:
+    """Remove what is left of a ceremony that ended, or that never began."""
+    for path in sorted(directory.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
-    ceremony.directory.rmdir()
+    directory.rmdir()
 
 
 # Guards on what is signed.
@@ -599,7 +604,14 @@ def _waits_for(ceremonies: Sequence[Ceremony], ceremony: Ceremony) -> Ceremony |
 
 
 def finish_complete(ws: Workspace) -> list[Path]:
-    """Stage everything that has its signatures, delegators first."""
+    """Stage everything that has its signatures, delegators first.
+
+    Also tidies up after a run that was killed while it ended or began a ceremony, and after a
+    signature that arrived by git when its ceremony had ended.
+    """
+    for directory in sorted(path for path in ws.ceremonies.glob("*") if path.is_dir()):
+        if not (directory / "payload.json").exists():
+            _tidy(directory)
     return [
         finish(ws, ceremony)
         for ceremony in open_ceremonies(ws)
