@@ -16,7 +16,6 @@ import signal
 import sys
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -43,6 +42,7 @@ from client_reference.trust.store import SqliteStore, StoreLostError
 from client_reference.trust.updater import initial_state
 from client_reference.trust.verified import BadSignatureError, first_root
 from client_reference.update import Identified, Machine, Outcome, Restart, Result, Stop
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,7 +61,7 @@ _MAX_HEADER = 8192
 _COLOURS = {"error": "31", "warning": "33", "hint": "36"}
 
 
-@dataclass(frozen=True)
+@frozen
 class _Run:
     """One run of the command: its options, and the only ways to print."""
 
@@ -299,7 +299,7 @@ def _status(run: _Run) -> int:
     return ExitCode.DONE
 
 
-@dataclass(frozen=True)
+@frozen
 class _Wired:
     """A machine with its parts that only the command line looks at."""
 
@@ -481,7 +481,7 @@ class _Bar:
         self._drawn = -1
 
 
-@dataclass(frozen=True)
+@frozen
 class _Failure:
     message: str
     hint: str

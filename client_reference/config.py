@@ -18,7 +18,7 @@ from __future__ import annotations
 import enum
 import re
 import tomllib
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -26,6 +26,7 @@ from client_reference.errors import ConfigurationError
 from client_reference.install.handlers import HANDLERS, InstallSettings
 from client_reference.manifest import HARDWARE, NAME
 from client_reference.transport.policy import Degraded, Mirror, parse_mirror
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,7 +93,7 @@ class _WithoutNetwork(enum.Enum):
     WAIT = "wait"
 
 
-@dataclass(frozen=True)
+@frozen
 class RepositoryConfig:
     """What is followed and where it is served. `credentials`: a file with one header."""
 
@@ -102,7 +103,7 @@ class RepositoryConfig:
     credentials: Path | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class IdentitySource:
     """Where an identity is read: `kind` is a scheme such as `literal`, `value` what follows it."""
 
@@ -110,7 +111,7 @@ class IdentitySource:
     value: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Identity:
     """Who the device is."""
 
@@ -119,7 +120,7 @@ class Identity:
     groups: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class TrustConfig:
     """`factory`: read-only directory of the export; `state`: directory of the trust store."""
 
@@ -127,7 +128,7 @@ class TrustConfig:
     state: Path
 
 
-@dataclass(frozen=True)
+@frozen
 class TlsConfig:
     """How mirrors are authenticated. Trust never rests on it."""
 
@@ -136,7 +137,7 @@ class TlsConfig:
     proxy: Proxy = Proxy.ENVIRONMENT
 
 
-@dataclass(frozen=True)
+@frozen
 class DownloadConfig:
     """`directory` and `quota` (bytes) are for whole files; `minimum_rate` is bytes per second."""
 
@@ -145,7 +146,7 @@ class DownloadConfig:
     minimum_rate: int
 
 
-@dataclass(frozen=True)
+@frozen
 class DeviceConfig:
     """The whole configuration.
 

@@ -5,13 +5,13 @@ Written by `firmroot factory export`. Nothing here changes after the image was b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from client_reference import strictjson
 from client_reference.errors import ConfigurationError, NotTrustedError
 from client_reference.manifest import NAME
 from client_reference.trust.updater import Floors
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ MAX_FLOORS = 16_384
 _EXPORT = "copy the directory `factory` of `firmroot factory export` there, or name it: --factory"
 
 
-@dataclass(frozen=True)
+@frozen
 class Factory:
     """A factory export: `root` are the bytes of the root file, not verified yet."""
 

@@ -21,10 +21,11 @@ between the two harmless:
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from client_reference.errors import RefusedError
 from client_reference.trust.state import Image, InstallState, Phase
+from client_reference.values import frozen
 
 __all__ = [
     "REMEMBERED",
@@ -56,7 +57,7 @@ class Boot(enum.Enum):
     ABANDONED = "abandoned"
 
 
-@dataclass(frozen=True)
+@frozen
 class Observation:
     """The state after a boot was looked at, and what the boot meant."""
 

@@ -17,13 +17,13 @@ Rules (docs/format.md has them all):
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
 from client_reference import strictjson
 from client_reference.errors import RefusedError
 from client_reference.strictjson import Json, MalformedJsonError, Node, format_time
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -87,7 +87,7 @@ class UnsupportedSchemaError(RefusedError):
     """The document has a major schema that this version does not read."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Artifact:
     """A file of a builds role.
 
@@ -102,7 +102,7 @@ class Artifact:
     sha256: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Source:
     """The bytes that a delta starts from (rule 9: a partition is longer than its image)."""
 
@@ -110,7 +110,7 @@ class Source:
     sha256: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Delta:
     """A shorter way to the payload's artifact for a device that has `source`."""
 
@@ -119,7 +119,7 @@ class Delta:
     artifact: Artifact
 
 
-@dataclass(frozen=True)
+@frozen
 class Payload:
     """What one kind of hardware installs with one handler."""
 
@@ -129,7 +129,7 @@ class Payload:
     deltas: tuple[Delta, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class GroupWave:
     """Devices that name one of `groups` in their configuration, `after_hours` from the start."""
 
@@ -137,7 +137,7 @@ class GroupWave:
     groups: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class ShareWave:
     """All devices below a position of `permille` thousandths, `after_hours` from the start."""
 
@@ -148,7 +148,7 @@ class ShareWave:
 Wave: TypeAlias = GroupWave | ShareWave
 
 
-@dataclass(frozen=True)
+@frozen
 class Rollout:
     """When which devices may start a release (`client_reference.rollout` decides).
 
@@ -165,7 +165,7 @@ class Rollout:
     waves: tuple[Wave, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Release:
     """One release as a channel offers it.
 
@@ -192,7 +192,7 @@ class Release:
     notes: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class UnsupportedRelease:
     """A release that needs more than this version has (rule 3)."""
 
@@ -201,7 +201,7 @@ class UnsupportedRelease:
     needs: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Withdrawn:
     """A release that no device may start; devices on it move forward only (rule 6)."""
 
@@ -211,7 +211,7 @@ class Withdrawn:
     reason: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Manifest:
     """What a channel says.
 
@@ -232,7 +232,7 @@ class Manifest:
     unsupported: tuple[UnsupportedRelease, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Hold:
     """Sequences of a channel that may not start, by one key of those on call."""
 
@@ -241,7 +241,7 @@ class Hold:
     sequences: frozenset[int]
 
 
-@dataclass(frozen=True)
+@frozen
 class Meaning:
     """What a builds role says its artifact is: the `custom` of a target (Guard: meaning)."""
 

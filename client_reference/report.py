@@ -6,7 +6,6 @@ from a repository was refused by its reader if it had control characters.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from client_reference.selection import Selection
 from client_reference.strictjson import Json, format_time
 from client_reference.trust import clock, verified
 from client_reference.trust.state import Phase
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,7 +114,7 @@ def check_lines(decision: Selection | Skip, *, explain: bool) -> list[str]:
     return lines
 
 
-@dataclass(frozen=True)
+@frozen
 class Standing:
     """What `status` looks at.
 

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from client_reference.manifest import GroupWave
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -43,7 +43,7 @@ class Standing(enum.Enum):
     NEVER = "never"
 
 
-@dataclass(frozen=True)
+@frozen
 class Turn:
     """The answer for one device.
 

@@ -17,11 +17,11 @@ labels are never compared, sequences are.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from client_reference.rollout import Standing, turn
 from client_reference.strictjson import format_time
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -59,7 +59,7 @@ class Waves(enum.Enum):
     IGNORE = "ignore"
 
 
-@dataclass(frozen=True)
+@frozen
 class DevicePosition:
     """What a decision needs to know of a device.
 
@@ -93,7 +93,7 @@ class DevicePosition:
         return self.installed_sequence
 
 
-@dataclass(frozen=True)
+@frozen
 class Verdict:
     """What the gates say of one release. `reason` None: all are open."""
 
@@ -103,7 +103,7 @@ class Verdict:
     detail: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Selection:
     """Install this.
 
@@ -120,7 +120,7 @@ class Selection:
     verdicts: tuple[Verdict, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Skip:
     """Install nothing now.
 
@@ -135,13 +135,13 @@ class Skip:
     verdicts: tuple[Verdict, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class _Shut:
     reason: Reason
     detail: str
 
 
-@dataclass(frozen=True)
+@frozen
 class _Judged:
     release: Release
     payload: Payload | None

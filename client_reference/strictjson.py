@@ -13,11 +13,11 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 from client_reference.errors import NotTrustedError
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -56,7 +56,7 @@ class MalformedJsonError(NotTrustedError):
         self.expected = expected
 
 
-@dataclass(frozen=True)
+@frozen
 class _Unreadable:
     """Stands for a value that strict JSON does not have, until its path is known."""
 
@@ -160,7 +160,7 @@ def format_time(time: datetime) -> str:
     return f"{time.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat()}Z"
 
 
-@dataclass(frozen=True)
+@frozen
 class Node:
     """One value of a document and the path to it. Every method raises `MalformedJsonError`."""
 

@@ -18,7 +18,6 @@ by it (meaning). An artifact longer than a segment must have its list of segment
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -51,6 +50,7 @@ from client_reference.transport.fetcher import Fetcher
 from client_reference.trust import clock, verified
 from client_reference.trust.state import Image, Phase
 from client_reference.trust.updater import Updater
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,7 +119,7 @@ class Outcome(enum.Enum):
     REBOOTING = "rebooting"
 
 
-@dataclass(frozen=True)
+@frozen
 class Identified:
     """Who the device is, for `DevicePosition`. See there."""
 
@@ -145,7 +145,7 @@ class Identified:
         )
 
 
-@dataclass(frozen=True)
+@frozen
 class Machine:
     """The device and its surroundings during one cycle.
 
@@ -168,7 +168,7 @@ class Machine:
     progress: Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
+@frozen
 class Checked:
     """What a check found.
 
@@ -185,7 +185,7 @@ class Checked:
     install: InstallState
 
 
-@dataclass(frozen=True)
+@frozen
 class Result:
     """What an update came to. `image` is the one that is staged or ready, if any."""
 
@@ -194,7 +194,7 @@ class Result:
     image: Image | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Agreed:
     """An artifact that channel and builds role agree on, and its list of segments if it has one."""
 

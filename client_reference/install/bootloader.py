@@ -11,11 +11,12 @@ unbootable, so that no sequence of calls and power cuts leaves a device without 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from client_reference.durable import replace_file
 from client_reference.errors import ConfigurationError, LocalFailureError
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -63,7 +64,7 @@ class Bootloader(Protocol):
         """Restart the device."""
 
 
-@dataclass(frozen=True)
+@frozen
 class BootRecord:
     """Pure: what a boot loader remembers, and how each event changes it.
 

@@ -12,11 +12,11 @@ in the way. If it fails again the bytes are not to be trusted.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from client_reference.errors import NotTrustedError, RetryLaterError
 from client_reference.payload.segments import SEGMENT, Segments
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ def whole_segments(sha256: str, length: int) -> Segments:
     return Segments(length, bytes.fromhex(sha256))
 
 
-@dataclass(frozen=True)
+@frozen
 class Download:
     """One artifact to bring.
 
@@ -82,15 +82,8 @@ class Download:
             LocalFailureError: `place` failed.
         """
         total = hashlib.sha256()
-        first = 0
-        for data in self._kept(place, written):
-            total.update(data)
-            first += 1
-            progress(self.segments.offset(first - 1) + len(data), self.segments.length)
-        for index, data in enumerate(self._fetched(fetcher, first), start=first):
-            total.update(data)
-            place.write(self.segments.offset(index), data)
-            progress(self.segments.offset(index) + len(data), self.segments.length)
+        first = self._keep(place, written, total, progress)
+        self._bring(fetcher, place, first, total, progress)
         if total.hexdigest() != self.sha256:
             raise BadSegmentError(
                 f"{self.location} has the sha256 {total.hexdigest()}, expected {self.sha256}, "
@@ -98,27 +91,44 @@ class Download:
                 "its list of segments is wrong: the publisher must publish the artifact anew",
             )
 
-    def _kept(self, place: Place, written: int) -> Iterator[bytes]:
-        """Segments from before, up to the first that is incomplete or does not verify."""
+    def _keep(
+        self, place: Place, written: int, total: hashlib._Hash, progress: Callable[[int, int], None]
+    ) -> int:
+        """Read back what is there from before; the first segment that is missing or wrong."""
         for index in range(len(self.segments)):
             offset, size = self.segments.offset(index), self.segments.size(index)
             if offset + size > written:
-                return
+                return index
             data = place.read(offset, size)
             if not self.segments.matches(index, data):
-                return
-            yield data
+                return index
+            total.update(data)
+            progress(offset + size, self.segments.length)
+        return len(self.segments)
 
-    def _fetched(self, fetcher: Fetcher, first: int) -> Iterator[bytes]:
-        """The segments from `first` on, each of them verified."""
-        offset = self.segments.offset(first)
-        if offset >= self.segments.length:
+    def _bring(
+        self,
+        fetcher: Fetcher,
+        place: Place,
+        first: int,
+        total: hashlib._Hash,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        """The segments from `first` on, each of them verified before it is written."""
+        if first == len(self.segments):
             return
-        pieces = fetcher.stream(self.location, offset, self.segments.length - offset)
+        start = self.segments.offset(first)
+        pieces = fetcher.stream(self.location, start, self.segments.length - start)
         rest = bytearray()
         for index in range(first, len(self.segments)):
-            data = _take(pieces, rest, self.segments.size(index))
-            yield data if self.segments.matches(index, data) else self._again(fetcher, index)
+            offset, size = self.segments.offset(index), self.segments.size(index)
+            data = _take(pieces, rest, size)
+            if not self.segments.matches(index, data):
+                data = self._again(fetcher, index)
+            total.update(data)
+            place.write(offset, data)
+            progress(offset + size, self.segments.length)
+            del data  # or two segments would be in memory while the next one is collected
 
     def _again(self, fetcher: Fetcher, index: int) -> bytes:
         offset, size = self.segments.offset(index), self.segments.size(index)
@@ -134,14 +144,17 @@ class Download:
 
 def _take(pieces: Iterator[bytes], rest: bytearray, size: int) -> bytes:
     """Exactly `size` bytes; what is left of the last piece stays in `rest`."""
-    while len(rest) < size:
+    taken, count = [bytes(rest)], len(rest)
+    rest.clear()
+    while count < size:
         piece = next(pieces, None)
         if piece is None:
             raise RetryLaterError(
-                f"the transfer ended {size - len(rest)} bytes early",
+                f"the transfer ended {size - count} bytes early",
                 "run the command again; it goes on where it stopped",
             )
-        rest += piece
-    data = bytes(rest[:size])
-    del rest[:size]
-    return data
+        taken.append(piece)
+        count += len(piece)
+    data = b"".join(taken)
+    rest += data[size:]
+    return data[:size]

@@ -9,10 +9,10 @@ download can be resumed or continued from another mirror at any segment.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from client_reference.errors import NotTrustedError
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +33,7 @@ SUFFIX = ".segments"
 _DIGEST = 32
 
 
-@dataclass(frozen=True)
+@frozen
 class Segments:
     """How one artifact is cut, and the digest of each piece.
 

@@ -15,11 +15,11 @@ Rules (design 8, degraded transport):
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from client_reference.errors import ConfigurationError, NotTrustedError
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,7 +73,7 @@ class Meaning(enum.Enum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True)
+@frozen
 class Mirror:
     """Where a repository is served.
 
@@ -101,7 +101,7 @@ class Mirror:
         return f"{self.scheme}://{self.authority}{self.base}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Attempt:
     """One way to ask for an object.
 

@@ -8,10 +8,11 @@ here knows SQLite, files or clocks; rehearsal and tests use `MemoryStore`.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Protocol, Self
 
 from client_reference.errors import LocalFailureError
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@frozen
 class TrustState:
     """What the device trusts. All metadata are the exact bytes that were verified.
 
@@ -56,7 +57,7 @@ class TrustState:
     factory_floor: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class Image:
     """A payload that is, or was, in a slot.
 
@@ -84,7 +85,7 @@ class Phase(enum.Enum):
     TRIAL = "trial"
 
 
-@dataclass(frozen=True)
+@frozen
 class InstallState:
     """What is installed.
 
@@ -106,7 +107,7 @@ class InstallState:
     known: Sequence[Image] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class DeviceState:
     """Everything that must survive a power cut."""
 

@@ -36,13 +36,14 @@ import hashlib
 import os
 import sqlite3
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from client_reference.durable import make_private_directory
 from client_reference.errors import ConfigurationError, LocalFailureError, LockedError
 from client_reference.trust import record
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -74,7 +75,7 @@ class _DamagedError(Exception):
     """One copy does not hold what it must; it never leaves this module."""
 
 
-@dataclass(frozen=True)
+@frozen
 class _Generation:
     """What one copy holds: the numbered whole of the state, and the summary of its root chain."""
 
@@ -110,7 +111,7 @@ class _Condition(enum.Enum):
     DAMAGED = enum.auto()
 
 
-@dataclass(frozen=True)
+@frozen
 class _Finding:
     """What was found in the place of one copy."""
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
@@ -32,6 +32,7 @@ from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 from client_reference.errors import ConfigurationError, NotFoundError, NotTrustedError
 from client_reference.trust import clock, verified
 from client_reference.trust.state import DeviceState, InstallState, TrustState
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -49,7 +50,7 @@ ROOT_BATCH = 64
 MAX_VISITED_ROLES = 32
 
 
-@dataclass(frozen=True)
+@frozen
 class Limits:
     """Bytes of one metadata file at most; they bound memory, not trust.
 
@@ -62,7 +63,10 @@ class Limits:
     targets: int = 5_000_000
 
 
-@dataclass(frozen=True)
+_LIMITS = Limits()
+
+
+@frozen
 class Floors:
     """What the running image carries: nothing older is believed.
 
@@ -77,7 +81,7 @@ class Floors:
     epoch: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Hints:
     """What the online key says about the root chain. Hints, never floors (design 4).
 
@@ -124,7 +128,7 @@ class Updater:
     """
 
     def __init__(
-        self, store: Store, fetcher: Fetcher, now: datetime, limits: Limits = Limits()
+        self, store: Store, fetcher: Fetcher, now: datetime, limits: Limits = _LIMITS
     ) -> None:
         state = store.load()
         if state is None:

@@ -40,7 +40,6 @@ Target files (`check_target`): length and every hash, one of them strong (5.7.3)
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -66,6 +65,7 @@ from tuf.api.metadata import (
 )
 
 from client_reference.errors import NotTrustedError
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -198,7 +198,7 @@ class UnknownKey(Key):
         )
 
 
-@dataclass(frozen=True)
+@frozen
 class Unverified(Generic[T]):
     """A well-formed file whose signatures nobody has looked at.
 
