@@ -169,7 +169,7 @@ def plan_publish(
     live = read_base(workspace, storage)
     finish_interrupted(workspace, live)
     admitted = admit_staged(workspace, live.state)
-    if admitted.done:
+    if admitted.done and not live.root_ahead:
         settle(workspace, live.state)
     if not admitted.changes and not live.root_ahead:
         open_now = waiting(workspace)
@@ -260,7 +260,7 @@ def make_record(workspace: Workspace, plan: Plan, now: datetime) -> Mapping[str,
     """What `history/` keeps about a publish: when, what, and who signed."""
     candidate = plan.candidate
     files = {"timestamp": plan.timestamp, "snapshot": candidate.snapshot or b""}
-    if plan.root is not None:
+    if candidate.roots[-1] not in workspace.roots():
         files["root"] = candidate.roots[-1]
     files |= plan.admitted.roles
     roles = {role: _describe(workspace, data) for role, data in files.items()}

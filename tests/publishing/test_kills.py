@@ -1,0 +1,103 @@
+"""Killed at every file operation and run again, a command finishes its job, byte for byte.
+
+`FIRMROOT_KILLS=full` kills at each operation (minutes); otherwise at a spread of them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.publishing.kills import count_operations, run_killed
+from tests.publishing.lab import HARDWARE, PRODUCT, image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.publishing.lab import Lab
+
+FULL = os.environ.get("FIRMROOT_KILLS") == "full"
+SPREAD = 10
+
+CASES = {
+    "the first publish": ("ready", ("publish",), {"nothing", "1.0"}),
+    "a publish onto a live state": ("next", ("publish",), {"1.0", "1.1"}),
+    "a refresh": ("live", ("refresh",), {"1.0"}),
+    "signing": ("unsigned", ("sign",), {"1.0"}),
+    "adding firmware": ("live", ("firmware", "add", "{file}", "-p", PRODUCT), {"1.0"}),
+    "a factory export": ("live", ("factory", "export", PRODUCT, "--to", "{out}"), {"1.0"}),
+    "a publish with a new root": ("rotated", ("publish",), {"1.0"}),
+}
+
+# What a second run rightly does once more: a refresh that was committed is refreshed again.
+AGAIN = {"a refresh": (".firmroot/high-water.json", "repository/metadata/timestamp.json")}
+
+
+def _points(count: int) -> list[int]:
+    if FULL or count <= SPREAD:
+        return list(range(1, count + 1))
+    return sorted({1 + round(step * (count - 1) / (SPREAD - 1)) for step in range(SPREAD)})
+
+
+def _prepare(moments: dict[str, Lab], moment: str, top: Path) -> Lab:
+    source = {"unsigned": "live", "rotated": "live"}.get(moment, moment)
+    lab = moments[source].copy(top / "start" / "acme")
+    if moment == "unsigned":
+        lab.add("1.1")
+        lab.ok("channel", "promote", f"{PRODUCT}@1.1", "--to", "stable")
+    if moment == "rotated":
+        lab.ok("ceremony", "start", "root")
+        lab.ok("sign")
+    return lab
+
+
+def _offered(lab: Lab) -> str:
+    """The release that a fresh device would install now."""
+    if not (lab.repository / "metadata/timestamp.json").exists():
+        return "nothing"
+    outcome, detail = lab.fresh_device()
+    assert outcome.value == "updates", f"a device met {outcome.value}: {detail}"
+    return detail.removeprefix("installs ")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_killed_command_run_again_finishes(
+    case: str, moments: dict[str, Lab], tmp_path: Path
+) -> None:
+    moment, template, allowed = CASES[case]
+    start = _prepare(moments, moment, tmp_path)
+    root = (moments["live"].directory / "metadata/root/1.json").read_bytes()
+    (tmp_path / "firmware.img").write_bytes(image("1.2"))
+    options = ("-V", "1.2", "--hardware", HARDWARE) if "{file}" in template else ()
+
+    def command(top: Path) -> tuple[str, ...]:
+        places = {"{file}": str(tmp_path / "firmware.img"), "{out}": str(top / "out")}
+        return (*(places.get(word, word) for word in template), *options)
+
+    def fresh(name: str) -> Lab:
+        top = tmp_path / name
+        shutil.rmtree(top, ignore_errors=True)
+        top.mkdir()
+        (top / "factory-root.json").write_bytes(root)
+        return start.copy(top / "acme")
+
+    reference = fresh("reference")
+    count = count_operations(reference, *command(tmp_path / "reference"))
+    expected = reference.tree()
+    points = _points(count)
+    for point in points:
+        lab = fresh("trial")
+        run_killed(lab, point, *command(tmp_path / "trial"))
+        where = f"{case}, killed at operation {point} of {count}"
+        assert _offered(lab) in allowed, where
+        done = lab.run(*command(tmp_path / "trial"))
+        assert done.code == 0, f"{where}: {done}"
+        found = lab.tree()
+        if case in AGAIN:
+            found |= {path: expected[path] for path in AGAIN[case]}
+        assert found.keys() == expected.keys(), f"{where}: {found.keys() ^ expected.keys()}"
+        assert found == expected, f"{where}: {[k for k in found if found[k] != expected[k]]}"
+    print(f"{case}: killed at {len(points)} of {count} operations")
