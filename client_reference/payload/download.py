@@ -40,6 +40,13 @@ class Place(Protocol):
         """Take verified bytes."""
 
 
+class _Total(Protocol):
+    """A running hash."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take more bytes."""
+
+
 def whole_segments(sha256: str, length: int) -> Segments:
     """The segments of an artifact that needs no list, being at most one segment long."""
     if length > SEGMENT:
@@ -92,7 +99,7 @@ class Download:
             )
 
     def _keep(
-        self, place: Place, written: int, total: hashlib._Hash, progress: Callable[[int, int], None]
+        self, place: Place, written: int, total: _Total, progress: Callable[[int, int], None]
     ) -> int:
         """Read back what is there from before; the first segment that is missing or wrong."""
         for index in range(len(self.segments)):
@@ -111,7 +118,7 @@ class Download:
         fetcher: Fetcher,
         place: Place,
         first: int,
-        total: hashlib._Hash,
+        total: _Total,
         progress: Callable[[int, int], None],
     ) -> None:
         """The segments from `first` on, each of them verified before it is written."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["TargetCache"]
 
 _NAMED = re.compile(
-    r"targets/(?P<directory>[a-z0-9/-]+)/(?P<sha256>[0-9a-f]{64})\.(?P<name>[\w.-]+)"
+    r"targets/(?P<directory>(channels|holds)/[a-z0-9-]+)/(?P<sha256>[0-9a-f]{64})\.(?P<name>[\w.-]+)"
 )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import http.client
 import io
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -169,10 +170,9 @@ class HttpFetcher:
 
     def stream(self, path: str, offset: int, length: int) -> Iterator[bytes]:
         """Part of an object, from wherever it can be had. See `Fetcher.stream`."""
-        pace = self._pace()
         at, end, broken = offset, offset + length, 0
         while at < end:
-            answer = self._open(path, (at, end), pace)
+            answer = self._open(path, (at, end))
             try:
                 for piece in answer.pieces(end - at):
                     at += len(piece)
@@ -180,6 +180,7 @@ class HttpFetcher:
                     yield piece
             except _TransportError as error:
                 broken += 1
+                self.next_mirror()
                 if broken > ROUNDS + (at - offset) // EARNED:
                     raise RetryLaterError(
                         f"{path} broke off again and again: {error.message}", _OFFLINE
@@ -187,8 +188,8 @@ class HttpFetcher:
             finally:
                 answer.finish()
 
-    def _open(self, path: str, span: tuple[int, int], pace: _Pace) -> _Answer:
-        return self._ask(path, lambda way: self._part(way, path, span, pace))
+    def _open(self, path: str, span: tuple[int, int]) -> _Answer:
+        return self._ask(path, lambda way: self._part(way, path, span))
 
     def _ask(self, path: str, once: Callable[[Attempt], T]) -> T:
         """Try the ways in order, in rounds, until one answers."""
@@ -233,10 +234,10 @@ class HttpFetcher:
             raise WebPageError(f"{way.mirror.url} answers {path} with a web page")
         return data
 
-    def _part(self, way: Attempt, path: str, span: tuple[int, int], pace: _Pace) -> _Answer:
+    def _part(self, way: Attempt, path: str, span: tuple[int, int]) -> _Answer:
         first, end = span
         headers = {"Range": f"bytes={first}-{end - 1}"}
-        answer = self._get(way, encode(way.mirror, path), headers, pace)
+        answer = self._get(way, encode(way.mirror, path), headers, self._pace())
         try:
             answer.go_to(first)
         except _TransportError:
@@ -251,7 +252,7 @@ class HttpFetcher:
             if answer.meaning in {Meaning.WHOLE, Meaning.PART}:
                 self._report(way)
                 return answer
-            answer.finish()
+            answer.drop()
             if answer.meaning is Meaning.NOT_FOUND:
                 self._report(way)
                 raise NotFoundError(
@@ -551,6 +552,14 @@ class _Answer:
         wanted = most if exact else min(most, got if announced is None else announced)
         if got < wanted:
             raise _TransportError(f"the body ended after {got} of {wanted} bytes")
+
+    def drop(self) -> None:
+        """Read the little that an error page is, so that the connection can be kept, and finish."""
+        with suppress(_TransportError):
+            if self._response.length is not None and self._response.length <= PIECE:
+                for _ in self.pieces(PIECE, exact=False):
+                    pass
+        self.finish()
 
     def go_to(self, first: int) -> None:
         """Make the next byte of the body byte `first` of the object.

@@ -38,6 +38,7 @@ class Trouble:
         ranges: whether it knows ranges.
         wrong_range: answers a range with its start moved by this many bytes.
         drip: seconds between the single bytes of the body.
+        announce: whether it says how long the body is; otherwise the end of connection tells.
         silent: accepts the request and never answers, until it is closed.
     """
 
@@ -51,6 +52,7 @@ class Trouble:
     ranges: bool = True
     wrong_range: int = 0
     drip: float = 0.0
+    announce: bool = True
     silent: bool = False
 
 
@@ -110,6 +112,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.request = self.server.context.wrap_socket(self.request, server_side=True)
         super().setup()
 
+    def finish(self) -> None:
+        super().finish()
+        self.request.close()
+
     def log_message(self, *_: object) -> None:
         """Nothing."""
 
@@ -148,7 +154,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response_only(status)
         for name, value in (headers | trouble.headers).items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        if trouble.announce:
+            self.send_header("Content-Length", str(len(body)))
+        else:
+            self.send_header("Connection", "close")
         self.end_headers()
         if trouble.cut is not None and trouble.cut < len(body):
             self.wfile.write(body[: trouble.cut])
