@@ -53,14 +53,14 @@ class Publisher:
         self.repo.delegate("gateway-builds", ["builds/gateway/*/*"])
         self.repo.publish("gateway-stable", "gateway-stable-hold", "gateway-builds", "targets")
 
-    def artifact(self, version: str, sequence: int, image: bytes, **meaning: Any) -> Artifact:  # noqa: ANN401 # fields of any type
+    def artifact(self, release: str, number: int, image: bytes, **meaning: Any) -> Artifact:  # noqa: ANN401 # fields of any type
         """Put an artifact into the builds role, with its list of segments."""
-        path = f"builds/gateway/{version}/gw2.img"
+        path = f"builds/gateway/{release}/gw2.img"
         says: dict[str, Any] = {
             "product": "gateway",
             "hardware": frozenset({"acme,gw-2"}),
-            "version": version,
-            "sequence": sequence,
+            "version": release,
+            "sequence": number,
             "handler": "slot",
         }
         custom = Meaning(**(says | meaning)).custom()

@@ -1,0 +1,654 @@
+"""The update over simulated surroundings: what roles must agree on, and power cuts everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from client_reference.errors import (
+    ActionRequiredError,
+    LocalFailureError,
+    NotTrustedError,
+    RefusedError,
+    RetryLaterError,
+)
+from client_reference.lifecycle import IllegalTransitionError
+from client_reference.manifest import Meaning
+from client_reference.payload.segments import SEGMENT, SUFFIX
+from client_reference.selection import Reason, Selection, Skip, Waves
+from client_reference.trust.state import Image, MemoryStore, Phase
+from client_reference.trust.updater import Floors, Updater, initial_state
+from client_reference.update import (
+    DisagreementError,
+    Identified,
+    Machine,
+    Outcome,
+    Restart,
+    Stop,
+    check,
+    confirm,
+    evaluate,
+    reject,
+    update,
+)
+from tests.simulators.device import Publisher
+from tests.simulators.repository import NOW
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from client_reference.trust.state import DeviceState
+
+OLD = random.Random(1).randbytes(SEGMENT + 1000)
+NEW = random.Random(2).randbytes(2 * SEGMENT + 1000)
+DEVICE = Identified("gateway", "stable", ("acme,gw-2",), "slot", "device-1")
+
+
+class PowerCutError(BaseException):
+    """Power is gone: nothing catches it."""
+
+
+@dataclass
+class Power:
+    """Counts durable steps and cuts the power at one of them."""
+
+    cut_at: int = 0
+    steps: int = 0
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps == self.cut_at:
+            raise PowerCutError
+
+
+@dataclass
+class Slots:
+    """Two slots and a boot loader that survive a cut; the installer protocol over them."""
+
+    power: Power
+    name: str = "slot"
+    slots: dict[str, bytearray] = field(default_factory=lambda: {"A": bytearray(b"factory")})
+    bootable: set[str] = field(default_factory=lambda: {"A"})
+    primary: str = "A"
+    runs: str = "A"
+    armed: str = ""
+    open_slot: str = ""
+
+    def running(self) -> str:
+        return self.runs
+
+    def boot_pending(self) -> bool:
+        return bool(self.armed)
+
+    def begin(self, image: Image) -> Image:
+        slot = image.slot or ("B" if self.primary == "A" else "A")
+        assert slot not in {self.primary, self.runs}
+        self.power.step()
+        self.bootable.discard(slot)
+        self.power.step()
+        if not image.slot:
+            self.slots[slot] = bytearray()
+        self.open_slot = slot
+        return replace(image, slot=slot)
+
+    def written(self, image: Image) -> int:
+        return min(len(self.slots[image.slot]), image.length)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return bytes(self.slots[self.open_slot][offset : offset + length])
+
+    def write(self, offset: int, data: bytes) -> None:
+        assert self.open_slot not in self.bootable, "a bootable slot was written"
+        half = len(data) // 2
+        self.slots[self.open_slot][offset : offset + half] = data[:half]
+        self.power.step()
+        self.slots[self.open_slot][offset : offset + len(data)] = data
+
+    def finish(self, image: Image) -> None:
+        self.power.step()
+        if hashlib.sha256(self.slots[image.slot]).hexdigest() != image.sha256:
+            raise LocalFailureError("the slot gives back something else")
+
+    def activate(self, image: Image) -> None:
+        self.power.step()
+        self.bootable.add(image.slot)
+        self.armed = image.slot
+        self.power.step()
+
+    def reboot(self) -> None:
+        self.power.step()
+        self.boot()
+        self.power.step()
+
+    def boot(self) -> None:
+        """What the boot loader does at every start, wanted or not."""
+        self.runs, self.armed = self.armed or self.primary, ""
+        assert self.runs in self.bootable, "the device does not boot"
+
+    def confirm(self, image: Image) -> None:
+        self.power.step()
+        self.primary = image.slot
+        self.power.step()
+
+    def reject(self, image: Image) -> None:
+        self.power.step()
+        self.bootable.discard(image.slot)
+        self.armed = ""
+        self.power.step()
+
+
+class CutStore(MemoryStore):
+    """A durable store: a cut is before a commit, or after it."""
+
+    def __init__(self, state: DeviceState, power: Power) -> None:
+        super().__init__(state)
+        self.power = power
+
+    def commit(self, state: DeviceState, new_roots: Sequence[bytes] = ()) -> None:
+        self.power.step()
+        super().commit(state, new_roots)
+        self.power.step()
+
+
+@dataclass
+class Network:
+    """The simulator as a mirror; `next_mirror` turns to the ones in `others`."""
+
+    repo: Any
+    others: list[Any] = field(default_factory=list)
+
+    def fetch(self, path: str, max_length: int) -> bytes:
+        data: bytes = self.repo.fetch(path, max_length)
+        return data
+
+    def stream(self, path: str, offset: int, length: int) -> Iterator[bytes]:
+        pieces: Iterator[bytes] = self.repo.stream(path, offset, length)
+        return pieces
+
+    def next_mirror(self) -> bool:
+        if self.others:
+            self.repo = self.others.pop(0)
+            return True
+        return False
+
+
+@dataclass
+class Bench:
+    """One publisher, one device."""
+
+    publisher: Publisher = field(default_factory=Publisher)
+    power: Power = field(default_factory=Power)
+
+    def __post_init__(self) -> None:
+        root = self.publisher.repo.files["metadata/1.root.json"]
+        self.store = CutStore(initial_state(root, Floors(0, 0, 0)), self.power)
+        self.slots = Slots(self.power)
+        self.network = Network(self.publisher.repo)
+        self.machine = Machine(
+            DEVICE, self.store, self.network, self.slots, NOW, 2**62, lambda *_: None
+        )
+
+    @property
+    def state(self) -> DeviceState:
+        assert self.store.state is not None
+        return self.store.state
+
+    def update(self, stop: Stop = Stop.NEVER, restart: Restart = Restart.NOW) -> Outcome:
+        return update(self.machine, Waves.OBEY, stop, restart).outcome
+
+    def install(self, version: str, sequence: int, image: bytes) -> None:
+        """Publish a release, install and confirm it."""
+        self.publisher.release(version, sequence, image)
+        assert self.update() is Outcome.REBOOTING
+        confirm(self.machine)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_a_release_is_installed_tried_and_confirmed(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    assert bench.update() is Outcome.REBOOTING
+    assert bench.slots.runs == "B"
+    assert bench.slots.slots["B"] == OLD
+    assert bench.state.install.phase is Phase.TRIAL
+    assert bench.state.install.confirmed_sequence == 0, "the floor rises at confirm only"
+    assert confirm(bench.machine).version == "1.0"
+    assert bench.slots.primary == "B"
+    assert bench.state.install.confirmed_sequence == 1
+
+
+def test_the_next_release_goes_to_the_other_slot(bench: Bench) -> None:
+    bench.install("1.0", 1, OLD)
+    bench.install("1.1", 2, NEW)
+    assert bench.slots.primary == "A"
+    assert bench.slots.slots["A"] == NEW
+    assert bench.slots.slots["B"] == OLD
+
+
+def test_a_rejected_release_is_not_tried_again(bench: Bench) -> None:
+    bench.install("1.0", 1, OLD)
+    bench.publisher.release("1.1", 2, NEW)
+    bench.update()
+    assert reject(bench.machine, Restart.NOW).outcome is Outcome.REBOOTING
+    assert bench.slots.runs == bench.slots.primary == "B"
+    decision = check(bench.machine).decision
+    assert isinstance(decision, Skip)
+    assert decision.reason is Reason.REJECTED
+
+
+def test_a_trial_that_does_not_come_up_is_a_rollback(bench: Bench) -> None:
+    bench.install("1.0", 1, OLD)
+    bench.publisher.release("1.1", 2, NEW)
+    bench.update()
+    bench.slots.boot()
+    decision = check(bench.machine).decision
+    assert isinstance(decision, Skip)
+    assert decision.reason is Reason.REJECTED
+    assert bench.state.install.phase is Phase.IDLE
+
+
+def test_a_running_trial_waits_for_its_verdict(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    bench.update()
+    with pytest.raises(ActionRequiredError, match=r"1\.0 is on trial and not yet confirmed"):
+        bench.update()
+
+
+def test_download_only_leaves_the_boot_loader_alone(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    assert bench.update(Stop.AFTER_STAGING) is Outcome.STAGED
+    assert (bench.slots.armed, bench.slots.bootable) == ("", {"A"})
+    before = len(bench.publisher.repo.requests)
+    assert bench.update() is Outcome.REBOOTING
+    asked = bench.publisher.repo.requests[before:]
+    assert not any(path.endswith(".img") for path in asked), "it is there already"
+
+
+def test_without_a_restart_the_next_boot_is_the_trial(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    assert bench.update(restart=Restart.LATER) is Outcome.READY
+    assert bench.slots.runs == "A"
+    assert bench.update(restart=Restart.LATER) is Outcome.READY
+    bench.slots.boot()
+    assert confirm(bench.machine).version == "1.0"
+
+
+def test_what_is_staged_gives_way_to_something_newer(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    bench.update(Stop.AFTER_STAGING)
+    bench.publisher.release("1.1", 2, NEW)
+    bench.update()
+    assert bench.slots.slots["B"] == NEW
+
+
+def test_what_was_staged_and_is_now_held_is_not_started(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    bench.update(Stop.AFTER_STAGING)
+    bench.publisher.hold(1)
+    assert bench.update() is Outcome.NOTHING
+    assert bench.slots.armed == ""
+
+
+def test_an_artifact_above_the_quota_is_not_fetched(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    machine = replace(bench.machine, largest=len(OLD) - 1)
+    with pytest.raises(RefusedError, match=f"has {len(OLD)} bytes, download.quota allows"):
+        update(machine, Waves.OBEY, Stop.NEVER, Restart.NOW)
+    assert bench.slots.slots.keys() == {"A"}
+
+
+# Attacks and mistakes in the repository. Each gets the bench with 1.0 published.
+def _other_bytes_in_the_manifest(bench: Bench) -> None:
+    (release,) = bench.publisher.manifest.releases
+    (payload,) = release.payloads
+    artifact = replace(payload.artifact, sha256="0" * 64)
+    payload = replace(payload, artifact=artifact)
+    bench.publisher.promote(replace(release, payloads=(payload,)))
+
+
+def _other_length_in_the_manifest(bench: Bench) -> None:
+    (release,) = bench.publisher.manifest.releases
+    (payload,) = release.payloads
+    artifact = replace(payload.artifact, length=payload.artifact.length - 1)
+    bench.publisher.promote(replace(release, payloads=(replace(payload, artifact=artifact),)))
+
+
+def _unknown_artifact(bench: Bench) -> None:
+    builds = bench.publisher.repo.role("gateway-builds").targets
+    del builds["builds/gateway/1.0/gw2.img"]
+    bench.publisher.repo.publish("gateway-builds")
+
+
+def _meaning(**changes: Any) -> Callable[[Bench], None]:  # noqa: ANN401 # fields of any type
+    def change(bench: Bench) -> None:
+        bench.publisher.artifact("1.0", 1, OLD, **changes)
+        bench.publisher.repo.publish("gateway-builds")
+
+    return change
+
+
+def _no_meaning(bench: Bench) -> None:
+    target = bench.publisher.repo.role("gateway-builds").targets["builds/gateway/1.0/gw2.img"]
+    del target.unrecognized_fields["custom"]
+    bench.publisher.repo.publish("gateway-builds")
+
+
+def _no_segments(bench: Bench) -> None:
+    del bench.publisher.repo.role("gateway-builds").targets["builds/gateway/1.0/gw2.img" + SUFFIX]
+    bench.publisher.repo.publish("gateway-builds")
+
+
+def _segments(data: bytes, of: str) -> Callable[[Bench], None]:
+    def change(bench: Bench) -> None:
+        path = "builds/gateway/1.0/gw2.img" + SUFFIX
+        bench.publisher.repo.add_target("gateway-builds", path, data, {"segments-of": of})
+        bench.publisher.repo.publish("gateway-builds")
+
+    return change
+
+
+def _manifest_of(**changes: Any) -> Callable[[Bench], None]:  # noqa: ANN401 # likewise
+    def change(bench: Bench) -> None:
+        bench.publisher.promote(**changes)
+
+    return change
+
+
+def _hold_of_another_product(bench: Bench) -> None:
+    bench.publisher.hold(9, product="other")
+
+
+IMG = "builds/gateway/1.0/gw2.img"
+DISAGREEMENTS: dict[str, tuple[Callable[[Bench], None], str]] = {
+    "the manifest names other bytes": (_other_bytes_in_the_manifest, "says sha256"),
+    "the manifest names another length": (_other_length_in_the_manifest, "says length"),
+    "the builds role does not list it": (_unknown_artifact, "does not list"),
+    "it is another product's": (_meaning(product="other"), "says meaning"),
+    "it is for more hardware": (
+        _meaning(hardware=frozenset({"acme,gw-2", "x"})),
+        "says meaning",
+    ),
+    "it is another version": (_meaning(version="1.0-debug"), "says meaning"),
+    "it has another sequence": (_meaning(sequence=2), "says meaning"),
+    "it is for another handler": (_meaning(handler="command"), "says meaning"),
+    "it has no meaning": (_no_meaning, "expected an object"),
+    "it has no segments": (_no_segments, "lists nothing, expected 64 bytes"),
+    "its segments are too few": (_segments(b"x" * 32, IMG), "lists 32 bytes"),
+    "its segments are another artifact's": (_segments(b"x" * 64, "other"), "is not marked"),
+    "the manifest is about another product": (
+        _manifest_of(product="other"),
+        "is about other/stable, expected gateway/stable",
+    ),
+    "the manifest is about another channel": (
+        _manifest_of(channel="beta"),
+        "is about gateway/beta, expected gateway/stable",
+    ),
+    "the hold is about another product": (_hold_of_another_product, "is about other/stable"),
+}
+
+
+@pytest.mark.parametrize("sentence", DISAGREEMENTS)
+def test_nothing_is_installed_that_two_roles_do_not_agree_on(bench: Bench, sentence: str) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    change, message = DISAGREEMENTS[sentence]
+    if "manifest is about" in sentence:
+        bench.publisher.manifest = replace(bench.publisher.manifest, releases=())
+    change(bench)
+    with pytest.raises(NotTrustedError, match=message):
+        bench.update()
+    assert bench.slots.slots.keys() == {"A"}
+    assert bench.state.install.phase is Phase.IDLE
+
+
+def test_a_disagreement_has_a_type_of_its_own(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    _unknown_artifact(bench)
+    with pytest.raises(DisagreementError):
+        check(bench.machine)
+
+
+def test_a_manifest_is_taken_from_its_channel_role_only(bench: Bench) -> None:
+    """A stolen builds key, whose delegation is wide enough, must not speak for the channel."""
+    bench.publisher.release("1.0", 1, OLD)
+    repo = bench.publisher.repo
+    path = "channels/gateway/stable.json"
+    manifest = repo.files[
+        f"targets/{repo.role('gateway-stable').targets[path].get_prefixed_paths()[0]}"
+    ]
+    del repo.role("gateway-stable").targets[path]
+    delegations = repo.targets.delegations
+    assert delegations is not None
+    assert delegations.roles is not None
+    delegations.roles["gateway-builds"].paths = ["*"]
+    repo.add_target("gateway-builds", path, manifest)
+    repo.publish("gateway-stable", "gateway-builds", "targets")
+    decision = check(bench.machine).decision
+    assert isinstance(decision, Skip)
+    assert decision.reason is Reason.NO_CHANNEL
+
+
+def test_an_artifact_is_taken_from_the_builds_role_only(bench: Bench) -> None:
+    """Release managers alone cannot invent a binary."""
+    bench.publisher.release("1.0", 1, OLD)
+    _unknown_artifact(bench)
+    repo = bench.publisher.repo
+    meaning = Meaning("gateway", frozenset({"acme,gw-2"}), "1.0", 1, "slot")
+    delegations = repo.targets.delegations
+    assert delegations is not None
+    assert delegations.roles is not None
+    delegations.roles["gateway-stable"].paths = ["*", "channels/gateway/*"]
+    repo.add_target("gateway-stable", IMG, OLD, meaning.custom())
+    repo.publish("gateway-stable", "targets")
+    with pytest.raises(DisagreementError, match="does not list"):
+        check(bench.machine)
+
+
+def test_a_hold_stops_a_release(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    bench.publisher.hold(1)
+    decision = check(bench.machine).decision
+    assert isinstance(decision, Skip)
+    assert decision.reason is Reason.HELD
+
+
+def test_without_a_hold_file_nothing_is_held(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    assert isinstance(check(bench.machine).decision, Selection)
+
+
+def test_a_channel_that_does_not_exist_is_no_up_to_date(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    machine = replace(bench.machine, identified=replace(DEVICE, channel="stble"))
+    decision = check(machine).decision
+    assert isinstance(decision, Skip)
+    assert decision.reason is Reason.NO_CHANNEL
+    assert "has no channel gateway/stble" in decision.detail
+
+
+def test_the_wave_is_judged_by_the_later_of_clock_and_floor(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    bench.store.state = initial_state(
+        bench.publisher.repo.files["metadata/1.root.json"], Floors(int(NOW.timestamp()), 0, 0)
+    )
+    long_ago = datetime(1970, 1, 1, tzinfo=UTC)
+    updater = Updater(bench.store, bench.network, long_ago)
+    decision = evaluate(updater, DEVICE.position(bench.state.install), long_ago)
+    assert isinstance(decision, Selection)
+
+
+def test_a_mirror_that_tampers_is_left_for_the_next(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    liar = bench.publisher.repo.fork()
+    for path in liar.files:
+        if path.endswith(("timestamp.json", ".img")):
+            liar.files[path] = b"x" * len(liar.files[path])
+    bench.network.repo, bench.network.others = liar, [bench.publisher.repo]
+    assert bench.update() is Outcome.REBOOTING
+    assert bench.slots.slots["B"] == OLD
+
+
+def test_a_mirror_that_alters_the_image_is_left_for_the_next(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    liar = bench.publisher.repo.fork()
+    for path in liar.files:
+        if path.endswith(".img"):
+            liar.files[path] = OLD[:SEGMENT] + b"x" * 1000
+    bench.network.repo, bench.network.others = liar, [bench.publisher.repo]
+    assert bench.update() is Outcome.REBOOTING
+    assert bench.slots.slots["B"] == OLD
+
+
+def test_with_the_only_mirror_tampering_nothing_is_installed(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    for path in bench.publisher.repo.files:
+        if path.endswith(".img"):
+            bench.publisher.repo.files[path] = OLD[:SEGMENT] + b"x" * 1000
+    with pytest.raises(NotTrustedError, match="twice in a row"):
+        bench.update()
+    assert bench.slots.slots["B"] == OLD[:SEGMENT]
+    assert bench.slots.bootable == {"A"}
+    assert bench.state.install.phase is Phase.WRITING
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, NEW)
+    files = bench.publisher.repo.files
+    (image,) = (path for path in files if path.endswith(".img"))
+    files[image] = NEW[: SEGMENT + 10]
+    with pytest.raises(RetryLaterError):
+        bench.update()
+    files[image] = bytes(SEGMENT) + NEW[SEGMENT:]
+    assert bench.update() is Outcome.REBOOTING, "the first segment was not asked for again"
+    assert bench.slots.slots["B"] == NEW
+
+
+def test_confirm_needs_no_network_and_no_right_time(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    bench.update()
+    bench.publisher.repo.files.clear()
+    late = replace(bench.machine, now=datetime(2099, 1, 1, tzinfo=UTC))
+    assert confirm(late).version == "1.0"
+
+
+def test_confirm_fails_where_the_stored_state_does_not_verify(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    bench.update()
+    trust = bench.state.trust
+    assert trust.timestamp is not None
+    damaged = replace(trust, timestamp=trust.timestamp.replace(b'"version"', b'"verzion"', 1))
+    bench.store.state = bench.state.with_trust(damaged)
+    with pytest.raises(LocalFailureError, match="cannot verify the stored trust state") as caught:
+        confirm(bench.machine)
+    assert "reject" in caught.value.hint
+    assert bench.slots.primary == "A"
+
+
+def test_confirm_fails_where_the_root_chain_is_broken(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    bench.publisher.repo.publish("root", "timestamp")
+    bench.update()
+    del bench.store.chain[0]
+    bench.store.chain.insert(0, Publisher().repo.files["metadata/1.root.json"] + b" ")
+    bench.store.chain.insert(0, bench.store.chain[-1])
+    with pytest.raises(LocalFailureError, match="cannot verify the stored trust state"):
+        confirm(bench.machine)
+
+
+def test_nothing_on_trial_is_nothing_to_confirm_or_reject(bench: Bench) -> None:
+    with pytest.raises(IllegalTransitionError):
+        confirm(bench.machine)
+    with pytest.raises(IllegalTransitionError):
+        reject(bench.machine, Restart.NOW)
+
+
+def test_a_device_without_state_is_told_to_init(bench: Bench) -> None:
+    machine = replace(bench.machine, store=MemoryStore())
+    with pytest.raises(ActionRequiredError) as caught:
+        update(machine, Waves.OBEY, Stop.NEVER, Restart.NOW)
+    assert caught.value.hint == "run `firmroot-device init` first"
+
+
+def _finish(bench: Bench) -> None:
+    """Run the same commands again, as a service or a person would, until all is done."""
+    try:
+        bench.update()
+    except ActionRequiredError:
+        assert bench.state.install.phase is Phase.TRIAL
+    if bench.state.install.phase is Phase.TRIAL:
+        confirm(bench.machine)
+
+
+def _steps(command: Callable[[Bench], object]) -> int:
+    bench = _prepared()
+    bench.power.steps = 0
+    command(bench)
+    return bench.power.steps
+
+
+def _prepared() -> Bench:
+    bench = Bench()
+    bench.install("1.0", 1, OLD)
+    bench.publisher.release("1.1", 2, NEW)
+    return bench
+
+
+def _update_and_confirm(bench: Bench) -> None:
+    bench.update()
+    confirm(bench.machine)
+
+
+@pytest.mark.parametrize("reboot", ["process killed", "power cut"])
+def test_an_update_cut_at_every_step_and_run_again_finishes(reboot: str) -> None:
+    """The device always has a slot that boots; nothing unverified ever runs."""
+    count = _steps(_update_and_confirm)
+    assert count > 25
+    for cut_at in range(1, count + 1):
+        bench = _prepared()
+        bench.power.steps, bench.power.cut_at = 0, cut_at
+        with pytest.raises(PowerCutError):
+            _update_and_confirm(bench)
+        bench.power.cut_at = 0
+        if reboot == "power cut":
+            bench.slots.boot()
+        assert bytes(bench.slots.slots[bench.slots.runs]) in {OLD, NEW}, cut_at
+        _finish(bench)
+        install = bench.state.install
+        rolled_back = hashlib.sha256(NEW).hexdigest() in install.rejected
+        # A trial that loses power before it was confirmed counts as one that did not come up.
+        expected = ("1.0", OLD) if rolled_back else ("1.1", NEW)
+        assert install.phase is Phase.IDLE, cut_at
+        assert install.current is not None
+        assert (install.current.version, bytes(bench.slots.slots[bench.slots.runs])) == expected
+        assert not (rolled_back and reboot == "process killed"), cut_at
+
+
+@pytest.mark.parametrize("reboot", ["process killed", "power cut"])
+def test_a_reject_cut_at_every_step_and_run_again_ends_on_the_old_release(reboot: str) -> None:
+    def command(bench: Bench) -> None:
+        if bench.state.install.phase is not Phase.TRIAL:
+            bench.update()
+        reject(bench.machine, Restart.NOW)
+
+    start = _steps(lambda bench: bench.update())
+    for cut_at in range(start + 1, _steps(command) + 1):
+        bench = _prepared()
+        bench.power.steps, bench.power.cut_at = 0, cut_at
+        with pytest.raises(PowerCutError):
+            command(bench)
+        bench.power.cut_at = 0
+        if reboot == "power cut":
+            bench.slots.boot()
+        if bench.state.install.phase is Phase.TRIAL and bench.slots.runs != bench.slots.primary:
+            reject(bench.machine, Restart.NOW)
+        check(bench.machine)
+        bench.slots.boot()
+        assert bytes(bench.slots.slots[bench.slots.runs]) == OLD, cut_at
+        assert hashlib.sha256(NEW).hexdigest() in bench.state.install.rejected, cut_at
