@@ -40,7 +40,7 @@ Target files (`check_target`): length and every hash, one of them strong (5.7.3)
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Generic, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
@@ -68,7 +68,7 @@ from client_reference.errors import NotTrustedError
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
 __all__ = [
@@ -86,6 +86,7 @@ __all__ = [
     "check_expiry",
     "check_target",
     "first_root",
+    "listed",
     "next_root",
     "read",
     "rotated",
@@ -493,24 +494,25 @@ def _integers_are_integers(document: Any) -> dict[str, Any]:  # noqa: ANN401 # a
     return document
 
 
-def _key_tables(signed: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    if "keys" in signed:
-        yield signed["keys"]
-    if "keys" in signed.get("delegations", {}):
-        yield signed["delegations"]["keys"]
+def _key_table(signed: dict[str, Any]) -> dict[str, Any]:
+    if signed.get("_type") == Root.type:
+        return cast("dict[str, Any]", signed["keys"])
+    if signed.get("_type") == Targets.type and "delegations" in signed:
+        return cast("dict[str, Any]", signed["delegations"]["keys"])
+    return {}
 
 
 def _take_unknown_keys(signed: dict[str, Any]) -> dict[str, UnknownKey]:
     """Remove keys that this client does not verify; tuf refuses the whole file for one of them."""
     unknown = {}
-    for table in _key_tables(signed):
-        for keyid, key in list(table.items()):
-            pair = (key["keytype"], key["scheme"])
-            if pair in OLDER_SPELLINGS:
-                # The library announces the end of these and warns at each use.
-                key["keytype"] = OLDER_SPELLINGS[pair]
-            elif pair not in SUPPORTED_KEYS:
-                unknown[keyid] = UnknownKey.from_dict(keyid, table.pop(keyid))
+    table = _key_table(signed)
+    for keyid, key in list(table.items()):
+        pair = (key["keytype"], key["scheme"])
+        if pair in OLDER_SPELLINGS:
+            # The library announces the end of these and warns at each use.
+            key["keytype"] = OLDER_SPELLINGS[pair]
+        elif pair not in SUPPORTED_KEYS:
+            unknown[keyid] = UnknownKey.from_dict(keyid, table.pop(keyid))
     return unknown
 
 

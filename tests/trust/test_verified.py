@@ -124,6 +124,16 @@ def test_the_largest_integer_and_the_deepest_nesting_are_read(repo: RepositorySi
     assert signed.unrecognized_fields["y"] == 2**53 - 1
 
 
+def test_a_field_called_keys_means_nothing_outside_root_and_delegations(
+    repo: RepositorySimulator,
+) -> None:
+    repo.timestamp.unrecognized_fields["keys"] = {"a": {"keytype": "x", "scheme": "y"}}
+    repo.role("leaf").unrecognized_fields["keys"] = ["not a table"]
+    data = repo.sign("timestamp")
+    assert verified.authentic(Timestamp, repo.root, "timestamp", data).unrecognized_fields["keys"]
+    assert verified.authentic(Targets, repo.targets, "leaf", repo.sign("leaf"))
+
+
 def test_two_signatures_of_one_key_id_are_malformed(repo: RepositorySimulator) -> None:
     parsed = document(repo)
     parsed["signatures"] *= 2
