@@ -288,7 +288,6 @@ def _install(layers: _Layers, download: DownloadConfig) -> InstallSettings:
     handler = layers.text("install.handler", "slot")
     bootloader = layers.text("install.bootloader", "file")
     slots = layers.table("install.slots")
-    layers.table("install.command")
     for key, found, known in (
         ("install.handler", handler, tuple(HANDLERS)),
         ("install.bootloader", bootloader, _BOOTLOADERS),
@@ -455,7 +454,7 @@ class _Layers:
         return int(match[1]) * _BYTES[match[2]]
 
     def table(self, key: str) -> tuple[str, ...]:
-        """Names of the members of a table, in the order of the file."""
+        """Names of the members of a table whose keys are the user's, in the order of the file."""
         self._tables.add(key)
         found = self._values.get(key)
         if found is not None:
@@ -489,10 +488,11 @@ class _Layers:
     def _nearest(self, key: str) -> str:
         import difflib  # noqa: PLC0415 # only for the message
 
-        near = difflib.get_close_matches(key, sorted(self._known), n=1, cutoff=0.6)
-        if not near:
-            last = key.rpartition(".")[2]
-            near = [one for one in sorted(self._known) if one.rpartition(".")[2] == last][:1]
+        own = {one for one in self._known if one.rpartition(".")[0] in self._tables}
+        known = sorted(self._known - own | self._tables)
+        last = key.rpartition(".")[2]
+        near = [one for one in known if one.rpartition(".")[2] == last]
+        near += difflib.get_close_matches(key, known, n=1, cutoff=0.6)
         return f"; did you mean {near[0]}?" if near else ""
 
     def _get(self, key: str, default: object) -> object:
