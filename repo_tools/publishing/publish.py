@@ -10,7 +10,7 @@ is finished by running it again, because of three things:
 * what the workspace must remember about a commit (`settle`) is repeated until it is done, and the
   journal is removed last.
 
-A lost race is rebased once: only online roles are signed anew, never what people signed.
+A lost race is rebased: only online roles are signed anew, never what people signed.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ __all__ = [
     "waiting",
 ]
 
-_ATTEMPTS = 2
+# One race can be lost twice: first for the snapshot's name, then for the timestamp.
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def publish(
         ActionRequiredError: a signature is missing, and nothing else can go.
         RefusedError: a device would be stranded, or a staged role is stale.
         NotTrustedError: the storage was tampered with.
-        LockedError: somebody else was faster, twice.
+        LockedError: somebody else was faster, each time.
         RetryLaterError: the storage failed; run it again.
     """
     for attempt in range(1, _ATTEMPTS + 1):

@@ -1,0 +1,472 @@
+"""Publishing through the command line: what goes live, what waits, what is refused, and how."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from client_reference.errors import LockedError
+from repo_tools.publishing.online import OnlineKeys
+from repo_tools.publishing.publish import plan_publish, publish
+from repo_tools.publishing.refresh import LostRace, refresh
+from repo_tools.signing.secrets import open_secrets
+from repo_tools.storage.local import LocalStorage
+from tests.publishing.lab import HARDWARE, PRODUCT, Lab
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.synchronize import Barrier
+    from pathlib import Path
+
+    from repo_tools.storage.protocol import Created
+
+
+def _keys(lab: Lab) -> OnlineKeys:
+    workspace = lab.workspace
+    return OnlineKeys(workspace, open_secrets(None, {}, None, workspace.lab_passphrase))
+
+
+def _timestamp(lab: Lab) -> dict[str, object]:
+    signed = json.loads((lab.repository / "metadata/timestamp.json").read_bytes())["signed"]
+    assert isinstance(signed, dict)
+    return signed
+
+
+# What goes live.
+
+
+def test_the_first_publish_makes_everything_live_and_leaves_nothing_staged(ready: Lab) -> None:
+    done = ready.ok("publish")
+    assert "published timestamp 1: snapshot 1, root 1, targets 1" in done.out
+    assert "0 devices stranded" in done.out
+    assert ready.fresh_device()[1] == "installs 1.0"
+    assert ready.workspace.staged_roles() == {}
+    assert ready.workspace.staged_targets() == {}
+    tree = ready.tree()
+    assert tree["metadata/root/1.json"] == tree["repository/metadata/1.root.json"]
+    assert tree["metadata/targets.json"] == tree["repository/metadata/1.targets.json"]
+    assert tree["metadata/gateway-stable.json"] == tree["repository/metadata/1.gateway-stable.json"]
+    assert "metadata/gateway-builds.json" not in tree, "the origin is the truth about builds"
+    assert ".firmroot/publish.json" not in tree
+
+
+def test_a_publish_leaves_a_record_of_what_and_who(following: Lab) -> None:
+    following.ok("publish")
+    record = json.loads(following.tree()["history/000002.json"])
+    assert record["when"] == "2026-03-02T06:00:00Z"
+    assert record["timestamp"]["version"] == 2
+    assert record["roles"].keys() == {"snapshot", "gateway-builds", "gateway-stable"}
+    assert record["roles"]["gateway-stable"]["signed_by"] == ["rita", "sam", "tess"]
+    assert [each["path"].rsplit(".", 1)[1] for each in record["objects"]] == [
+        "img",
+        "segments",
+        "json",
+    ]
+
+
+def test_with_nothing_new_it_says_so_and_changes_nothing(live: Lab) -> None:
+    before = live.tree()
+    done = live.ok("publish")
+    assert "nothing to publish: everything that is signed is live" in done.out
+    assert live.tree() == before
+
+
+def test_the_timestamp_tells_devices_time_root_and_epoch(live: Lab) -> None:
+    signed = _timestamp(live)
+    assert signed["x-firmroot-issued"] == "2026-03-02T06:00:00Z"
+    assert (signed["x-firmroot-root"], signed["x-firmroot-epoch"]) == (1, 0)
+
+
+def test_a_plan_shows_every_object_and_changes_nothing_that_anybody_sees(following: Lab) -> None:
+    before = following.tree()
+    for command in (("plan",), ("publish", "--dry-run")):
+        done = following.ok(*command)
+        assert "create   metadata/2.gateway-builds.json" in done.out
+        assert "create   metadata/2.snapshot.json" in done.out
+        assert "replace  metadata/timestamp.json" in done.out
+        assert "signed   gateway-stable 2: rita, sam, tess" in done.out
+        assert "updates, installs 1.1" in done.out
+        assert following.tree() == before
+
+
+def test_objects_are_created_leaves_first_and_the_root_last(ready: Lab) -> None:
+    lines = ready.ok("-v", "publish").out.splitlines()
+    steps = [line.split("/", 1)[-1] for line in lines if line.startswith(("upload", "commit"))]
+    metadata = [step for step in steps if step.endswith(".json") and "/" not in step]
+    assert metadata == [
+        "1.gateway-builds.json",
+        "1.gateway-stable.json",
+        "1.targets.json",
+        "1.snapshot.json",
+        "1.root.json",
+        "timestamp.json",
+    ]
+    assert all(step.startswith(("builds/", "channels/")) for step in steps[: -len(metadata)])
+
+
+def test_a_role_that_targets_does_not_delegate_to_yet_waits(live: Lab) -> None:
+    workspace = live.workspace
+    extra = (workspace.metadata / "gateway-stable.json").read_bytes()
+    (live.directory / "staged").mkdir(exist_ok=True)
+    (live.directory / "staged/gateway-other.json").write_bytes(extra)
+    found = plan_publish(workspace, workspace.storage(), _keys(live), live.now)
+    assert type(found).__name__ == "NothingToDo"
+
+
+# Who must act.
+
+
+def test_a_missing_signature_names_role_people_and_command(new: Lab) -> None:
+    done = new.run("publish")
+    assert done.code == 3
+    assert "targets-1 needs 2 more signature(s), from: alice, bob, carol" in done.err
+    assert "firmroot sign" in done.err
+    assert not new.repository.exists()
+
+
+def test_signed_roles_go_and_an_open_ceremony_is_named(following: Lab) -> None:
+    following.ok("channel", "hold", f"{PRODUCT}@1.1", "--on", "stable")
+    done = following.ok("publish")
+    assert "published timestamp 2" in done.out
+    assert "still waits: gateway-stable-hold-1, 1 more of oncall-1, oncall-2" in done.out
+
+
+def test_without_the_online_key_it_names_role_and_key(following: Lab) -> None:
+    for name in ("firmroot.toml", ".firmroot/keys.toml"):
+        path = following.directory / name
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if not line.startswith("publisher")))
+    done = following.run("publish")
+    assert done.code == 3
+    assert "snapshot needs 1 signatures; this machine cannot sign as publisher" in done.err
+
+
+def test_a_role_that_changed_hands_must_be_signed_again(live: Lab) -> None:
+    keyring = live.workspace.keyring
+    policy = live.directory / "policy.toml"
+    text = policy.read_text()
+    table = tomllib.loads(text)["roles"]["channel"]
+    assert set(table["keys"]) == {"rita", "sam", "tess"}
+    assert set(keyring) >= {"rita", "sam", "tess", "oncall-1"}
+    live.ok("key", "new", "uma", "--passphrase-fd", _passphrase_fd(live))
+    live.ok("key", "new", "vera", "--passphrase-fd", _passphrase_fd(live))
+    policy.write_text(_replace_list(text, "channel", ["uma", "vera", "tess"]))
+    live.ok("ceremony", "start", "targets")
+    live.ok("sign")
+    done = live.run("publish")
+    assert done.code == 3
+    assert "live gateway-stable would no longer be signed by the keys that hold it" in done.err
+
+
+def _passphrase_fd(lab: Lab) -> str:
+    return str(os.open(lab.workspace.lab_passphrase, os.O_RDONLY))
+
+
+def _replace_list(text: str, section: str, keys: list[str]) -> str:
+    head, marker, tail = text.partition(f"[roles.{section}]")
+    assert marker, text
+    before, _, after = tail.partition("keys = [")
+    return f"{head}{marker}{before}keys = {json.dumps(keys)}{after.partition(']')[2]}"
+
+
+# What is not believed.
+
+TAMPERED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "the timestamp is not signed": (
+        lambda repo: _edit(repo / "metadata/timestamp.json", b'"version":1', b'"version":9'),
+        "timestamp",
+    ),
+    "the snapshot is another one": (
+        lambda repo: _edit(repo / "metadata/1.snapshot.json", b'"version":1', b'"version":9'),
+        "snapshot",
+    ),
+    "targets were exchanged": (
+        lambda repo: _edit(repo / "metadata/1.targets.json", b"builds", b"bu1lds"),
+        "targets",
+    ),
+    "a delegated role was exchanged": (
+        lambda repo: _edit(repo / "metadata/1.gateway-builds.json", b"1.0", b"1.9"),
+        "gateway-builds",
+    ),
+    "a delegated role is missing": (
+        lambda repo: (repo / "metadata/1.gateway-stable.json").unlink(),
+        "metadata/1.gateway-stable.json is referenced by live metadata and is not in the storage",
+    ),
+    "the timestamp is gone": (
+        lambda repo: (repo / "metadata/timestamp.json").unlink(),
+        "has published before, and",
+    ),
+}
+
+
+def _edit(path: Path, old: bytes, new: bytes) -> None:
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("case", TAMPERED)
+def test_a_tampered_storage_is_not_built_upon(case: str, following: Lab) -> None:
+    damage, message = TAMPERED[case]
+    damage(following.repository)
+    before = following.tree()
+    done = following.run("publish")
+    assert done.code == 6, done
+    assert message in done.err
+    assert following.tree() == before
+
+
+def test_a_storage_that_went_back_in_time_is_not_believed(following: Lab, tmp_path: Path) -> None:
+    old = shutil.copytree(following.repository, tmp_path / "old")
+    following.ok("publish")
+    shutil.rmtree(following.repository)
+    shutil.copytree(old, following.repository)
+    done = following.run("publish")
+    assert done.code == 6
+    assert "version 2 was live before: a rollback of the storage" in done.err
+
+
+def test_another_timestamp_of_the_same_version_is_a_fork(live: Lab, tmp_path: Path) -> None:
+    other = live.copy(tmp_path / "other")
+    other.now = live.later(hours=1).now
+    live.ok("refresh")
+    other.ok("refresh")
+    shutil.copy(
+        other.repository / "metadata/timestamp.json", live.repository / "metadata/timestamp.json"
+    )
+    done = live.run("publish")
+    assert done.code == 6
+    assert "live timestamp version 2 is not the one that was live before" in done.err
+
+
+# Rivals.
+
+
+def test_a_stale_base_is_refused_and_named(following: Lab, tmp_path: Path) -> None:
+    rival = _sharing(following, tmp_path)
+    rival.ok("publish")
+    following.directory.joinpath("staged").mkdir(exist_ok=True)
+    done = following.run("publish")
+    assert done.code == 0, "byte for byte the same work is no rival"
+    rival.ship("1.2")
+    following.add("1.3")
+    following.promote("1.3")
+    done = following.run("publish")
+    assert done.code == 5
+    assert "gateway-stable" in done.err
+    assert "no longer live" in done.err
+
+
+def _sharing(lab: Lab, tmp_path: Path) -> Lab:
+    """A second workspace that publishes to the same storage."""
+    other = lab.copy(tmp_path / "other" / "acme")
+    shutil.rmtree(other.repository)
+    text = (other.directory / "firmroot.toml").read_text()
+    text = text.replace('storage = "repository"', f'storage = "file://{lab.repository}"')
+    (other.directory / "firmroot.toml").write_text(text)
+    return other
+
+
+def _race(lab: Lab, repository: Path, ready: Barrier, result: Path) -> None:
+    """One publisher of a race: plans, waits until the other has planned too, commits."""
+    with lab.environment(), lab.workspace.lock():
+        storage = _WaitingStorage(repository, ready)
+        try:
+            found = publish(lab.workspace, storage, _keys(lab), lab.now)
+            outcome = type(found).__name__
+        except LockedError as error:
+            outcome = f"LockedError {error.exit_code.value}"
+    result.write_text(outcome)
+
+
+class _WaitingStorage(LocalStorage):
+    """The first upload waits for the other publisher."""
+
+    def __init__(self, root: Path, ready: Barrier) -> None:
+        super().__init__(root)
+        self._ready: Barrier | None = ready
+
+    def create(self, path: str, source: bytes | Path, sha256: str) -> Created:
+        """See `Storage.create`."""
+        if self._ready is not None:
+            self._ready.wait(20)
+            self._ready = None
+        return super().create(path, source, sha256)
+
+
+def test_of_two_publishers_one_wins_and_no_work_is_lost(following: Lab, tmp_path: Path) -> None:
+    # Each has something of its own: one a promotion, the other a hold on another role.
+    rival = _sharing(following, tmp_path)
+    for path in ("staged", ".firmroot/staged", ".firmroot/outbox", "ceremonies"):
+        shutil.rmtree(rival.directory / path, ignore_errors=True)
+    rival.ok("channel", "hold", f"{PRODUCT}@1.0", "--on", "stable")
+    rival.ok("sign")
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(2)
+    results = [tmp_path / f"result-{index}" for index in (0, 1)]
+    children = [
+        context.Process(target=_race, args=(lab, following.repository, barrier, result))
+        for lab, result in zip((following, rival), results, strict=True)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    outcomes = [result.read_text() for result in results]
+    assert outcomes == ["Published", "Published"], "the loser rebased what it signs itself"
+    assert _timestamp(following)["version"] == 3
+    names = {path.name for path in (following.repository / "metadata").iterdir()}
+    assert {"2.gateway-stable.json", "2.gateway-builds.json", "1.gateway-stable-hold.json"} <= names
+    done = following.ok("--json", "verify")
+    assert done.json["trusted"]
+    listed = json.loads((following.repository / "metadata/3.snapshot.json").read_bytes())
+    versions = {name: meta["version"] for name, meta in listed["signed"]["meta"].items()}
+    assert versions == {
+        "gateway-builds.json": 2,
+        "gateway-stable-hold.json": 1,
+        "gateway-stable.json": 2,
+        "targets.json": 1,
+    }
+
+
+class _LosingStorage(LocalStorage):
+    """Somebody else replaces the timestamp just before this publisher does, each time."""
+
+    def replace(self, path: str, data: bytes, tag: str | None) -> str:
+        """Lose."""
+        del path, data, tag
+        raise LockedError("metadata/timestamp.json changed since it was read")
+
+
+def test_who_loses_every_time_gets_the_error_and_nothing_is_visible(following: Lab) -> None:
+    workspace = following.workspace
+    before = (following.repository / "metadata/timestamp.json").read_bytes()
+    with pytest.raises(LockedError) as caught:
+        publish(workspace, _LosingStorage(following.repository), _keys(following), following.now)
+    assert caught.value.exit_code == 7
+    assert (following.repository / "metadata/timestamp.json").read_bytes() == before
+    assert following.fresh_device()[1] == "installs 1.0"
+
+
+def test_a_refresh_that_loses_is_done(live: Lab) -> None:
+    workspace = live.workspace
+    storage = _LosingStorage(live.repository)
+    assert isinstance(refresh(workspace, storage, _keys(live), live.now), LostRace)
+
+
+def test_a_base_that_moves_before_the_root_keeps_the_root_back(live: Lab, tmp_path: Path) -> None:
+    rival = _sharing(live, tmp_path)
+    live.ok("ceremony", "start", "root")
+    live.ok("sign")
+
+    class Moving(LocalStorage):
+        """A rival refreshes whenever a snapshot was uploaded."""
+
+        def create(self, path: str, source: bytes | Path, sha256: str) -> Created:
+            found = super().create(path, source, sha256)
+            if "snapshot" in path:
+                rival.ok("refresh")
+            return found
+
+    with pytest.raises(LockedError, match="nothing of this publish became visible"):
+        publish(live.workspace, Moving(live.repository), _keys(live), live.now)
+    assert not (live.repository / "metadata/2.root.json").exists()
+
+
+def test_an_abandoned_snapshot_of_somebody_else_is_stepped_over(following: Lab) -> None:
+    (following.repository / "metadata/2.snapshot.json").write_bytes(b"{}")
+    following.ok("publish")
+    snapshot = _timestamp(following)["meta"]
+    assert snapshot["snapshot.json"]["version"] == 3  # type: ignore[index]
+    assert following.fresh_device()[1] == "installs 1.1"
+
+
+def test_an_abandoned_role_of_somebody_else_is_a_rival(following: Lab) -> None:
+    (following.repository / "metadata/2.gateway-stable.json").write_bytes(b"{}")
+    done = following.run("publish")
+    assert done.code == 7
+    assert "2.gateway-stable.json exists" in done.err
+
+
+def test_one_publisher_at_a_time_in_a_workspace(following: Lab) -> None:
+    with following.workspace.lock():
+        done = following.run("publish")
+    assert done.code == 7
+    assert "another firmroot command is at work" in done.err
+
+
+# Artifacts.
+
+
+def test_an_artifact_whose_bytes_are_nowhere_is_named(following: Lab) -> None:
+    for path in (following.directory / ".firmroot/outbox").rglob("*.img"):
+        path.unlink()
+    done = following.run("publish")
+    assert done.code == 5
+    assert "builds/gateway/1.1/firmware.img is signed, but its bytes are neither here" in done.err
+
+
+def test_an_artifact_that_changed_in_the_outbox_is_not_uploaded(following: Lab) -> None:
+    for path in (following.directory / ".firmroot/outbox").rglob("*.img"):
+        path.write_bytes(b"something else")
+    done = following.run("publish")
+    assert done.code == 5
+    assert "expected sha256" in done.err
+    assert following.fresh_device()[1] == "installs 1.0"
+
+
+# Refresh.
+
+
+def test_a_refresh_renews_the_timestamp_and_leaves_no_record(live: Lab) -> None:
+    later = live.later(days=3)
+    later.ok("refresh")
+    signed = _timestamp(live)
+    assert (signed["version"], signed["expires"]) == (2, "2026-03-12T06:00:00Z")
+    assert "history/000002.json" not in live.tree()
+    assert not (live.repository / "metadata/2.snapshot.json").exists()
+
+
+def test_a_refresh_renews_a_snapshot_that_would_end_first(live: Lab) -> None:
+    live.later(days=25).ok("refresh")
+    assert (live.repository / "metadata/2.snapshot.json").exists()
+    assert live.later(days=31).fresh_device()[1] == "installs 1.0"
+
+
+def test_a_refresh_revives_what_had_expired(live: Lab) -> None:
+    late = live.later(days=60)
+    assert late.fresh_device()[0].value == "stranded"
+    late.ok("refresh")
+    assert late.fresh_device()[1] == "installs 1.0"
+
+
+def test_nothing_is_refreshed_before_the_first_publish(ready: Lab) -> None:
+    done = ready.run("refresh")
+    assert done.code == 3
+    assert "nothing is published yet" in done.err
+
+
+# Stranding.
+
+
+def test_a_publish_that_would_strand_a_factory_export_is_refused_by_name(live: Lab) -> None:
+    export = live.ok("--json", "factory", "list").json["exports"][0]["id"]
+    live.ok("product", "add", "other", "--hardware", HARDWARE)
+    live.ok("sign")
+    # Long after root expired, only refreshed roles do not help.
+    late = live.later(days=366)
+    done = late.run("publish")
+    assert done.code == 5
+    assert f"\n  {export}: with factory state, now, clock good: " in done.err
+    assert f"--accept-stranded {export}" in done.err
+    assert _timestamp(live)["version"] == 1
+    named = late.run("publish", "--accept-stranded", export)
+    assert "next export of gateway/stable" in named.err, "the others are still to be named"
+    assert export not in named.err
