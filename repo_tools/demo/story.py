@@ -29,6 +29,7 @@ __all__ = ["tell"]
 MADE_LENGTH = 3_500_000  # bytes of a firmware image that the demo makes itself
 SECTOR = 512  # bytes; the unit in which a dying disk tears
 YEARS_ON_THE_SHELF = 6
+ROTATIONS = 3  # in these years; after each, a release
 AFTER_THE_LOSS = 2  # version of the root without the lost key
 
 
@@ -127,7 +128,7 @@ def _firmware(directory: Path, images: Sequence[Path]) -> list[str]:
     if not names:
         seed = random.Random(1970)  # noqa: S311  made-up firmware, the same every time
         base = bytearray(seed.randbytes(MADE_LENGTH))
-        for number in range(8):
+        for number in range(ROTATIONS + 4):
             start = seed.randrange(MADE_LENGTH // 2)
             base[start : start + MADE_LENGTH // 4] = seed.randbytes(MADE_LENGTH // 4)
             names.append(f"gateway-{number}.img")
@@ -259,26 +260,22 @@ def _six_years(scenery: Scenery) -> None:
     stage = scenery.stage
     stage.scene(
         f"{YEARS_ON_THE_SHELF} years pass",
-        "The device is switched off. Every year a key is rotated and a release published.",
+        "The device is switched off. Every two years a key is rotated and a release published.",
     )
-    holders = ["alice", "bob", "carol-2"]
-    for year in range(YEARS_ON_THE_SHELF):
-        stage.pass_time(1)
-        name = holders[year % len(holders)]
-        stage.firmroot(f"rotate {name}", quiet=True)
-        base, _, number = name.partition("-")
-        holders[year % len(holders)] = f"{base}-{int(number or 1) + 1}"
-        scenery.release(f"1.{year + 3}", quiet=True)
+    for rotation, holder in enumerate(("alice", "bob", "carol-2")[:ROTATIONS]):
+        stage.pass_time(YEARS_ON_THE_SHELF / ROTATIONS)
+        stage.firmroot(f"rotate {holder}", quiet=True)
+        scenery.release(f"1.{rotation + 3}", quiet=True)
     click.echo()
     click.echo("   Every root that the device knows has expired. It is switched on:")
     stage.device("update")
     stage.device("confirm")
     status = stage.status()
     stage.insist(
-        status["roles"]["root"]["version"] == AFTER_THE_LOSS + YEARS_ON_THE_SHELF,
-        f"it walked from root {AFTER_THE_LOSS} to root {AFTER_THE_LOSS + YEARS_ON_THE_SHELF}",
+        status["roles"]["root"]["version"] == AFTER_THE_LOSS + ROTATIONS,
+        f"it walked from root {AFTER_THE_LOSS} to root {AFTER_THE_LOSS + ROTATIONS}",
     )
-    newest = f"1.{YEARS_ON_THE_SHELF + 2}"
+    newest = f"1.{ROTATIONS + 2}"
     stage.insist(status["installed"]["version"] == newest, f"it runs {newest}, confirmed")
     click.echo("   Another one never left its box. Root 1 is all that it has:")
     stage.device("init", name="shelf")
@@ -300,14 +297,14 @@ def _expired_root(scenery: Scenery) -> None:
     stage.firmroot("publish")
     stage.device("check")
     stage.insist(
-        stage.status()["roles"]["root"]["version"] == AFTER_THE_LOSS + YEARS_ON_THE_SHELF + 1,
+        stage.status()["roles"]["root"]["version"] == AFTER_THE_LOSS + ROTATIONS + 1,
         "signed again by the threshold of before; the device followed",
     )
 
 
 def _power_cut(scenery: Scenery) -> None:
     stage, network = scenery.stage, scenery.network
-    number = YEARS_ON_THE_SHELF + 3
+    number = ROTATIONS + 3
     stage.scene(
         "A power cut in the middle of an update",
         "Half of the image has arrived when the power goes; the sector being written is torn.",
