@@ -1,19 +1,30 @@
 """Files and directories that survive a power cut.
 
-For the small files of the device (boot record, payload directory). Rules: a file is replaced whole,
-through a synced temporary file in the same directory; a name counts only once its directory is
-synced. Nothing here translates errors: the caller knows what the file was for.
+Rules: a small file is replaced whole, through a synced temporary file in the same directory; a name
+counts only once its directory is synced; what was written counts only once the medium gave it back.
+Nothing here translates errors: the caller knows what the file was for.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["make_private_directory", "replace_file", "sync_directory"]
+__all__ = [
+    "free_bytes",
+    "make_private_directory",
+    "read_back_sha256",
+    "replace_file",
+    "sha256_of",
+    "sync_directory",
+    "write_at",
+]
+
+_CHUNK = 1024 * 1024
 
 
 def sync_directory(path: Path) -> None:
@@ -44,3 +55,33 @@ def replace_file(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     temporary.replace(path)
     sync_directory(path.parent)
+
+
+def write_at(descriptor: int, offset: int, content: bytes) -> None:
+    """Write all of `content`; the kernel may take less at a time."""
+    left = memoryview(content)
+    while left:
+        count = os.pwrite(descriptor, left, offset)
+        offset, left = offset + count, left[count:]
+
+
+def read_back_sha256(descriptor: int, length: int) -> str:
+    """Make a file durable, forget what is cached of it, and hash what the medium gives back."""
+    os.fsync(descriptor)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    return sha256_of(descriptor, length)
+
+
+def sha256_of(descriptor: int, length: int) -> str:
+    """Hex SHA-256 of the first `length` bytes, or of all if there are fewer."""
+    digest, offset = hashlib.sha256(), 0
+    while chunk := os.pread(descriptor, min(_CHUNK, length - offset), offset):
+        digest.update(chunk)
+        offset += len(chunk)
+    return digest.hexdigest()
+
+
+def free_bytes(descriptor: int) -> int:
+    """What the file system of an open file still has for this user."""
+    volume = os.fstatvfs(descriptor)
+    return volume.f_bavail * volume.f_frsize

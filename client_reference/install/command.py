@@ -9,18 +9,25 @@ was verified is what is installed. The program owns the slots and makes its own 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import select
 import signal
 import subprocess
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from client_reference.durable import make_private_directory, sync_directory
+from client_reference.durable import (
+    free_bytes,
+    make_private_directory,
+    read_back_sha256,
+    sha256_of,
+    sync_directory,
+    write_at,
+)
 from client_reference.errors import ActionRequiredError, ConfigurationError, LocalFailureError
+from client_reference.install.handlers import ImageGoneError
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,7 +48,7 @@ class CommandFailedError(LocalFailureError):
     """The program could not be run, took too long or said no."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Commands:
     """The argument vectors of `[install.command]`.
 
@@ -107,49 +114,63 @@ class CommandInstaller:
             self._file = os.open(self._path(image), os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
             os.fchmod(self._file, 0o600)
             sync_directory(self._directory)
+            room = os.fstat(self._file).st_size + free_bytes(self._file)
+        if image.length > room:
+            raise LocalFailureError(
+                f"release {image.version} has {image.length} bytes, {self._directory} has room"
+                f" for {room}",
+                "free some space on its file system",
+            )
         return image
 
     def written(self, image: Image) -> int:
         """How much of the file may be the image's start. See `Installer.written`."""
-        with _failures(self._directory):
-            return min(image.length, os.fstat(self._descriptor()).st_size)
+        with self._begun() as descriptor:
+            return min(image.length, os.fstat(descriptor).st_size)
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes that are in the file."""
-        with _failures(self._directory):
-            return os.pread(self._descriptor(), length, offset)
+        with self._begun() as descriptor:
+            return os.pread(descriptor, length, offset)
 
     def write(self, offset: int, data: bytes) -> None:
         """Put verified bytes into the file."""
-        left = memoryview(data)
-        with _failures(self._directory):
-            while left:
-                count = os.pwrite(self._descriptor(), left, offset)
-                offset, left = offset + count, left[count:]
+        with self._begun() as descriptor:
+            write_at(descriptor, offset, data)
 
     def finish(self, image: Image) -> None:
         """Sync the file and compare the whole with the signed digest."""
-        with _failures(self._directory):
-            os.ftruncate(self._descriptor(), image.length)
-            os.fsync(self._descriptor())
-            os.posix_fadvise(self._descriptor(), 0, 0, os.POSIX_FADV_DONTNEED)
-            self._require_digest(self._descriptor(), image)
+        with self._begun() as descriptor:
+            os.ftruncate(descriptor, image.length)
+            found = read_back_sha256(descriptor, image.length)
         self._close()
+        if found != image.sha256:
+            raise self._not_verified(found, image)
 
     def activate(self, image: Image) -> None:
         """Run the program on the verified file.
 
+        A reboot may lie between `finish` and now, and the file is what will boot: it is hashed
+        again, to its very end.
+
         Raises:
-            CommandFailedError: it failed; the message ends with what it complained of.
+            ImageGoneError: it is not there any more, or not what was verified.
+            CommandFailedError: the program failed; the message ends with what it complained of.
         """
         path = self._path(image)
         with _failures(self._directory):
-            descriptor = os.open(path, os.O_RDONLY | _FLAGS)
             try:
-                # A reboot may lie between `finish` and now, and the file is what will boot.
-                self._require_digest(descriptor, image)
+                descriptor = os.open(path, os.O_RDONLY | _FLAGS)
+            except FileNotFoundError as error:
+                raise ImageGoneError(
+                    f"the staged image {path} is gone", "run the update again"
+                ) from error
+            try:
+                found = sha256_of(descriptor, os.fstat(descriptor).st_size)
             finally:
                 os.close(descriptor)
+        if found != image.sha256:
+            raise self._not_verified(found, image)
         run(
             [str(path) if word == _PATH else word for word in self._commands.run],
             self._timeout,
@@ -182,24 +203,22 @@ class CommandInstaller:
         with _failures(self._directory):
             self._path(image).unlink(missing_ok=True)
 
-    def _require_digest(self, descriptor: int, image: Image) -> None:
-        with os.fdopen(os.dup(descriptor), "rb") as file:
-            file.seek(0)
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != image.sha256:
-            raise LocalFailureError(
-                f"{self._path(image)} has SHA-256 {found}, release {image.version} has"
-                f" {image.sha256}",
-                "run the update again; if it happens again the medium is failing",
-            )
+    def _not_verified(self, found: str, image: Image) -> ImageGoneError:
+        return ImageGoneError(
+            f"{self._path(image)} has SHA-256 {found}, release {image.version} has {image.sha256}",
+            "run the update again; if it happens again the medium is failing",
+        )
 
     def _path(self, image: Image) -> Path:
         return self._directory / image.sha256
 
-    def _descriptor(self) -> int:
+    @contextmanager
+    def _begun(self) -> Iterator[int]:
+        """The descriptor of the file that is being written."""
         if self._file is None:
             raise RuntimeError("no image was begun")
-        return self._file
+        with _failures(self._directory):
+            yield self._file
 
     def _close(self) -> None:
         if self._file is not None:

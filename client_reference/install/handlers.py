@@ -8,10 +8,11 @@ digest once more, on what the medium gives back. The order of calls is that of
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
-from client_reference.errors import ConfigurationError
+from client_reference.errors import ConfigurationError, LocalFailureError
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 
     from client_reference.trust.state import Image
 
-__all__ = ["HANDLERS", "InstallSettings", "Installer", "open_installer"]
+__all__ = ["HANDLERS", "ImageGoneError", "InstallSettings", "Installer", "open_installer"]
+
+
+class ImageGoneError(LocalFailureError):
+    """What was written is not there (any more). It is not bootable; the image is written again."""
 
 
 class Installer(Protocol):
@@ -59,10 +64,17 @@ class Installer(Protocol):
         """Make the whole durable, read it back from the medium, compare it with the signed digest.
 
         The image is still not bootable afterwards.
+
+        Raises:
+            ImageGoneError: the medium gave back something else.
         """
 
     def activate(self, image: Image) -> None:
-        """Let the next boot be a trial of the image, durably."""
+        """Let the next boot be a trial of the image, durably.
+
+        Raises:
+            ImageGoneError: it is not there any more; the caller abandons it and starts again.
+        """
 
     def reboot(self) -> None:
         """Restart into what was activated, or back."""
@@ -74,7 +86,7 @@ class Installer(Protocol):
         """Let the next boot be of the image before, durably."""
 
 
-@dataclass(frozen=True)
+@frozen
 class InstallSettings:
     """What `device.toml` says about installing, with absolute paths.
 

@@ -12,15 +12,21 @@ is what verifies.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from client_reference.durable import make_private_directory, sync_directory
+from client_reference.durable import (
+    free_bytes,
+    make_private_directory,
+    read_back_sha256,
+    sync_directory,
+    write_at,
+)
 from client_reference.errors import ConfigurationError, LocalFailureError
+from client_reference.install.handlers import ImageGoneError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,17 +35,11 @@ if TYPE_CHECKING:
     from client_reference.install.bootloader import Bootloader
     from client_reference.trust.state import Image
 
-__all__ = ["ReadBackError", "SlotInstaller", "SlotTooSmallError"]
-
-_CHUNK = 1024 * 1024
+__all__ = ["SlotInstaller", "SlotTooSmallError"]
 
 
 class SlotTooSmallError(LocalFailureError):
     """The image does not fit; nothing was touched."""
-
-
-class ReadBackError(LocalFailureError):
-    """The medium gave back something else than what was written; the slot is not bootable."""
 
 
 class SlotInstaller:
@@ -95,36 +95,30 @@ class SlotInstaller:
 
     def written(self, image: Image) -> int:
         """How much of the slot may be the image's start. See `Installer.written`."""
-        with _failures(self._slot, self._slots[self._slot]):
-            return min(image.length, os.lseek(self._descriptor(), 0, os.SEEK_END))
+        with self._begun() as descriptor:
+            return min(image.length, os.lseek(descriptor, 0, os.SEEK_END))
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes that are in the slot."""
-        with _failures(self._slot, self._slots[self._slot]):
-            return os.pread(self._descriptor(), length, offset)
+        with self._begun() as descriptor:
+            return os.pread(descriptor, length, offset)
 
     def write(self, offset: int, data: bytes) -> None:
         """Put verified bytes into the slot."""
-        left = memoryview(data)
-        with _failures(self._slot, self._slots[self._slot]):
-            while left:
-                count = os.pwrite(self._descriptor(), left, offset)
-                offset, left = offset + count, left[count:]
+        with self._begun() as descriptor:
+            write_at(descriptor, offset, data)
 
     def finish(self, image: Image) -> None:
         """Sync the slot and compare what the medium gives back. See `Installer.finish`.
 
         Raises:
-            ReadBackError: it is not what was signed.
+            ImageGoneError: it is not what was signed.
         """
-        descriptor = self._descriptor()
-        with _failures(self._slot, self._slots[self._slot]):
-            os.fsync(descriptor)
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            found = _digest(descriptor, image.length)
+        with self._begun() as descriptor:
+            found = read_back_sha256(descriptor, image.length)
         self._close()
         if found != image.sha256:
-            raise ReadBackError(
+            raise ImageGoneError(
                 f"slot {image.slot} gives back SHA-256 {found}, release {image.version} has"
                 f" {image.sha256}",
                 "run the update again; if it happens again the medium is failing",
@@ -158,10 +152,13 @@ class SlotInstaller:
             )
         return free[0]
 
-    def _descriptor(self) -> int:
+    @contextmanager
+    def _begun(self) -> Iterator[int]:
+        """The descriptor of the slot that is being written."""
         if self._file is None:
             raise RuntimeError("no image was begun")
-        return self._file
+        with _failures(self._slot, self._slots[self._slot]):
+            yield self._file
 
     def _close(self) -> None:
         if self._file is not None:
@@ -186,22 +183,12 @@ def _is_file(descriptor: int) -> bool:
 def _require_room(descriptor: int, slot: str, image: Image) -> None:
     room = os.lseek(descriptor, 0, os.SEEK_END)
     if _is_file(descriptor):
-        volume = os.fstatvfs(descriptor)
-        room += volume.f_bavail * volume.f_frsize
+        room += free_bytes(descriptor)
     if image.length > room:
         raise SlotTooSmallError(
             f"release {image.version} has {image.length} bytes, slot {slot} has room for {room}",
             "free some space on the file system of the slot, or ask for a smaller image",
         )
-
-
-def _digest(descriptor: int, length: int) -> str:
-    """SHA-256 of exactly `length` bytes from the start."""
-    digest, offset = hashlib.sha256(), 0
-    while chunk := os.pread(descriptor, min(_CHUNK, length - offset), offset):
-        digest.update(chunk)
-        offset += len(chunk)
-    return digest.hexdigest()
 
 
 @contextmanager
