@@ -56,7 +56,11 @@ __all__ = ["SCHEMA", "SqliteStore", "StoreLostError"]
 SCHEMA = 1
 _COPIES = ("a.db", "b.db")
 _LOCK = "lock"
+_LOCKS = Path("/proc/locks")
 _BUSY_SECONDS = 2.0  # how long a reader without the lock waits for a writer's transaction
+# What the sqlite3 module raises besides its own errors when a file is full of nonsense; a message
+# of SQLite that quotes such bytes is one of them.
+_UNREADABLE = (MemoryError, OverflowError, UnicodeError)
 _TABLES = (
     """CREATE TABLE generation (
         only_one INTEGER PRIMARY KEY CHECK (only_one = 0), number INTEGER NOT NULL,
@@ -323,7 +327,7 @@ def _read(db: sqlite3.Connection) -> _Finding:
     try:
         generation, digest = _read_generation(db)
         good = digest == generation.digest(schema)
-    except (sqlite3.DatabaseError, _DamagedError, OverflowError):
+    except (sqlite3.DatabaseError, _DamagedError, *_UNREADABLE):
         if schema <= SCHEMA:
             raise
         good = False
@@ -415,7 +419,7 @@ def _connection(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
             yield db
     except sqlite3.Error as error:
         raise _translated(error, path) from error
-    except (OverflowError, MemoryError) as error:
+    except _UNREADABLE as error:
         raise _DamagedError(f"unreadable: {error!r}") from error
 
 
@@ -478,7 +482,7 @@ def _holder(lock: os.stat_result) -> str:
     """Who holds a lock, as far as the kernel tells: nobody had to write it down."""
     inode = f"{os.major(lock.st_dev):02x}:{os.minor(lock.st_dev):02x}:{lock.st_ino}"
     with suppress(OSError, ValueError):
-        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+        for line in _LOCKS.read_text(encoding="ascii").splitlines():
             fields = line.split()
             if fields[1] == "FLOCK" and fields[5] == inode and fields[4] != "0":
                 argv = Path(f"/proc/{fields[4]}/cmdline").read_bytes().rstrip(b"\0")
