@@ -169,7 +169,7 @@ def test_a_minimum_rises_drops_what_is_below_and_never_falls() -> None:
     raised = with_minimum(manifest, _release(2))
     assert (raised.minimum_sequence, [r.sequence for r in raised.releases]) == (2, [3, 2])
     assert with_minimum(raised, _release(2)) == raised
-    with pytest.raises(RefusedError, match="is sequence 2, above 1.0"):
+    with pytest.raises(RefusedError, match="is sequence 2, above"):
         with_minimum(raised, _release(1))
 
 

@@ -1,0 +1,233 @@
+"""The rehearsal: what devices would do, as a pure function of (views, devices, time)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from client_reference.errors import NotFoundError, NotTrustedError, RetryLaterError
+from client_reference.selection import DevicePosition
+from client_reference.trust.updater import Floors
+from repo_tools.publishing.online import OnlineKeys
+from repo_tools.publishing.prepare import admit_staged, prepare, read_base, sign_online
+from repo_tools.publishing.rehearse import (
+    Cached,
+    Clock,
+    Device,
+    MappingFetcher,
+    Moment,
+    Outcome,
+    Views,
+    first_expiry,
+    meet,
+    rehearse,
+)
+from repo_tools.signing.secrets import open_secrets
+from tests.publishing.lab import HARDWARE, NOW, PRODUCT, Lab
+
+if TYPE_CHECKING:
+    from repo_tools.publishing.prepare import Prepared
+
+
+def _prepared(lab: Lab) -> Prepared:
+    workspace = lab.workspace
+    storage = workspace.storage()
+    keys = OnlineKeys(workspace, open_secrets(None, {}, None, workspace.lab_passphrase))
+    live = read_base(workspace, storage)
+    admitted = admit_staged(workspace, live.state)
+    signed = sign_online(workspace, storage, admitted, keys, lab.now)
+    return prepare(workspace, storage, live, admitted, signed, lab.now)
+
+
+def _device(lab: Lab, **position: object) -> Device:
+    root = (lab.directory.parent / "factory-root.json").read_bytes()
+    place = DevicePosition(PRODUCT, "stable", (HARDWARE,), "slot", "one")
+    return Device("one", replace(place, **position), root, Floors(0, 0, 0))  # type: ignore[arg-type]  # any field
+
+
+def _views(lab: Lab) -> Views:
+    """Before and after: what is live twice."""
+    objects = {
+        str(path.relative_to(lab.repository)): path.read_bytes()
+        for path in lab.repository.rglob("*.json")
+    }
+    expires = NOW + timedelta(days=7)
+    return Views(objects, expires, objects, objects, expires)
+
+
+def test_every_question_is_asked_about_every_device(following: Lab) -> None:
+    rows = _prepared(following).rehearsal.rows
+    assert {row.device for row in rows} == {
+        "next export of gateway/stable",
+        following.ok("--json", "factory", "list").json["exports"][0]["id"],
+    }
+    asked = {(row.cached, row.moment, row.clock) for row in rows}
+    assert asked == {
+        (cached, moment, clock)
+        for cached in Cached
+        for moment, clock in (
+            (Moment.NOW, Clock.GOOD),
+            (Moment.NOW, Clock.RESET),
+            (Moment.HORIZON, Clock.GOOD),
+        )
+    }
+    assert len(rows) == 2 * len(asked)
+    assert {(row.outcome, row.detail) for row in rows} == {(Outcome.UPDATES, "installs 1.1")}
+
+
+def test_before_the_first_publish_no_device_has_a_live_state(ready: Lab) -> None:
+    rows = _prepared(ready).rehearsal.rows
+    assert {row.cached for row in rows} == {Cached.FACTORY, Cached.MID_PUBLISH}
+
+
+def test_the_same_question_has_the_same_answer(live: Lab) -> None:
+    views, device = _views(live), _device(live)
+    assert rehearse(views, [device], NOW) == rehearse(views, [device], NOW)
+
+
+def test_a_device_that_cannot_follow_is_stranded_with_the_reason(live: Lab) -> None:
+    views = _views(live)
+    gone = {path: data for path, data in views.candidate.items() if "snapshot" not in path}
+    found = rehearse(replace(views, candidate=gone), [_device(live)], NOW)
+    stranded = {row.cached for row in found.rows if row.outcome is Outcome.STRANDED}
+    assert stranded == {Cached.FACTORY}, "the others have the snapshot"
+    assert found.stranded()["one"].detail == "metadata/1.snapshot.json is not there"
+    assert found.stranded()["one"].cached is Cached.FACTORY
+
+
+def test_a_device_that_only_the_cached_state_strands_is_found(live: Lab) -> None:
+    # Whoever saw version 2 refuses version 1; whoever is fresh from the factory does not notice.
+    old = _views(live).candidate
+    live.ok("refresh")
+    views = replace(_views(live), candidate=old)
+    found = rehearse(views, [_device(live)], NOW)
+    assert {row.cached for row in found.rows if row.outcome is Outcome.STRANDED} == {
+        Cached.LIVE,
+        Cached.MID_PUBLISH,
+    }
+
+
+def test_a_device_that_only_mid_publish_strands_is_found(live: Lab) -> None:
+    old = _views(live).candidate
+    live.ok("refresh")
+    views = Views(
+        old, NOW + timedelta(days=7), _views(live).candidate, old, NOW + timedelta(days=7)
+    )
+    found = rehearse(views, [_device(live)], NOW)
+    stranded = {row.cached for row in found.rows if row.outcome is Outcome.STRANDED}
+    assert stranded == {Cached.MID_PUBLISH}
+
+
+def test_a_device_is_asked_at_the_last_second_before_the_first_expiry(live: Lab) -> None:
+    views = _views(live)
+    at_the_end = rehearse(views, [_device(live)], NOW)
+    assert not at_the_end.stranded()
+    too_late = replace(views, candidate_expires=NOW + timedelta(days=7, seconds=1))
+    stranded = rehearse(too_late, [_device(live)], NOW).stranded()
+    assert stranded["one"].moment is Moment.HORIZON
+
+
+def test_a_device_saw_the_live_state_while_it_was_good(live: Lab) -> None:
+    # The live timestamp has expired; a device that checked in time knows its version all the same.
+    old = _views(live)
+    late = live.later(days=8)
+    late.ok("refresh")
+    rolled_back = replace(_views(late), live=_views(late).live, candidate=old.candidate)
+    found = rehearse(rolled_back, [_device(live)], NOW + timedelta(days=8))
+    assert found.stranded()
+
+
+def test_a_clock_of_1970_is_no_reason_to_strand(live: Lab) -> None:
+    device, fetcher = _device(live), MappingFetcher(_views(live).candidate)
+    outcome, _ = meet(device, fetcher, datetime(1970, 1, 1, tzinfo=UTC))
+    assert outcome is Outcome.UPDATES
+
+
+STAYS: dict[str, dict[str, object]] = {
+    "other hardware": {"hardware": ("acme,gw-9",)},
+    "another handler": {"handler": "command"},
+    "the release is installed": {"installed_sequence": 1},
+}
+
+
+@pytest.mark.parametrize("case", STAYS)
+def test_a_device_for_which_there_is_nothing_stays(case: str, live: Lab) -> None:
+    views = _views(live)
+    found = rehearse(views, [_device(live, **STAYS[case])], NOW)
+    assert {row.outcome for row in found.rows} == {Outcome.STAYS}
+    assert not found.stranded()
+
+
+def test_a_device_whose_channel_vanished_is_stranded_a_future_one_is_not(live: Lab) -> None:
+    device = _device(live, channel="beta")
+    assert rehearse(_views(live), [device], NOW).stranded()
+    future = replace(device, promised=False)
+    assert not rehearse(_views(live), [future], NOW).stranded()
+
+
+def test_a_missing_stepping_stone_strands_a_wave_to_come_does_not(live: Lab) -> None:
+    live.add("1.1")
+    live.ok("channel", "promote", f"{PRODUCT}@1.1", "--to", "stable", "--from", f"{PRODUCT}@1.0")
+    live.ok("sign")
+    done = live.ok("plan")
+    assert "updates, installs 1.0" in done.out, "1.0 stays: the new one is not for everybody"
+    live.ok("publish")
+    live.add("1.2")
+    live.ok("channel", "promote", f"{PRODUCT}@1.2", "--to", "stable", "--from", f"{PRODUCT}@1.1")
+    live.ok("channel", "minimum", f"{PRODUCT}@1.2", "--on", "stable")
+    live.ok("sign")
+    done = live.run("publish")
+    assert done.code == 5
+    assert "no stepping stone between is allowed now" in done.err
+    assert "--accept-stranded" in done.err
+
+
+def test_a_stone_whose_wave_is_to_come_strands_nobody(live: Lab) -> None:
+    live.add("1.1")
+    waves = ("--waves", "1@500,100@600")
+    live.ok("channel", "promote", f"{PRODUCT}@1.1", "--to", "stable", "--stone", *waves)
+    live.add("1.2")
+    live.ok("channel", "promote", f"{PRODUCT}@1.2", "--to", "stable", "--from", f"{PRODUCT}@1.1")
+    live.ok("channel", "minimum", f"{PRODUCT}@1.1", "--on", "stable")
+    live.ok("sign")
+    done = live.ok("plan")
+    assert "stays, 1.2 installs from sequence 2 on, this device has 0" in done.out
+
+
+def test_an_accepted_stranding_names_its_object_and_goes_through(live: Lab) -> None:
+    export = live.ok("--json", "factory", "list").json["exports"][0]["id"]
+    root = live.directory / "factory" / export / "factory/root.json"
+    root.write_bytes(root.read_bytes().replace(b'"sig":"', b'"sig":"00'))
+    live.add("1.1")
+    live.promote("1.1")
+    done = live.run("publish")
+    assert done.code == 5
+    assert (
+        f"this publish would strand 1 of the devices that were rehearsed:\n  {export}:" in done.err
+    )
+    assert live.run("--yes", "publish").code == 5, "--yes never accepts a stranding"
+    assert live.run("publish", "--accept-stranded", "another").code == 5
+    live.ok("publish", "--accept-stranded", export)
+    live.ok("--yes", "factory", "retire", export)
+    live.ok("refresh")
+
+
+def test_the_first_expiry_is_that_of_the_weakest_role(live: Lab) -> None:
+    state = read_base(live.workspace, live.workspace.storage()).state
+    assert first_expiry(state) == NOW + timedelta(days=7)
+
+
+def test_objects_in_memory_are_bounded_like_a_server(live: Lab) -> None:
+    del live
+    fetcher = MappingFetcher({"metadata/a": b"12345"})
+    assert fetcher.fetch("metadata/a", 5) == b"12345"
+    assert b"".join(fetcher.stream("metadata/a", 2, 3)) == b"345"
+    with pytest.raises(NotTrustedError):
+        fetcher.fetch("metadata/a", 4)
+    with pytest.raises(NotFoundError):
+        fetcher.fetch("metadata/b", 4)
+    with pytest.raises(RetryLaterError):
+        list(fetcher.stream("metadata/a", 2, 4))
