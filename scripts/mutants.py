@@ -49,10 +49,10 @@ NEAR = 40
 # is a module whose own tests do not state its rules.
 GAPS = "tests/mutation_gaps"
 MODULES: Mapping[str, tuple[str, ...]] = {
-    "client_reference/trust/verified.py": ("tests/trust",),
-    "client_reference/trust/clock.py": ("tests/trust",),
-    "client_reference/trust/updater.py": ("tests/trust",),
-    "client_reference/trust/store.py": ("tests/trust", "tests/power"),
+    "client_reference/trust/verified.py": ("tests/trust", "tests/oracle"),
+    "client_reference/trust/clock.py": ("tests/trust/test_clock.py", "tests/trust/test_updater.py"),
+    "client_reference/trust/updater.py": ("tests/trust/test_updater.py", "tests/oracle"),
+    "client_reference/trust/store.py": ("tests/trust/test_store.py", "tests/power"),
     "client_reference/durable.py": ("tests/power", "tests/install"),
     "client_reference/install/slots.py": ("tests/install", "tests/power"),
     "client_reference/install/bootloader.py": ("tests/install", "tests/power"),
@@ -60,7 +60,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/lifecycle.py": ("tests/test_lifecycle.py",),
     "client_reference/payload/download.py": ("tests/payload",),
     "client_reference/payload/segments.py": ("tests/payload",),
-    "client_reference/update.py": ("tests/test_update.py",),
+    "client_reference/update.py": ("tests/device",),
     "client_reference/selection.py": ("tests/test_selection.py",),
     "client_reference/transport/fetch.py": ("tests/transport",),
     "repo_tools/publishing/publish.py": ("tests/publishing",),
