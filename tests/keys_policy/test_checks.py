@@ -1,0 +1,274 @@
+"""Every check: what it finds, what it lets pass, and that it can be explained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from securesystemslib.signer import SSlibKey
+
+from keys_policy.checks import CHECKS, Evidence, Finding, Severity, run_checks
+from keys_policy.load import parse_policy
+from keys_policy.model import KeyHolder, Policy, RolePolicy, Scale
+from repo_tools.metadata.edits import next_root, next_targets
+from tests.keys_policy.sample import KEYRING, POLICY, holder, policy_with
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tuf.api.metadata import Root, Targets
+
+NOW = datetime(2026, 3, 2, tzinfo=UTC)
+
+
+def found(
+    policy: Policy = POLICY,
+    keyring: Mapping[str, KeyHolder] = KEYRING,
+    *,
+    signed: Mapping[str, Root | Targets] | None = None,
+    pending: Mapping[str, Root | Targets] | None = None,
+    now: datetime | None = NOW,
+) -> list[Finding]:
+    return run_checks(Evidence(policy, keyring, signed or {}, pending or {}, {}, now))
+
+
+def ids(findings: list[Finding]) -> list[str]:
+    return [each.check.id for each in findings]
+
+
+def test_a_sound_policy_has_no_findings() -> None:
+    root = next_root(POLICY, KEYRING, None, NOW, lab=False)
+    targets = next_targets(POLICY, KEYRING, {"gateway": ["stable"]}, None, NOW)
+    assert found(pending={"root": root, "targets": targets}) == []
+
+
+BROKEN = [
+    (
+        "threshold above the number of keys",
+        policy_with(root=RolePolicy(4, ("alice", "bob", "carol"), 365, 60)),
+        ["threshold-reachable"],
+        "roles.root: threshold 4 is above its 3 keys",
+    ),
+    (
+        "one key speaks for a channel",
+        policy_with(channel=RolePolicy(1, ("rita", "sam"), 90, 30)),
+        ["threshold-two"],
+        "roles.channel: threshold 1, expected at least 2",
+    ),
+    (
+        "one key speaks for a product's own channel",
+        policy_with(gateway_stable=RolePolicy(1, ("rita", "sam"), 90, 30)),
+        ["threshold-two"],
+        "roles.gateway-stable: threshold 1, expected at least 2",
+    ),
+    (
+        "no key to spare",
+        policy_with(root=RolePolicy(2, ("alice", "bob"), 365, 60)),
+        ["threshold-spare"],
+        "roles.root: all 2 keys must sign, expected one to spare",
+    ),
+    (
+        "an online key in an offline role",
+        policy_with(root=RolePolicy(2, ("alice", "bob", "publisher"), 365, 60)),
+        ["online-offline"],
+        "publisher is in roles.root and in an online role",
+    ),
+    (
+        "an online key in a hold role",
+        policy_with(hold=RolePolicy(1, ("publisher",), 365, 60)),
+        ["online-offline"],
+        "publisher is in roles.hold and in an online role",
+    ),
+    (
+        "builds and channel share a key",
+        policy_with(channel=RolePolicy(2, ("rita", "sam", "ci"), 90, 30)),
+        ["builds-channel"],
+        "ci is in roles.builds and in roles.channel",
+    ),
+    (
+        "builds and targets share a key",
+        policy_with(targets=RolePolicy(2, ("alice", "bob", "ci"), 365, 60)),
+        ["builds-channel"],
+        "ci is in roles.targets and in roles.builds",
+    ),
+    (
+        "a product's own builds share a key with channels",
+        policy_with(gateway_builds=RolePolicy(1, ("rita",), 365, 60)),
+        ["builds-channel"],
+        "rita is in roles.channel and in roles.gateway-builds",
+    ),
+    (
+        "signing begins before the signature does",
+        policy_with(timestamp=RolePolicy(1, ("publisher",), 7, 7)),
+        ["signing-period"],
+        "roles.timestamp: signing begins 7 days before the end, but a signature is good for 7",
+    ),
+    (
+        "a key type that the policy does not allow",
+        replace(POLICY, algorithms=("rsa",)),
+        ["algorithm"] * 13,
+        "roles.root: alice is ed25519 ed25519",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected", "detail"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN]
+)
+def test_a_broken_rule_is_found(policy: Policy, expected: list[str], detail: str) -> None:
+    findings = found(policy)
+    assert ids(findings) == expected
+    assert findings[0].detail == detail
+    assert all(each.severity is Severity.ERROR for each in findings)
+
+
+ALLOWED = [
+    ("builds by one key", policy_with(gateway_builds=RolePolicy(1, ("ci",), 365, 60))),
+    ("a hold by one key", policy_with(gateway_stable_hold=RolePolicy(1, ("oncall",), 365, 60))),
+    ("builds may publish", policy_with(builds=RolePolicy(1, ("publisher",), 365, 60))),
+    ("on-call may be the builder", policy_with(hold=RolePolicy(1, ("ci",), 365, 60))),
+    ("as many keys as it needs online", policy_with(snapshot=RolePolicy(1, ("publisher",), 9, 0))),
+]
+
+
+@pytest.mark.parametrize("policy", [row[1] for row in ALLOWED], ids=[row[0] for row in ALLOWED])
+def test_what_is_allowed_is_not_found(policy: Policy) -> None:
+    assert found(policy) == []
+
+
+def test_several_keys_in_one_pocket_are_one_person() -> None:
+    keyring = {
+        **KEYRING,
+        "bob": replace(KEYRING["bob"], holder="alice"),
+        "carol": replace(KEYRING["carol"], holder="alice"),
+    }
+    findings = found(keyring=keyring)
+    assert ids(findings) == ["distinct-holders"] * 2
+    assert findings[0].detail == ("roles.root: threshold 2, but its keys have 1 holders: alice")
+
+
+def test_a_maker_is_warned_not_stopped() -> None:
+    one = RolePolicy(1, ("alice",), 365, 60)
+    maker = replace(policy_with(root=one, targets=one, channel=one), scale=Scale.MAKER)
+    findings = found(maker)
+    assert set(ids(findings)) == {"threshold-two", "threshold-spare"}
+    assert {each.severity for each in findings} == {Severity.WARNING}
+
+
+def test_a_maker_is_still_stopped_by_everything_else() -> None:
+    broken = policy_with(channel=RolePolicy(2, ("rita", "sam", "ci"), 90, 30))
+    findings = found(replace(broken, scale=Scale.MAKER))
+    assert [each.severity for each in findings] == [Severity.ERROR]
+
+
+def test_one_public_key_under_two_key_ids() -> None:
+    key = KEYRING["alice"].key
+    second = SSlibKey("ab" * 32, key.keytype, key.scheme, {"public": key.keyval["public"].upper()})
+    findings = found(keyring={**KEYRING, "eve": KeyHolder("eve", "eve", "file", second)})
+    assert ids(findings) == ["duplicate-key", "keyid-derived"]
+    assert f"{key.keyid[:8]} (keys/alice.toml) and abababab (keys/eve.toml)" in findings[0].detail
+
+
+def test_one_public_key_under_two_spellings_of_pem() -> None:
+    original = holder("pem", "ecdsa-p256")
+    text = str(original.key.keyval["public"])
+    other = SSlibKey("cd" * 32, "ecdsa", "ecdsa-sha2-nistp256", {"public": text.strip()})
+    keyring = {**KEYRING, "pem": original, "other": KeyHolder("other", "x", "file", other)}
+    assert "duplicate-key" in ids(found(keyring=keyring))
+
+
+def test_one_key_under_two_names() -> None:
+    findings = found(keyring={**KEYRING, "eve": replace(KEYRING["bob"], name="eve")})
+    assert [each.detail for each in findings] == ["one public key under two names: bob and eve"]
+
+
+def test_a_duplicate_hidden_in_metadata_is_found() -> None:
+    root = next_root(POLICY, KEYRING, None, NOW, lab=False)
+    key = KEYRING["alice"].key
+    root.keys["ab" * 32] = SSlibKey("ab" * 32, key.keytype, key.scheme, dict(key.keyval))
+    for where in ({"signed": {"root": root}}, {"pending": {"root": root}}):
+        assert ids(found(**where)) == ["duplicate-key"]  # type: ignore[arg-type]  # one of two
+
+
+def test_a_key_id_that_somebody_chose() -> None:
+    key = KEYRING["alice"].key
+    chosen = SSlibKey("ab" * 32, key.keytype, key.scheme, dict(key.keyval))
+    findings = found(keyring={**KEYRING, "alice": replace(KEYRING["alice"], key=chosen)})
+    assert [each.detail for each in findings] == [
+        f"keys/alice.toml: keyid abababab, its key gives {key.keyid[:8]}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keytype", "scheme", "public"),
+    [
+        ("ed25519", "ed25519", "not hex"),
+        ("ecdsa", "ecdsa-sha2-nistp256", "no PEM"),
+        ("rsa", "rsassa-pss-sha256", "no PEM"),
+        ("rsa", "rsassa-pss-sha256", str(holder("pem", "ecdsa-p256").key.keyval["public"])),
+    ],
+)
+def test_a_public_key_that_cannot_be_read(keytype: str, scheme: str, public: str) -> None:
+    broken = KeyHolder(
+        "eve", "eve", "file", SSlibKey("ab" * 32, keytype, scheme, {"public": public})
+    )
+    details = [each.detail for each in found(keyring={**KEYRING, "eve": broken})]
+    assert f"keys/eve.toml: the public key cannot be read as {keytype}" in details
+
+
+@pytest.mark.parametrize("algorithm", ["ed25519", "ecdsa-p256", "ecdsa-p384", "ml-dsa-65"])
+def test_every_algorithm_is_sound(algorithm: str) -> None:
+    assert found(keyring={**KEYRING, "alice": holder("a", algorithm)}) == []
+
+
+def test_rsa_keys_are_long_enough() -> None:
+    key = SSlibKey.from_crypto(generate_private_key(65537, 2048).public_key())
+    weak = KeyHolder("old", "old", "file", key)
+    findings = found(keyring={**KEYRING, "old": weak})
+    assert [each.detail for each in findings] == [
+        "keys/old.toml: RSA key of 2048 bits, expected 3072"
+    ]
+
+
+def test_nothing_waits_for_signatures_beyond_the_policy() -> None:
+    root = next_root(POLICY, KEYRING, None, NOW, lab=False)
+    assert found(pending={"root": root}) == []
+    root.expires += timedelta(seconds=1)
+    findings = found(pending={"root": root})
+    assert [each.detail for each in findings] == [
+        "root 1 expires on 2027-03-02, the policy allows 2027-03-02"
+    ]
+    assert found(pending={"root": root}, now=None) == []
+    assert found(signed={"root": root}) == [], "what is signed already must not stop its successor"
+
+
+def test_a_lab_is_audited_not_stopped() -> None:
+    root = next_root(POLICY, KEYRING, None, NOW, lab=True)
+    findings = found(replace(POLICY, lab=True), signed={"root": root})
+    assert [each.detail for each in findings] == ["policy.toml: lab = true", "root 1 is marked LAB"]
+    assert {each.severity for each in findings} == {Severity.AUDIT}
+    assert ids(found(pending={"root": root})) == ["lab"]
+
+
+def test_every_check_explains_itself_and_has_its_own_id() -> None:
+    assert len({check.id for check in CHECKS}) == len(CHECKS)
+    for check in CHECKS:
+        assert check.what.endswith(".")
+        assert check.why.endswith(".")
+        assert check.fix.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("example", "scale"), [("team", "team"), ("maker", "maker"), ("lab", "team")]
+)
+def test_the_examples_are_policies(example: str, scale: str) -> None:
+    text = files("keys_policy.examples").joinpath(f"{example}.toml").read_text()
+    policy = parse_policy(text, example)
+    assert policy.scale == scale
+    expected = {"threshold-reachable"} if example != "lab" else {"lab"}
+    stops = {each.check.id for each in found(policy, {}) if each.severity is not Severity.WARNING}
+    assert expected <= stops <= expected | {"distinct-holders"}
