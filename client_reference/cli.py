@@ -152,7 +152,8 @@ class _ShowVersion(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         from importlib.metadata import version  # noqa: PLC0415 # slow, and rarely asked for
 
-        parser.exit(message=f"firmroot-device {version('firmroot')}\n")
+        print(f"firmroot-device {version('firmroot')}")  # noqa: T201 # what was asked for
+        parser.exit()
 
 
 def _init(run: _Run) -> int:

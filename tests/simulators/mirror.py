@@ -28,7 +28,7 @@ class Trouble:
     """What the mirror does wrong.
 
     Attributes:
-        path: only for paths that contain this.
+        path: only for paths that end with this.
         times: how often; then it is honest again. Negative: always.
         status: answers with this instead.
         headers: sent besides.
@@ -145,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _trouble(self, path: str) -> Trouble:
         trouble = self.server.trouble
-        if trouble.times == 0 or trouble.path not in path:
+        if trouble.times == 0 or not path.endswith(trouble.path):
             return Trouble()
         trouble.times -= 1
         return trouble

@@ -1,0 +1,572 @@
+"""`firmroot-device` as a user meets it: what it says, how it exits, what it leaves behind."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from client_reference import cli, config
+from client_reference.errors import ConfigurationError
+from client_reference.install.slots import SlotInstaller
+from client_reference.payload.segments import SEGMENT
+from client_reference.trust.store import SqliteStore
+from tests.simulators.device import LAB_NOW, DeviceOnDisk, Publisher
+from tests.simulators.mirror import Mirror, Trouble, wait_until
+from tests.simulators.repository import RepositorySimulator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from client_reference.manifest import Release
+
+ROOT = Path(__file__).parents[2]
+IMAGE = random.Random(1).randbytes(2 * SEGMENT + 17)
+COMMANDS = ("init", "check", "update", "confirm", "reject", "status")
+
+
+def for_the_command(release: Release) -> Release:
+    """The same release for the handler `command`."""
+    payloads = tuple(replace(payload, handler="command") for payload in release.payloads)
+    return replace(release, payloads=payloads)
+
+
+@pytest.fixture
+def ready(publisher: Publisher, device: DeviceOnDisk) -> DeviceOnDisk:
+    """An initialised device, and release 1.0."""
+    publisher.release("1.0", 1, IMAGE)
+    assert device.run("init").code == 0
+    return device
+
+
+def test_from_the_factory_to_a_confirmed_release(publisher: Publisher, ready: DeviceOnDisk) -> None:
+    assert "update available: 1.0 (2.0 MiB)" in ready.run("check").out
+    assert ready.run("check", "--exit-code").code == 10
+    updated = ready.run("update")
+    assert (updated.code, ready.slot("B")) == (0, IMAGE)
+    assert "1.0 (sequence 1) runs on trial in slot B" in updated.out
+    assert updated.out.strip().endswith(f"--config {ready.config} confirm")
+    assert "confirmed: 1.0" in ready.run("confirm").out
+    assert "no update: 1.0 is installed" in ready.run("check", "--exit-code").out
+    publisher.release("1.1", 2, IMAGE[::-1])
+    assert ready.run("update").code == 0
+    assert ready.slot("A") == IMAGE[::-1]
+    assert "rejected: 1.1 is not tried again" in ready.run("reject").out
+    assert "it failed on this device and was rolled back" in ready.run("check").out
+
+
+def test_status_says_everything_there_is(publisher: Publisher, ready: DeviceOnDisk) -> None:
+    ready.run("update")
+    said = ready.run("status").out
+    for words in (
+        "gateway/stable  (LAB)",
+        "installed  the factory image",
+        "trial      1.0 (sequence 1) in slot B",
+        "floor      sequence 0, time 2031-01-01T00:00:00Z",
+        f"clock      {LAB_NOW}, freshness proven",
+        "root 1",
+        "gateway-stable 2",
+        "confirm",
+    ):
+        assert words in said
+    ready.run("confirm")
+    status = ready.run("status", before=("--json",)).json
+    version = publisher.repo.timestamp.version
+    assert status["roles"]["timestamp"]["version"] == version
+    assert status["roles"]["root"] == {"version": 1, "expires": "2032-05-13T12:00:00Z"}
+    assert status["installed"]["version"] == "1.0"
+    assert status["installed"]["slot"] == status["running"] == "B"
+    assert (status["phase"], status["candidate"]) == ("idle", None)
+    assert (status["lab"], status["freshness"]) == (True, "proven")
+    assert status["confirmed_sequence"] == 1
+    assert status["next"] == f"firmroot-device --config {ready.config} update"
+
+
+def test_a_check_without_news_makes_two_requests(mirror: Mirror, ready: DeviceOnDisk) -> None:
+    ready.run("check")
+    mirror.seen.clear()
+    said = ready.run("check", before=("--json",)).json
+    assert mirror.paths == ["metadata/2.root.json", "metadata/timestamp.json"]
+    assert said["requests"] == 2
+    assert len({seen.connection for seen in mirror.seen}) == 1
+
+
+def test_a_check_says_why_for_every_release(publisher: Publisher, ready: DeviceOnDisk) -> None:
+    publisher.hold(1)
+    said = ready.run("check", "--explain")
+    assert "no update: 1.0 (sequence 1) is not installed: it is on hold" in said.out
+    assert "  1.0 (sequence 1): it is on hold" in said.out
+    assert ready.run("check", before=("--json",)).json["reason"] == "held"
+
+
+def test_download_only_then_update(ready: DeviceOnDisk) -> None:
+    said = ready.run("update", "--download-only")
+    assert "is written and verified in slot B" in said.out
+    assert ready.run("status", before=("--json",)).json["phase"] == "staged"
+    assert "runs on trial" in ready.run("update").out
+
+
+def test_no_reboot_leaves_the_restart_to_others(ready: DeviceOnDisk) -> None:
+    assert "boots next in slot B" in ready.run("update", "--no-reboot").out
+    status = ready.run("status", before=("--json",)).json
+    assert (status["running"], status["next"]) == ("A", "restart the device")
+
+
+def test_who_asks_before_restarting(publisher: Publisher, device: DeviceOnDisk) -> None:
+    publisher.release("1.0", 1, IMAGE)
+    text = device.config.read_text().replace("[install]", '[install]\nreboot = "ask"')
+    device.config.write_text(text)
+    device.run("init")
+    assert "boots next" in device.run("update").out
+
+
+def test_results_are_one_object_and_so_are_errors(ready: DeviceOnDisk) -> None:
+    updated = ready.run("update", before=("--json",)).json
+    assert updated["outcome"] == "rebooting"
+    assert updated["image"]["slot"] == "B"
+    assert ready.run("confirm", before=("--json",)).json["confirmed"]["version"] == "1.0"
+    failed = ready.run("confirm", before=("--json",))
+    assert failed.out == ""
+    error = json.loads(failed.err[failed.err.index("{") :])
+    assert error["exit_code"] == failed.code == 5
+    assert error["error"].startswith("cannot confirm an image")
+    assert error["hint"]
+
+
+def test_init_again_changes_nothing(ready: DeviceOnDisk) -> None:
+    ready.run("check")
+    before = ready.run("status").out
+    again = ready.run("init")
+    assert again.code == 0
+    assert "initialised before; nothing changed" in again.out
+    assert ready.run("status").out == before
+
+
+def test_init_after_the_root_moved_on_changes_nothing(
+    publisher: Publisher, ready: DeviceOnDisk
+) -> None:
+    publisher.repo.publish("root", "timestamp")
+    ready.run("check")
+    assert "initialised before; nothing changed: gateway/stable, root 2" in ready.run("init").out
+
+
+def test_init_does_not_exchange_one_trust_for_another(ready: DeviceOnDisk) -> None:
+    other = Publisher(RepositorySimulator())
+    other.repo.rotate("root")
+    other.repo.publish("root")
+    (ready.directory / "factory" / "root.json").write_bytes(
+        other.repo.files["metadata/2.root.json"]
+    )
+    refused = ready.run("init")
+    assert refused.code == 2
+    assert "already trusts root version 1 of another chain" in refused.err
+    assert f"remove {ready.directory / 'state'} first" in refused.err
+
+
+def test_init_from_a_directory_that_is_named(device: DeviceOnDisk) -> None:
+    (device.directory / "factory").rename(device.directory / "elsewhere")
+    missing = device.run("init")
+    assert missing.code == 2
+    assert "root.json cannot be read (No such file or directory)" in missing.err
+    assert device.run("init", "--factory", str(device.directory / "elsewhere")).code == 0
+
+
+BAD_FACTORY = {
+    "floors that are no JSON": ("floors.json", b"{", "a complete JSON document"),
+    "floors without a time": ("floors.json", b'{"schema": 1, "product": "gateway"}', "time: found"),
+    "floors of another schema": ("floors.json", b'{"schema": 2}', "schema: found 2"),
+    "floors of another product": (
+        "floors.json",
+        b'{"schema":1,"product":"x","epoch":0,"time":"2031-01-01T00:00:00Z","minimum_sequence":0}',
+        "is the factory export of 'x', the configuration says 'gateway'",
+    ),
+    "endless floors": ("floors.json", b" " * 20_000, "longer than 16384 bytes"),
+    "a truncated root": ("root.json", b'{"signed": {', "root is not valid TUF metadata"),
+}
+
+
+@pytest.mark.parametrize("sentence", BAD_FACTORY)
+def test_init_from_a_damaged_export_leaves_nothing(device: DeviceOnDisk, sentence: str) -> None:
+    name, content, message = BAD_FACTORY[sentence]
+    (device.directory / "factory" / name).write_bytes(content)
+    failed = device.run("init")
+    assert failed.code in {2, 6}
+    assert message in failed.err
+    assert device.run("status").code == 3
+
+
+def test_init_names_a_library_that_is_too_old(
+    device: DeviceOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def old(required: object = None) -> None:
+        asked.append(required)
+        raise ConfigurationError("ml-dsa-65/1 does not verify here: cryptography 38", "install 48")
+
+    monkeypatch.setattr(cli, "check_key_types", old)
+    failed = device.run("init")
+    assert (failed.code, "cryptography 38" in failed.err) == (2, True)
+    assert asked == [{("ed25519", "ed25519")}]
+    assert device.run("status").code == 3
+
+
+def test_a_bad_signature_asks_whether_the_library_is_too_old(
+    publisher: Publisher, ready: DeviceOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "metadata/timestamp.json"
+    forged = json.loads(publisher.repo.files[path])
+    forged["signed"]["version"] = 99
+    publisher.repo.files[path] = json.dumps(forged).encode()
+    refused = ready.run("check")
+    assert refused.code == 6
+    assert "timestamp has 0 good signatures of distinct keys, 1 are needed" in refused.err
+
+    def old(_required: object = None) -> None:
+        raise ConfigurationError("ed25519 does not verify here: cryptography 38", "install 48")
+
+    monkeypatch.setattr(cli, "check_key_types", old)
+    failed = ready.run("check")
+    assert (failed.code, "cryptography 38" in failed.err) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["check", "update", "confirm", "reject", "status"])
+def test_before_init_every_command_says_what_is_missing(device: DeviceOnDisk, command: str) -> None:
+    failed = device.run(command)
+    assert failed.code == 3
+    assert "no trust state" in failed.err
+    assert f"hint: run `firmroot-device --config {device.config} init`" in failed.err
+
+
+def test_a_lost_store_is_begun_again_from_the_factory_and_that_is_said(
+    ready: DeviceOnDisk,
+) -> None:
+    ready.run("update")
+    ready.run("confirm")
+    for path in (ready.directory / "state").iterdir():
+        if path.stat().st_size:
+            path.write_bytes(b"ruins" * 1000)
+    said = ready.run("check")
+    assert said.code == 0
+    assert "started again from the factory root and its floors" in said.err
+    assert "update available: 1.0" in said.out
+
+
+def test_a_lab_says_that_it_is_one(ready: DeviceOnDisk) -> None:
+    for command in ("init", "check", "status"):
+        assert "warning: this is a LAB repository" in ready.run(command).err
+
+
+def test_time_can_be_set_in_a_lab_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    serious = Publisher()
+    del serious.repo.root.unrecognized_fields["x-firmroot-lab"]
+    device = DeviceOnDisk(tmp_path, capsys)
+    device.make(serious.repo.write("root"), ["http://127.0.0.1:9/"])
+    device.run("init")
+    for command in ("check", "status"):
+        refused = device.run(command)
+        assert refused.code == 2
+        assert (
+            "FIRMROOT_LAB_NOW is set, but the root of this device is not marked LAB" in refused.err
+        )
+    device.now = ""
+    assert device.run("status").code == 0
+
+
+def test_a_time_of_another_form_is_refused(ready: DeviceOnDisk) -> None:
+    ready.now = "tomorrow"
+    assert "expected such as 2032-01-01T00:00:00Z" in ready.run("check").err
+
+
+def test_a_clock_behind_signed_evidence_is_said(publisher: Publisher, ready: DeviceOnDisk) -> None:
+    publisher.repo.timestamp.unrecognized_fields["x-firmroot-issued"] = "2031-05-14T11:00:00Z"
+    publisher.repo.publish("timestamp")
+    ready.run("check")
+    ready.now = "1970-01-01T00:00:10Z"
+    said = ready.run("check")
+    assert said.code == 0
+    assert "freshness unproven: this device's clock says 1970-01-01T00:00:10Z" in said.err
+    assert "freshness unproven" in ready.run("status").out
+    assert ready.run("status", before=("--json",)).json["freshness"] == "unproven"
+
+
+def test_plain_http_is_said(mirror: Mirror, ready: DeviceOnDisk) -> None:
+    said = ready.run("check").err
+    assert f"degraded transport: {mirror.url} was read over plain HTTP" in said
+
+
+def test_metadata_that_expired_are_refused(ready: DeviceOnDisk) -> None:
+    ready.now = "2033-01-01T00:00:00Z"
+    refused = ready.run("check")
+    assert refused.code == 6
+    assert "expired at 2032-05-13T12:00:00Z, it is 2033-01-01T00:00:00Z here" in refused.err
+
+
+def test_a_web_page_with_status_200_is_named(mirror: Mirror, ready: DeviceOnDisk) -> None:
+    mirror.trouble = Trouble(body=b"<html>Welcome</html>", headers={"Content-Type": "text/html"})
+    failed = ready.run("check")
+    assert failed.code == 4
+    assert "Expected JSON, found HTML with status 200" in failed.err
+    assert "a captive portal or login page answers instead of the repository" in failed.err
+
+
+def test_an_unknown_key_is_named_with_the_nearest(ready: DeviceOnDisk) -> None:
+    ready.config.write_text(ready.config.read_text().replace("device_id", "devide_id"))
+    failed = ready.run("check")
+    assert failed.code == 2
+    assert f"error: {ready.config}: unknown key identity.devide_id; did you mean" in failed.err
+    assert "identity.device_id?" in failed.err
+
+
+def test_two_updates_at_once(ready: DeviceOnDisk) -> None:
+    with SqliteStore(ready.directory / "state"):
+        second = ready.run("update")
+        assert second.code == 7
+        assert str(os.getpid()) in second.err
+        assert ready.run("status").code == 0, "looking is always possible"
+    assert ready.run("update").code == 0
+
+
+TRUNCATED = ("timestamp", "snapshot", "targets", "gateway-stable", "gateway-builds")
+
+
+@pytest.mark.parametrize("role", TRUNCATED)
+def test_truncated_metadata_are_named_and_nothing_is_lost(
+    publisher: Publisher, ready: DeviceOnDisk, role: str
+) -> None:
+    path = publisher.repo.location(role)
+    whole = publisher.repo.files[path]
+    publisher.repo.files[path] = whole[: len(whole) // 2]
+    failed = ready.run("update")
+    assert failed.code == 6
+    assert role in failed.err
+    publisher.repo.files[path] = whole
+    assert ready.run("update").code == 0
+
+
+def test_a_truncated_image_is_continued(
+    publisher: Publisher, mirror: Mirror, ready: DeviceOnDisk
+) -> None:
+    mirror.trouble = Trouble(path=".img", cut=SEGMENT + 5)
+    (path,) = (path for path in publisher.repo.files if path.endswith(".img"))
+    publisher.repo.files[path], whole = IMAGE[: SEGMENT + 5], IMAGE
+    failed = ready.run("update")
+    assert failed.code == 4
+    publisher.repo.files[path] = whole
+    mirror.trouble = Trouble(times=0)
+    mirror.seen.clear()
+    assert ready.run("update").code == 0
+    (asked,) = (seen for seen in mirror.seen if seen.path.endswith(".img"))
+    assert asked.headers["Range"] == f"bytes={SEGMENT}-{len(IMAGE) - 1}"
+    assert ready.slot("B") == IMAGE
+
+
+def _slot_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+
+
+def _handler_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(SlotInstaller, "write", full)
+
+
+@pytest.mark.parametrize("full", [_slot_is_full, _handler_is_full])
+def test_a_full_disk_is_said_and_the_update_goes_on_later(
+    ready: DeviceOnDisk, full: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        full(patch)
+        failed = ready.run("update")
+    assert failed.code in {4, 5}
+    assert "No space left on device" in failed.err
+    assert "Traceback" not in failed.err
+    assert ready.run("update").code == 0
+    assert ready.slot("B") == IMAGE
+
+
+def test_a_bug_has_a_traceback_only_for_those_who_ask(
+    ready: DeviceOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug(*_: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(cli, "open_installer", bug)
+    quiet = ready.run("check")
+    assert quiet.code == 1
+    assert "error: this is a bug in firmroot: ZeroDivisionError: oops" in quiet.err
+    assert "Traceback" not in quiet.err
+    assert "Traceback" in ready.run("check", before=("-v",)).err
+
+
+USAGE = {
+    (): "arguments are required: COMMAND",
+    ("fly",): "invalid choice: 'fly'",
+    ("check", "--fast"): "unrecognized arguments: --fast",
+    ("init", "--factory"): "expected one argument",
+}
+
+
+@pytest.mark.parametrize("arguments", USAGE)
+def test_a_wrong_call_is_an_error_like_others(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments, {}) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert USAGE[arguments] in said
+    assert "hint: firmroot-device" in said
+
+
+@pytest.mark.parametrize("command", [(), *((one,) for one in COMMANDS)])
+def test_every_command_has_help_with_an_example(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*command, "--help"], {})
+    assert caught.value.code == 0
+    assert "Example:\n  firmroot-device" in capsys.readouterr().out
+
+
+def test_the_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"], {})
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("firmroot-device 0.")
+
+
+def test_a_setting_without_effect_is_said(ready: DeviceOnDisk) -> None:
+    ready.config.write_text(ready.config.read_text() + '[check]\nevery = "12h"\n')
+    assert "check.every is not yet honoured by this version" in ready.run("check").err
+
+
+def test_private_roots_need_a_bundle(publisher: Publisher, device: DeviceOnDisk) -> None:
+    root = publisher.repo.files["metadata/1.root.json"]
+    device.make(root, ["https://127.0.0.1:9/"], tls='roots = "private"')
+    device.run("init")
+    failed = device.run("check")
+    assert failed.code == 2
+    assert 'tls.roots = "private", but there is neither' in failed.err
+
+
+CREDENTIALS = {
+    "no file": (None, "cannot be read"),
+    "no header": ("secret", "does not hold one header"),
+    "two headers": ("A: secret\nB: secret", "does not hold one header"),
+    "a name with a space": ("A B: secret", "does not hold one header"),
+}
+
+
+@pytest.mark.parametrize("sentence", CREDENTIALS)
+def test_credentials_that_are_no_header_are_refused_and_not_shown(
+    publisher: Publisher, device: DeviceOnDisk, sentence: str
+) -> None:
+    content, message = CREDENTIALS[sentence]
+    root = publisher.repo.files["metadata/1.root.json"]
+    device.make(root, ["https://127.0.0.1:9/"], repository='credentials = "header"')
+    if content is not None:
+        (device.directory / "header").write_text(content)
+    device.run("init")
+    failed = device.run("check")
+    assert failed.code == 2
+    assert message in failed.err
+    assert "secret" not in failed.err
+
+
+def test_a_command_installs_a_whole_verified_file(
+    publisher: Publisher, mirror: Mirror, device: DeviceOnDisk
+) -> None:
+    handler = device.directory / "install.sh"
+    handler.write_text(f'#!/bin/sh\ncp "$1" {device.directory}/installed\n')
+    handler.chmod(0o755)
+    root = publisher.repo.files["metadata/1.root.json"]
+    install = (
+        f'handler = "command"\nreboot = "ask"\n[install.command]\nrun = ["{handler}", "{{path}}"]'
+    )
+    device.make(root, [mirror.url], install=install)
+    publisher.release(
+        "1.0",
+        1,
+        IMAGE,
+        for_the_command,
+        handler="command",
+    )
+    device.run("init")
+    assert device.run("update").code == 0
+    assert (device.directory / "installed").read_bytes() == IMAGE
+    assert device.run("confirm").code == 0
+    assert "is installed and is the newest" in device.run("check").out
+
+
+def test_a_file_above_the_quota_is_refused(
+    publisher: Publisher, mirror: Mirror, device: DeviceOnDisk
+) -> None:
+    root = publisher.repo.files["metadata/1.root.json"]
+    install = 'handler = "command"\n[install.command]\nrun = ["true", "{path}"]'
+    device.make(root, [mirror.url], install=install, download='quota = "1MiB"')
+    publisher.release(
+        "1.0",
+        1,
+        IMAGE,
+        for_the_command,
+        handler="command",
+    )
+    device.run("init")
+    refused = device.run("update")
+    assert refused.code == 5
+    assert "download.quota allows 1048576" in refused.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_update_keeps_its_state_and_goes_on(
+    mirror: Mirror, ready: DeviceOnDisk, number: signal.Signals
+) -> None:
+    mirror.trouble = Trouble(path=".img", drip=0.5)
+    command = [sys.executable, "-m", "client_reference", "--config", str(ready.config), "update"]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "FIRMROOT_LAB_NOW": LAB_NOW},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        wait_until(lambda: any(path.endswith(".img") for path in mirror.paths), 20)
+        time.sleep(0.1)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "interrupted; what was done so far is kept" in said
+    assert "Traceback" not in said
+    mirror.trouble = Trouble(times=0)
+    assert ready.run("update").code == 0
+    assert ready.slot("B") == IMAGE
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_ctrl_c_in_every_command(
+    ready: DeviceOnDisk, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    before = ready.run("status").out
+    with monkeypatch.context() as patch:
+        patch.setattr(config, "load", interrupted)
+        stopped = ready.run(command)
+    assert stopped.code == 130
+    assert "run the same command again" in stopped.err
+    assert ready.run("status").out == before
