@@ -325,13 +325,8 @@ class Updater:
         self._new_roots.append(data)
 
     def _refresh_timestamp(self) -> None:
-        stored = self._trust.timestamp
-        trusted = self._rollback_base(Timestamp, stored)
+        trusted = self._rollback_base(Timestamp, self._trust.timestamp)
         data = self._fetcher.fetch("metadata/timestamp.json", self._limits.timestamp)
-        if trusted is not None and data == stored:
-            verified.check_expiry(Timestamp.type, trusted, self.effective_now)
-            self._timestamp = trusted
-            return
         timestamp = verified.accept_timestamp(self._root, data, trusted, self.effective_now)
         clock.check_issued(timestamp, self._root)
         self._timestamp = timestamp
@@ -357,10 +352,9 @@ class Updater:
 
     def _rollback_base(self, kind: type[T], stored: bytes | None) -> T | None:
         """Stored metadata that the root in hand still signs for, expired or not."""
-        if stored is None:
-            return None
-        with suppress(NotTrustedError):
-            return verified.authentic(kind, self._root, kind.type, stored)
+        if stored is not None:
+            with suppress(NotTrustedError):
+                return verified.authentic(kind, self._root, kind.type, stored)
         return None
 
     def _load_targets(self, role: str, delegator: Root | Targets, delegator_name: str) -> Targets:

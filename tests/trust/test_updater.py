@@ -959,6 +959,33 @@ def test_a_role_that_is_delegated_but_not_published_yet_is_absent(
     assert updater.role("never") is None
 
 
+def test_a_role_is_verified_once_in_a_cycle(repo: RepositorySimulator) -> None:
+    updater = Device(repo).check(repo)
+    assert updater.role(LEAF) is updater.role(LEAF)
+
+
+def test_a_role_that_is_listed_but_no_longer_delegated_is_absent(repo: RepositorySimulator) -> None:
+    assert repo.targets.delegations is not None
+    assert repo.targets.delegations.roles is not None
+    del repo.targets.delegations.roles[LEAF]
+    repo.publish("targets")
+    updater = Device(repo).check(repo)
+    assert updater.role(LEAF) is None
+    assert updater.role("targets") is None
+
+
+def test_delegations_in_a_circle_are_searched_once(repo: RepositorySimulator) -> None:
+    repo.delegate("a", ["*"], terminating=False)
+    repo.delegate("b", ["*"], delegator="a", terminating=False)
+    repo.delegate("a", ["*"], delegator="b", terminating=False)
+    repo.publish("a", "b", "targets")
+    updater = Updater(Device(repo).store, repo, NOW)
+    updater.refresh()
+    repo.requests.clear()
+    assert updater.find("x") is None
+    assert requested(repo) == ["1.a.json", "1.b.json"]
+
+
 def test_a_repository_without_delegations_has_no_roles() -> None:
     repo = RepositorySimulator()
     updater = Updater(Device(repo).store, repo, NOW)

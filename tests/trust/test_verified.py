@@ -300,6 +300,7 @@ def test_an_unknown_key_type_of_a_delegation_does_no_harm(repo: RepositorySimula
     keyid = next(iter(repo.signers["leaf"]))
     parsed["signed"]["delegations"]["keys"][keyid]["keytype"] = "sphincs"
     targets = verified.read(Targets, "targets", json.dumps(parsed).encode()).signed
+    assert targets.to_dict() == parsed["signed"]
     with pytest.raises(BadSignatureError):
         verified.authentic(Targets, targets, "leaf", repo.sign("leaf"))
     repo.role("other").version = 1
