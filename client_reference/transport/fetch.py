@@ -33,6 +33,7 @@ from client_reference.transport.policy import (
     meaning,
     redirected,
 )
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     import ssl
@@ -74,7 +75,7 @@ class _TlsError(_TransportError):
     """TLS failed: the certificate, or the protocol itself."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Ambient:
     """What the outside gives: monotonic seconds, waiting, and a random fraction of 0 to 1."""
 
@@ -83,7 +84,7 @@ class Ambient:
     fraction: Callable[[], float]
 
 
-@dataclass(frozen=True)
+@frozen
 class Roots:
     """Whose certificates a mirror may show.
 
@@ -96,7 +97,7 @@ class Roots:
     bundle: Path | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Settings:
     """Where to fetch and how far to trust the way.
 
