@@ -97,8 +97,7 @@ def measured(command: Command, server: Server, scratch: Path) -> Figures:
     report = scratch / "peak"
     report.unlink(missing_ok=True)
     server.forget()
-    environment = os.environ | dict(command.environment)
-    environment |= {"BENCH_REPORT": str(report), "PYTHONPATH": str(ROOT)}
+    environment = _environment(command) | {"BENCH_REPORT": str(report)}
     with (scratch / "said").open("wb+") as said:
         start = time.perf_counter()
         process = subprocess.Popen(  # noqa: S603 - the clients of this package, and curl
@@ -117,6 +116,13 @@ def measured(command: Command, server: Server, scratch: Path) -> Figures:
     return Figures(cpu, wall, peak, traffic.requests, traffic.body_bytes)
 
 
+def _environment(command: Command) -> dict[str, str]:
+    environment = os.environ | dict(command.environment) | {"PYTHONPATH": str(ROOT)}
+    # `.pyc` present is part of what is measured; some machines forbid to write them.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment
+
+
 def median(runs: Iterable[Figures]) -> Figures:
     """The median of each figure."""
     columns = zip(*(astuple(run) for run in runs), strict=True)
@@ -132,11 +138,10 @@ def state_writes(command: Command, state: Path, scratch: Path) -> int:
         PeerFailedError: it failed, or strace is missing.
     """
     trace = scratch / "strace"
-    environment = os.environ | dict(command.environment) | {"PYTHONPATH": str(ROOT)}
     line = ["strace", "-f", "-qq", "-y", "-o", str(trace), "-e", f"trace={WRITE_CLASS}"]
     try:
         done = subprocess.run(  # noqa: S603 - likewise
-            [*line, *command.line], env=environment, check=False, capture_output=True
+            [*line, *command.line], env=_environment(command), check=False, capture_output=True
         )
     except FileNotFoundError as error:
         raise PeerFailedError("strace is not installed") from error
