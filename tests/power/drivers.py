@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from client_reference.errors import FirmrootError
 from client_reference.install.handlers import InstallSettings, open_installer
 from client_reference.trust.state import DeviceState, Image, InstallState, Phase, TrustState
 from client_reference.trust.store import SqliteStore, StoreLostError
@@ -131,4 +132,8 @@ def main(name: str, tree: str, *words: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except FirmrootError as failure:
+        print(failure.message)
+        sys.exit(failure.exit_code)

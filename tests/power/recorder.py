@@ -31,6 +31,7 @@ __all__ = [
     "Link",
     "MakeDirectory",
     "Mark",
+    "Open",
     "Recording",
     "Remove",
     "Rename",
@@ -38,6 +39,7 @@ __all__ = [
     "Sync",
     "UnknownCallError",
     "Write",
+    "read_tree",
     "record",
     "require_strace",
 ]

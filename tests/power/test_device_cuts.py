@@ -17,7 +17,7 @@ from client_reference.install.bootloader import FileBootloader
 from client_reference.trust.store import SqliteStore
 from tests.power import drivers
 from tests.power.checks import FULL, placed, workspace
-from tests.power.recorder import read_tree, record
+from tests.power.recorder import Open, read_tree, record
 from tests.power.replay import Model, cuts
 from tests.simulators.device import LAB_NOW, DeviceOnDisk, Publisher
 from tests.simulators.mirror import Mirror
@@ -181,3 +181,17 @@ class Check:
             forgotten = name in {"timestamp", "snapshot"} and name not in now
             if not forgotten and now.get(name, 0) < number:
                 yield f"{name} went from {number} to {now.get(name)} {when}"
+
+
+def test_a_check_that_finds_nothing_new_writes_nothing() -> None:
+    with workspace() as directory:
+        world = World(directory)
+        with Mirror(world.publisher.repo.files) as mirror:
+            world.furnish(mirror.url)
+            for step in ("init", "update", "confirm", "check"):
+                assert device(directory, step) == 0
+            command = [sys.executable, "-B", "-m", "client_reference.cli"]
+            command += ["--config", str(directory / "device.toml"), "check"]
+            recording = record(command, directory, env=drivers.environment() | LAB)
+    assert recording.exit_code == 0, recording.output
+    assert not [call for call in recording.calls if not isinstance(call, Open)]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.power import drivers
-from tests.power.checks import FULL, store_after, workspace
-from tests.power.recorder import record
-from tests.power.replay import cuts
+from tests.power.checks import FULL, placed, store_after, workspace
+from tests.power.recorder import Mark, Open, read_tree, record
+from tests.power.replay import Cut, Model, cuts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,3 +96,36 @@ def test_after_every_cut_the_store_starts_and_no_accepted_version_is_lower(
     ]
     assert not wrong, "\n".join(wrong[:20])
     assert len(states) > 50
+
+
+def test_a_load_that_finds_all_well_changes_nothing() -> None:
+    with workspace() as tree:
+        drivers.commit(tree, 0, 3)
+        recording = record(drivers.argv(tree, "load"), tree, env=drivers.environment())
+    assert recording.exit_code == 0, recording.output
+    assert not [call for call in recording.calls if not isinstance(call, Open | Mark)]
+
+
+WRITING_CALLS = ("pwrite64", "fdatasync", "unlink")
+
+
+@pytest.mark.parametrize("call", WRITING_CALLS)
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
+def test_whichever_call_fails_first_the_state_is_the_old_one_or_the_new_one(
+    call: str, error: str
+) -> None:
+    with workspace() as tree:
+        drivers.commit(tree, 0, 1)
+        whole = read_tree(tree)
+    codes = set()
+    for number in range(1, 40 if FULL else 16, 1 if FULL else 3):
+        with placed(whole) as tree:
+            command = drivers.argv(tree, "commit", 2, 2)
+            rule = f"{call}:error={error}:when={number}+"
+            recording = record(command, tree, env=drivers.environment(), inject=[rule])
+            codes.add(recording.exit_code)
+            assert "Traceback" not in recording.output, f"{rule}: {recording.output}"
+            wrong = store_after(Cut(0, Model.KILL, ("begin 2",), read_tree(tree)), 1)
+            assert not wrong, f"{rule}: {wrong}"
+    assert codes <= {0, 5}
+    assert 5 in codes
