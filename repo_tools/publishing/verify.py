@@ -23,7 +23,7 @@ from repo_tools.metadata.edits import ISSUED_FIELD, ROOT_FIELD, format_time, is_
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import check_delegations, check_leaf
 from repo_tools.publishing.artifacts import stored_name
-from repo_tools.publishing.live import metadata_path, read_live
+from repo_tools.publishing.live import MAX_METADATA, TIMESTAMP, metadata_path, read_live
 from repo_tools.publishing.rehearse import Clock, Outcome, meet
 from repo_tools.storage.protocol import Blob
 
@@ -318,7 +318,11 @@ def meet_devices(devices: Sequence[Device], fetcher: Fetcher, now: datetime) -> 
     Raises:
         RetryLaterError: the repository cannot be reached at all, or a web page answers for it.
     """
-    fetcher.fetch("metadata/timestamp.json", _TIMESTAMP_LIMIT)
+    try:
+        fetcher.fetch(TIMESTAMP, MAX_METADATA)
+    except NotFoundError as error:
+        yield Finding(Severity.ERROR, "timestamp", f"nothing is published there: {error.message}")
+        return
     for device in devices:
         for clock, reading in ((Clock.GOOD, now), (Clock.RESET, _EPOCH)):
             outcome, detail = meet(device, fetcher, reading)
@@ -326,6 +330,3 @@ def meet_devices(devices: Sequence[Device], fetcher: Fetcher, now: datetime) -> 
             yield Finding(
                 severity, f"device {device.name}", f"clock {clock.value}: {outcome.value}, {detail}"
             )
-
-
-_TIMESTAMP_LIMIT = 1 << 20

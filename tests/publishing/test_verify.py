@@ -1,0 +1,316 @@
+"""The audit of a live repository: a table of damages, each with what is said about it."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from tuf.api.metadata import Targets
+
+from repo_tools.metadata.edits import assemble, next_snapshot, next_timestamp, signed_bytes
+from repo_tools.publishing.live import read_live
+from repo_tools.signing.secrets import open_secrets
+from repo_tools.signing.signers import open_signer, sign
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from securesystemslib.signer import Signature
+
+    from tests.publishing.lab import Lab
+
+
+def _errors(lab: Lab, *arguments: str) -> list[str]:
+    done = lab.run("--json", "verify", *arguments)
+    assert done.code in {0, 6}, done
+    findings = done.json["findings"]
+    errors = [f"{f['subject']}: {f['detail']}" for f in findings if f["severity"] == "error"]
+    assert (done.code == 6) == bool(errors)
+    assert done.json["trusted"] == (not errors)
+    return errors
+
+
+def test_a_good_repository_is_trusted_and_marked_lab(live: Lab) -> None:
+    done = live.ok("verify")
+    assert "trusted: everything that is live verifies" in done.out
+    assert "warning  root: LAB: never for devices in the field" in done.out
+    assert "ok       targets: 3 files" in done.out
+    assert "channels/gateway/stable.json: offers 1.0" in done.out
+    assert "clock 1970: updates, installs 1.0" in done.out
+    assert _errors(live) == []
+
+
+def _damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def _one(lab: Lab, pattern: str) -> Path:
+    (found,) = lab.repository.glob(pattern)
+    return found
+
+
+DAMAGES: dict[str, tuple[Callable[[Lab], object], str]] = {
+    "one bit of an artifact": (
+        lambda lab: _damage(_one(lab, "targets/builds/gateway/1.0/*.img")),
+        "builds/gateway/1.0/firmware.img: (gateway-builds) has sha256",
+    ),
+    "an artifact that ends early": (
+        lambda lab: _one(lab, "targets/builds/gateway/1.0/*.img").write_bytes(b"short"),
+        "bytes early",
+    ),
+    "an artifact that is gone": (
+        lambda lab: _one(lab, "targets/builds/gateway/1.0/*.img").unlink(),
+        "cannot be read",
+    ),
+    "one bit of a segment list": (
+        lambda lab: _damage(_one(lab, "targets/builds/gateway/1.0/*.segments")),
+        "firmware.img.segments: (gateway-builds) has sha256",
+    ),
+    "one bit of the manifest": (
+        lambda lab: _damage(_one(lab, "targets/channels/gateway/*.json")),
+        "device gateway-stable",
+    ),
+    "the manifest is gone": (
+        lambda lab: _one(lab, "targets/channels/gateway/*.json").unlink(),
+        "device gateway-stable",
+    ),
+    "one bit of a role": (
+        lambda lab: _damage(_one(lab, "metadata/1.gateway-builds.json")),
+        "metadata: gateway-builds",
+    ),
+    "the snapshot is gone": (
+        lambda lab: _one(lab, "metadata/1.snapshot.json").unlink(),
+        "metadata: metadata/1.snapshot.json is referenced",
+    ),
+    "the timestamp is gone": (
+        lambda lab: _one(lab, "metadata/timestamp.json").unlink(),
+        "timestamp.json",
+    ),
+    "the first root is gone": (
+        lambda lab: _one(lab, "metadata/1.root.json").unlink(),
+        "metadata/1.root.json: is missing; shelf devices cannot walk past it",
+    ),
+    "the first root is another one": (
+        lambda lab: _damage(_one(lab, "metadata/1.root.json")),
+        "metadata/1.root.json: is not the root that the workspace knows",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_damage_is_found_and_named(case: str, live: Lab) -> None:
+    damage, message = DAMAGES[case]
+    damage(live)
+    errors = _errors(live)
+    assert any(message in error for error in errors), errors
+    done = live.run("verify")
+    assert done.code == 6
+    assert "publish nothing before it is understood" in done.err
+
+
+def test_as_device_reads_no_artifact_and_sees_what_a_device_sees(live: Lab) -> None:
+    _damage(_one(live, "targets/builds/gateway/1.0/*.img"))
+    assert _errors(live, "--as-device") == []
+    _one(live, "metadata/1.targets.json").unlink()
+    assert _errors(live, "--as-device")
+
+
+def test_expiry_is_an_error_and_its_approach_a_warning(live: Lab) -> None:
+    done = live.later(days=6).ok("verify")
+    warning = "warning  timestamp: version 1, good until 2026-03-09T06:00:00Z: time to sign"
+    assert warning in done.out
+    errors = _errors(live.later(days=7))
+    assert "timestamp: version 1 expired 2026-03-09T06:00:00Z" in errors
+    assert any("device gateway-stable" in error for error in errors)
+
+
+def test_a_timestamp_from_the_future_is_an_error(live: Lab) -> None:
+    errors = _errors(live.later(days=-1))
+    assert any("still to come" in error for error in errors)
+
+
+def _resign(lab: Lab, role: str, change: Callable[[dict[str, object]], None]) -> None:
+    """What a thief of every key could publish: no signature is wrong."""
+
+    workspace = lab.workspace
+    storage = workspace.storage()
+    state = read_live(storage, workspace.roots()[-1]).state
+    secrets = open_secrets(None, {}, None, workspace.lab_passphrase)
+    uris = workspace.key_uris()
+
+    def signatures(payload: bytes) -> list[Signature]:
+        found = []
+        for name, holder in workspace.keyring.items():
+            signer = open_signer(uris[name], holder, secrets, workspace.directory)
+            found.append(sign(signer, holder, payload))
+        return found
+
+    signed = state.role(role)
+    assert signed is not None
+    document = signed.to_dict()
+    change(document)
+    document["version"] = signed.version + 1
+    changed = Targets.from_dict(document)
+    data = assemble(changed, signatures(signed_bytes(changed)))
+    storage.create(
+        f"metadata/{changed.version}.{role}.json", data, hashlib.sha256(data).hexdigest()
+    )
+    rules = workspace.policy.role("snapshot")
+    snapshot = next_snapshot(state.parsed_snapshot(), {role: data}, rules, lab.now)
+    listed = assemble(snapshot, signatures(signed_bytes(snapshot)))
+    path = f"metadata/{snapshot.version}.snapshot.json"
+    storage.create(path, listed, hashlib.sha256(listed).hexdigest())
+    timestamp = next_timestamp(state.parsed_timestamp(), listed, 1, rules, lab.now)
+    tag = storage.read("metadata/timestamp.json", 1 << 20).tag
+    storage.replace(
+        "metadata/timestamp.json",
+        assemble(timestamp, signatures(signed_bytes(timestamp))),
+        tag,
+    )
+
+
+def _set(document: dict[str, object], *path: object) -> None:
+    *keys, last, value = path
+    place: dict[object, object] = document  # type: ignore[assignment]  # JSON
+    for key in keys:
+        place = place[key]  # type: ignore[assignment]  # JSON
+    place[last] = value
+
+
+def _drop_segments(document: dict[str, object]) -> None:
+    targets = document["targets"]
+    assert isinstance(targets, dict)
+    targets.pop("builds/gateway/1.0/firmware.img.segments")
+
+
+IMAGE = "builds/gateway/1.0/firmware.img"
+
+GUARDS: dict[str, tuple[str, Callable[[dict[str, object]], None], str]] = {
+    "a delegation that is not terminating": (
+        "targets",
+        lambda d: d["delegations"]["roles"][0].update(terminating=False),  # type: ignore[index]  # JSON
+        "guards: targets: the delegation to gateway-stable is not terminating",
+    ),
+    "a channel role that speaks for builds": (
+        "targets",
+        lambda d: d["delegations"]["roles"][0].update(paths=["builds/gateway/*/*"]),  # type: ignore[index]  # JSON
+        "guards: targets: gateway-stable is listed before holds roles",
+    ),
+    "targets that name a file": (
+        "targets",
+        lambda d: _set(d, "targets", "x", {"length": 1, "hashes": {"sha256": "00" * 32}}),
+        "targets: names target files itself",
+    ),
+    "a leaf that delegates": (
+        "gateway-builds",
+        lambda d: _set(d, "delegations", {"keys": {}, "roles": []}),
+        "gateway-builds delegates to other roles",
+    ),
+    "a role that speaks for what is not its own": (
+        "gateway-stable",
+        lambda d: _set(
+            d, "targets", "holds/gateway/stable.json", {"length": 1, "hashes": {"sha256": "0" * 64}}
+        ),
+        "gateway-stable: speaks for holds/gateway/stable.json",
+    ),
+    "an artifact without its list of segments": (
+        "gateway-builds",
+        _drop_segments,
+        "has no list of segment hashes",
+    ),
+    "builds that disagree with the channel": (
+        "gateway-builds",
+        lambda d: _set(d, "targets", IMAGE, "custom", "sequence", 9),
+        "and the builds role disagree about builds/gateway/1.0/firmware.img",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GUARDS)
+def test_a_broken_guard_is_found_under_good_signatures(case: str, live: Lab) -> None:
+    role, change, message = GUARDS[case]
+    _resign(live, role, change)
+    errors = _errors(live)
+    assert any(message in error for error in errors), errors
+
+
+def test_a_list_of_other_segments_is_found(live: Lab) -> None:
+    other = b"\0" * 64
+    digest = hashlib.sha256(other).hexdigest()
+    directory = live.repository / "targets/builds/gateway/1.0"
+    (directory / f"{digest}.firmware.img.segments").write_bytes(other)
+    _resign(
+        live,
+        "gateway-builds",
+        lambda d: _set(d, "targets", f"{IMAGE}.segments", "hashes", {"sha256": digest}),
+    )
+    errors = _errors(live)
+    assert any("is not what its list of segment hashes says" in error for error in errors), errors
+
+
+def test_an_offer_that_the_builder_does_not_know_is_found(live: Lab) -> None:
+    def forget(document: dict[str, object]) -> None:
+        document["targets"] = {}
+
+    _resign(live, "gateway-builds", forget)
+    errors = _errors(live)
+    assert any("which the builds role does not list" in error for error in errors), errors
+
+
+def test_an_unfinished_root_is_a_warning(live: Lab) -> None:
+    live.ok("ceremony", "start", "root")
+    live.ok("sign")
+    root = (live.directory / "staged/root.json").read_bytes()
+    (live.repository / "metadata/2.root.json").write_bytes(root)
+    done = live.ok("verify")
+    assert "warning  root: the newest root has no timestamp after it" in done.out
+    live.ok("publish")
+    assert "no timestamp after it" not in live.ok("verify").out
+
+
+def test_a_path_and_a_url_are_read_like_the_storage(live: Lab, tmp_path: Path) -> None:
+    assert _errors(live, str(live.repository)) == []
+    assert _errors(live, str(tmp_path / "nowhere"))
+
+
+@pytest.fixture
+def web_page() -> Iterator[str]:
+    """A captive portal: HTML and status 200 for every path."""
+
+    class Portal(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            page = b"<!DOCTYPE html><html><body>Welcome to the hotel</body></html>"
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name it has
+            del format, args
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Portal)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_web_page_is_no_repository(live: Lab, web_page: str) -> None:
+    done = live.run("verify", web_page)
+    assert done.code == 4, done
+    assert "web page" in done.err
+
+
+def test_nothing_published_is_nothing_to_verify(ready: Lab) -> None:
+    done = ready.run("verify")
+    assert done.code == 3
+    assert "nothing is published yet" in done.err
