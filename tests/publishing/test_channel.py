@@ -1,0 +1,136 @@
+"""Channels through the command line: promotion, holds, minimum, and what is shown."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from client_reference.manifest import parse
+from tests.publishing.lab import PRODUCT, Lab
+
+STABLE = f"{PRODUCT}/stable"
+
+
+def _hold_on(lab: Lab, word: str, version: str) -> None:
+    lab.ok("channel", word, f"{PRODUCT}@{version}", "--on", "stable")
+    lab.ok("sign")
+    lab.ok("publish")
+
+
+def test_a_promotion_writes_a_readable_source_and_opens_a_ceremony(live: Lab) -> None:
+    live.add("1.1")
+    done = live.ok(
+        "channel",
+        *("promote", f"{PRODUCT}@1.1", "--to", "stable", "--waves", "1,20,100"),
+        *("--severity", "security", "--notes", "https://acme.example/n/1.1"),
+    )
+    assert "gateway@1.1 goes to gateway/stable, which then offers 1.1, 1.0" in done.out
+    assert "gateway-stable 2 waits for signatures" in done.out
+    table = tomllib.loads((live.directory / "manifests/gateway/stable.toml").read_text())
+    assert [release["version"] for release in table["release"]] == ["1.1", "1.0"]
+    carried = live.directory / "ceremonies/gateway-stable-2/targets/channels/gateway/stable.json"
+    manifest = parse(carried.read_bytes())
+    release = manifest.releases[0]
+    assert (release.severity, release.notes) == ("security", "https://acme.example/n/1.1")
+    assert [wave.after_hours for wave in release.rollout.waves] == [0, 24, 48]
+    assert release.rollout.start == live.now
+
+
+def test_two_promotions_before_a_signature_are_both_kept(live: Lab) -> None:
+    live.add("1.1")
+    live.add("1.2")
+    live.ok("channel", "promote", f"{PRODUCT}@1.1", "--to", "stable", "--stone")
+    done = live.ok("channel", "promote", f"{PRODUCT}@1.2", "--to", "stable")
+    assert "which then offers 1.2, 1.1" in done.out
+    assert [path.name for path in (live.directory / "ceremonies").iterdir()] == ["gateway-stable-2"]
+
+
+def test_a_promotion_that_would_discard_a_signature_names_the_role(live: Lab) -> None:
+    live.add("1.1")
+    live.add("1.2")
+    live.ok("channel", "promote", f"{PRODUCT}@1.1", "--to", "stable")
+    live.ok("sign", "--key", "rita")
+    done = live.run("channel", "promote", f"{PRODUCT}@1.2", "--to", "stable")
+    assert done.code == 3
+    assert "signed by rita" in done.err
+    assert "--discard-signatures gateway-stable" in done.err
+    wrong = ("--discard-signatures", "targets")
+    done = live.run("channel", "promote", f"{PRODUCT}@1.2", "--to", "stable", *wrong)
+    assert done.code == 2
+    assert "this command changes gateway-stable" in done.err
+    right = ("--discard-signatures", "gateway-stable")
+    live.ok("channel", "promote", f"{PRODUCT}@1.2", "--to", "stable", *right)
+
+
+def test_a_held_release_is_not_started_and_goes_on_when_it_is_released(live: Lab) -> None:
+    _hold_on(live, "hold", "1.0")
+    outcome, detail = live.fresh_device()
+    assert (outcome.value, "on hold" in detail) == ("stays", True)
+    assert "HELD" in live.ok("channel", "show", STABLE).out
+    done = live.run("channel", "hold", f"{PRODUCT}@1.0", "--on", "stable")
+    assert done.code == 2
+    assert "gateway@1.0 is held already on gateway/stable" in done.err
+    _hold_on(live, "unhold", "1.0")
+    assert live.fresh_device()[1] == "installs 1.0"
+    assert live.run("channel", "unhold", f"{PRODUCT}@1.0", "--on", "stable").code == 2
+
+
+def test_a_minimum_reaches_devices(following: Lab) -> None:
+    following.ok("channel", "minimum", f"{PRODUCT}@1.1", "--on", "stable")
+    following.ok("sign")
+    following.ok("publish")
+    assert following.fresh_device()[1] == "installs 1.1"
+    assert "live: minimum sequence 2" in following.ok("channel", "show", STABLE).out
+    done = following.run("channel", "promote", f"{PRODUCT}@1.0", "--to", "stable")
+    assert done.code == 5
+    assert "below the minimum 2" in done.err
+
+
+def test_lists_and_differences_show_live_and_next(following: Lab) -> None:
+    assert following.ok("channel", "list").out == "gateway/stable  1.0  next: 1.1\n"
+    assert following.ok("channel", "diff", STABLE).out == "+ 1.1\n- 1.0\n"
+    shown = following.ok("--json", "channel", "show", STABLE).json
+    assert (shown["live"], shown["next"]) == (["1.0"], ["1.1"])
+    following.ok("publish")
+    assert following.ok("channel", "list").out == "gateway/stable  1.1\n"
+    assert "no difference" in following.ok("channel", "diff", STABLE).out
+
+
+def test_before_anything_is_promoted_it_says_so(new: Lab) -> None:
+    assert new.ok("channel", "list").out == "gateway/stable  nothing\n"
+    assert "nothing was promoted to it yet" in new.ok("channel", "show", STABLE).out
+    assert "no firmware yet" in new.ok("firmware", "list").out
+
+
+def test_a_release_is_shown_with_its_files(live: Lab) -> None:
+    done = live.ok("firmware", "show", f"{PRODUCT}@1.0")
+    assert "gateway@1.0  sequence 1" in done.out
+    assert "builds/gateway/1.0/firmware.img  published" in done.out
+    assert "1200000 bytes, sha256" in done.out
+
+
+WRONG = {
+    "no such release": ("channel", "promote", f"{PRODUCT}@9", "--to", "stable"),
+    "no such channel": ("channel", "promote", f"{PRODUCT}@1.0", "--to", "beta"),
+    "no such product": ("channel", "promote", "router@1.0", "--to", "stable"),
+    "not a reference": ("channel", "promote", "gateway", "--to", "stable"),
+    "not a channel": ("channel", "show", "gateway"),
+    "a release that is not offered": ("channel", "hold", f"{PRODUCT}@9", "--on", "stable"),
+    "waves that fall": ("channel", "promote", f"{PRODUCT}@1.0", "--to", "stable", "--waves", "9,1"),
+    "an origin of another product": (
+        *("channel", "promote", f"{PRODUCT}@1.0", "--to", "stable", "--from", "router@1"),
+    ),
+    "a release to show that is not there": ("firmware", "show", f"{PRODUCT}@9"),
+    "a product to list that is not there": ("firmware", "list", "-p", "router"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_name_is_named_and_nothing_changes(case: str, live: Lab) -> None:
+    before = live.tree()
+    done = live.run(*WRONG[case])
+    assert done.code == 2, done
+    assert done.err.startswith("error: ")
+    assert "hint: " in done.err or "router" in done.err
+    assert live.tree() == before

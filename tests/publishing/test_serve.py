@@ -1,0 +1,174 @@
+"""The server for trying out, as a process: what it serves, how it may be cached, how it stops."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from client_reference.errors import ConfigurationError
+from repo_tools.publishing.serve import listen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tests.publishing.lab import Lab
+
+
+@dataclass
+class Server:
+    """A running `firmroot serve`."""
+
+    process: subprocess.Popen[str]
+    port: int
+
+    def get(self, path: str, method: str = "GET", **headers: str) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, headers=named)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.read(), dict(answer.headers))
+        finally:
+            connection.close()
+
+
+@dataclass
+class Answer:
+    """What came back; header names in small letters."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+@contextmanager
+def _serving(lab: Lab, *options: str) -> Iterator[Server]:
+    command = [sys.executable, "-m", "repo_tools.cli.main", "-C", str(lab.directory), *options]
+    environment = {**os.environ, "FIRMROOT_LAB_NOW": f"{lab.now:%Y-%m-%dT%H:%M:%SZ}"}
+    with subprocess.Popen(
+        [*command, "serve", "--port", "0"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = next(line for line in process.stdout if line.startswith("serving"))
+            yield Server(process, int(line.split("127.0.0.1:")[1].split("/")[0]))
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def served(moments: dict[str, Lab]) -> Iterator[tuple[Server, Lab]]:
+    lab = moments["live"]
+    with _serving(lab) as server:
+        yield server, lab
+
+
+def test_it_serves_what_is_published_with_how_long_to_keep_it(served: tuple[Server, Lab]) -> None:
+    server, lab = served
+    timestamp = server.get("/metadata/timestamp.json")
+    assert timestamp.status == 200
+    assert timestamp.body == (lab.repository / "metadata/timestamp.json").read_bytes()
+    assert timestamp.headers["cache-control"] == "no-cache"
+    root = server.get("/metadata/1.root.json")
+    assert root.headers["cache-control"] == "public, max-age=31536000, immutable"
+    missing = server.get("/metadata/2.root.json")
+    assert (missing.status, missing.headers["cache-control"]) == (404, "no-store")
+    assert missing.body == b"404\n"
+
+
+def test_ranges_and_entity_tags_are_honoured(served: tuple[Server, Lab]) -> None:
+    server, lab = served
+    (image,) = (lab.repository / "targets/builds/gateway/1.0").glob("*.img")
+    path = f"/targets/builds/gateway/1.0/{image.name}"
+    part = server.get(path, Range="bytes=1000-1999")
+    assert (part.status, part.body) == (206, image.read_bytes()[1000:2000])
+    assert part.headers["content-range"] == f"bytes 1000-1999/{image.stat().st_size}"
+    tag = server.get(path, "HEAD").headers["etag"]
+    again = server.get(path, If_None_Match=tag)
+    assert (again.status, again.body) == (304, b"")
+    assert server.get(path, Range="bytes=99999999-").status == 416
+
+
+PRIVATE = (
+    "/",
+    "/firmroot.toml",
+    "/inbox/secret",
+    "/metadata/",
+    "/metadata/.hidden.tmp",
+    "/metadata/../inbox/secret",
+    "/metadata/%2e%2e/inbox/secret",
+    "/targets/..%2f..%2f.firmroot/lab-passphrase",
+    "/.lock",
+)
+
+
+@pytest.mark.parametrize("path", PRIVATE)
+def test_nothing_else_is_served(path: str, served: tuple[Server, Lab]) -> None:
+    server, lab = served
+    (lab.repository / "inbox").mkdir(exist_ok=True)
+    (lab.repository / "inbox/secret").write_bytes(b"secret")
+    (lab.repository / "metadata/.hidden.tmp").write_bytes(b"half")
+    try:
+        answer = server.get(path)
+    finally:
+        (lab.repository / "metadata/.hidden.tmp").unlink()
+        (lab.repository / "inbox/secret").unlink()
+        (lab.repository / "inbox").rmdir()
+    assert answer.status == 404
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_it_cannot_be_written_to(served: tuple[Server, Lab]) -> None:
+    server, _ = served
+    answer = server.get("/metadata/timestamp.json", "PUT")
+    assert answer.status == 405
+    assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_stops_when_it_is_told_to(number: signal.Signals, moments: dict[str, Lab]) -> None:
+    with _serving(moments["live"]) as server:
+        before = time.monotonic()
+        server.process.send_signal(number)
+        out, _ = server.process.communicate(timeout=10)
+        assert server.process.returncode == 0
+        assert out == "stopped\n"
+        assert time.monotonic() - before < 5
+
+
+def test_requests_are_logged_only_when_asked(moments: dict[str, Lab]) -> None:
+    with _serving(moments["live"], "-v") as server:
+        server.get("/metadata/timestamp.json")
+        server.process.send_signal(signal.SIGTERM)
+        out, _ = server.process.communicate(timeout=10)
+        assert "GET /metadata/timestamp.json" in out
+
+
+def test_a_port_in_use_is_said_and_another_one_named(live: Lab) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = live.run("serve", "--port", str(port))
+    assert done.code == 2
+    assert f"cannot listen on 127.0.0.1 port {port}: is in use by another program" in done.err
+    assert f"firmroot serve --port {port + 1}" in done.err
+
+
+def test_an_address_that_is_not_ours_is_said() -> None:
+    with pytest.raises(ConfigurationError, match="cannot listen on 192"):
+        listen("192.0.2.1", 0)
