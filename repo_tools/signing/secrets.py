@@ -32,7 +32,7 @@ class Secrets:
         prompt: asks a person, given the question; None where nobody is there.
     """
 
-    fixed: bytes | None = None
+    fixed: bytes | None = field(default=None, repr=False)
     prompt: Callable[[str], str] | None = None
     _known: dict[str, bytes] = field(default_factory=dict, repr=False)
 
