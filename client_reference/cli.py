@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NoReturn
 from client_reference import config as configuration
 from client_reference import factory as factories
 from client_reference import identity, report, update
-from client_reference.config import DEFAULT_PATH, Reboot, TlsRoots
+from client_reference.config import DEFAULT_PATH, Proxy, Reboot, TlsRoots
 from client_reference.errors import (
     ActionRequiredError,
     ConfigurationError,
@@ -34,6 +34,7 @@ from client_reference.install.handlers import open_installer
 from client_reference.lifecycle import Boot, observe_boot
 from client_reference.selection import Selection, Waves
 from client_reference.strictjson import format_time, parse_time
+from client_reference.transport.bundle import BundleFile
 from client_reference.transport.cache import TargetCache
 from client_reference.transport.fetch import Ambient, HttpFetcher, Roots, Settings
 from client_reference.trust.clock import Freshness
@@ -41,7 +42,7 @@ from client_reference.trust.selftest import check_key_types
 from client_reference.trust.store import SqliteStore, StoreLostError
 from client_reference.trust.updater import initial_state
 from client_reference.trust.verified import BadSignatureError, first_root
-from client_reference.update import Identified, Machine, Outcome, Restart, Result, Stop
+from client_reference.update import Checked, Identified, Machine, Outcome, Restart, Result, Stop
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ __all__ = ["main", "run"]
 
 LAB_NOW = "FIRMROOT_LAB_NOW"
 BUNDLE = "ca-bundle.pem"
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _BAR = 30
 _MAX_HEADER = 8192
 _COLOURS = {"error": "31", "warning": "33", "hint": "36"}
@@ -209,8 +211,7 @@ def _checked_state(export: factories.Factory) -> DeviceState:
 def _check(run: _Run) -> int:
     with _machine(run) as machine:
         checked = update.check(machine.machine)
-        _explain_boot(run, checked.boot)
-        machine.warn(checked.updater.freshness)
+        machine.warn(checked)
         run.say(*report.check_lines(checked.decision, explain=run.options.explain))
         available = isinstance(checked.decision, Selection)
         if available:
@@ -227,10 +228,8 @@ def _update(run: _Run) -> int:
     with _machine(run) as machine:
         result = update.update(machine.machine, waves, stop, machine.restart)
         machine.bar.finish()
-        freshness = result.checked.updater.freshness if result.checked else Freshness.PROVEN
         if result.checked is not None:
-            _explain_boot(run, result.checked.boot)
-        machine.warn(freshness)
+            machine.warn(result.checked)
         run.say(*_update_lines(run, machine, result))
         document: dict[str, Json] = {"outcome": result.outcome.value}
         if result.checked is not None:
@@ -310,11 +309,17 @@ class _Wired:
     bar: _Bar
     restart: Restart
 
-    def warn(self, freshness: Freshness) -> None:
+    def warn(self, checked: Checked) -> None:
         """What was not as it should be on the way."""
+        if checked.boot is Boot.ROLLED_BACK:
+            self.run.warn("the release on trial did not come up; this is the one before it again")
+        elif checked.boot is Boot.ABANDONED:
+            self.run.warn("a slot that was not verified was booted by somebody; it is not used")
+        if checked.notice:
+            self.run.warn(checked.notice)
         for sentence in self.fetcher.degraded.values():
             self.run.warn(f"degraded transport: {sentence}; what is trusted rests on signatures")
-        if freshness is Freshness.UNPROVEN:
+        if checked.updater.freshness is Freshness.UNPROVEN:
             self.run.warn(
                 f"freshness unproven: this device's clock says {format_time(self.machine.now)}, "
                 "which signed evidence shows to be past; set the clock"
@@ -329,7 +334,7 @@ def _machine(run: _Run) -> Iterator[_Wired]:
         store = stack.enter_context(SqliteStore(config.trust.state))
         state = _state(run, config, store)
         _warn_lab(run, state)
-        fetcher = stack.enter_context(HttpFetcher(_transport(config), _AMBIENT))
+        fetcher = stack.enter_context(HttpFetcher(_transport(run, config), _AMBIENT))
         bar = _Bar(shown=sys.stderr.isatty() and not run.options.json)
         stack.callback(bar.finish)
         machine = Machine(
@@ -340,6 +345,7 @@ def _machine(run: _Run) -> Iterator[_Wired]:
             now=_now(run, state),
             largest=config.download.quota if config.install.handler == "command" else sys.maxsize,
             progress=bar.show,
+            bundle=BundleFile(config.trust.state / BUNDLE),
         )
         stays = config.reboot is Reboot.ASK or getattr(run.options, "no_reboot", False)
         try:
@@ -387,7 +393,7 @@ def _identified(config: DeviceConfig) -> Identified:
     )
 
 
-def _transport(config: DeviceConfig) -> Settings:
+def _transport(run: _Run, config: DeviceConfig) -> Settings:
     bundles = (config.trust.state / BUNDLE, config.trust.factory / BUNDLE)
     bundle = next((path for path in bundles if path.exists()), None)
     if config.tls.roots is TlsRoots.SYSTEM:
@@ -398,6 +404,8 @@ def _transport(config: DeviceConfig) -> Settings:
             'put the CA bundle there, or set tls.roots = "system"',
         )
     credentials = config.repository.credentials
+    if config.tls.proxy is Proxy.ENVIRONMENT and any(run.environment.get(key) for key in PROXIES):
+        run.warn("the environment names a proxy, which this version does not use")
     return Settings(
         mirrors=config.repository.mirrors,
         degraded=config.tls.degraded,
@@ -449,13 +457,6 @@ def _lab(state: DeviceState) -> bool:
 def _warn_lab(run: _Run, state: DeviceState) -> None:
     if _lab(state):
         run.warn("this is a LAB repository: its keys protect nothing")
-
-
-def _explain_boot(run: _Run, boot: Boot) -> None:
-    if boot is Boot.ROLLED_BACK:
-        run.warn("the release on trial did not come up; this device is back on the one before")
-    elif boot is Boot.ABANDONED:
-        run.warn("an image that was not verified was booted by somebody; it is not used")
 
 
 class _Bar:

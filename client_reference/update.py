@@ -28,6 +28,7 @@ from client_reference.errors import (
     NotFoundError,
     NotTrustedError,
     RefusedError,
+    RetryLaterError,
 )
 from client_reference.manifest import (
     MAX_HOLD,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from client_reference.lifecycle import Boot, Observation
     from client_reference.manifest import Manifest
     from client_reference.payload.segments import Segments
+    from client_reference.transport.bundle import BundleFile
     from client_reference.trust.state import DeviceState, InstallState, Store
 
 __all__ = [
@@ -81,6 +83,10 @@ __all__ = [
     "reject",
     "update",
 ]
+
+TLS_ROLE = "device-tls"
+TLS_BUNDLE = "trust/ca-bundle.pem"
+MAX_BUNDLE = 1_048_576
 
 T = TypeVar("T")
 
@@ -157,6 +163,7 @@ class Machine:
         now: aware UTC reading of the system clock, read once.
         largest: bytes of the largest artifact that may be kept.
         progress: called with (bytes in place, bytes of the whole).
+        bundle: where a published CA bundle is kept; None if this device does not want one.
     """
 
     identified: Identified
@@ -166,6 +173,7 @@ class Machine:
     now: datetime
     largest: int
     progress: Callable[[int, int], None]
+    bundle: BundleFile | None = None
 
 
 @frozen
@@ -177,12 +185,14 @@ class Checked:
         updater: refreshed; it knows versions and freshness.
         boot: what the last boot turned out to mean.
         install: the install state now.
+        notice: what became of a new CA bundle; empty if there is none.
     """
 
     decision: Selection | Skip
     updater: Updater
     boot: Boot
     install: InstallState
+    notice: str = ""
 
 
 @frozen
@@ -321,7 +331,22 @@ def _check(machine: Machine, waves: Waves) -> Checked:
     observation = _observe(machine, updater.state)
     position = machine.identified.position(observation.state)
     decision = evaluate(updater, position, machine.now, waves)
-    return Checked(decision, updater, observation.boot, observation.state)
+    notice = _renew_bundle(machine, updater)
+    return Checked(decision, updater, observation.boot, observation.state, notice)
+
+
+def _renew_bundle(machine: Machine, updater: Updater) -> str:
+    """Take a new CA bundle, if the role that speaks for it has one. Its failure stops nothing."""
+    if machine.bundle is None:
+        return ""
+    try:
+        target = updater.target(TLS_ROLE, TLS_BUNDLE)
+        if target is None or target.hashes.get("sha256") == machine.bundle.sha256():
+            return ""
+        machine.bundle.keep(updater.fetch_target(target, MAX_BUNDLE))
+    except (NotTrustedError, RetryLaterError) as error:
+        return f"a new CA bundle could not be had: {error}"
+    return "a new CA bundle was accepted; it serves from the next run on"
 
 
 def _with_each_mirror(machine: Machine, step: Callable[[], T]) -> T:

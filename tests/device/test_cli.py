@@ -454,6 +454,14 @@ def test_a_setting_without_effect_is_said(ready: DeviceOnDisk) -> None:
     assert "check.every is not yet honoured by this version" in ready.run("check").err
 
 
+def test_a_proxy_that_is_not_used_is_said(ready: DeviceOnDisk) -> None:
+    proxy = {"https_proxy": "http://proxy.example:3128", "FIRMROOT_LAB_NOW": LAB_NOW}
+    ready.capture.readouterr()
+    assert cli.main(["--config", str(ready.config), "check"], proxy) == 0
+    said = ready.capture.readouterr().err
+    assert "the environment names a proxy, which this version does not use" in said
+
+
 def test_private_roots_need_a_bundle(publisher: Publisher, device: DeviceOnDisk) -> None:
     root = publisher.repo.files["metadata/1.root.json"]
     device.make(root, ["https://127.0.0.1:9/"], tls='roots = "private"')

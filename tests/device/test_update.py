@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import random
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -593,10 +595,23 @@ def _steps(command: Callable[[Bench], object]) -> int:
     return bench.power.steps
 
 
-def _prepared() -> Bench:
+@cache
+def _template() -> Bench:
     bench = Bench()
     bench.install("1.0", 1, OLD)
     bench.publisher.release("1.1", 2, NEW)
+    return bench
+
+
+def _prepared() -> Bench:
+    """1.0 is confirmed, 1.1 is published. Made once: states are values, slots are copied."""
+    template = _template()
+    bench = Bench(template.publisher)
+    bench.store.state, bench.store.chain = template.state, list(template.store.chain)
+    there = copy.deepcopy(template.slots)
+    there.power = bench.power
+    bench.slots = there
+    bench.machine = replace(bench.machine, installer=there)
     return bench
 
 

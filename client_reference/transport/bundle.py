@@ -1,0 +1,54 @@
+"""The CA bundle that a repository may publish for its devices (`trust/ca-bundle.pem`).
+
+For this updater's own connections only, never for the system's store. It is hygiene: trust does not
+rest on it, so that nothing that is wrong with it stops an update. Accepting a new one removes the
+old (design 8).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from client_reference.durable import replace_file
+from client_reference.errors import LocalFailureError, NotTrustedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["BundleFile"]
+
+
+class BundleFile:
+    """Where the accepted bundle is kept."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def sha256(self) -> str:
+        """Hex digest of what is kept; empty if there is nothing."""
+        try:
+            return hashlib.sha256(self._path.read_bytes()).hexdigest()
+        except OSError:
+            return ""
+
+    def keep(self, data: bytes) -> None:
+        """Replace what is kept, durably.
+
+        Raises:
+            NotTrustedError: it holds no certificates.
+            LocalFailureError: it could not be written.
+        """
+        import ssl  # noqa: PLC0415 # a bundle is rare, and so is its cost
+
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=data.decode())
+        except (ssl.SSLError, UnicodeDecodeError, ValueError) as error:
+            raise NotTrustedError(
+                f"the published CA bundle holds no certificates: {error}",
+                "the publisher must sign a PEM file for trust/ca-bundle.pem",
+            ) from error
+        try:
+            replace_file(self._path, data)
+        except OSError as error:
+            raise LocalFailureError(f"{self._path} cannot be written: {error}") from error

@@ -1,0 +1,119 @@
+"""A device whose TLS is broken still updates, says so, and receives its new CA bundle."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from client_reference.payload.segments import SEGMENT
+from client_reference.update import TLS_BUNDLE, TLS_ROLE
+from tests.simulators.certificates import Authority, make_authority
+from tests.simulators.mirror import Mirror
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.simulators.device import DeviceOnDisk, Publisher
+
+IMAGE = bytes(SEGMENT + 1)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return make_authority(tmp_path_factory.mktemp("authority"))
+
+
+def publish_bundle(publisher: Publisher, data: bytes) -> None:
+    if TLS_ROLE not in publisher.repo.signed:
+        publisher.repo.delegate(TLS_ROLE, [TLS_BUNDLE])
+    publisher.repo.add_target(TLS_ROLE, TLS_BUNDLE, data)
+    publisher.repo.publish(TLS_ROLE, "targets")
+
+
+def test_a_dead_ca_is_replaced_by_a_signed_target(
+    publisher: Publisher, device: DeviceOnDisk, authority: Authority
+) -> None:
+    publisher.release("1.0", 1, IMAGE)
+    publish_bundle(publisher, authority.bundle.read_bytes())
+    with Mirror(publisher.repo.files, authority.good) as mirror:
+        root = publisher.repo.files["metadata/1.root.json"]
+        device.make(root, [mirror.url])
+        device.run("init")
+        first = device.run("update")
+        assert first.code == 0
+        assert device.slot("B") == IMAGE
+        assert f"degraded transport: {mirror.url} was read over unverified TLS" in first.err
+        assert "a new CA bundle was accepted" in first.err
+        device.run("confirm")
+        mirror.seen.clear()
+        second = device.run("check")
+        assert second.code == 0
+        assert "degraded" not in second.err
+        assert "CA bundle" not in second.err
+        assert not any("ca-bundle" in path for path in mirror.paths)
+
+
+def test_a_newer_bundle_replaces_the_older(
+    publisher: Publisher, device: DeviceOnDisk, authority: Authority, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = make_authority(tmp_path / "other").bundle.read_bytes()
+    publish_bundle(publisher, authority.bundle.read_bytes())
+    device.run("init")
+    device.run("check")
+    publish_bundle(publisher, other)
+    assert "a new CA bundle was accepted" in device.run("check").err
+    assert (device.directory / "state" / "ca-bundle.pem").read_bytes() == other
+
+
+NO_BUNDLES = {
+    "text": b"no certificates",
+    "bytes": b"\xff\xfe",
+    "nothing": b"",
+    "half a certificate": b"-----BEGIN CERTIFICATE-----\nMIIB",
+}
+
+
+@pytest.mark.parametrize("sentence", NO_BUNDLES)
+def test_what_is_no_bundle_stops_no_update(
+    publisher: Publisher, device: DeviceOnDisk, authority: Authority, sentence: str
+) -> None:
+    publisher.release("1.0", 1, IMAGE)
+    publish_bundle(publisher, authority.bundle.read_bytes())
+    device.run("init")
+    device.run("check")
+    publish_bundle(publisher, NO_BUNDLES[sentence])
+    said = device.run("update")
+    assert said.code == 0
+    assert "a new CA bundle could not be had: the published CA bundle holds no" in said.err
+    kept = device.directory / "state" / "ca-bundle.pem"
+    assert kept.read_bytes() == authority.bundle.read_bytes()
+
+
+def test_a_bundle_that_is_not_served_stops_no_update(
+    publisher: Publisher, device: DeviceOnDisk, authority: Authority
+) -> None:
+    publisher.release("1.0", 1, IMAGE)
+    publish_bundle(publisher, authority.bundle.read_bytes())
+    for path in [path for path in publisher.repo.files if "ca-bundle" in path]:
+        del publisher.repo.files[path]
+    device.run("init")
+    said = device.run("update")
+    assert said.code == 0
+    assert "a new CA bundle could not be had" in said.err
+
+
+def test_a_bundle_is_taken_from_its_own_role_only(
+    publisher: Publisher, device: DeviceOnDisk, authority: Authority
+) -> None:
+    publisher.release("1.0", 1, IMAGE)
+    delegations = publisher.repo.targets.delegations
+    assert delegations is not None
+    assert delegations.roles is not None
+    delegations.roles["gateway-builds"].paths = ["*", "trust/*"]
+    publisher.repo.add_target("gateway-builds", TLS_BUNDLE, authority.bundle.read_bytes())
+    publisher.repo.publish("gateway-builds", "targets")
+    device.run("init")
+    device.run("check")
+    assert not (device.directory / "state" / "ca-bundle.pem").exists()
