@@ -8,6 +8,7 @@ that still trust the live root (design 8, bridge), and a threshold of the next r
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client_reference.errors import ActionRequiredError
@@ -67,9 +68,14 @@ class OnlineKeys:
         """The name of a key that this machine can use."""
         uris = self.workspace.key_uris()
         for name, holder in self.workspace.keyring.items():
-            if holder.key.keyid == keyid and name in uris:
+            if holder.key.keyid == keyid and name in uris and self._is_here(uris[name]):
                 return name
         return None
+
+    def _is_here(self, uri: str) -> bool:
+        """Whether a key can be on this machine: `firmroot.toml` is shared, key files are not."""
+        scheme, _, path = uri.partition(":")
+        return scheme != "file" or (self.workspace.directory / Path(path).expanduser()).exists()
 
     def _sign(self, name: str, payload: bytes) -> Signature:
         holder = self.workspace.keyring[name]

@@ -167,6 +167,8 @@ def plan_publish(
         As `publish`.
     """
     finish_complete(workspace)
+    if not workspace.roots() and workspace.staged_role("root") is None:
+        raise _missing_signatures(waiting(workspace))
     live = read_base(workspace, storage)
     finish_interrupted(workspace, live)
     admitted = admit_staged(workspace, live.state)
@@ -207,8 +209,8 @@ def waiting(workspace: Workspace) -> tuple[Waiting, ...]:
 def _missing_signatures(open_now: tuple[Waiting, ...]) -> ActionRequiredError:
     if not open_now:
         return ActionRequiredError(
-            "nothing is signed that could be published: there is no targets role yet",
-            "firmroot product add NAME --hardware ID, then: firmroot sign",
+            "nothing is signed that could be published: a root and a targets role are needed",
+            "firmroot ceremony start root; firmroot product add NAME --hardware ID; firmroot sign",
         )
     lines = "; ".join(
         f"{each.name} needs {each.needed} more signature(s), from: {', '.join(each.missing)}"

@@ -1,0 +1,243 @@
+"""Several people, each with a clone of their own and only their own key, meet in git alone.
+
+Real git, a bare repository in the middle, and a storage that only the publisher writes to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
+import pytest
+
+from client_reference.selection import DevicePosition
+from client_reference.transport.fetcher import DirectoryFetcher
+from client_reference.trust.updater import Floors
+from repo_tools.cli.main import main
+from repo_tools.publishing.rehearse import Device, meet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROLES = {
+    "alice": ("root", "targets"),
+    "bob": ("root", "targets"),
+    "carol": ("root", "targets"),
+    "rita": ("channel",),
+    "sam": ("channel",),
+    "tess": ("channel",),
+    "oncall-1": ("hold",),
+    "oncall-2": ("hold",),
+    "ci": ("builds",),
+    "publisher": ("snapshot", "timestamp"),
+}
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody with a clone, and with the passphrase of one key."""
+
+    name: str
+    clone: Path
+
+    def git(self, *arguments: str) -> str:
+        environment = {
+            **os.environ,
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_SYSTEM": os.devnull,
+            **{
+                f"GIT_{who}_{what}": f"{self.name}{ending}"
+                for who in ("AUTHOR", "COMMITTER")
+                for what, ending in (("NAME", ""), ("EMAIL", "@acme.example"))
+            },
+        }
+        done = subprocess.run(
+            ["git", "-C", str(self.clone), *arguments],
+            env=environment,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{self.name}: git {arguments}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def pull(self) -> None:
+        """Merge what the others pushed; a conflict fails the test."""
+        self.git("pull", "--quiet", "--no-rebase", "--no-edit")
+
+    def push(self, message: str) -> None:
+        """Share everything that git keeps."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "-m", message)
+        self.pull()
+        self.git("push", "--quiet")
+
+    def firmroot(self, *arguments: str | Path, code: int = 0) -> str:
+        """One command with this person's passphrase; everything that it said."""
+        said = io.StringIO()
+        secret = self.clone.parent / f"{self.name}.passphrase"
+        secret.write_text(f"the passphrase of {self.name}\n")
+        with (
+            patch.dict(os.environ, {"FIRMROOT_PASSPHRASE_FILE": str(secret)}),
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+        ):
+            found = main(["-C", str(self.clone), "--yes", *map(str, arguments)])
+        assert found == code, f"{self.name}: {arguments}: {found}\n{said.getvalue()}"
+        return said.getvalue()
+
+
+@dataclass(frozen=True)
+class Company:
+    """All of them, and the storage that devices read."""
+
+    people: dict[str, Person]
+    storage: Path
+
+    def __getitem__(self, name: str) -> Person:
+        return self.people[name]
+
+    def device(self, root: bytes) -> str:
+        """What a device with that factory root does now."""
+        position = DevicePosition("gateway", "stable", ("acme,gw-2",), "slot", "one")
+        device = Device("one", position, root, Floors(0, 0, 0), promised=False)
+        return meet(device, DirectoryFetcher(self.storage), datetime.now(UTC))[1]
+
+
+@pytest.fixture
+def company(tmp_path: Path) -> Company:
+    """Ten people who have made their keys and agreed on the policy; nothing is signed."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    origin, storage = tmp_path / "origin.git", tmp_path / "storage"
+    subprocess.run(["git", "init", "--quiet", "--bare", "-b", "main", str(origin)], check=True)
+    people = {name: Person(name, tmp_path / name) for name in ROLES}
+    founder = people["alice"]
+    founder.clone.mkdir()
+    founder.firmroot("init", ".", "--storage", f"file://{storage}")
+    founder.git("init", "--quiet", "-b", "main")
+    founder.git("remote", "add", "origin", str(origin))
+    founder.git("add", "--all")
+    founder.git("commit", "--quiet", "-m", "A workspace")
+    founder.git("push", "--quiet", "-u", "origin", "main")
+    for person in people.values():
+        if person is not founder:
+            subprocess.run(["git", "clone", "-q", str(origin), str(person.clone)], check=True)
+        person.pull()
+        roles = [word for role in ROLES[person.name] for word in ("--role", role)]
+        person.firmroot("key", "new", person.name, *roles)
+        person.push(f"The key of {person.name}")
+    founder.pull()
+    founder.firmroot("product", "add", "gateway", "--hardware", "acme,gw-2")
+    founder.firmroot("ceremony", "start", "root")
+    founder.push("The first root and targets")
+    return Company(people, storage)
+
+
+def _sign_apart(company: Company, names: tuple[str, ...]) -> None:
+    """Everybody signs in their own clone before anybody has seen another's signature."""
+    for name in names:
+        company[name].pull()
+    for name in names:
+        company[name].firmroot("sign")
+    for name in names:
+        company[name].push(f"Signed by {name}")
+
+
+def _hand_over(company: Company) -> None:
+    """The publisher takes what the builder's machine signed: its role and its outbox."""
+    for part in ("staged", "outbox"):
+        source = company["ci"].clone / ".firmroot" / part
+        shutil.copytree(source, company["publisher"].clone / ".firmroot" / part, dirs_exist_ok=True)
+
+
+def _publish(company: Company, message: str) -> str:
+    publisher = company["publisher"]
+    publisher.pull()
+    said = publisher.firmroot("publish")
+    publisher.push(message)
+    return said
+
+
+def test_people_with_one_key_each_bring_firmware_to_a_device(
+    company: Company, tmp_path: Path
+) -> None:
+    # Who is not in a role cannot sign it.
+    company["rita"].pull()
+    said = company["rita"].firmroot("sign", "--key", "rita", code=5)
+    assert "key rita is not in role" in said
+
+    # One signature of two is not enough, and the publisher's machine says whose is missing.
+    company["alice"].pull()
+    company["alice"].firmroot("sign")
+    company["alice"].push("Signed by alice")
+    company["publisher"].pull()
+    said = company["publisher"].firmroot("publish", code=3)
+    assert "root-1 needs 1 more signature(s), from: bob, carol" in said
+    assert "targets-1 needs 1 more signature(s), from: bob, carol" in said
+    assert not company.storage.exists()
+
+    # Bob completes it; who has no online key cannot publish; the publisher can.
+    _sign_apart(company, ("bob",))
+    company["alice"].pull()
+    said = company["alice"].firmroot("publish", code=3)
+    assert "this machine cannot sign as publisher" in said
+    assert "published timestamp 1: snapshot 1, root 1, targets 1" in _publish(company, "Root 1")
+    root = (company.storage / "metadata/1.root.json").read_bytes()
+
+    # The builder signs alone; nobody installs what was not promoted.
+    (tmp_path / "gw2.img").write_bytes(b"firmware 1.0")
+    company["ci"].pull()
+    company["ci"].firmroot(
+        *("firmware", "add", tmp_path / "gw2.img", "-p", "gateway", "-V", "1.0"),
+        *("--hardware", "acme,gw-2"),
+    )
+    _hand_over(company)
+    assert "gateway-builds 1" in _publish(company, "Builds of gateway")
+    assert "nothing was promoted" in company.device(root)
+
+    # Two of three release managers, apart: neither sees the other's signature before the merge.
+    company["rita"].pull()
+    company["rita"].firmroot("channel", "promote", "gateway@1.0", "--to", "stable")
+    company["rita"].push("Promote gateway 1.0")
+    _sign_apart(company, ("rita",))
+    company["publisher"].pull()
+    said = company["publisher"].firmroot("publish", code=3)
+    assert "gateway-stable-1 needs 1 more signature(s), from: sam, tess" in said
+    _sign_apart(company, ("tess",))
+    assert "gateway-stable 1" in _publish(company, "gateway 1.0 on stable")
+    assert company.device(root) == "installs 1.0"
+
+    # Everybody's clone agrees with what is live, and nothing waits anywhere.
+    for person in company.people.values():
+        person.pull()
+        assert not list((person.clone / "ceremonies").glob("*/payload.json"))
+        assert (person.clone / "metadata/root/1.json").read_bytes() == root
+        assert not list((person.clone / "staged").glob("*.json"))
+
+
+def test_signatures_given_at_the_same_time_merge_without_conflict(company: Company) -> None:
+    _sign_apart(company, ("alice", "bob", "carol"))
+    said = _publish(company, "Root 1")
+    assert "published timestamp 1" in said
+    history = (company["publisher"].clone / "history/000001.json").read_text()
+    assert all(f'"{name}"' in history for name in ("alice", "bob", "carol"))
+
+    # A new root, signed apart by two of them while a third changes something else.
+    company["alice"].pull()
+    company["alice"].firmroot("ceremony", "start", "root")
+    company["alice"].push("Renew the root")
+    company["carol"].pull()
+    company["carol"].firmroot("product", "add", "router", "--hardware", "acme,rt-1")
+    _sign_apart(company, ("alice", "bob"))
+    company["carol"].push("A router")
+    said = _publish(company, "Root 2")
+    assert "root 2" in said
+    assert "still waits: targets-2, 2 more of alice, bob, carol" in said
