@@ -29,7 +29,12 @@ from urllib.parse import quote
 
 from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 
-from client_reference.errors import ConfigurationError, NotFoundError, NotTrustedError
+from client_reference.errors import (
+    ConfigurationError,
+    LocalFailureError,
+    NotFoundError,
+    NotTrustedError,
+)
 from client_reference.trust import clock, verified
 from client_reference.trust.state import DeviceState, InstallState, TrustState
 from client_reference.values import frozen
@@ -388,7 +393,11 @@ class Updater:
         if self._trust is self._state.trust:
             return
         # Somebody else may have moved the install state since: only trust is ours.
-        stored = self._store.load() or self._state
+        stored = self._store.load()
+        if stored is None:
+            raise LocalFailureError(
+                "the trust store was emptied during the check", "run `firmroot-device init`"
+            )
         state = stored.with_trust(self._trust)
         self._store.commit(state, self._new_roots)
         self._new_roots = []

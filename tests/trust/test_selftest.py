@@ -25,7 +25,7 @@ def test_an_old_cryptography_without_ml_dsa_is_named(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(library, "MLDSA_IMPORT_ERROR", "'cryptography>=48.0.0' required")
     monkeypatch.setattr(library, "MLDSA65PublicKey", None)
     found = {"cryptography": "42.0.8", "securesystemslib": "1.6.0"}
-    monkeypatch.setattr(selftest, "version", found.__getitem__)
+    monkeypatch.setattr("importlib.metadata.version", found.__getitem__)
     with pytest.raises(ConfigurationError) as caught:
         selftest.check_key_types()
     assert "ml-dsa/ml-dsa-65/1" in caught.value.message
@@ -49,7 +49,7 @@ def test_a_package_that_is_not_installed_is_said_to_be_missing(
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(library, "MLDSA_IMPORT_ERROR", "'cryptography>=48.0.0' required")
-    monkeypatch.setattr(selftest, "version", missing)
+    monkeypatch.setattr("importlib.metadata.version", missing)
     with pytest.raises(ConfigurationError, match=r"cryptography \(not installed\)"):
         selftest.check_key_types()
 

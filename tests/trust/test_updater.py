@@ -929,6 +929,15 @@ def test_a_store_that_fails_stops_the_refresh_before_the_next_request(
     assert requested(repo) == ["2.root.json", "timestamp.json"]
 
 
+def test_a_store_that_was_emptied_meanwhile_is_not_filled_again(repo: RepositorySimulator) -> None:
+    device = Device(repo)
+    updater = Updater(device.store, repo, NOW)
+    device.store.state = None
+    with pytest.raises(LocalFailureError, match="emptied"):
+        updater.refresh()
+    assert device.store.commits == 0
+
+
 # Roles and targets
 
 
@@ -1008,6 +1017,21 @@ def test_a_leaf_role_may_have_hash_bins(repo: RepositorySimulator) -> None:
     role = updater.role(LEAF)
     assert role is not None
     assert role.delegations is not None
+
+
+def test_targets_may_have_hash_bins_and_then_have_no_named_roles(repo: RepositorySimulator) -> None:
+    bins = SuccinctRoles([], 1, 1, "bin")
+    repo.targets.delegations = Delegations({}, succinct_roles=bins)
+    for name in bins.get_roles():
+        repo.signed[name] = Targets(expires=repo.later(days=1))
+        repo.add_key(name, "targets")
+    home = bins.get_role_for_target("any/file")
+    repo.add_target(home, "any/file", b"x")
+    repo.publish(*bins.get_roles(), "targets")
+    updater = Updater(Device(repo).store, repo, NOW)
+    updater.refresh()
+    assert updater.role(home) is None
+    assert updater.find("any/file") is not None
 
 
 def test_a_target_that_is_longer_than_the_caller_allows_is_not_asked_for(
