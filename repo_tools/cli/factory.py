@@ -49,11 +49,24 @@ def factory() -> None:
     )
 )
 @click.argument("product")
-@click.option("--to", "directory", required=True, metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--channel", default="stable", show_default=True, help="What the devices follow.")
-@click.option("--server", "servers", multiple=True, metavar="URL", help="May be repeated.")
 @click.option(
-    "--handler", default="slot", show_default=True, type=click.Choice(["slot", "command"])
+    "--to",
+    "directory",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The directory to write, device.toml at its top.",
+)
+@click.option("--channel", default="stable", show_default=True, help="What the devices follow.")
+@click.option(
+    "--server", "servers", multiple=True, metavar="URL", help="A mirror; may be repeated."
+)
+@click.option(
+    "--handler",
+    default="slot",
+    show_default=True,
+    type=click.Choice(["slot", "command"]),
+    help="What installs the firmware.",
 )
 @click.option("--count", default=0, type=click.IntRange(min=0), help="Devices made with it.")
 @click.pass_obj

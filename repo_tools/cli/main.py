@@ -31,7 +31,7 @@ __all__ = ["COMMANDS", "cli", "main", "run"]
 LAB_NOW = "FIRMROOT_LAB_NOW"
 
 # Command -> (module:attribute, line of `firmroot --help`). The line stands here so that help needs
-# no import; a test compares it with the command's own.
+# no import.
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("repo_tools.cli.init:init", "Make a workspace."),
     "status": ("repo_tools.cli.status:status", "Who must act next, and what expires when."),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from client_reference.errors import ConfigurationError
+from repo_tools.cli.context import example
 
 if TYPE_CHECKING:
     from repo_tools.cli.context import Context
@@ -16,9 +17,15 @@ __all__ = ["serve"]
 
 @click.command(
     short_help="Serve the repository for trying out.",
-    epilog="Example: firmroot serve --port 8080",
+    epilog=example("firmroot serve --port 8080"),
 )
-@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535))
+@click.option(
+    "--port",
+    default=8080,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 takes a free one.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Interface to listen on.")
 @click.pass_obj
 def serve(context: Context, port: int, host: str) -> None:

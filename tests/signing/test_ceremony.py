@@ -20,6 +20,7 @@ from repo_tools.files import create_file
 from repo_tools.metadata.edits import manifest_targets, next_root, renewed
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.signing.ceremony import (
+    CeremonyStatus,
     DiscardedSignaturesError,
     abandon,
     add_signature,
@@ -563,3 +564,7 @@ def test_unreadable_signature_bytes_are_not_a_crash(ws: Workspace, targets: Cere
     for text in ("", "zz", "00"):
         with pytest.raises(RefusedError):
             add_signature(ws, targets, Signature(keyid, text))
+
+
+def test_what_nobody_has_to_sign_is_never_complete(targets: Ceremony) -> None:
+    assert not CeremonyStatus(targets, (), (), ()).complete

@@ -51,9 +51,12 @@ def test_then_the_lab(sources: tuple[dict[str, str], Path]) -> None:
 
 def test_then_a_person_once_for_each_key(tmp_path: Path) -> None:
     asked: list[str] = []
-    secrets = open_secrets(
-        None, {}, lambda question: asked.append(question) or "typed", tmp_path / "no"
-    )
+
+    def ask(question: str) -> str:
+        asked.append(question)
+        return "typed"
+
+    secrets = open_secrets(None, {}, ask, tmp_path / "no")
     assert secrets.passphrase("alice") == secrets.passphrase("alice") == b"typed"
     secrets.passphrase("bob")
     assert asked == ["Passphrase of alice", "Passphrase of bob"]
