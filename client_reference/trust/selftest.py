@@ -9,7 +9,6 @@ is named.
 from __future__ import annotations
 
 import base64
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from securesystemslib.exceptions import UnverifiedSignatureError
@@ -70,6 +69,8 @@ def _verifies(keytype: str, scheme: str) -> bool:
 
 
 def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 # slow, rarely used
+
     try:
         return version(package)
     except PackageNotFoundError:

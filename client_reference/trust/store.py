@@ -167,6 +167,9 @@ class SqliteStore:
             LockedError: a program that knows nothing of the lock is writing to a copy.
         """
         self._require_lock()
+        if self._base is not None and self._base.number:
+            # Under the lock nobody else writes: what was read or committed here is what is there.
+            return self._decode(self._base)
         self._base = None
         with _local_failures(self._directory):
             findings = [_examine(path, "rw") for path in self._paths]
