@@ -63,7 +63,9 @@ SABOTAGES = {
         "trust/store.py", EXTRA, "PRAGMA journal_mode = MEMORY", COMMIT, in_store
     ),
     "the state directory's own name is not synced": Sabotage(
-        "durable.py", "    sync_directory(path.parent)\n\n\ndef", "\n\ndef", COMMIT, in_store
+        "durable.py",
+        "exist_ok=True)\n    sync_directory(path.parent)\n", "exist_ok=True)\n",
+        COMMIT, in_store,
     ),
     "a replaced file is not synced": Sabotage(
         "durable.py", "        os.fsync(file.fileno())\n", "", INSTALL, slots_after
@@ -76,7 +78,8 @@ SABOTAGES = {
         "durable.py", 'path.with_name(path.name + ".new")', "path", INSTALL, slots_after
     ),
     "a slot is not synced before it may boot": Sabotage(
-        "install/slots.py", "            os.fsync(descriptor)\n", "", INSTALL, slots_after
+        "durable.py", "    os.fsync(descriptor)\n    os.posix", "    os.posix",
+        INSTALL, slots_after,
     ),
     "a slot's name is not synced before it may boot": Sabotage(
         "install/slots.py", "                    sync_directory(path.parent)\n", "",
