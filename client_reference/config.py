@@ -482,7 +482,7 @@ class _Layers:
             if key not in self._known:
                 raise ConfigurationError(
                     f"{self._files[key]}: unknown key {key}{self._nearest(key)}",
-                    "correct or remove it; docs/device.md lists every key",
+                    "correct or remove it; docs/format.md lists every key",
                 )
 
     def _nearest(self, key: str) -> str:
@@ -518,7 +518,7 @@ class _Layers:
                 "correct it and run the command again",
             )
         raise ConfigurationError(
-            f"{self.path}: {key} is missing", "add it; docs/device.md describes every key"
+            f"{self.path}: {key} is missing", "add it; docs/format.md describes every key"
         )
 
 

@@ -18,14 +18,14 @@ by it (meaning). An artifact longer than a segment must have its list of segment
 from __future__ import annotations
 
 import enum
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from tuf.api.metadata import Snapshot, Targets, Timestamp
 
 from client_reference import lifecycle
 from client_reference.errors import (
     ActionRequiredError,
     LocalFailureError,
-    NotFoundError,
     NotTrustedError,
     RefusedError,
     RetryLaterError,
@@ -54,7 +54,8 @@ from client_reference.trust.updater import Updater
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from datetime import datetime
 
     from tuf.api.metadata import TargetFile
 
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     from client_reference.manifest import Manifest
     from client_reference.payload.segments import Segments
     from client_reference.transport.bundle import BundleFile
-    from client_reference.trust.state import DeviceState, InstallState, Store
+    from client_reference.trust.state import DeviceState, InstallState, Store, TrustState
 
 __all__ = [
     "Agreed",
@@ -486,42 +487,39 @@ def confirm(machine: Machine) -> Image:
 
 
 def _verify_stored(store: Store, state: DeviceState) -> None:
-    """Whether this system's client can still read all that it trusts.
+    """Whether this system's client can still verify the root chain and read all that is stored.
 
-    Time is the floor: at that time everything was accepted. A trial that lasted for weeks, or a
-    clock that went wrong, is no reason to roll back.
+    Neither time nor agreement between the stored files is asked for: a check during the trial that
+    broke off half way, or met an expired repository, is no reason to roll back.
     """
-    chain = [bytes(link) for link in store.root_chain()]
     try:
-        root = verified.first_root(chain[0])
-        for link in chain[1:]:
-            root = verified.next_root(root, link)
-        then = datetime.fromtimestamp(state.trust.time_floor, UTC)
-        if state.trust.timestamp is not None:
-            Updater(store, _Stored(state), then).refresh()
-    except (NotTrustedError, NotFoundError, IndexError) as error:
+        _verify_chain(list(store.root_chain()), state.trust.root_version)
+        _read_stored(state.trust)
+    except NotTrustedError as error:
         raise LocalFailureError(
             f"this system cannot verify the stored trust state: {error}",
             "run `firmroot-device reject` to go back to the release before",
         ) from error
 
 
-class _Stored:
-    """The stored metadata in the role of a repository that has nothing newer."""
+def _verify_chain(chain: list[bytes], version: int) -> None:
+    last = 0
+    if chain:
+        root = verified.first_root(chain[0])
+        for link in chain[1:]:
+            root = verified.next_root(root, link)
+        last = root.version
+    if last != version:
+        raise NotTrustedError(f"the stored root chain ends at {last}, expected {version}")
 
-    def __init__(self, state: DeviceState) -> None:
-        self._state = state
 
-    def fetch(self, path: str, max_length: int) -> bytes:
-        """The stored timestamp. Everything else comes out of the store itself."""
-        del max_length
-        if path == "metadata/timestamp.json" and self._state.trust.timestamp is not None:
-            return self._state.trust.timestamp
-        raise NotFoundError(f"{path} is not stored")
-
-    def stream(self, path: str, offset: int, length: int) -> Iterator[bytes]:
-        """Nothing: artifacts are not stored."""
-        raise NotFoundError(f"{path} from {offset}, {length} bytes, is not stored")
+def _read_stored(trust: TrustState) -> None:
+    if trust.timestamp is not None:
+        verified.read(Timestamp, Timestamp.type, trust.timestamp)
+    if trust.snapshot is not None:
+        verified.read(Snapshot, Snapshot.type, trust.snapshot)
+    for name, data in trust.roles.items():
+        verified.read(Targets, name, data)
 
 
 def reject(machine: Machine, restart: Restart) -> Result:

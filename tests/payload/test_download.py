@@ -50,8 +50,7 @@ class Network:
         assert path == PATH
         self.asked.append((offset, length))
         part = self.bend(len(self.asked), offset, self.data[offset : offset + length])
-        for at in range(0, len(part), self.piece):
-            yield part[at : at + self.piece]
+        return iter([part[at : at + self.piece] for at in range(0, len(part), self.piece)])
 
 
 @dataclass
