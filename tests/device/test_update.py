@@ -227,6 +227,13 @@ def test_a_release_is_installed_tried_and_confirmed(bench: Bench) -> None:
     assert bench.state.install.confirmed_sequence == 1
 
 
+def test_an_image_of_one_segment_needs_no_list(bench: Bench) -> None:
+    bench.install("1.0", 1, OLD[:SEGMENT])
+    assert bench.slots.slots["B"] == OLD[:SEGMENT]
+    files = bench.publisher.repo.files
+    assert not any(path.endswith(SUFFIX) for path in files)
+
+
 def test_the_next_release_goes_to_the_other_slot(bench: Bench) -> None:
     bench.install("1.0", 1, OLD)
     bench.install("1.1", 2, NEW)
