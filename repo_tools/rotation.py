@@ -40,6 +40,7 @@ __all__ = [
     "check_rotations",
     "make_successor",
     "plan",
+    "prepare",
     "recover_expired_root",
     "rotate",
 ]
@@ -97,6 +98,46 @@ def _is_used(ws: Workspace, name: str) -> bool:
 def _held(ws: Workspace, name: str) -> list[str]:
     """The roles, signed or waiting to be, in which a key has a say."""
     return list(roles_held(find_key(ws, name).key.keyid, ws.newest_root(), ws.newest_targets()))
+
+
+def prepare(
+    ws: Workspace,
+    key: str,
+    new: str | None,
+    *,
+    make: bool,
+    compromised: bool,
+    passphrase: Callable[[str], bytes],
+) -> list[Rotation]:
+    """Plan the rotation of a key, with those that it entails, and make missing successors.
+
+    Args:
+        ws: the workspace; open it again afterwards.
+        key: name of the key that goes.
+        new: name of its successor, if there is one already.
+        make: make a successor for it.
+        compromised: somebody else may have the key.
+        passphrase: gives the passphrase for a new key of that name.
+    """
+    if make:
+        new = _successor(ws, key, passphrase)
+    pairs = [(key, new)]
+    rotations = plan(Workspace.open(ws.directory), pairs, compromised=compromised)
+    if not rotations[0].snapshot:
+        return rotations
+    root = ws.newest_root()
+    for keyid in root.roles["snapshot"].keyids if root else ():
+        name = ws.key_name(keyid)
+        # A key that has left the policy is one that an interrupted run has replaced.
+        if name in ws.key_uris() or not any(ws.policy.roles_of(name)):
+            pairs.append((name, _successor(ws, name, passphrase)))
+    return plan(Workspace.open(ws.directory), pairs, compromised=compromised)
+
+
+def _successor(ws: Workspace, old: str, passphrase: Callable[[str], bytes]) -> str | None:
+    """None if an interrupted rotation has put one into the policy already."""
+    find_key(ws, old)
+    return make_successor(ws, old, passphrase) if any(ws.policy.roles_of(old)) else None
 
 
 def plan(

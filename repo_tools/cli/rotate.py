@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from repo_tools.cli.context import Context, discard_option, example, passphrase_option
-from repo_tools.rotation import check_rotations, make_successor, plan
+from repo_tools.rotation import check_rotations, prepare
 from repo_tools.rotation import rotate as carry_out
 
 if TYPE_CHECKING:
@@ -63,20 +63,15 @@ def run_rotation(
     if (new is None) == (not remove) and not (ws.config.lab and not remove):
         raise click.UsageError("name the successor with --to NEW, or say --remove")
     with ws.lock():
-        if new is None and not remove:
-            new = make_successor(ws, key, lambda name: context.new_passphrase(ws, descriptor, name))
-            ws = context.workspace()
-        pairs: list[tuple[str, str | None]] = [(key, new)]
-        rotations = plan(ws, pairs, compromised=compromised)
-        if rotations[0].snapshot:
-            for name in ws.policy.role("snapshot").keys:
-                if name in ws.key_uris():
-                    successor = make_successor(
-                        ws, name, lambda each: context.new_passphrase(ws, descriptor, each)
-                    )
-                    pairs.append((name, successor))
-            ws = context.workspace()
-            rotations = plan(ws, pairs, compromised=compromised)
+        rotations = prepare(
+            ws,
+            key,
+            new,
+            make=new is None and not remove,
+            compromised=compromised,
+            passphrase=lambda name: context.new_passphrase(ws, descriptor, name),
+        )
+        ws = context.workspace()
         check_rotations(ws, rotations, context.now, discard)
         _show(context, rotations)
         if not ws.config.lab:

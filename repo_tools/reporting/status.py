@@ -215,6 +215,9 @@ def _next_signature(situation: Situation) -> tuple[str, str]:
             return "firmroot sign", f"{each.ceremony.name} waits for {', '.join(mine)}"
     if any(each.complete for each in situation.ceremonies):
         return "firmroot sign", "what has its signatures gets staged"
+    if stuck := [each for each in situation.ceremonies if not each.quorums]:
+        missing = "root" if stuck[0].ceremony.role == "targets" else "targets"
+        return f"firmroot ceremony start {missing}", f"no {missing} role says who signs yet"
     first = situation.ceremonies[0]
     waits = f"{first.ceremony.name} waits for {' or '.join(first.missing)}"
     return (

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import Signature
@@ -276,7 +276,8 @@ def start_ceremony(
     if before is not None:
         base = Base(_parse(before, role, role).version, sha256(before))
     ceremony = Ceremony(ws.ceremonies / f"{role}-{signed.version}", role, base, signed)
-    _check_content(ceremony, carries or {})
+    files = {} if carries is None else carries
+    _check_content(ceremony, files)
     before_this = [each for each in open_ceremonies(ws) if each.role == role]
     for existing in before_this:
         if existing.payload == ceremony.payload and existing.base == base:
@@ -285,7 +286,7 @@ def start_ceremony(
     for existing in before_this:
         if existing.directory != ceremony.directory:
             abandon(existing)
-    _write(ceremony, carries or {})
+    _write(ceremony, files)
     return _load(ceremony.directory)
 
 
@@ -390,7 +391,8 @@ def _check_content(ceremony: Ceremony, carries: Mapping[str, bytes]) -> None:
 
 def _check_paths(ws: Workspace, ceremony: Ceremony) -> None:
     """A delegated role speaks for its own paths only."""
-    delegations = _delegator(ws, ceremony)[1].delegations
+    targets = _targets_in_force(ws)
+    delegations = targets.delegations if targets else None
     role = (delegations.roles or {}).get(ceremony.role) if delegations else None
     for path in ceremony.signed.targets if isinstance(ceremony.signed, Targets) else ():
         if role is None or not role.is_delegated_path(path):
@@ -400,38 +402,34 @@ def _check_paths(ws: Workspace, ceremony: Ceremony) -> None:
 # Signatures.
 
 
-def _delegator(ws: Workspace, ceremony: Ceremony) -> tuple[str, Targets]:
+def _targets_in_force(ws: Workspace) -> Targets | None:
+    """The newest targets role, signed or still waiting."""
     for each in open_ceremonies(ws):
         if each.role == "targets" and isinstance(each.signed, Targets):
-            return each.role, each.signed
-    targets = ws.newest_targets()
-    if targets is None:
-        raise ActionRequiredError(
-            f"{ceremony.role} has no delegator: there is no targets role yet",
-            "firmroot product add NAME --hardware ID",
-        )
-    return "targets", targets
+            return each.signed
+    return ws.newest_targets()
+
+
+def _root_in_force(ws: Workspace) -> Root | None:
+    """The newest root, signed or still waiting."""
+    for each in open_ceremonies(ws):
+        if isinstance(each.signed, Root):
+            return each.signed
+    return ws.newest_root()
 
 
 def _delegators(ws: Workspace, ceremony: Ceremony) -> list[tuple[str, Root | Targets]]:
     """Whose thresholds must be reached, each with the name by which people know it."""
-    if ceremony.role not in TOP_LEVEL:
-        return [_delegator(ws, ceremony)]
-    found: list[tuple[str, Root | Targets]] = []
-    if ceremony.role == "root":
-        if (before := predecessor(ws, "root")) is not None:
-            found.append(("the root before", parse(before, Root, "root").signed))
-        return [*found, ("the new root", cast("Root", ceremony.signed))]
-    for each in open_ceremonies(ws):
-        if isinstance(each.signed, Root):
-            return [("the new root", each.signed)]
-    root = ws.newest_root()
-    if root is None:
-        raise ActionRequiredError(
-            f"{ceremony.role} has no delegator: there is no root yet",
-            "firmroot ceremony start root",
-        )
-    return [("root", root)]
+    found: list[tuple[str, Root | Targets | None]] = []
+    if isinstance(ceremony.signed, Root):
+        before = predecessor(ws, "root")
+        old = None if before is None else parse(before, Root, "root").signed
+        found = [("the root before", old), ("the new root", ceremony.signed)]
+    elif ceremony.role in TOP_LEVEL:
+        found = [("root", _root_in_force(ws))]
+    else:
+        found = [("targets", _targets_in_force(ws))]
+    return [(title, delegator) for title, delegator in found if delegator is not None]
 
 
 def members(ws: Workspace, ceremony: Ceremony) -> dict[str, Key]:
@@ -535,6 +533,9 @@ def status(ws: Workspace, ceremony: Ceremony) -> CeremonyStatus:
                 _names(ws, result.unsigned),
             )
         )
+    if not quorums:
+        missing = "root" if ceremony.role in TOP_LEVEL else "targets"
+        problems.append(f"there is no {missing} role yet that says who signs {ceremony.role}")
     return CeremonyStatus(ceremony, tuple(quorums), tuple(signatures), tuple(problems))
 
 
@@ -567,6 +568,8 @@ def finish(ws: Workspace, ceremony: Ceremony) -> Path:
     check_ceremony(ws, ceremony)
     if (data := assemble(ws, ceremony)) is None:
         found = status(ws, ceremony)
+        if not found.quorums:
+            raise ActionRequiredError(f"{ceremony.name}: {found.problems[-1]}", "firmroot status")
         needed = max(quorum.needed for quorum in found.quorums)
         raise ActionRequiredError(
             f"{ceremony.name} needs {needed} more of: {', '.join(found.missing)}",

@@ -270,13 +270,22 @@ def test_targets_are_judged_by_the_root_that_waits(ws: Workspace) -> None:
 
 def test_without_a_root_nobody_can_sign_targets(ws: Workspace, targets: Ceremony) -> None:
     (ws.staged / "root.json").unlink()
-    with pytest.raises(ActionRequiredError, match="there is no root yet"):
-        status(ws, targets)
+    found = status(ws, targets)
+    assert (found.complete, found.missing) == (False, ())
+    assert found.problems == ("there is no root role yet that says who signs targets",)
+    with pytest.raises(ActionRequiredError, match="no root role yet that says who signs targets"):
+        finish(ws, targets)
+    with pytest.raises(RefusedError, match="of alice, which is not in role targets"):
+        give(ws, targets, "alice")
 
 
 def test_without_targets_nobody_can_sign_a_channel(ws: Workspace) -> None:
-    with pytest.raises(ActionRequiredError, match="there is no targets role yet"):
-        status(ws, promotion(ws))
+    channel = promotion(ws)
+    assert status(ws, channel).problems == (
+        f"there is no targets role yet that says who signs {CHANNEL}",
+    )
+    with pytest.raises(RefusedError, match=f"{CHANNEL} may not speak for {MANIFEST}"):
+        check_ceremony(ws, channel)
 
 
 def test_a_role_that_nobody_delegates_has_no_signers(ws: Workspace, targets: Ceremony) -> None:
@@ -568,3 +577,10 @@ def test_unreadable_signature_bytes_are_not_a_crash(ws: Workspace, targets: Cere
 
 def test_what_nobody_has_to_sign_is_never_complete(targets: Ceremony) -> None:
     assert not CeremonyStatus(targets, (), (), ()).complete
+
+
+def test_what_a_killed_write_left_is_not_carried(ws: Workspace, targets: Ceremony) -> None:
+    assert targets
+    channel = promotion(ws)
+    create_file(channel.carries[MANIFEST].with_name(".stable.json.x.tmp"), b"half")
+    assert list(find_ceremony(ws, CHANNEL).carries) == [MANIFEST]

@@ -1,0 +1,211 @@
+"""The status line: what is due, and the one command that is next."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from tuf.api.metadata import Targets
+
+from keys_policy.model import RolePolicy
+from repo_tools.reporting.status import Due, Situation, report
+from repo_tools.signing.ceremony import Base, Ceremony, CeremonyStatus, Quorum
+
+NOW = datetime(2026, 3, 2, 6, 0, tzinfo=UTC)
+DAY = timedelta(days=1)
+RULES = {
+    "root": RolePolicy(2, ("alice", "bob", "carol"), 365, 60),
+    "targets": RolePolicy(2, ("alice", "bob", "carol"), 365, 60),
+    "timestamp": RolePolicy(1, ("publisher",), 7, 2),
+    "gateway-stable": RolePolicy(2, ("rita", "sam", "tess"), 90, 30),
+    "gateway-builds": RolePolicy(1, ("ci",), 365, 60),
+}
+WELL = Situation(
+    now=NOW,
+    rules=RULES,
+    live={
+        "root": (3, NOW + 300 * DAY),
+        "targets": (5, NOW + 200 * DAY),
+        "timestamp": (99, NOW + 5 * DAY),
+        "gateway-stable": (7, NOW + 40 * DAY),
+    },
+    has_root=True,
+    has_keys=True,
+    products=("gateway",),
+    mine=frozenset({"alice"}),
+)
+
+
+def ceremony(
+    *signed: str, missing: tuple[str, ...] = (), problems: tuple[str, ...] = ()
+) -> CeremonyStatus:
+    opened = Ceremony(Path("ceremonies/targets-6"), "targets", Base(5, ""), Targets(6, expires=NOW))
+    return CeremonyStatus(opened, (Quorum("root", 2, signed, missing),), (), problems)
+
+
+MINE = ceremony("bob", missing=("alice", "carol"))
+THEIRS = ceremony("alice", missing=("bob", "carol"))
+COMPLETE = ceremony("alice", "bob")
+
+NEXT = [
+    ("all is well", WELL, "", "timestamp is next, from 2026-03-05"),
+    ("no key", replace(WELL, has_keys=False), "firmroot key new NAME", "there is no key yet"),
+    ("a violation", replace(WELL, violations=("bad [x]",)), "firmroot policy check", "bad [x]"),
+    (
+        "no root",
+        replace(WELL, has_root=False),
+        "firmroot ceremony start root targets",
+        "there is no root yet",
+    ),
+    (
+        "my signature",
+        replace(WELL, ceremonies=(MINE,)),
+        "firmroot sign",
+        "targets-6 waits for alice",
+    ),
+    (
+        "somebody else's signature",
+        replace(WELL, ceremonies=(THEIRS,)),
+        "firmroot ceremony export targets --to FILE",
+        "targets-6 waits for bob or carol",
+    ),
+    (
+        "nobody says who signs",
+        replace(WELL, ceremonies=(replace(THEIRS, quorums=()),)),
+        "firmroot ceremony start root",
+        "no root role says who signs yet",
+    ),
+    ("complete", replace(WELL, ceremonies=(COMPLETE,)), "firmroot sign", "gets staged"),
+    (
+        "mine comes before others'",
+        replace(WELL, ceremonies=(THEIRS, MINE)),
+        "firmroot sign",
+        "waits for alice",
+    ),
+    ("no product", replace(WELL, products=()), "firmroot product add", "there is no product yet"),
+    (
+        "the storage does not answer",
+        replace(WELL, live={}, unread="no route"),
+        "firmroot verify",
+        "no route",
+    ),
+    (
+        "a channel is due",
+        replace(WELL, live={"gateway-stable": (7, NOW + 30 * DAY)}),
+        "firmroot ceremony start gateway-stable",
+        "time to sign again",
+    ),
+    (
+        "the timestamp is due",
+        replace(WELL, live={"timestamp": (7, NOW + 2 * DAY)}),
+        "firmroot refresh",
+        "timestamp: time to sign again",
+    ),
+    (
+        "what is due is signed already",
+        replace(WELL, live={"gateway-stable": (7, NOW)}, staged=("gateway-stable",)),
+        "firmroot publish",
+        "gateway-stable: signed and staged",
+    ),
+    ("staged", replace(WELL, staged=("root",)), "firmroot publish", "root: signed and staged"),
+    (
+        "only builds are staged",
+        replace(WELL, staged=("gateway-builds",)),
+        "firmroot channel promote",
+        "no channel offers it",
+    ),
+    (
+        "nothing was ever promoted",
+        replace(WELL, live={}, staged=("gateway-builds", "root", "targets")),
+        "firmroot channel promote",
+        "no channel offers it",
+    ),
+    (
+        "the first publish",
+        replace(WELL, live={}, staged=("gateway-stable", "root")),
+        "firmroot publish",
+        "signed and staged",
+    ),
+    (
+        "new targets of a live repository",
+        replace(WELL, staged=("gateway-builds", "targets")),
+        "firmroot publish",
+        "signed and staged",
+    ),
+    ("nothing at all", replace(WELL, live={}), "firmroot firmware add", "nothing is published yet"),
+]
+
+
+@pytest.mark.parametrize(
+    ("situation", "command", "reason"), [row[1:] for row in NEXT], ids=[row[0] for row in NEXT]
+)
+def test_the_next_command(situation: Situation, command: str, reason: str) -> None:
+    found = report(situation)
+    assert found.next_command.startswith(command)
+    assert bool(found.next_command) == bool(command)
+    assert reason in found.reason
+    assert found.lines()[-1].startswith(f"next: {command or 'nothing to do'}")
+    assert found.facts()["next"] == found.next_command
+
+
+@pytest.mark.parametrize(
+    ("left", "due"),
+    [
+        (61 * DAY, Due.GOOD),
+        (60 * DAY, Due.SIGN_NOW),
+        (timedelta(seconds=1), Due.SIGN_NOW),
+        (timedelta(), Due.EXPIRED),
+        (-DAY, Due.EXPIRED),
+    ],
+)
+def test_a_role_is_good_due_or_expired(left: timedelta, due: Due) -> None:
+    found = report(replace(WELL, live={"root": (1, NOW + left)}))
+    assert found.expiries[0].due is due
+
+
+def test_a_role_without_rules_has_no_signing_period() -> None:
+    assert report(replace(WELL, live={"x": (1, NOW + DAY)})).expiries[0].due is Due.GOOD
+
+
+def test_a_monitor_fails_for_what_expires_within() -> None:
+    found = report(WELL)
+    assert found.failing(4 * DAY) == []
+    assert found.failing(5 * DAY) == ["timestamp 99 expires 2026-03-07T06:00:00Z"]
+    assert len(found.failing(300 * DAY)) == 4
+    expired = report(replace(WELL, live={"root": (3, NOW)}))
+    assert expired.failing(timedelta()) == ["root 3 expired 2026-03-02T06:00:00Z"]
+
+
+def test_a_monitor_fails_when_it_could_not_look() -> None:
+    found = report(replace(WELL, live={}, unread="no route"))
+    assert found.failing(DAY) == ["the live repository could not be looked at: no route"]
+    assert "live: could not be looked at: no route" in found.lines()
+    assert "live: nothing is published yet" not in found.lines()
+
+
+def test_everybody_is_named() -> None:
+    found = report(
+        replace(WELL, ceremonies=(ceremony("bob", missing=("alice",), problems=("odd",)),))
+    )
+    assert found.lines()[:2] == [
+        "targets-6: signed by bob for root; waits for 1 of alice",
+        "targets-6: ignored: odd",
+    ]
+    assert report(replace(WELL, ceremonies=(COMPLETE,))).lines()[0] == (
+        "targets-6: signed by alice, bob for root"
+    )
+    assert found.facts()["ceremonies"][0]["missing"] == ["alice"]
+
+
+def test_lines_say_until_when() -> None:
+    lines = report(
+        replace(WELL, live={"root": (3, NOW + 61 * DAY), "targets": (1, NOW - DAY)})
+    ).lines()
+    assert lines[0] == "targets 1: live until 2026-03-01 (1 days ago); EXPIRED"
+    assert lines[1] == "root 3: live until 2026-05-02 (61 days); sign again from 2026-03-03"
+    assert "sign again now" in report(replace(WELL, live={"root": (3, NOW + DAY)})).lines()[0]
+    assert report(replace(WELL, violations=("v",))).lines()[0] == "policy: v"
+    staged = report(replace(WELL, staged=("root",))).lines()
+    assert staged[0] == "root: signed and staged, not yet published"
