@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tuf.api.metadata import TOP_LEVEL_ROLE_NAMES, Root, Targets
+from tuf.api.metadata import TOP_LEVEL_ROLE_NAMES
 
 from client_reference.errors import NotFoundError, NotTrustedError
 from client_reference.trust.verified import (
@@ -28,13 +28,13 @@ from client_reference.trust.verified import (
     next_root,
 )
 from repo_tools.metadata.edits import ROOT_FIELD
-from repo_tools.metadata.repository import RepositoryState, parse, sha256
+from repo_tools.metadata.repository import RepositoryState, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
-    from tuf.api.metadata import MetaFile, Snapshot
+    from tuf.api.metadata import MetaFile, Root, Snapshot
 
     from repo_tools.storage.protocol import Blob
 
@@ -88,15 +88,19 @@ def metadata_path(role: str, version: int) -> str:
 
 def metadata_objects(state: RepositoryState) -> dict[str, bytes]:
     """Pure: every metadata object of a state, by storage path."""
-    objects: dict[str, bytes] = {}
-    for data in state.roots:
-        objects[metadata_path("root", parse(data, Root, "root").signed.version)] = data
-    if state.timestamp is not None and (snapshot := state.parsed_snapshot()) is not None:
-        objects[TIMESTAMP] = state.timestamp
-        objects[metadata_path("snapshot", snapshot.version)] = state.snapshot or b""
-    for role, data in state.roles.items():
-        objects[metadata_path(role, parse(data, Targets, role).signed.version)] = data
-    return objects
+    files = [("root", data) for data in state.roots] + list(_below_root(state).items())
+    return {metadata_path(role, _version(data)): data for role, data in files}
+
+
+def _below_root(state: RepositoryState) -> dict[str, bytes]:
+    """The newest file of each role but root."""
+    files = {"timestamp": state.timestamp, "snapshot": state.snapshot, **state.roles}
+    return {role: data for role, data in files.items() if data is not None}
+
+
+def _version(data: bytes) -> int:
+    """The version of a file that was verified before."""
+    return int(json.loads(data)["signed"]["version"])
 
 
 def read_live(storage: Readable, trusted_root: bytes) -> Live:
@@ -117,8 +121,7 @@ def read_live(storage: Readable, trusted_root: bytes) -> Live:
         return Live(RepositoryState(roots=chain), None)
     try:
         state = _read_below(storage, roots[-1], blob.data)
-        hint = state_root_hint(state)
-        ahead = hint is not None and hint < roots[-1].version
+        ahead = _made_before(blob.data, roots[-1])
     except BadSignatureError:
         # A root with new keys and nothing yet signed with them: what its predecessor trusted is
         # the base of the publish that was interrupted. No device goes on from there.
@@ -128,11 +131,10 @@ def read_live(storage: Readable, trusted_root: bytes) -> Live:
     return Live(replace(state, roots=chain), blob.tag, ahead)
 
 
-def state_root_hint(state: RepositoryState) -> int | None:
-    """The newest root version that was there when the timestamp was made, if it says so."""
-    timestamp = state.parsed_timestamp()
-    hint = None if timestamp is None else timestamp.unrecognized_fields.get(ROOT_FIELD)
-    return hint if isinstance(hint, int) else None
+def _made_before(timestamp: bytes, root: Root) -> bool:
+    """Whether a timestamp says that it knew older roots only. One that does not say is current."""
+    hint = json.loads(timestamp)["signed"].get(ROOT_FIELD)
+    return isinstance(hint, int) and hint < root.version
 
 
 def _read_below(storage: Readable, root: Root, timestamp_data: bytes) -> RepositoryState:
@@ -197,17 +199,10 @@ class HighWater:
     @classmethod
     def of(cls, state: RepositoryState) -> Self:
         """The mark that a state leaves."""
-        marks: dict[str, Mark] = {}
-        if state.roots and (root := state.root) is not None:
-            marks["root"] = Mark(root.version, sha256(state.roots[-1]))
-        for role, signed, data in (
-            ("timestamp", state.parsed_timestamp(), state.timestamp),
-            ("snapshot", state.parsed_snapshot(), state.snapshot),
-            *((role, state.role(role), data) for role, data in state.roles.items()),
-        ):
-            if signed is not None and data is not None:
-                marks[role] = Mark(signed.version, sha256(data))
-        return cls(marks)
+        files = _below_root(state)
+        if state.roots:
+            files["root"] = state.roots[-1]
+        return cls({role: Mark(_version(data), sha256(data)) for role, data in files.items()})
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:

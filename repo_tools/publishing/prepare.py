@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from tuf.api.metadata import Root, Targets
+from tuf.api.metadata import Root, Snapshot, Targets
 
 from client_reference.errors import (
     ActionRequiredError,
@@ -19,7 +19,7 @@ from client_reference.errors import (
     RefusedError,
 )
 from client_reference.manifest import MAX_MANIFEST
-from client_reference.trust.verified import read
+from client_reference.trust.verified import BadSignatureError, authentic, read
 from repo_tools.metadata.edits import next_snapshot, next_timestamp
 from repo_tools.metadata.repository import RepositoryState, parse
 from repo_tools.publishing.artifacts import stored_name
@@ -130,9 +130,11 @@ def sign_online(
     """
     base, candidate = admitted.base, admitted.candidate
     check_delegated(candidate)
-    roots = [read(Root, "root", data).signed for data in candidate.roots[-2:]]
+    on_its_way = candidate.roots[-1] not in workspace.roots()
+    files = candidate.roots[-2:] if on_its_way else candidate.roots[-1:]
+    roots = [read(Root, "root", data).signed for data in files]
     snapshot = base.snapshot
-    if snapshot is None or admitted.changes or _must_renew(workspace, base, now):
+    if snapshot is None or admitted.changes or _must_renew(workspace, base, roots[-1], now):
         rules = workspace.policy.role("snapshot")
         unsigned = next_snapshot(base.parsed_snapshot(), admitted.roles, rules, now)
         unsigned.version = _free_version(storage, unsigned.version)
@@ -147,11 +149,17 @@ def sign_online(
     return Signed(snapshot, keys.sign(roots, timestamp))
 
 
-def _must_renew(workspace: Workspace, base: RepositoryState, now: datetime) -> bool:
-    """Whether the live snapshot would expire before the timestamp that is about to be signed."""
+def _must_renew(workspace: Workspace, base: RepositoryState, root: Root, now: datetime) -> bool:
+    """Whether the live snapshot ends before the timestamp to be signed, or has keys of the past."""
     snapshot = base.parsed_snapshot()
     days = workspace.policy.role("timestamp").expiry_days
-    return snapshot is None or snapshot.expires < now + timedelta(days=days)
+    if snapshot is None or snapshot.expires < now + timedelta(days=days):
+        return True
+    try:
+        authentic(Snapshot, root, "snapshot", base.snapshot or b"")
+    except BadSignatureError:
+        return True
+    return False
 
 
 def _free_version(storage: Storage, version: int) -> int:
