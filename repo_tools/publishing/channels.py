@@ -15,6 +15,7 @@ from tuf.api.metadata import Targets
 from client_reference import manifest as formats
 from client_reference.errors import ConfigurationError, NotTrustedError
 from client_reference.manifest import Hold, Manifest, Release
+from client_reference.trust.verified import check_target
 from repo_tools.files import replace_file
 from repo_tools.metadata.edits import manifest_targets
 from repo_tools.metadata.repository import RepositoryState, parse
@@ -116,7 +117,7 @@ def _published(
     if signed is None or (target := signed.targets.get(path)) is None:
         return None
     data = storage.read(stored_name(path, target.hashes["sha256"]), limit).data
-    target.verify_length_and_hashes(data)
+    check_target(target, data)
     return data
 
 

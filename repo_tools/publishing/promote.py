@@ -73,8 +73,8 @@ class Reference:
 
 def parse_reference(text: str) -> Reference:
     """Read `PRODUCT@VERSION`."""
-    product, at, version = text.partition("@")
-    if not (product and at and version):
+    product, _, version = text.partition("@")
+    if not (product and version):
         raise ConfigurationError(
             f"{text!r} does not name a release: PRODUCT@VERSION was expected",
             "for example gateway@1.1; `firmroot firmware list` shows them all",
@@ -84,8 +84,8 @@ def parse_reference(text: str) -> Reference:
 
 def parse_channel(text: str) -> tuple[str, str]:
     """Read `PRODUCT/CHANNEL`."""
-    product, slash, channel = text.partition("/")
-    if not (product and slash and channel) or "/" in channel:
+    product, _, channel = text.partition("/")
+    if not (product and channel) or "/" in channel:
         raise ConfigurationError(
             f"{text!r} does not name a channel: PRODUCT/CHANNEL was expected",
             "for example gateway/stable; `firmroot channel list` shows them all",

@@ -134,3 +134,11 @@ def test_a_wrong_name_is_named_and_nothing_changes(case: str, live: Lab) -> None
     assert done.err.startswith("error: ")
     assert "hint: " in done.err or "router" in done.err
     assert live.tree() == before
+
+
+def test_a_manifest_that_was_tampered_with_is_not_built_upon(live: Lab) -> None:
+    (stored,) = (live.repository / "targets/channels/gateway").iterdir()
+    stored.write_bytes(stored.read_bytes().replace(b'"1.0"', b'"6.6"'))
+    done = live.run("channel", "show", STABLE)
+    assert done.code == 6
+    assert "channels/gateway/stable.json is not the file that was signed for" in done.err

@@ -202,6 +202,7 @@ def test_a_root_signed_by_both_is_admitted() -> None:
     following = _root(2, signers=(ROOT, OTHER), holder=OTHER)
     admitted = admit(LIVE, {"root": following}, KNOWN)
     assert admitted.root == following
+    assert admitted.changes
     assert admitted.candidate.roots == (*LIVE.roots, following)
 
 
