@@ -584,3 +584,19 @@ def test_what_a_killed_write_left_is_not_carried(ws: Workspace, targets: Ceremon
     channel = promotion(ws)
     create_file(channel.carries[MANIFEST].with_name(".stable.json.x.tmp"), b"half")
     assert list(find_ceremony(ws, CHANNEL).carries) == [MANIFEST]
+
+
+def test_the_same_content_after_another_predecessor_starts_anew(
+    ws: Workspace, targets: Ceremony
+) -> None:
+    live(ws, targets)
+    first = start_targets(ws, ws.config.products, NOW)
+    give(ws, first, "alice")
+    published = ws.metadata / "targets.json"
+    published.write_bytes(published.read_bytes() + b"\n")
+    with pytest.raises(DiscardedSignaturesError):
+        start_ceremony(ws, "targets", first.signed)
+    again = start_ceremony(ws, "targets", first.signed, discard_signatures=True)
+    assert again.payload == first.payload
+    assert again.base != first.base
+    assert status(ws, again).signed == ()
