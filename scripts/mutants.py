@@ -65,6 +65,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/transport/fetch.py": ("tests/transport",),
     "repo_tools/publishing/publish.py": (
         "tests/publishing/test_publish.py",
+        "tests/publishing/test_interrupted.py",
         "tests/publishing/test_kills.py",
     ),
     "repo_tools/publishing/rehearse.py": ("tests/publishing/test_rehearse.py",),
@@ -74,9 +75,19 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_interrupted.py",
     ),
     "repo_tools/publishing/plan.py": ("tests/publishing/test_plan.py",),
-    "repo_tools/publishing/prepare.py": ("tests/publishing",),
-    "repo_tools/publishing/journal.py": ("tests/publishing",),
-    "repo_tools/publishing/online.py": ("tests/publishing", "tests/workflows/test_people.py"),
+    "repo_tools/publishing/prepare.py": (
+        "tests/publishing/test_publish.py",
+        "tests/publishing/test_interrupted.py",
+        "tests/publishing/test_rehearse.py",
+    ),
+    "repo_tools/publishing/journal.py": (
+        "tests/publishing/test_interrupted.py",
+        "tests/publishing/test_kills.py",
+    ),
+    "repo_tools/publishing/online.py": (
+        "tests/publishing/test_interrupted.py",
+        "tests/publishing/test_publish.py",
+    ),
     "repo_tools/publishing/artifacts.py": ("tests/publishing/test_artifacts.py",),
     "repo_tools/publishing/promote.py": ("tests/publishing/test_promote.py",),
     "repo_tools/storage/local.py": ("tests/storage",),

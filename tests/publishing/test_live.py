@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from securesystemslib.signer import CryptoSigner
-from tuf.api.metadata import MetaFile, Role, Root, Snapshot, Targets, Timestamp
+from tuf.api.metadata import (
+    DelegatedRole,
+    Delegations,
+    MetaFile,
+    Role,
+    Root,
+    Snapshot,
+    Targets,
+    Timestamp,
+)
 
 from client_reference.errors import NotFoundError, NotTrustedError
 from repo_tools.metadata.edits import ROOT_FIELD, assemble, signed_bytes
@@ -55,10 +64,16 @@ def _listed(data: bytes, version: int = 1) -> MetaFile:
 
 def _repository(hint: object = 1, online: CryptoSigner = OLD) -> dict[str, bytes]:
     """Root 1, and a timestamp that names the root `hint`; no delegations at all."""
-    targets = _sign(Targets(version=1, expires=ENDS), OLD)
-    snapshot = _sign(
-        Snapshot(version=1, expires=ENDS, meta={"targets.json": _listed(targets)}), online
-    )
+    return _with_targets(_sign(Targets(version=1, expires=ENDS), OLD), {}, hint, online)
+
+
+def _with_targets(
+    targets: bytes, roles: dict[str, bytes], hint: object = 1, online: CryptoSigner = OLD
+) -> dict[str, bytes]:
+    """A repository with those targets and delegated roles."""
+    files = {"metadata/1.targets.json": targets, **roles}
+    meta = {path.removeprefix("metadata/1."): _listed(data) for path, data in files.items()}
+    snapshot = _sign(Snapshot(version=1, expires=ENDS, meta=meta), online)
     fields = {} if hint is None else {ROOT_FIELD: hint}
     timestamp = Timestamp(
         version=1, expires=ENDS, snapshot_meta=_listed(snapshot), unrecognized_fields=fields
@@ -67,7 +82,7 @@ def _repository(hint: object = 1, online: CryptoSigner = OLD) -> dict[str, bytes
         "metadata/1.root.json": _root(1),
         "metadata/timestamp.json": _sign(timestamp, online),
         "metadata/1.snapshot.json": snapshot,
-        "metadata/1.targets.json": targets,
+        **files,
     }
 
 
@@ -77,6 +92,21 @@ def test_the_live_state_is_what_the_timestamp_references() -> None:
     assert metadata_objects(live.state) == objects
     assert live.tag == hashlib.sha256(objects["metadata/timestamp.json"]).hexdigest()
     assert not live.root_ahead
+
+
+def test_delegated_roles_are_read_where_the_snapshot_lists_them() -> None:
+    key = NEW.public_key
+    names = ("p-hold", "p-builds")
+    roles = {name: DelegatedRole(name, [key.keyid], 1, True, paths=["x/*"]) for name in names}  # noqa: FBT003  the order of the library
+    targets = Targets(version=1, expires=ENDS, delegations=Delegations({key.keyid: key}, roles))
+    builds = _sign(Targets(version=1, expires=ENDS), NEW)
+    objects = _with_targets(_sign(targets, OLD), {"metadata/1.p-builds.json": builds})
+    state = read_live(Memory(objects), _root(1)).state
+    assert state.roles.keys() == {"targets", "p-builds"}, "p-hold is delegated and not there yet"
+    assert metadata_objects(state) == objects
+    objects["metadata/1.p-builds.json"] = _sign(Targets(version=1, expires=ENDS), STRANGER)
+    with pytest.raises(NotTrustedError):
+        read_live(Memory(objects), _root(1))
 
 
 def test_an_empty_storage_has_no_tag() -> None:
