@@ -144,6 +144,11 @@ def test_what_neither_of_the_last_roots_trusts_is_not_believed() -> None:
         read_live(Memory(objects), _root(1))
 
 
+def test_with_one_root_there_is_no_other_to_ask() -> None:
+    with pytest.raises(NotTrustedError, match="timestamp"):
+        read_live(Memory(_repository(1, STRANGER)), _root(1))
+
+
 def test_an_expired_state_can_be_read_by_who_renews_it() -> None:
     # Nothing here asks what time it is.
     assert read_live(Memory(_repository()), _root(1)).state.timestamp
