@@ -171,7 +171,7 @@ def _init(run: _Run) -> int:
             stored = None
         if stored is None:
             store.commit(state)
-        elif state.trust.root not in [bytes(link) for link in store.root_chain()]:
+        elif not _descends(stored, state, store):
             raise ConfigurationError(
                 f"this device already trusts root version {stored.trust.root_version} of another "
                 f"chain, expected the one of {directory}",
@@ -184,6 +184,13 @@ def _init(run: _Run) -> int:
     run.say(f"next: {run.program} update")
     run.result({"initialised": stored is None, "root": version, "lab": _lab(state)})
     return ExitCode.DONE
+
+
+def _descends(stored: DeviceState, factory: DeviceState, store: SqliteStore) -> bool:
+    """Whether the stored trust grew from this factory root, or went through it."""
+    if stored.trust.factory_sha256 == factory.trust.factory_sha256:
+        return True  # the stored chain may be shorter: damage can cost it its first links
+    return factory.trust.root in [bytes(link) for link in store.root_chain()]
 
 
 def _factory_state(config: DeviceConfig, directory: Path) -> DeviceState:

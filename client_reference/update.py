@@ -30,6 +30,7 @@ from client_reference.errors import (
     RefusedError,
     RetryLaterError,
 )
+from client_reference.install.handlers import ImageGoneError
 from client_reference.manifest import (
     MAX_HOLD,
     MAX_MANIFEST,
@@ -386,7 +387,12 @@ def update(machine: Machine, waves: Waves, stop: Stop, restart: Restart) -> Resu
         return Result(Outcome.NOTHING, checked)
     if stop is Stop.AFTER_STAGING:
         return Result(Outcome.STAGED, checked, image)
-    machine.installer.activate(image)
+    try:
+        machine.installer.activate(image)
+    except ImageGoneError:
+        # Staged, then lost: the next run writes it again instead of failing for ever.
+        _commit(machine, lifecycle.abandon)
+        raise
     _commit(machine, lifecycle.activated)
     return Result(_restart(machine, restart), checked, image)
 

@@ -31,7 +31,7 @@ __all__ = [
     "open_bootloader",
 ]
 
-TRIES = 1  # boots that an image on trial gets before the primary slot is taken again
+TRIES = 3  # boots that an image on trial gets: one power cut during a trial must not condemn it
 _SCHEMA = 1
 _MAX_RECORD = 64 * 1024
 

@@ -38,7 +38,7 @@ class Installer(Protocol):
         """The slot that runs now; empty for handlers that own their slots."""
 
     def boot_pending(self) -> bool:
-        """Whether the boot loader is still going to try an activated image."""
+        """Whether an activated image waits for the boot that tries it first."""
 
     def begin(self, image: Image) -> Image:
         """Choose the place of an image and make it unbootable, durably, before the first write.

@@ -69,8 +69,12 @@ class SlotInstaller:
         return self._bootloader.running()
 
     def boot_pending(self) -> bool:
-        """Whether the next boot tries an activated slot."""
-        return bool(self._bootloader.trial())
+        """Whether the next boot is the first that tries an activated slot.
+
+        A trial that runs has tries left for a power cut, but waits for nothing but its verdict.
+        """
+        trial = self._bootloader.trial()
+        return bool(trial) and trial != self._bootloader.running()
 
     def begin(self, image: Image) -> Image:
         """Choose a slot that is not in use and make it unbootable. See `Installer.begin`."""

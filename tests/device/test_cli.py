@@ -7,9 +7,11 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,6 +159,18 @@ def test_init_after_the_root_moved_on_changes_nothing(
 ) -> None:
     publisher.repo.publish("root", "timestamp")
     ready.run("check")
+    assert "initialised before; nothing changed: gateway/stable, root 2" in ready.run("init").out
+
+
+def test_init_knows_its_factory_root_after_the_stored_chain_was_lost(
+    publisher: Publisher, ready: DeviceOnDisk
+) -> None:
+    publisher.repo.publish("root", "timestamp")
+    ready.run("check")
+    for name in ("a.db", "b.db"):
+        with closing(sqlite3.connect(ready.directory / "state" / name)) as db:
+            db.execute("DELETE FROM root")
+            db.commit()
     assert "initialised before; nothing changed: gateway/stable, root 2" in ready.run("init").out
 
 

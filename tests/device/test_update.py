@@ -19,6 +19,7 @@ from client_reference.errors import (
     RefusedError,
     RetryLaterError,
 )
+from client_reference.install.handlers import ImageGoneError
 from client_reference.lifecycle import IllegalTransitionError
 from client_reference.manifest import Meaning
 from client_reference.payload.segments import SEGMENT, SUFFIX
@@ -117,6 +118,8 @@ class Slots:
             raise LocalFailureError("the slot gives back something else")
 
     def activate(self, image: Image) -> None:
+        if len(self.slots[image.slot]) != image.length:
+            raise ImageGoneError("the staged image is not there any more")
         self.power.step()
         self.bootable.add(image.slot)
         self.armed = image.slot
@@ -279,6 +282,17 @@ def test_download_only_leaves_the_boot_loader_alone(bench: Bench) -> None:
     assert bench.update() is Outcome.REBOOTING
     asked = bench.publisher.repo.requests[before:]
     assert not any(path.endswith(".img") for path in asked), "it is there already"
+
+
+def test_a_staged_image_that_was_lost_is_written_again(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    bench.update(Stop.AFTER_STAGING)
+    bench.slots.slots["B"] = bytearray()
+    with pytest.raises(ImageGoneError, match="not there any more"):
+        bench.update()
+    assert bench.state.install.phase is Phase.IDLE
+    assert bench.update() is Outcome.REBOOTING
+    assert bench.slots.slots["B"] == OLD
 
 
 def test_without_a_restart_the_next_boot_is_the_trial(bench: Bench) -> None:
