@@ -4,6 +4,10 @@ For each listed module this makes one mutant per rule below and place, runs the 
 `MODULES` names for it, and says which test failed. A mutant that no test notices is a survivor: a
 missing test, unless `mutants.toml` says why it cannot be noticed.
 
+Each mutant gets a process of its own, forked from one that has imported the test framework and
+the libraries but nothing of the project. Its limit is in CPU seconds, so that a busy machine makes
+no verdicts, and the kernel holds it: a mutant that loops ends even if this script was killed.
+
 Rules: a condition never holds; a comparison is negated or moves its boundary; one operand of
 `and` or `or` goes; a sync goes; a call that is there only to verify goes.
 
@@ -16,17 +20,20 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import multiprocessing
 import os
 import queue
 import random
 import re
+import resource
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import threading
 import time
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,18 +48,35 @@ ROOT = Path(__file__).resolve().parent.parent
 EQUIVALENTS = ROOT / "scripts" / "mutants.toml"
 COPIED = ("client_reference", "keys_policy", "repo_tools", "tests", "scripts")
 COPIED_FILES = ("pyproject.toml",)
-MINIMUM_TIMEOUT = 30.0
+# CPU seconds of one run of tests at least, and how often the wall clock may be slower.
+MINIMUM_LIMIT = 20
+SLOWNESS = 15
 # So many tests that call the changed function are tried before the others.
 NEAR = 40
 
 # Which tests answer for which module. Narrow on purpose: a mutant that only a distant test notices
 # is a module whose own tests do not state its rules.
 GAPS = "tests/mutation_gaps"
+DIRECTORY = "mutants-{}-"
+# What every test imports and no mutant changes.
+LIBRARIES = (
+    "pytest",
+    "hypothesis",
+    "tuf.api.metadata",
+    "securesystemslib.signer",
+    "sqlite3",
+    "ssl",
+)
+FORKS = multiprocessing.get_context("forkserver")
 MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/trust/verified.py": ("tests/trust", "tests/oracle"),
     "client_reference/trust/clock.py": ("tests/trust/test_clock.py", "tests/trust/test_updater.py"),
     "client_reference/trust/updater.py": ("tests/trust/test_updater.py", "tests/oracle"),
     "client_reference/trust/store.py": (
+        "tests/trust/test_store.py",
+        "tests/power/test_store_cuts.py",
+    ),
+    "client_reference/trust/record.py": (
         "tests/trust/test_store.py",
         "tests/power/test_store_cuts.py",
     ),
@@ -69,7 +93,6 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/publish.py": (
         "tests/publishing/test_publish.py",
         "tests/publishing/test_interrupted.py",
-        "tests/publishing/test_kills.py",
     ),
     "repo_tools/publishing/rehearse.py": ("tests/publishing/test_rehearse.py",),
     "repo_tools/publishing/live.py": ("tests/publishing/test_live.py",),
@@ -83,10 +106,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_interrupted.py",
         "tests/publishing/test_rehearse.py",
     ),
-    "repo_tools/publishing/journal.py": (
-        "tests/publishing/test_interrupted.py",
-        "tests/publishing/test_kills.py",
-    ),
+    "repo_tools/publishing/journal.py": ("tests/publishing/test_interrupted.py",),
     "repo_tools/publishing/online.py": (
         "tests/publishing/test_interrupted.py",
         "tests/publishing/test_publish.py",
@@ -125,7 +145,11 @@ WRITTEN: Mapping[type[ast.cmpop], str] = {
     ast.GtE: ">=",
 }
 SYNC = re.compile(r"sync")
-VERIFYING = re.compile(r"verif|check|require|ensure|refuse|_must_|validate|compare")
+VERIFYING = re.compile(
+    r"verif|check|require|ensure|refuse|_must_|validate|compare|accept|authentic|^(first|next)_root$"
+)
+# What must keep its brackets where it is moved to; the syntax tree does not have them.
+LOOSE = (ast.BoolOp, ast.IfExp, ast.Lambda, ast.NamedExpr)
 
 
 @dataclass(frozen=True)
@@ -274,17 +298,22 @@ class Maker(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _compared(self, node: ast.Compare, index: int, changed: str) -> str:
-        parts = [self.source.of(node.left)]
+        parts = [self._part(node.left)]
         for position, (operator, right) in enumerate(zip(node.ops, node.comparators, strict=True)):
             parts.append(changed if position == index else WRITTEN[type(operator)])
-            parts.append(self.source.of(right))
+            parts.append(self._part(right))
         return f"({' '.join(parts)})"
+
+    def _part(self, node: ast.expr) -> str:
+        """The text of an operand, with its brackets."""
+        text = self.source.of(node)
+        return f"({text})" if isinstance(node, LOOSE) else text
 
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
         """One operand goes."""
         word = " and " if isinstance(node.op, ast.And) else " or "
         for index in range(len(node.values)):
-            kept = [self.source.of(v) for i, v in enumerate(node.values) if i != index]
+            kept = [self._part(v) for i, v in enumerate(node.values) if i != index]
             self._add(node, "operand dropped", f"({word.join(kept)})")
         self.generic_visit(node)
 
@@ -346,40 +375,32 @@ class Tree:
             shutil.copy2(ROOT / name, directory / name)
 
     def tests(
-        self, arguments: Sequence[str], timeout: float | None = None, trace: Path | None = None
+        self, arguments: Sequence[str], limit: int | None = None, *, trace: bool = False
     ) -> tuple[int, str]:
-        """Run pytest on this copy; its exit code (-1: too slow) and output."""
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(self.directory),
-            "PYTHONHASHSEED": "0",
-        }
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "--tb=no", "--no-header"]
-        command += ["-p", "no:cacheprovider", "-p", "no:randomly"]
-        if trace is None:
-            # A mutant of the same length within the same second would be hidden by its `.pyc`.
-            environment["PYTHONDONTWRITEBYTECODE"] = "1"
-        else:
-            environment["MUTANTS_TRACE"] = str(trace)
-            command += ["-p", "scripts.mutants_trace"]
-        process = subprocess.Popen(  # noqa: S603 - our own tests, arguments from the table above
-            [*command, *arguments],
-            cwd=self.directory,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
+        """Run pytest on this copy.
+
+        Args:
+            arguments: tests.
+            limit: CPU seconds of one process, or None.
+            trace: also write `trace.json`.
+
+        Returns:
+            The exit code (negative: a signal ended it, as it does at the limit) and the output.
+        """
+        output = self.directory / "output.txt"
+        process = FORKS.Process(
+            target=_run_tests, args=(self.directory, arguments, limit, output, trace)
         )
-        try:
-            output, _ = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            # The whole session: a test's own children may hold the pipe open.
-            os.killpg(process.pid, 9)
-            process.communicate()
-            return -1, ""
-        return process.returncode, output
+        process.start()
+        process.join(None if limit is None else limit * SLOWNESS)
+        code = process.exitcode
+        if process.pid is not None:
+            # The whole session: a test's own children may still run.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+        process.close()
+        return -signal.SIGKILL if code is None else code, output.read_text(errors="replace")
 
     def write(self, file: str, text: bytes) -> None:
         """Replace a module, and forget what was compiled from the one before."""
@@ -389,18 +410,56 @@ class Tree:
             compiled.unlink()
 
 
+def _run_tests(
+    directory: Path,
+    arguments: Sequence[str],
+    limit: int | None,
+    output: Path,
+    trace: bool,  # noqa: FBT001 - multiprocessing passes it
+) -> None:
+    """In the forked process: become pytest on one copy of the tree."""
+    os.setsid()
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+    written = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    for descriptor in (1, 2):
+        os.dup2(written, descriptor)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.chdir(directory)
+    os.environ["PYTHONPATH"] = str(directory)
+    for name in [n for n in sys.modules if n.partition(".")[0] in COPIED]:
+        del sys.modules[name]
+    sys.path[:] = [str(directory), *(p for p in sys.path if Path(p).resolve() != ROOT)]
+    options = ["-x", "-q", "-rfE", "--tb=no", "--no-header", "-p", "no:cacheprovider"]
+    # Libraries that were imported before pytest's hooks have no assertions to rewrite.
+    options += ["-p", "no:randomly", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    if trace:
+        os.environ["MUTANTS_TRACE"] = str(directory / "trace.json")
+        options += ["-p", "scripts.mutants_trace"]
+    else:
+        # A mutant of the same length within the same second would be hidden by its `.pyc`.
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        sys.dont_write_bytecode = True
+    import pytest  # noqa: PLC0415 - `FORKS` has imported it; the script itself has no use for it
+
+    code = int(pytest.main([*options, *arguments]))
+    sys.stdout.flush()
+    # Threads that a failed test left behind would keep the process.
+    os._exit(code)
+
+
 @dataclass(frozen=True)
 class Baseline:
     """How the tests of a module behave without a mutant.
 
     Attributes:
         paths: the test paths that exist.
-        seconds: how long they take.
+        seconds: of CPU that each test takes.
         callers: by function of the module, the tests that call it, quickest first.
     """
 
     paths: tuple[str, ...]
-    seconds: float
+    seconds: Mapping[str, float]
     callers: Mapping[str, Sequence[str]]
 
 
@@ -414,37 +473,37 @@ def baseline(tree: Tree, file: str) -> Baseline:
     paths = tuple(p for p in (*MODULES[file], gap) if (tree.directory / p).exists())
     if not paths:
         raise SystemExit(f"{file}: none of its tests exists: {', '.join(MODULES[file])}")
-    trace = tree.directory / "trace.json"
-    start = time.monotonic()
-    code, output = tree.tests(paths, trace=trace)
+    code, output = tree.tests(paths, trace=True)
     if code != 0:
         raise SystemExit(f"{file}: its tests fail without a mutant:\n{output[-3000:]}")
-    calls = json.loads(trace.read_text())
-    return Baseline(paths, time.monotonic() - start, calls.get(file, {}))
+    trace = json.loads((tree.directory / "trace.json").read_text())
+    return Baseline(paths, trace["seconds"], trace["calls"].get(file, {}))
 
 
 def judge(tree: Tree, original: Source, mutant: Mutant, base: Baseline) -> Verdict:
     """Whether a test notices: first those that call the function, then the others."""
     start = time.monotonic()
     tree.write(mutant.file, original.apply(mutant))
-    timeout = max(MINIMUM_TIMEOUT, 4 * base.seconds)
     try:
         near = [*base.callers.get(mutant.function, ())][:NEAR]
-        killer = _first_failure(tree, near, timeout) if near else None
+        killer = _first_failure(tree, near, base, near) if near else None
         if killer is None:
-            killer = _first_failure(tree, base.paths, timeout)
+            killer = _first_failure(tree, base.paths, base, base.seconds)
     finally:
         tree.write(mutant.file, original.text)
     return Verdict(mutant, killer, time.monotonic() - start)
 
 
-def _first_failure(tree: Tree, arguments: Sequence[str], timeout: float) -> str | None:
-    code, output = tree.tests(arguments, timeout)
+def _first_failure(
+    tree: Tree, arguments: Sequence[str], base: Baseline, tests: Iterable[str]
+) -> str | None:
+    limit = MINIMUM_LIMIT + int(4 * sum(base.seconds[test] for test in tests))
+    code, output = tree.tests(arguments, limit)
     if code == 0:
         return None
     if code < 0:
-        return f"a test that no longer ends ({timeout:.0f} s)"
-    found = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
+        return f"tests that no longer end ({limit} s of CPU)"
+    found = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", output, re.MULTILINE)
     return found[1] if found else f"pytest, exit code {code}"
 
 
@@ -474,7 +533,11 @@ def run(mutants: Sequence[Mutant], jobs: int, budget: float | None) -> Iterator[
         for mutant in waiting:
             work.put(mutant)
     done: queue.Queue[Verdict | BaseException | None] = queue.Queue()
-    with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
+    # Forked processes inherit the seed of their server.
+    os.environ["PYTHONHASHSEED"] = "0"
+    FORKS.set_forkserver_preload([*LIBRARIES])
+    _sweep()
+    with tempfile.TemporaryDirectory(prefix=DIRECTORY.format(os.getpid())) as directory:
         trees = [Tree(Path(directory) / str(n)) for n in range(jobs)]
         for tree in trees:
             threading.Thread(target=_worker, args=(tree, work, done, deadline), daemon=True).start()
@@ -487,6 +550,24 @@ def run(mutants: Sequence[Mutant], jobs: int, budget: float | None) -> Iterator[
                 raise item
             else:
                 yield item
+
+
+def _sweep() -> None:
+    """Remove the trees of earlier runs that could not do so themselves."""
+    for left in Path(tempfile.gettempdir()).glob(DIRECTORY.format("*")):
+        owner = left.name.split("-")[1]
+        if owner.isdecimal() and not _lives(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _worker(
@@ -553,6 +634,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--quiet", action="store_true", help="do not print each killed mutant")
     arguments = parser.parse_args()
+    # So that the trees are removed when the script is ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     mutants = chosen(arguments)
     if arguments.list:
         for mutant in mutants:

@@ -1,4 +1,4 @@
-"""A pytest plugin for `mutants.py`: which test calls which function of the listed modules.
+"""A pytest plugin for `mutants.py`: the functions that each test calls, and its time.
 
 It notes calls in the test's own process only. That is enough to try likely tests first; a mutant is
 never called a survivor before all tests of its module have run.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
     from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = tuple(f"{ROOT}{os.sep}{name}{os.sep}" for name in ("client_reference", "repo_tools"))
+PACKAGES = tuple(
+    f"{ROOT}{os.sep}{name}{os.sep}" for name in ("client_reference", "keys_policy", "repo_tools")
+)
 
 _calls: dict[str, dict[str, dict[str, float]]] = {}
+_seconds: dict[str, float] = {}
 _current: set[tuple[str, str]] = set()
 
 
@@ -34,11 +38,13 @@ def _note(frame: FrameType, event: str, _argument: object) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Watch one test, its fixtures included."""
     _current.clear()
+    start = time.process_time()
     sys.setprofile(_note)
     try:
         return (yield)
     finally:
         sys.setprofile(None)
+        _seconds[item.nodeid] = time.process_time() - start
         for name, function in _current:
             file = str(Path(name).relative_to(ROOT))
             _calls.setdefault(file, {}).setdefault(function, {})[item.nodeid] = len(_current)
@@ -50,4 +56,4 @@ def pytest_sessionfinish() -> None:
         file: {name: sorted(tests, key=tests.__getitem__) for name, tests in functions.items()}
         for file, functions in _calls.items()
     }
-    Path(os.environ["MUTANTS_TRACE"]).write_text(json.dumps(table))
+    Path(os.environ["MUTANTS_TRACE"]).write_text(json.dumps({"calls": table, "seconds": _seconds}))
