@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 RUNS, QUICK_RUNS = 7, 5
 IMAGE, QUICK_IMAGE = 300 * MIB, 32 * MIB
 CPU_TARGET, PEAK_TARGET = 1.0, 1.05
+JUDGED = {"first check", "no-change check"}
 
 
 @dataclass(frozen=True)
@@ -79,26 +80,39 @@ class Bench:
 
     def first_start(self) -> Row:
         """Factory state to an accepted repository: ours takes two processes, `init` and `check`."""
-        peer_directory = self.scratch / "ngclient"
 
         def ours() -> Figures:
             device = self.device()
             return self.run(self.ours(device, "init"), self.ours(device, "check"))
 
-        def peer() -> Figures:
-            shutil.rmtree(peer_directory, ignore_errors=True)
-            peer_directory.mkdir()
-            return self.run(self.ngclient(peer_directory, self.repository.root))
+        pair = self.interleaved(ours, self.first_refresh)
+        return Row("first start: init + check", "ngclient", *pair)
 
-        return Row("first start: init + check", "ngclient", *self.interleaved(ours, peer))
+    def first_check(self) -> Row:
+        """The first check of a device that was initialised, as images are, before it is on a net.
+
+        Ours also reads manifest, hold and builds role, and decides; the peer refreshes.
+        """
+
+        def ours() -> Figures:
+            device = self.device()
+            self.run(self.ours(device, "init"))
+            return self.run(self.ours(device, "check"))
+
+        return Row("first check", "ngclient", *self.interleaved(ours, self.first_refresh))
+
+    def first_refresh(self) -> Figures:
+        """The peer's first refresh, from its root."""
+        directory = self.scratch / "ngclient"
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        return self.run(self.ngclient(directory, self.repository.root))
 
     def no_change(self) -> Row:
         """Root and timestamp byte-identical to the stored ones."""
         device, directory = self.device(), self.scratch / "ngclient"
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir()
         self.run(self.ours(device, "init"), self.ours(device, "check"))
-        self.run(self.ngclient(directory, self.repository.root))
+        self.first_refresh()
         check, refresh = self.ours(device, "check"), self.ngclient(directory)
         ours, peer = self.interleaved(lambda: self.run(check), lambda: self.run(refresh))
         return Row(
@@ -144,7 +158,12 @@ def measure(runs: int, size: int) -> dict[str, list[Row]]:
             trusted = (("SSL_CERT_FILE", str(scratch / "ca.pem")),) if tls else ()
             with serving(repository.directory, scratch, tls=tls) as server:
                 bench = Bench(repository, server, scratch, runs, trusted)
-                rows[name] = [bench.first_start(), bench.no_change(), bench.download(size)]
+                rows[name] = [
+                    bench.first_start(),
+                    bench.first_check(),
+                    bench.no_change(),
+                    bench.download(size),
+                ]
     return rows
 
 
@@ -174,18 +193,21 @@ def _line(name: str, ours: float, peer: float, unit: str) -> None:
 
 
 def missed(rows: dict[str, list[Row]]) -> list[str]:
-    """Targets that the no-change check missed."""
+    """Targets that a check missed."""
     found = []
     for transport, each in rows.items():
-        row = next(r for r in each if r.title == "no-change check")
-        for name, ratio, target in (
-            ("CPU", row.ours.cpu / row.peer.cpu, CPU_TARGET),
-            ("peak RSS", row.ours.peak / row.peer.peak, PEAK_TARGET),
-        ):
-            if ratio > target:
-                found.append(
-                    f"{transport}: {name} is {ratio:.2f} of ngclient's, at most {target} wanted"
-                )
+        for row in each:
+            if row.title not in JUDGED:
+                continue
+            for name, ratio, target in (
+                ("CPU", row.ours.cpu / row.peer.cpu, CPU_TARGET),
+                ("peak RSS", row.ours.peak / row.peer.peak, PEAK_TARGET),
+            ):
+                if ratio > target:
+                    found.append(
+                        f"{row.title}, {transport}: {name} is {ratio:.2f} of ngclient's, "
+                        f"at most {target} wanted"
+                    )
     return found
 
 
