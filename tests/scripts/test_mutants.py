@@ -29,8 +29,25 @@ CASES = {
         "def f(a, b, c):\n    return a and b and c\n",
         ["a and b and c -> (a and b)", "a and b and c -> (a and c)", "a and b and c -> (b and c)"],
     ),
+    "what is named while it is compared stays named": (
+        "def f(a):\n    return (b := a()) is None\n",
+        ["(b := a()) is None -> ((b := a()) is not None)"],
+    ),
+    "brackets stay around what they hold together": (
+        "def f(a, b, c):\n    return a and (b or c)\n",
+        [
+            "a and (b or c) -> ((b or c))",
+            "a and (b or c) -> (a)",
+            "b or c -> (b)",
+            "b or c -> (c)",
+        ],
+    ),
     "a sync is removed": ("def f(os, fd):\n    os.fsync(fd)\n", ["os.fsync(fd) -> pass"]),
     "a verification is removed": ("def f(x):\n    x.verify(1)\n", ["x.verify(1) -> pass"]),
+    "a root that is only looked at is a verification": (
+        "def f(x):\n    next_root(x, 1)\n",
+        ["next_root(x, 1) -> pass"],
+    ),
     "a call whose result is used is not removed": ("def f(x):\n    return x.verify(1)\n", []),
     "a type-checking import is not a condition": (
         "if TYPE_CHECKING:\n    import os\n",
