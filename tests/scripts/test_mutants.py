@@ -43,6 +43,11 @@ CASES = {
         ],
     ),
     "a sync is removed": ("def f(os, fd):\n    os.fsync(fd)\n", ["os.fsync(fd) -> pass"]),
+    "the sync mode of a database is removed": (
+        'def f(db):\n    db.execute("PRAGMA synchronous = EXTRA")\n',
+        ['db.execute("PRAGMA synchronous = EXTRA") -> pass'],
+    ),
+    "a statement of a database is left alone": ("def f(db):\n    db.execute('BEGIN')\n", []),
     "a verification is removed": ("def f(x):\n    x.verify(1)\n", ["x.verify(1) -> pass"]),
     "a root that is only looked at is a verification": (
         "def f(x):\n    next_root(x, 1)\n",
