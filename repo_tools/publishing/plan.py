@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from tuf.api.metadata import Root, Targets
+from tuf.api.metadata import Root, Snapshot, Targets
 
 from client_reference.errors import ActionRequiredError, NotTrustedError, RefusedError
 from client_reference.trust.verified import (
@@ -276,19 +276,16 @@ def new_targets(admitted: Admitted) -> Iterator[tuple[str, TargetFile]]:
                 yield stored_name(path, target.hashes["sha256"]), target
 
 
-def metadata_uploads(
-    candidate: RepositoryState, roles: Mapping[str, bytes], *, snapshot: bool
-) -> Iterator[Upload]:
-    """New roles in upload order: delegated ones first, `targets` after what it delegates to.
+def metadata_uploads(roles: Mapping[str, bytes], snapshot: bytes | None) -> Iterator[Upload]:
+    """New metadata in upload order: delegated roles, `targets` that delegates to them, snapshot.
 
     Args:
-        candidate: the complete state.
-        roles: which roles are new.
-        snapshot: whether the snapshot is.
+        roles: the roles that are new.
+        snapshot: the snapshot if it is, else None.
     """
     for role in sorted(roles, key=lambda each: (each == "targets", each)):
         version = read(Targets, role, roles[role]).signed.version
         yield Upload.of(metadata_path(role, version), roles[role])
-    current = candidate.parsed_snapshot()
-    if snapshot and current is not None and candidate.snapshot is not None:
-        yield Upload.of(metadata_path("snapshot", current.version), candidate.snapshot)
+    if snapshot is not None:
+        version = read(Snapshot, "snapshot", snapshot).signed.version
+        yield Upload.of(metadata_path("snapshot", version), snapshot)

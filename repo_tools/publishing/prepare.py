@@ -134,7 +134,7 @@ def sign_online(
     files = candidate.roots[-2:] if on_its_way else candidate.roots[-1:]
     roots = [read(Root, "root", data).signed for data in files]
     snapshot = base.snapshot
-    if snapshot is None or admitted.changes or _must_renew(workspace, base, roots[-1], now):
+    if snapshot is None or admitted.changes or _must_renew(workspace, snapshot, roots[-1], now):
         rules = workspace.policy.role("snapshot")
         unsigned = next_snapshot(base.parsed_snapshot(), admitted.roles, rules, now)
         unsigned.version = _free_version(storage, unsigned.version)
@@ -149,17 +149,14 @@ def sign_online(
     return Signed(snapshot, keys.sign(roots, timestamp))
 
 
-def _must_renew(workspace: Workspace, base: RepositoryState, root: Root, now: datetime) -> bool:
+def _must_renew(workspace: Workspace, snapshot: bytes, root: Root, now: datetime) -> bool:
     """Whether the live snapshot ends before the timestamp to be signed, or has keys of the past."""
-    snapshot = base.parsed_snapshot()
-    days = workspace.policy.role("timestamp").expiry_days
-    if snapshot is None or snapshot.expires < now + timedelta(days=days):
-        return True
     try:
-        authentic(Snapshot, root, "snapshot", base.snapshot or b"")
+        signed = authentic(Snapshot, root, "snapshot", snapshot)
     except BadSignatureError:
         return True
-    return False
+    days = workspace.policy.role("timestamp").expiry_days
+    return signed.expires < now + timedelta(days=days)
 
 
 def _free_version(storage: Storage, version: int) -> int:
@@ -193,13 +190,13 @@ def prepare(
     if admitted.root is not None:
         version = parse(admitted.root, Root, "root").signed.version
         root = Upload.of(metadata_path("root", version), admitted.root)
-    changed = signed.snapshot != admitted.base.snapshot
+    snapshot = signed.snapshot if signed.snapshot != admitted.base.snapshot else None
     plan = Plan(
         admitted=admitted,
         candidate=candidate,
         uploads=(
             *_target_uploads(workspace, storage, admitted),
-            *metadata_uploads(candidate, admitted.roles, snapshot=changed),
+            *metadata_uploads(admitted.roles, snapshot),
         ),
         root=root,
         timestamp=signed.timestamp,

@@ -176,7 +176,7 @@ def plan_publish(
         settle(workspace, live.state)
     if not admitted.changes and not live.root_ahead:
         open_now = waiting(workspace)
-        if live.tag is None or (open_now and not admitted.done):
+        if open_now and not admitted.done:
             raise _missing_signatures(open_now)
         return NothingToDo(open_now)
     if admitted.candidate.targets is None:
@@ -215,7 +215,7 @@ def _missing_signatures(open_now: tuple[Waiting, ...]) -> ActionRequiredError:
     lines = "; ".join(
         f"{each.name} needs {each.needed} more signature(s), from: {', '.join(each.missing)}"
         if each.needed
-        else f"{each.name} is signed and waits for the role that delegates to it"
+        else f"{each.name} waits for the role that delegates to it"
         for each in open_now
     )
     return ActionRequiredError(

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from client_reference.errors import LockedError
+from client_reference.errors import ActionRequiredError, LockedError
 from repo_tools.publishing.online import OnlineKeys
+from repo_tools.publishing.prepare import read_base
 from repo_tools.publishing.publish import plan_publish, publish
 from repo_tools.publishing.refresh import LostRace, refresh
 from repo_tools.signing.secrets import open_secrets
+from repo_tools.signing.signers import sign
 from repo_tools.storage.local import LocalStorage
 from tests.publishing.lab import HARDWARE, PRODUCT, Lab
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier
     from pathlib import Path
 
+    from securesystemslib.signer import Signature, Signer
+
+    from keys_policy.model import KeyHolder
     from repo_tools.storage.protocol import Created
 
 
@@ -130,6 +135,16 @@ def test_a_missing_signature_names_role_people_and_command(new: Lab) -> None:
     assert not new.repository.exists()
 
 
+def test_without_a_root_everything_waits_for_it(new: Lab) -> None:
+    (new.directory / "staged/root.json").unlink()
+    workspace = new.workspace
+    storage = workspace.storage()
+    with pytest.raises(ActionRequiredError, match="targets-1 waits for the role that delegates"):
+        plan_publish(workspace, storage, _keys(new), new.now)
+    with pytest.raises(ActionRequiredError, match="there is no root yet"):
+        refresh(workspace, storage, _keys(new), new.now)
+
+
 def test_signed_roles_go_and_an_open_ceremony_is_named(following: Lab) -> None:
     following.ok("channel", "hold", f"{PRODUCT}@1.1", "--on", "stable")
     done = following.ok("publish")
@@ -145,6 +160,43 @@ def test_without_the_online_key_it_names_role_and_key(following: Lab) -> None:
     done = following.run("publish")
     assert done.code == 3
     assert "snapshot needs 1 signatures; this machine cannot sign as publisher" in done.err
+
+
+def test_an_online_key_that_is_elsewhere_is_named(following: Lab) -> None:
+    (following.directory / ".firmroot/keys/publisher.pem").unlink()
+    done = following.run("publish")
+    assert done.code == 3
+    assert "snapshot needs 1 signatures; this machine cannot sign as publisher" in done.err
+
+
+def test_an_online_key_that_is_no_file_is_asked_for(following: Lab) -> None:
+    config = following.directory / "firmroot.toml"
+    text = config.read_text()
+    assert '"file:.firmroot/keys/publisher.pem"' in text
+    config.write_text(text.replace('"file:.firmroot/keys/publisher.pem"', '"token:publisher"'))
+    mine = following.directory / ".firmroot/keys.toml"
+    lines = mine.read_text().splitlines(keepends=True)
+    mine.write_text("".join(line for line in lines if not line.startswith("publisher")))
+    done = following.run("publish")
+    assert done.code == 2
+    assert "'token:publisher' is not a key URI" in done.err
+
+
+def test_each_online_key_signs_once(live: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A key in a token may ask for a touch each time.
+    state = read_base(live.workspace, live.workspace.storage()).state
+    root, snapshot = state.root, state.parsed_snapshot()
+    assert root is not None
+    assert snapshot is not None
+    signed: list[str] = []
+
+    def counted(signer: Signer, holder: KeyHolder, payload: bytes) -> Signature:
+        signed.append(holder.name)
+        return sign(signer, holder, payload)
+
+    monkeypatch.setattr("repo_tools.publishing.online.sign", counted)
+    _keys(live).sign([root, root], snapshot)
+    assert signed == ["publisher"]
 
 
 def test_a_role_that_changed_hands_must_be_signed_again(live: Lab) -> None:
@@ -440,6 +492,12 @@ def test_a_refresh_renews_a_snapshot_that_would_end_first(live: Lab) -> None:
     assert live.later(days=31).fresh_device()[1] == "installs 1.0"
 
 
+def test_a_refresh_keeps_a_snapshot_that_ends_with_the_timestamp(live: Lab) -> None:
+    live.later(days=23).ok("refresh")
+    assert _timestamp(live)["expires"] == "2026-04-01T06:00:00Z", "30 days, like the snapshot"
+    assert not (live.repository / "metadata/2.snapshot.json").exists()
+
+
 def test_a_refresh_revives_what_had_expired(live: Lab) -> None:
     late = live.later(days=60)
     assert late.fresh_device()[0].value == "stranded"
@@ -468,5 +526,6 @@ def test_a_publish_that_would_strand_a_factory_export_is_refused_by_name(live: L
     assert f"--accept-stranded {export}" in done.err
     assert _timestamp(live)["version"] == 1
     named = late.run("publish", "--accept-stranded", export)
-    assert "next export of gateway/stable" in named.err, "the others are still to be named"
+    others = '--accept-stranded "next export of gateway/stable"'
+    assert others in named.err, "the others are still to be named"
     assert export not in named.err

@@ -20,6 +20,7 @@ from repo_tools.publishing.rehearse import (
     MappingFetcher,
     Moment,
     Outcome,
+    Rehearsal,
     Views,
     first_expiry,
     meet,
@@ -29,6 +30,8 @@ from repo_tools.signing.secrets import open_secrets
 from tests.publishing.lab import HARDWARE, NOW, PRODUCT, Lab
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from repo_tools.publishing.prepare import Prepared
 
 
@@ -76,6 +79,27 @@ def test_every_question_is_asked_about_every_device(following: Lab) -> None:
     }
     assert len(rows) == 2 * len(asked)
     assert {(row.outcome, row.detail) for row in rows} == {(Outcome.UPDATES, "installs 1.1")}
+
+
+def test_devices_see_what_is_live_then_everything_new_then_the_timestamp(
+    following: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Views] = []
+
+    def recorded(views: Views, devices: Sequence[Device], now: datetime) -> Rehearsal:
+        seen.append(views)
+        return rehearse(views, devices, now)
+
+    monkeypatch.setattr("repo_tools.publishing.prepare.rehearse", recorded)
+    following.now = following.later(days=1).now
+    _prepared(following)
+    (views,) = seen
+    assert "metadata/2.snapshot.json" not in views.live
+    assert "metadata/2.snapshot.json" in views.mid_publish
+    assert views.mid_publish == {**views.candidate, **views.live}
+    assert views.candidate["metadata/timestamp.json"] != views.live["metadata/timestamp.json"]
+    assert views.live_expires == NOW + timedelta(days=7)
+    assert views.candidate_expires == NOW + timedelta(days=8)
 
 
 def test_before_the_first_publish_no_device_has_a_live_state(ready: Lab) -> None:
@@ -138,6 +162,15 @@ def test_a_device_saw_the_live_state_while_it_was_good(live: Lab) -> None:
     rolled_back = replace(_views(late), live=_views(late).live, candidate=old.candidate)
     found = rehearse(rolled_back, [_device(live)], NOW + timedelta(days=8))
     assert found.stranded()
+
+
+def test_a_clock_of_1970_is_asked_for_and_accepts_what_a_good_one_calls_expired(live: Lab) -> None:
+    found = rehearse(_views(live), [_device(live)], NOW + timedelta(days=8))
+    fresh = [row for row in found.rows if row.cached is Cached.FACTORY]
+    assert {(row.clock, row.outcome) for row in fresh} == {
+        (Clock.GOOD, Outcome.STRANDED),
+        (Clock.RESET, Outcome.UPDATES),
+    }
 
 
 def test_a_clock_of_1970_is_no_reason_to_strand(live: Lab) -> None:
