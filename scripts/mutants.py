@@ -8,8 +8,9 @@ Each mutant gets a process of its own, forked from one that has imported the tes
 the libraries but nothing of the project. Its limit is in CPU seconds, so that a busy machine makes
 no verdicts, and the kernel holds it: a mutant that loops ends even if this script was killed.
 
-Rules: a condition never holds; a comparison is negated or moves its boundary; one operand of
-`and` or `or` goes; a sync goes; a call that is there only to verify goes.
+Rules: a condition never holds; a filter or the guard of a case always does; a comparison is negated
+or moves its boundary; one operand of `and` or `or` goes; a sync goes; a call that is there only to
+verify goes.
 
 It is not a general mutation tester: it changes no arithmetic, constants or messages. Mutants are
 made in copies of the tree, never in the tree itself.
@@ -293,6 +294,19 @@ class Maker(ast.NodeVisitor):
         self._add(node.test, "condition never holds", "False")
         self.generic_visit(node)
 
+    def visit_match_case(self, node: ast.match_case) -> None:
+        """The guard of a case never holds, or always does."""
+        if node.guard is not None:
+            self._add(node.guard, "condition never holds", "False")
+            self._add(node.guard, "condition always holds", "True")
+        self.generic_visit(node)
+
+    def visit_comprehension(self, node: ast.comprehension) -> None:
+        """A filter lets everything through."""
+        for test in node.ifs:
+            self._add(test, "condition always holds", "True")
+        self.generic_visit(node)
+
     def visit_Compare(self, node: ast.Compare) -> None:
         """A comparison is negated, or moves its boundary."""
         for index, operator in enumerate(node.ops):
@@ -525,6 +539,7 @@ def chosen(arguments: argparse.Namespace) -> list[Mutant]:
         for file in files
         if (ROOT / file).exists()
         for mutant in make_mutants(file, (ROOT / file).read_bytes())
+        if arguments.only in str(mutant)
     ]
     if arguments.sample and arguments.sample < len(mutants):
         picked = random.Random(arguments.seed).sample(range(len(mutants)), arguments.sample)  # noqa: S311 - a reproducible sample, no secret
@@ -638,6 +653,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--list", action="store_true", help="print the mutants, run nothing")
     parser.add_argument("--file", default="", help="only modules whose path contains this")
+    parser.add_argument("--only", default="", help="only mutants whose line contains this")
     parser.add_argument("--sample", type=int, help="judge only so many, chosen by --seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--budget", type=float, help="start no mutant after so many seconds")

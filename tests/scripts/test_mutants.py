@@ -42,6 +42,14 @@ CASES = {
             "b or c -> (c)",
         ],
     ),
+    "the guard of a case never and always holds": (
+        "def f(a, b):\n    match a:\n        case 1 if b:\n            return\n",
+        ["b -> False", "b -> True"],
+    ),
+    "a filter lets everything through": (
+        "def f(a):\n    return [b for b in a if b]\n",
+        ["b -> True"],
+    ),
     "a sync is removed": ("def f(os, fd):\n    os.fsync(fd)\n", ["os.fsync(fd) -> pass"]),
     "the sync mode of a database is removed": (
         'def f(db):\n    db.execute("PRAGMA synchronous = EXTRA")\n',
