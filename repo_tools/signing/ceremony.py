@@ -298,8 +298,8 @@ def check_startable(ws: Workspace, role: str, *, discard_signatures: bool) -> No
         ActionRequiredError: a signed root must be published first.
     """
     staged = ws.staged_role("root") if role == "root" else None
-    if staged not in {None, predecessor(ws, role)}:
-        version = parse(staged or b"", Root, "staged root").signed.version
+    if staged is not None and staged != predecessor(ws, role):
+        version = parse(staged, Root, "staged root").signed.version
         raise ActionRequiredError(
             f"root {version} is signed and not yet published; devices need every root in turn",
             "firmroot publish",

@@ -22,6 +22,7 @@ from tuf.api.metadata import (
 
 from client_reference.errors import NotFoundError, NotTrustedError
 from repo_tools.metadata.edits import ROOT_FIELD, assemble, signed_bytes
+from repo_tools.metadata.repository import RepositoryState
 from repo_tools.publishing.live import HighWater, Mark, metadata_objects, read_live
 from repo_tools.storage.protocol import Blob
 from tests.publishing.lab import NOW
@@ -209,6 +210,12 @@ def test_a_mark_is_made_of_every_role_and_survives_its_file() -> None:
     assert HighWater.from_json(mark.to_json()) == mark
     mark.check(state)
     assert HighWater.of(replace(state, roots=())).marks.keys() == mark.marks.keys() - {"root"}
+
+
+def test_before_the_first_publish_there_is_only_the_root() -> None:
+    state = RepositoryState(roots=(_root(1),))
+    assert metadata_objects(state) == {"metadata/1.root.json": _root(1)}
+    assert HighWater.of(state).marks.keys() == {"root"}
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"roles": {"root": {"version": "x"}}}'])

@@ -123,6 +123,12 @@ def test_what_never_became_a_ceremony_is_tidied_up(ws: Workspace) -> None:
     assert names(ws.ceremonies) == []
 
 
+def test_other_files_beside_the_ceremonies_are_left_alone(ws: Workspace) -> None:
+    create_file(ws.ceremonies / ".gitkeep", b"")
+    assert finish_complete(ws) == []
+    assert names(ws.ceremonies) == [".gitkeep"]
+
+
 # What counts.
 
 
@@ -173,6 +179,17 @@ def test_a_signature_of_a_stranger_is_named_and_ignored(ws: Workspace, targets: 
     assert found.problems == ("a signature of unknown key abababab, which is not in role targets",)
 
 
+def test_a_wrong_signature_under_another_name_is_no_second_one(
+    ws: Workspace, targets: Ceremony
+) -> None:
+    wrong = signature_of(ws, "alice", b"something else")
+    content = {"keyid": wrong.keyid, "sig": wrong.signature}
+    create_file(targets.directory / "x.sig.json", json.dumps(content).encode())
+    assert status(ws, targets).problems == (
+        "a signature that claims to be by alice does not verify over targets-1",
+    )
+
+
 @pytest.mark.parametrize("data", [b"not JSON", b"[]", b'{"keyid": "x"}'])
 def test_what_is_not_a_signature_file_is_named_and_ignored(
     ws: Workspace, targets: Ceremony, data: bytes
@@ -195,6 +212,15 @@ def test_a_key_that_is_not_in_the_role_is_told_its_roles(ws: Workspace, targets:
         check_member(ws, targets, "rita")
     assert caught.value.message == "key rita is not in role targets; it is in: channel"
     assert caught.value.hint == "firmroot ceremony show targets names the keys that may sign"
+
+
+def test_a_key_that_is_in_no_role_is_told_so(ws: Workspace, targets: Ceremony) -> None:
+    assert targets
+    policy = ws.directory / "policy.toml"
+    policy.write_text(policy.read_text().replace('["alice", ', '["rita", '))
+    ws = Workspace.open(ws.directory)
+    with pytest.raises(RefusedError, match="alice is not in role gateway-stable; it is in: none"):
+        check_member(ws, promotion(ws), "alice")
 
 
 def test_a_payload_changed_after_signing_loses_its_signatures(
@@ -492,6 +518,18 @@ def test_a_role_speaks_for_its_own_paths_only(ws: Workspace, targets: Ceremony) 
     channel = start_ceremony(ws, CHANNEL, signed, {path: b""})
     with pytest.raises(RefusedError, match=f"gateway-stable may not speak for {path}"):
         check_ceremony(ws, channel)
+
+
+def test_a_stranger_who_delegates_to_hash_bins_lets_nobody_speak(
+    ws: Workspace, targets: Ceremony
+) -> None:
+    path = targets.directory / "payload.json"
+    payload = json.loads(path.read_bytes())
+    bins = {"keyids": [], "threshold": 1, "bit_length": 2, "name_prefix": "bin"}
+    payload["delegations"] = {"keys": {}, "succinct_roles": bins}
+    path.write_text(json.dumps(payload))
+    with pytest.raises(RefusedError, match=f"{CHANNEL} may not speak for {MANIFEST}"):
+        check_ceremony(ws, promotion(ws))
 
 
 # Reading what a stranger may have written.
