@@ -535,11 +535,20 @@ def test_what_a_newer_client_added_is_kept_by_an_older_one() -> None:
     parts = record.encode(state(1), {})
     facts = parts["facts"].replace(b'"trust":{', b'"trust":{"later":1,')
     facts = facts.replace(b'"install":{', b'"install":{"later":2,').replace(b"{", b'{"new":3,', 1)
-    added = parts | {"facts": facts, "trust.later": b"4", "recovery.root": b"5"}
+    added = parts | {
+        "facts": facts,
+        "trust.later": b"4",
+        "recovery.root": b"5",
+        "timestamp": b"6",  # a name of ours, but not in our place
+    }
     assert record.decode(added) == state(1)
     kept = record.encode(state(2), added)
     assert record.decode(kept) == state(2)
-    assert (kept["trust.later"], kept["recovery.root"]) == (b"4", b"5")
+    assert [kept[name] for name in ("trust.later", "recovery.root", "timestamp")] == [
+        b"4",
+        b"5",
+        b"6",
+    ]
     for text in (b'"later":1', b'"later":2', b'"new":3'):
         assert text in kept["facts"]
 

@@ -124,6 +124,14 @@ def test_the_largest_integer_and_the_deepest_nesting_are_read(repo: RepositorySi
     assert signed.unrecognized_fields["y"] == 2**53 - 1
 
 
+def test_a_field_called_delegations_means_nothing_outside_targets(
+    repo: RepositorySimulator,
+) -> None:
+    repo.timestamp.unrecognized_fields["delegations"] = "none of ours"
+    timestamp = verified.read(Timestamp, "timestamp", repo.sign("timestamp")).signed
+    assert timestamp.unrecognized_fields["delegations"] == "none of ours"
+
+
 def test_a_field_called_keys_means_nothing_outside_root_and_delegations(
     repo: RepositorySimulator,
 ) -> None:
