@@ -111,8 +111,8 @@ def read_base(workspace: Workspace, storage: Storage) -> Live:
 
 def admit_staged(workspace: Workspace, base: RepositoryState) -> Admitted:
     """What of the staged work may be published on that base. Raises as `plan.admit`."""
-    people = (path.stem for path in workspace.staged.glob("*.json"))
-    known = {role: workspace.published_role(role) for role in people if role != "root"}
+    people = [path.stem for path in workspace.staged.glob("*.json")]
+    known = {role: workspace.published_role(role) for role in people}
     return admit(base, workspace.staged_roles(), known)
 
 

@@ -24,6 +24,7 @@ from repo_tools.publishing.artifacts import (
     stored_name,
 )
 from tests.publishing.lab import HARDWARE, PRODUCT, image
+from tests.simulators.disk import recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,6 +95,21 @@ def test_what_is_not_kept_leaves_nothing(tmp_path: Path) -> None:
     assert _files(tmp_path / "outbox") == []
 
 
+def test_a_copy_is_durable_before_and_after_it_gets_its_name(tmp_path: Path) -> None:
+    (tmp_path / "gw2.img").write_bytes(os.urandom(SEGMENT + 1))
+    (tmp_path / "outbox/targets/builds/gateway/1.0").mkdir(parents=True)
+    with recorded() as calls, copy_in(tmp_path / "gw2.img", tmp_path / "outbox") as incoming:
+        copy, segments = incoming.keep(tmp_path / "outbox", "builds/gateway/1.0/gw2.img")
+    assert calls == [
+        "sync file",
+        f"rename {copy.rpartition('/')[2]}",
+        "sync directory 1.0",
+        "sync file",
+        f"rename {segments.rpartition('/')[2]}",
+        "sync directory 1.0",
+    ]
+
+
 def _grow(path: Path) -> None:
     with path.open("ab") as file:
         file.write(b"more")
@@ -144,6 +160,28 @@ def test_a_file_that_changes_while_it_is_read_is_refused(case: str, tmp_path: Pa
         pytest.fail("the file was accepted")
     assert "nothing was added" in caught.value.hint
     assert _files(tmp_path / "outbox") == []
+
+
+def test_a_file_that_shrank_and_grew_again_before_anybody_looked_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "gw2.img"
+    source.write_bytes(os.urandom(3 * SEGMENT))
+    times = source.stat()
+    sync = os.fsync
+
+    def grow_again(descriptor: int) -> None:
+        os.truncate(source, 3 * SEGMENT)
+        os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
+        sync(descriptor)
+
+    (tmp_path / "outbox").mkdir()
+    monkeypatch.setattr(os, "fsync", grow_again)
+    with (
+        pytest.raises(RefusedError, match=f"at first, {2 * SEGMENT} read"),
+        copy_in(source, tmp_path / "outbox", lambda _: os.truncate(source, 2 * SEGMENT)),
+    ):
+        pytest.fail("the file was accepted")
 
 
 def test_a_command_that_meets_a_changing_file_adds_nothing(live: Lab, tmp_path: Path) -> None:
@@ -318,6 +356,30 @@ def test_what_was_signed_about_a_path_never_changes(case: str, tmp_path: Path) -
     labels, data, message = REFUSED[case]
     with pytest.raises(RefusedError, match=message):
         judge(labels, _incoming(data, tmp_path), _signed(_labels(), b"other", 7))
+
+
+LIES: dict[str, tuple[dict[str, Any], str]] = {
+    "another length of the same bytes": ({"length": 9}, "never changes bytes"),
+    "a sequence that is no number": ({"sequence": "7"}, "other labels"),
+}
+
+
+@pytest.mark.parametrize("case", LIES)
+def test_what_is_signed_wrongly_is_not_signed_again(case: str, tmp_path: Path) -> None:
+    lie, message = LIES[case]
+    signed = _signed(_labels(), b"other", 7)
+    (there,) = signed.values()
+    there.length = lie.get("length", there.length)
+    there.unrecognized_fields["custom"]["sequence"] = lie.get("sequence", 7)
+    with pytest.raises(RefusedError, match=message):
+        judge(_labels(), _incoming(b"other", tmp_path), signed)
+
+
+def test_files_that_are_no_firmware_have_no_say(tmp_path: Path) -> None:
+    signed = _signed(_labels("1.0"), b"a", 7)
+    for path, fields in (("a.segments", {"custom": {"segments-of": "a"}}), ("b", {})):
+        signed[path] = TargetFile(1, {"sha256": "00" * 32}, path, fields)
+    assert judge(_labels("1.1"), _incoming(b"new", tmp_path), signed) == NewArtifact(8)
 
 
 # The command.

@@ -140,6 +140,13 @@ def test_nobody_loses_a_place_when_the_same_waves_are_promoted_again() -> None:
     assert next_manifest(before, faster, NOW).releases[0].rollout.seed == other
 
 
+def test_a_new_release_does_not_take_the_places_of_another() -> None:
+    before = replace(EMPTY, releases=(_release(1, rollout=_rollout(SLOW)),))
+    own = "ffffffffffffffff"
+    after = next_manifest(before, _release(2, rollout=replace(_rollout(SLOW), seed=own)), NOW)
+    assert [each.rollout.seed for each in after.releases] == [own, SEED]
+
+
 REFUSED = {
     "what is withdrawn": (
         replace(EMPTY, withdrawn=(Withdrawn("1.0", 1, NOW, "modem"),)),
@@ -251,6 +258,9 @@ def test_a_release_is_every_artifact_of_its_version_but_no_segment_list() -> Non
 def test_a_release_that_is_not_there_or_not_one_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="there is no release gateway@9"):
         release_payloads(Reference("gateway", "9"), {})
+    one = _builds(_target("builds/gateway/1.0/a", "1.0", 4))
+    with pytest.raises(ConfigurationError, match=r"there is no release router@1\.0"):
+        release_payloads(Reference("router", "1.0"), one)
     two = _builds(
         _target("builds/gateway/1.0/a", "1.0", 4), _target("builds/gateway/1.0/b", "1.0", 5)
     )
