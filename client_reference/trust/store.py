@@ -166,7 +166,8 @@ class SqliteStore:
             LocalFailureError: a copy cannot be read or restored for a reason that may pass.
             LockedError: a program that knows nothing of the lock is writing to a copy.
         """
-        self._require_lock()
+        if self._lock is None:
+            raise RuntimeError("the store is used outside its `with` block")
         if self._base is not None and self._base.number:
             # Under the lock nobody else writes: what was read or committed here is what is there.
             return self._decode(self._base)
@@ -198,23 +199,20 @@ class SqliteStore:
         """Make `state` durable in both copies before returning. See `Store.commit`.
 
         The first commit begins the root chain, with the state's root unless `new_roots` says
-        otherwise. A commit that changes nothing writes nothing.
+        otherwise. A commit that changes nothing writes nothing: a root comes with a state.
 
         Raises:
             LocalFailureError: it is not durable in both copies. The caller keeps the state before;
                 a later `load` finds that, or, if only the second copy failed, the new one.
         """
-        self._require_lock()
-        if self._base is None:
-            self.load()
-        base = self._base or _Generation()
+        base = self._known()
         if not base.number:
             new_roots = new_roots or (state.trust.root,)
         known_root = new_roots[-1] if new_roots else base.parts["trust.root"]
         if known_root != state.trust.root:
             raise LocalFailureError("the last new root is not the state's root")
         new = dataclasses.replace(base, parts=record.encode(state, base.parts))
-        if new == base and not new_roots:
+        if new == base:
             return
         new = dataclasses.replace(new, number=base.number + 1).with_roots(new_roots)
         self._base = None
@@ -228,19 +226,18 @@ class SqliteStore:
 
         Should damage have cost both copies a root, the chain begins again at the newest one.
         """
-        self._require_lock()
-        if self._base is None:
-            self.load()
-        base = self._base or _Generation()
+        base = self._known()
         with _local_failures(self._directory):
             for path in self._paths if base.number else ():
                 with suppress(_DamagedError):
                     return _read_chain(path, base)
         return (base.parts["trust.root"],) if base.number else ()
 
-    def _require_lock(self) -> None:
-        if self._lock is None:
-            raise RuntimeError("the store is used outside its `with` block")
+    def _known(self) -> _Generation:
+        """What both copies hold, read if it was not yet."""
+        if self._base is None:
+            self.load()
+        return self._base or _Generation()
 
     def _choose(self, findings: Sequence[_Finding]) -> _Generation | None:
         """The newest intact generation; None if there never was one."""

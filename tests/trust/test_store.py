@@ -77,6 +77,25 @@ def test_a_new_store_is_empty_and_private(directory: Path) -> None:
     assert not list(directory.glob("*.db*"))
 
 
+def test_an_empty_store_is_empty_as_often_as_it_is_asked(directory: Path) -> None:
+    with SqliteStore(directory) as store:
+        assert [store.load(), store.load()] == [None, None]
+        store.commit(state(0))
+        assert store.load() == state(0)
+
+
+def test_under_the_lock_a_state_is_read_once(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with SqliteStore(filled) as store:
+        first = store.load()
+        with monkeypatch.context() as patch:
+            patch.setattr(sqlite3, "connect", lambda *_, **__: pytest.fail("read again"))
+            assert store.load() == first
+        store.commit(state(LAST + 1))
+        with monkeypatch.context() as patch:
+            patch.setattr(sqlite3, "connect", lambda *_, **__: pytest.fail("read again"))
+            assert store.load() == state(LAST + 1)
+
+
 def test_every_fact_comes_back_as_it_was(directory: Path) -> None:
     image = Image("ab" * 32, 5, "1.0", 7, "B")
     trust = TrustState(
@@ -180,10 +199,12 @@ def test_a_start_after_a_thousand_roots_reads_none_of_them(
 
 
 def test_a_commit_that_changes_nothing_writes_nothing(filled: Path) -> None:
-    before = [(filled / copy).stat() for copy in (A, B)]
+    before = [(filled / copy).read_bytes() for copy in (A, B)]
     with SqliteStore(filled) as store:
         store.commit(state(LAST))
-    assert [(filled / copy).stat() for copy in (A, B)] == before
+        store.commit(state(LAST), [state(LAST).trust.root])
+        assert list(store.root_chain()) == chain(LAST), "no root twice"
+    assert [(filled / copy).read_bytes() for copy in (A, B)] == before
 
 
 def test_a_store_is_used_only_in_its_block(directory: Path) -> None:
