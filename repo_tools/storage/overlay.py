@@ -81,7 +81,7 @@ class OverlayStorage:
         left = length
         with self.open(path) as file:
             file.seek(offset)
-            while left and (chunk := file.read(min(_CHUNK, left))):
+            while chunk := file.read(min(_CHUNK, left)):
                 left -= len(chunk)
                 yield chunk
         if left:

@@ -154,6 +154,15 @@ def test_a_device_is_asked_at_the_last_second_before_the_first_expiry(live: Lab)
     assert stranded["one"].moment is Moment.HORIZON
 
 
+def test_in_short_a_device_is_fresh_from_the_factory_now_with_a_good_clock(live: Lab) -> None:
+    too_late = replace(_views(live), candidate_expires=NOW + timedelta(days=7, seconds=1))
+    found = rehearse(too_late, [_device(live)], NOW).devices()
+    assert found.keys() == {"one"}
+    row = found["one"]
+    assert (row.cached, row.moment, row.clock) == (Cached.FACTORY, Moment.NOW, Clock.GOOD)
+    assert row.outcome is Outcome.UPDATES
+
+
 def test_a_device_saw_the_live_state_while_it_was_good(live: Lab) -> None:
     # The live timestamp has expired; a device that checked in time knows its version all the same.
     old = _views(live)

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import json
 import threading
+from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from tuf.api.metadata import Targets
 
-from repo_tools.metadata.edits import assemble, next_snapshot, next_timestamp, signed_bytes
+from client_reference.payload.segments import SEGMENT
+from client_reference.transport.fetcher import DirectoryFetcher
+from keys_policy.model import RolePolicy
+from repo_tools.metadata.edits import (
+    ISSUED_FIELD,
+    ROOT_FIELD,
+    assemble,
+    next_snapshot,
+    next_timestamp,
+    signed_bytes,
+)
 from repo_tools.publishing.live import read_live
+from repo_tools.publishing.online import OnlineKeys
+from repo_tools.publishing.verify import Audit, Finding, Severity, audit
 from repo_tools.signing.secrets import open_secrets
 from repo_tools.signing.signers import open_signer, sign
 
@@ -130,6 +145,114 @@ def test_expiry_is_an_error_and_its_approach_a_warning(live: Lab) -> None:
     assert any("device gateway-stable" in error for error in errors)
 
 
+MARGINS: dict[str, tuple[str, RolePolicy, str, timedelta, Severity]] = {
+    "within its signing days": (
+        "timestamp",
+        RolePolicy(1, ("publisher",), 7, 2),
+        "timestamp",
+        timedelta(days=5),
+        Severity.WARNING,
+    ),
+    "a second before its signing days": (
+        "timestamp",
+        RolePolicy(1, ("publisher",), 7, 2),
+        "timestamp",
+        timedelta(days=5, seconds=-1),
+        Severity.FINE,
+    ),
+    "within the last third, where the policy does not say": (
+        "snapshot",
+        RolePolicy(1, ("publisher",), 30, 0),
+        "snapshot",
+        timedelta(days=20),
+        Severity.WARNING,
+    ),
+    "before the last third, where the policy does not say": (
+        "snapshot",
+        RolePolicy(1, ("publisher",), 30, 0),
+        "snapshot",
+        timedelta(days=20, seconds=-1),
+        Severity.FINE,
+    ),
+    "a channel by the rules of channels": (
+        "channel",
+        RolePolicy(2, ("rita", "sam", "tess"), 365, 100),
+        "gateway-stable",
+        timedelta(days=300),
+        Severity.WARNING,
+    ),
+    "builds by the rules of builds": (
+        "channel",
+        RolePolicy(2, ("rita", "sam", "tess"), 365, 100),
+        "gateway-builds",
+        timedelta(days=300),
+        Severity.FINE,
+    ),
+    "its last second": (
+        "timestamp",
+        RolePolicy(1, ("publisher",), 7, 2),
+        "timestamp",
+        timedelta(days=7),
+        Severity.ERROR,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MARGINS)
+def test_a_role_is_due(case: str, live: Lab) -> None:
+    section, rules, role, later, severity = MARGINS[case]
+    policy = live.workspace.policy
+    policy = replace(policy, roles={**policy.roles, section: rules})
+    found = audit(
+        Audit(DirectoryFetcher(live.repository), live.workspace.roots(), policy, live.now + later)
+    )
+    (about,) = [each for each in found if each.subject == role and "version" in each.detail]
+    assert about.severity is severity
+
+
+HINTS: dict[str, tuple[dict[str, object], list[str]]] = {
+    "an older root than the newest": ({ROOT_FIELD: 0}, ["names root 0, the newest is 1"]),
+    "nothing, as other repositories": ({}, []),
+    "what is no time": ({ISSUED_FIELD: 5}, []),
+    "a time that is still to come": (
+        {ISSUED_FIELD: "2026-03-02T06:00:01Z"},
+        ["was issued at 2026-03-02T06:00:01Z, which is still to come"],
+    ),
+    "this very second": ({ISSUED_FIELD: "2026-03-02T06:00:00Z"}, []),
+}
+
+
+@pytest.mark.parametrize("case", HINTS)
+def test_a_timestamp_says(case: str, live: Lab) -> None:
+    fields, expected = HINTS[case]
+    workspace = live.workspace
+    state = read_live(workspace.storage(), workspace.roots()[-1]).state
+    root, timestamp = state.root, state.parsed_timestamp()
+    assert root is not None
+    assert timestamp is not None
+    timestamp.unrecognized_fields = fields
+    keys = OnlineKeys(workspace, open_secrets(None, {}, None, workspace.lab_passphrase))
+    (live.repository / "metadata/timestamp.json").write_bytes(keys.sign([root], timestamp))
+    found = [
+        each.detail
+        for each in audit(
+            Audit(DirectoryFetcher(live.repository), workspace.roots(), workspace.policy, live.now)
+        )
+        if each.subject == "timestamp" and each.severity is not Severity.FINE
+    ]
+    assert len(found) == len(expected)
+    assert all(detail.startswith(text) for detail, text in zip(found, expected, strict=True))
+
+
+def test_roots_without_a_timestamp_are_nothing_to_audit(live: Lab) -> None:
+    (live.repository / "metadata/timestamp.json").unlink()
+    workspace = live.workspace
+    fetcher = DirectoryFetcher(live.repository)
+    assert audit(Audit(fetcher, workspace.roots(), workspace.policy, live.now)) == (
+        Finding(Severity.ERROR, "timestamp", "nothing is published there"),
+    )
+
+
 def test_a_timestamp_from_the_future_is_an_error(live: Lab) -> None:
     errors = _errors(live.later(days=-1))
     assert any("still to come" in error for error in errors)
@@ -224,6 +347,11 @@ GUARDS: dict[str, tuple[str, Callable[[dict[str, object]], None], str]] = {
         _drop_segments,
         "has no list of segment hashes",
     ),
+    "builds that name other bytes than the channel": (
+        "gateway-builds",
+        lambda d: _set(d, "targets", IMAGE, "length", 1_199_999),
+        "and the builds role disagree about builds/gateway/1.0/firmware.img",
+    ),
     "builds that disagree with the channel": (
         "gateway-builds",
         lambda d: _set(d, "targets", IMAGE, "custom", "sequence", 9),
@@ -240,18 +368,59 @@ def test_a_broken_guard_is_found_under_good_signatures(case: str, live: Lab) -> 
     assert any(message in error for error in errors), errors
 
 
-def test_a_list_of_other_segments_is_found(live: Lab) -> None:
-    other = b"\0" * 64
+LISTS = {
+    "of other segments": (64, "is not what its list of segment hashes says"),
+    "of too few segments": (32, "has no list of segment hashes of the right length"),
+}
+
+
+@pytest.mark.parametrize("case", LISTS)
+def test_a_list_is_found(case: str, live: Lab) -> None:
+    length, message = LISTS[case]
+    other = b"\0" * length
     digest = hashlib.sha256(other).hexdigest()
     directory = live.repository / "targets/builds/gateway/1.0"
     (directory / f"{digest}.firmware.img.segments").write_bytes(other)
-    _resign(
-        live,
-        "gateway-builds",
-        lambda d: _set(d, "targets", f"{IMAGE}.segments", "hashes", {"sha256": digest}),
-    )
+    listed = {"length": length, "hashes": {"sha256": digest}, "custom": {"segments-of": IMAGE}}
+    _resign(live, "gateway-builds", lambda d: _set(d, "targets", f"{IMAGE}.segments", listed))
     errors = _errors(live)
-    assert any("is not what its list of segment hashes says" in error for error in errors), errors
+    assert any(message in error for error in errors), errors
+
+
+LISTLESS = {
+    "a list itself": ("gateway-builds", "builds/gateway/1.0/other.segments"),
+    "what is no artifact": ("gateway-stable", "channels/gateway/big"),
+}
+
+
+@pytest.mark.parametrize("case", LISTLESS)
+def test_no_list_of_segments_is_wanted_of(case: str, live: Lab) -> None:
+    role, path = LISTLESS[case]
+    data = b"\0" * (SEGMENT + 1)
+    digest = hashlib.sha256(data).hexdigest()
+    directory, _, name = path.rpartition("/")
+    (live.repository / "targets" / directory / f"{digest}.{name}").write_bytes(data)
+    target = {"length": len(data), "hashes": {"sha256": digest}}
+    _resign(live, role, lambda d: _set(d, "targets", path, target))
+    assert not [error for error in _errors(live) if "list of segment hashes" in error]
+
+
+def test_a_small_artifact_needs_no_list_of_segments(live: Lab) -> None:
+    live.add("1.1", data=b"small")
+    live.promote("1.1")
+    live.ok("publish")
+    assert _errors(live) == []
+
+
+def test_a_manifest_of_another_channel_is_found(live: Lab) -> None:
+    path = "channels/gateway/stable.json"
+    document = json.loads(_one(live, "targets/channels/gateway/*.json").read_bytes())
+    data = json.dumps({**document, "channel": "beta"}).encode()
+    digest = hashlib.sha256(data).hexdigest()
+    (live.repository / f"targets/channels/gateway/{digest}.stable.json").write_bytes(data)
+    target = {"length": len(data), "hashes": {"sha256": digest}}
+    _resign(live, "gateway-stable", lambda d: _set(d, "targets", path, target))
+    assert f"{path}: (gateway-stable) is about gateway/beta" in _errors(live)
 
 
 def test_an_offer_that_the_builder_does_not_know_is_found(live: Lab) -> None:
