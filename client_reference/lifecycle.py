@@ -35,6 +35,7 @@ __all__ = [
     "abandon",
     "activated",
     "begin",
+    "candidate",
     "confirm",
     "observe_boot",
     "reject",
@@ -74,13 +75,13 @@ def begin(state: InstallState, image: Image) -> InstallState:
 def stage(state: InstallState) -> InstallState:
     """The whole image is in the slot and was read back."""
     _require(state, "stage an image", Phase.WRITING)
-    return replace(state, phase=Phase.STAGED, candidate=_candidate(state))
+    return replace(state, phase=Phase.STAGED, candidate=candidate(state))
 
 
 def activated(state: InstallState) -> InstallState:
     """The boot loader will try the candidate next."""
     _require(state, "start a trial", Phase.STAGED)
-    return replace(state, phase=Phase.TRIAL, candidate=_candidate(state))
+    return replace(state, phase=Phase.TRIAL, candidate=candidate(state))
 
 
 def abandon(state: InstallState) -> InstallState:
@@ -97,26 +98,26 @@ def confirm(state: InstallState, running: str) -> InstallState:
         running: the slot that runs; empty where the handler owns its slots and nobody can tell.
     """
     _require(state, "confirm an image", Phase.TRIAL)
-    candidate = _candidate(state)
-    if running != candidate.slot:
+    image = candidate(state)
+    if running != image.slot:
         raise IllegalTransitionError(
-            f"release {candidate.version} is in slot {candidate.slot}, but {running} is running",
+            f"release {image.version} is in slot {image.slot}, but {running} is running",
             "reboot into it first, or run `firmroot-device reject`",
         )
-    others = [image for image in state.known if image.sha256 != candidate.sha256]
+    others = [other for other in state.known if other.sha256 != image.sha256]
     return replace(
         _idle(state),
-        current=candidate,
-        confirmed_sequence=max(state.confirmed_sequence, candidate.sequence),
-        known=(*others, candidate)[-REMEMBERED:],
-        rejected=tuple(digest for digest in state.rejected if digest != candidate.sha256),
+        current=image,
+        confirmed_sequence=max(state.confirmed_sequence, image.sequence),
+        known=(*others, image)[-REMEMBERED:],
+        rejected=tuple(digest for digest in state.rejected if digest != image.sha256),
     )
 
 
 def reject(state: InstallState) -> InstallState:
     """The candidate does not work here: it is not tried again."""
     _require(state, "reject an image", Phase.STAGED, Phase.TRIAL)
-    digest = _candidate(state).sha256
+    digest = candidate(state).sha256
     others = [other for other in state.rejected if other != digest]
     return replace(_idle(state), rejected=(*others, digest)[-REMEMBERED:])
 
@@ -158,7 +159,12 @@ def _require(state: InstallState, event: str, *phases: Phase) -> None:
         )
 
 
-def _candidate(state: InstallState) -> Image:
+def candidate(state: InstallState) -> Image:
+    """The image that is written, staged or on trial.
+
+    Raises:
+        IllegalTransitionError: there is none.
+    """
     if state.candidate is None:
         raise IllegalTransitionError(
             f"the installation is {state.phase.value}, but of no image",

@@ -399,28 +399,28 @@ def update(machine: Machine, waves: Waves, stop: Stop, restart: Restart) -> Resu
 
 def _resume_trial(machine: Machine, install: InstallState, restart: Restart) -> Result:
     """A cut between arming the boot loader and the reboot is finished; a running trial waits."""
-    image = install.candidate
-    if image is not None and machine.installer.boot_pending():
+    image = lifecycle.candidate(install)
+    if machine.installer.boot_pending():
         return Result(_restart(machine, restart), None, image)
     raise ActionRequiredError(
-        f"release {image.version if image else ''} is on trial and not yet confirmed",
+        f"release {image.version} is on trial and not yet confirmed",
         "run `firmroot-device confirm` if it works, `firmroot-device reject` if it does not",
     )
 
 
 def _check_and_stage(machine: Machine, waves: Waves) -> tuple[Checked, Image | None]:
     checked = _check(machine, waves)
-    if isinstance(checked.decision, Skip):
+    decision = checked.decision
+    if isinstance(decision, Skip):
         return checked, None
-    artifact = checked.decision.payload.artifact
-    release = checked.decision.release
+    artifact, release = decision.payload.artifact, decision.release
     image = Image(artifact.sha256, artifact.length, release.version, release.sequence)
     begun = checked.install.candidate
     if begun is not None and _same(begun, image):
         if checked.install.phase is Phase.STAGED:
             return checked, begun
         image = begun
-    return checked, _stage(machine, checked, image)
+    return checked, _stage(machine, checked.updater, decision, image)
 
 
 def _same(begun: Image, image: Image) -> bool:
@@ -428,23 +428,21 @@ def _same(begun: Image, image: Image) -> bool:
     return (begun.sha256, begun.sequence) == (image.sha256, image.sequence)
 
 
-def _stage(machine: Machine, checked: Checked, image: Image) -> Image:
+def _stage(machine: Machine, updater: Updater, decision: Selection, image: Image) -> Image:
     """Write the selected artifact, from where an earlier run stopped."""
-    if not isinstance(checked.decision, Selection):
-        raise TypeError("nothing was selected")
     if image.length > machine.largest:
         raise RefusedError(
             f"release {image.version} has {image.length} bytes, download.quota allows "
             f"{machine.largest}",
             "raise download.quota in the device configuration",
         )
-    agreed = agreed_target(checked.updater, machine.identified.product, checked.decision)
-    segments = _segments(checked.updater, agreed)
+    agreed = agreed_target(updater, machine.identified.product, decision)
+    segments = _segments(updater, agreed)
     _commit(machine, lambda state: lifecycle.begin(state, image))
     placed = machine.installer.begin(image)
     if placed != image:
         _commit(machine, lambda state: lifecycle.begin(state, placed))
-    download = Download(checked.updater.target_location(agreed.artifact), image.sha256, segments)
+    download = Download(updater.target_location(agreed.artifact), image.sha256, segments)
     written = machine.installer.written(placed)
     download.run(machine.mirrors, machine.installer, written, machine.progress)
     machine.installer.finish(placed)
@@ -484,9 +482,7 @@ def confirm(machine: Machine) -> Image:
     install = _observe(machine, state).state
     confirmed = lifecycle.confirm(install, machine.installer.running())
     _verify_stored(machine.store, state)
-    image = confirmed.current
-    if image is None:
-        raise TypeError("a confirmed state has a current image")
+    image = lifecycle.candidate(install)
     machine.installer.confirm(image)
     _commit(machine, lambda _: confirmed)
     return image
@@ -537,9 +533,7 @@ def reject(machine: Machine, restart: Restart) -> Result:
     """
     install = _observe(machine, _load(machine)).state
     rejected = lifecycle.reject(install)
-    image = install.candidate
-    if image is None:
-        raise TypeError("a rejected state had a candidate")
+    image = lifecycle.candidate(install)
     runs = bool(image.slot) and machine.installer.running() == image.slot
     machine.installer.reject(image)
     _commit(machine, lambda _: rejected)
