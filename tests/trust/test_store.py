@@ -335,6 +335,18 @@ def test_with_both_copies_damaged_the_store_is_lost_and_can_begin_again(
     assert loaded(filled) == state(0)
 
 
+def test_a_lost_store_says_what_is_wrong_with_each_copy(filled: Path) -> None:
+    for copy, statement in (
+        (A, "DELETE FROM generation"),
+        (B, "UPDATE part SET content = X'00' WHERE name = 'facts'"),
+    ):
+        with closing(sqlite3.connect(filled / copy, isolation_level=None)) as db:
+            db.execute(statement)
+    with pytest.raises(StoreLostError) as caught:
+        loaded(filled)
+    assert "a.db: it has no generation record; b.db: its digest does not" in caught.value.message
+
+
 def test_a_commit_without_a_load_does_not_overwrite_a_lost_store(filled: Path) -> None:
     for copy in (A, B):
         DAMAGE["half"](filled / copy)
