@@ -173,7 +173,7 @@ def _delegation_problems(roles: Sequence[DelegatedRole]) -> Iterator[str]:
     for role in roles:
         if not role.terminating:
             yield f"the delegation to {role.name} is not terminating"
-        if role.path_hash_prefixes is not None or not role.paths:
+        if not role.paths:
             yield f"the delegation to {role.name} does not name its paths"
     kinds = [_kind(role) for role in roles]
     for index, kind in enumerate(kinds):

@@ -140,6 +140,13 @@ def test_what_is_allowed_is_not_found(policy: Policy) -> None:
     assert found(policy) == []
 
 
+def test_a_channel_is_a_channel_whatever_its_name_ends_in() -> None:
+    policy = policy_with(gateway_night_hold=RolePolicy(1, ("rita", "sam"), 90, 30))
+    assert found(policy) == []
+    delegated = {"gateway-night-hold": "channel"}
+    assert ids(run_checks(Evidence(policy, KEYRING, delegated=delegated))) == ["threshold-two"]
+
+
 def test_several_keys_in_one_pocket_are_one_person() -> None:
     keyring = {
         **KEYRING,

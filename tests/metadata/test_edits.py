@@ -179,6 +179,8 @@ def test_a_snapshot_never_goes_back() -> None:
     new = bytes_of(Targets(version=4, expires=NOW))
     snapshot = next_snapshot(None, {"targets": new}, RULES, NOW)
     assert next_snapshot(snapshot, {"targets": new}, RULES, NOW).version == 2
+    newer = bytes_of(Targets(version=5, expires=NOW))
+    assert next_snapshot(snapshot, {"targets": newer}, RULES, NOW).meta["targets.json"].version == 5
     with pytest.raises(RefusedError, match="targets version 3 is older than version 4"):
         next_snapshot(snapshot, {"targets": bytes_of(Targets(3, expires=NOW))}, RULES, NOW)
     other = bytes_of(Targets(4, expires=NOW + timedelta(days=1)))

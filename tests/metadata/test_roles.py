@@ -132,6 +132,12 @@ def test_disjoint_delegations_pass() -> None:
     check_delegations(None)
 
 
+def test_a_path_that_another_begins_with_is_another_path() -> None:
+    longer, longest = role("l", "channels/a/c.json.old"), role("m", "channels/a/c.json.old.old")
+    roles = [longer, CHANNEL, longest]
+    check_delegations(Delegations({}, {each.name: each for each in roles}))
+
+
 def test_targets_has_no_hash_bins() -> None:
     bins = SuccinctRoles([], 1, 2, "bin")
     with pytest.raises(RefusedError, match="hash bins"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,8 +16,6 @@ from repo_tools.publishing.factory import Target, device_toml, devices, load_reg
 from tests.publishing.lab import HARDWARE, PRODUCT
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.publishing.lab import Lab
 
 
@@ -155,4 +154,10 @@ def test_every_configuration_that_is_written_can_be_read(
     (tmp_path / "device.toml").write_text(device_toml(target, lab=kind == "lab"))
     config = load_config(tmp_path / "device.toml")
     assert config.install.handler == handler
-    assert config.identity.hardware.kind == ("literal" if kind == "lab" else "device-tree")
+    lab = kind == "lab"
+    assert config.identity.hardware.kind == ("literal" if lab else "device-tree")
+    assert (config.identity.device_id.value == "lab") is lab
+    top = tmp_path if lab else Path("/data")
+    if handler == "slot":
+        assert config.install.slots == {slot: top / f"slots/{slot}.img" for slot in ("A", "B")}
+    assert config.trust.state == top / ("state" if lab else "firmroot")

@@ -10,6 +10,7 @@ import pytest
 from client_reference.errors import NotFoundError, NotTrustedError, RetryLaterError
 from repo_tools.storage.local import LocalStorage
 from repo_tools.storage.overlay import OverlayStorage
+from repo_tools.storage.protocol import Blob
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +47,18 @@ def test_bounds_hold_for_both(overlay: OverlayStorage) -> None:
     for path, limit in (("metadata/t", 8), ("metadata/old", 2)):
         with pytest.raises(NotTrustedError):
             overlay.fetch(path, limit)
+
+
+def test_what_is_live_keeps_the_tag_of_its_storage(tmp_path: Path) -> None:
+    class Tagging(LocalStorage):
+        """Tags of its own, as web storages have."""
+
+        def read(self, path: str, max_length: int) -> Blob:
+            return Blob(super().read(path, max_length).data, "its own")
+
+    storage = Tagging(tmp_path / "live")
+    storage.create("a", b"x", hashlib.sha256(b"x").hexdigest())
+    assert OverlayStorage(storage, {}).read("a", 1).tag == "its own"
 
 
 def test_a_part_of_a_file_is_streamed(overlay: OverlayStorage) -> None:
