@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import resource
 import signal
@@ -184,21 +185,20 @@ def test_a_file_that_shrank_and_grew_again_before_anybody_looked_is_refused(
         pytest.fail("the file was accepted")
 
 
-def test_a_command_that_meets_a_changing_file_adds_nothing(live: Lab, tmp_path: Path) -> None:
+def test_a_command_that_meets_a_changing_file_adds_nothing(
+    live: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = tmp_path / "gw2.img"
     source.write_bytes(image("1.5"))
-    child = os.fork()
-    if child == 0:
-        while True:
-            os.utime(source)
-    try:
-        before = live.tree()
-        done = live.run(
-            "firmware", "add", source, "-p", PRODUCT, "-V", "1.5", "--hardware", HARDWARE
-        )
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    sync, seconds = os.fsync, itertools.count(1)
+
+    def touch(descriptor: int) -> None:
+        os.utime(source, (1, next(seconds)))
+        sync(descriptor)
+
+    before = live.tree()
+    monkeypatch.setattr(os, "fsync", touch)
+    done = live.run("firmware", "add", source, "-p", PRODUCT, "-V", "1.5", "--hardware", HARDWARE)
     assert done.code == 5
     assert "changed while it was read" in done.err
     assert live.tree() == before

@@ -294,8 +294,10 @@ def test_the_readable_form_is_toml_and_says_everything() -> None:
 
 
 def test_a_difference_names_what_came_went_and_changed() -> None:
-    before = replace(EMPTY, releases=(_release(1), _release(2)))
-    after = replace(EMPTY, minimum_sequence=2, releases=(_release(2, stone=True), _release(3)))
+    stays = _release(4)
+    before = replace(EMPTY, releases=(_release(1), _release(2), stays))
+    changed = (_release(2, stone=True), _release(3), stays)
+    after = replace(EMPTY, minimum_sequence=2, releases=changed)
     change = describe_difference(before, after)
     assert (change.added, change.removed, change.changed) == (("3.0",), ("1.0",), ("2.0",))
     assert change.minimum == (0, 2)

@@ -278,6 +278,14 @@ def test_a_staged_root_must_be_published_before_the_next(ws: Workspace) -> None:
     assert start_root(ws, NOW).name == "root-2"
 
 
+def test_a_staged_root_that_is_published_is_in_nobodys_way(ws: Workspace) -> None:
+    # A publish was killed when it had kept the root, and before it took it from `staged/`.
+    root = (ws.staged / "root.json").read_bytes()
+    publish_by_hand(ws)
+    create_file(ws.staged / "root.json", root)
+    assert start_root(ws, NOW).name == "root-2"
+
+
 def test_targets_are_judged_by_the_root_that_waits(ws: Workspace) -> None:
     publish_by_hand(ws)
     policy = ws.directory / "policy.toml"
