@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import random
 import shutil
 import sqlite3
@@ -62,6 +63,20 @@ def loaded(directory: Path) -> DeviceState | None:
 
 def peeked(directory: Path) -> DeviceState | None:
     return SqliteStore(directory).peek()
+
+
+def trace(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements of every connection from now on."""
+    statements: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*words: object, **options: object) -> sqlite3.Connection:
+        db: sqlite3.Connection = connect(*words, **options)  # type: ignore[call-overload]
+        db.set_trace_callback(statements.append)
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    return statements
 
 
 def number_in(path: Path) -> int:
@@ -131,6 +146,18 @@ def test_both_copies_hold_each_commit(filled: Path) -> None:
             assert loaded(other) == state(LAST)
 
 
+def test_a_commit_writes_only_the_parts_that_changed(
+    filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SqliteStore(filled) as store:
+        last = store.load()
+        assert last is not None
+        later = dataclasses.replace(last.trust, time_floor=last.trust.time_floor + 1)
+        statements = trace(monkeypatch)
+        store.commit(last.with_trust(later))
+    assert len([text for text in statements if "INTO part" in text]) == 2, "one in each copy"
+
+
 def test_what_a_state_does_not_have_any_more_is_gone(filled: Path) -> None:
     with SqliteStore(filled) as store:
         store.commit(state(LAST + 1))
@@ -184,15 +211,7 @@ def test_a_start_after_a_thousand_roots_reads_none_of_them(
     with SqliteStore(directory) as store:
         first = state(0)
         store.commit(first.with_trust(dataclasses.replace(first.trust, root=roots[-1])), roots)
-    statements: list[str] = []
-    connect = sqlite3.connect
-
-    def traced(*words: object, **options: object) -> sqlite3.Connection:
-        db: sqlite3.Connection = connect(*words, **options)  # type: ignore[call-overload]
-        db.set_trace_callback(statements.append)
-        return db
-
-    monkeypatch.setattr(sqlite3, "connect", traced)
+    statements = trace(monkeypatch)
     loaded(directory)
     assert statements
     assert not [text for text in statements if "FROM root" in text]
@@ -613,6 +632,44 @@ def test_a_full_disk_is_a_local_failure_and_the_state_stays(
     assert loaded(filled) == big
 
 
+REFUSALS: dict[str, tuple[int, bool, type[FirmrootError]]] = {
+    # What SQLite says, whether the file is accessible, and what is made of it.
+    "a file that may not be opened": (sqlite3.SQLITE_CANTOPEN, False, LocalFailureError),
+    "a thing that is no file": (sqlite3.SQLITE_CANTOPEN, True, StoreLostError),
+    "no permission": (sqlite3.SQLITE_PERM, False, LocalFailureError),
+    "a failing medium": (sqlite3.SQLITE_IOERR_FSYNC, True, LocalFailureError),
+    "a sector that cannot be read": (sqlite3.SQLITE_IOERR_READ, True, StoreLostError),
+    "a page that ends early": (sqlite3.SQLITE_IOERR_SHORT_READ, True, StoreLostError),
+    "a file system that is read-only": (sqlite3.SQLITE_READONLY, True, LocalFailureError),
+    "a journal for a reader": (sqlite3.SQLITE_READONLY_ROLLBACK, True, StoreLostError),
+    "no memory": (sqlite3.SQLITE_NOMEM, True, LocalFailureError),
+    "a writer": (sqlite3.SQLITE_BUSY, True, LockedError),
+    "a writer in this process": (sqlite3.SQLITE_LOCKED, True, LockedError),
+    "damage": (sqlite3.SQLITE_CORRUPT, True, StoreLostError),
+    "another file": (sqlite3.SQLITE_NOTADB, True, StoreLostError),
+}
+
+
+@pytest.mark.parametrize(("code", "accessible", "kind"), REFUSALS.values(), ids=REFUSALS)
+def test_only_damage_of_both_copies_is_a_lost_store(
+    filled: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    accessible: bool,  # noqa: FBT001  a table
+    kind: type[FirmrootError],
+) -> None:
+    def refuse(*_words: object, **_options: object) -> sqlite3.Connection:
+        error = sqlite3.OperationalError("SQLite refuses")
+        error.sqlite_errorcode = code
+        raise error
+
+    monkeypatch.setattr(sqlite3, "connect", refuse)
+    monkeypatch.setattr("os.access", lambda *_: accessible)
+    with pytest.raises(FirmrootError) as caught:
+        peeked(filled)
+    assert type(caught.value) is kind
+
+
 def test_a_failed_commit_is_forgotten_by_the_store_too(
     filled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -627,6 +684,26 @@ def test_a_failed_commit_is_forgotten_by_the_store_too(
                 store.commit(state(LAST + 1))
         store.commit(state(LAST + 1))
     assert loaded(filled) == state(LAST + 1)
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        pytest.param(errno.ENOSPC, "free some space", id="a full disk"),
+        pytest.param(errno.EDQUOT, "free some space", id="a full quota"),
+        pytest.param(errno.EIO, "[trust] state", id="a failing disk"),
+    ],
+)
+def test_a_failure_of_the_file_system_says_what_to_do(
+    filled: Path, monkeypatch: pytest.MonkeyPatch, number: int, hint: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr("client_reference.trust.store._update", refuse)
+    with SqliteStore(filled) as store, pytest.raises(LocalFailureError) as caught:
+        store.commit(state(LAST + 1))
+    assert hint in caught.value.hint
 
 
 def test_a_state_directory_that_is_a_file_is_a_local_failure(directory: Path) -> None:
