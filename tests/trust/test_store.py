@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import os
 import random
 import shutil
 import sqlite3
@@ -272,6 +273,27 @@ def test_the_same_process_does_not_take_the_lock_twice(filled: Path) -> None:
             pass
         with pytest.raises(LockedError), SqliteStore(filled):
             pass
+
+
+def test_the_holder_is_who_holds_this_lock_and_no_other(
+    filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = (filled / "lock").stat()
+    device = f"{os.major(lock.st_dev):02x}:{os.minor(lock.st_dev):02x}"
+    listed = tmp_path / "locks"
+    listed.write_text(
+        f"1: FLOCK ADVISORY WRITE 1 {device}:{lock.st_ino + 1} 0 EOF\n"
+        f"2: POSIX ADVISORY WRITE 1 {device}:{lock.st_ino} 0 EOF\n"
+        f"3: FLOCK ADVISORY WRITE 0 {device}:{lock.st_ino} 0 EOF\n"
+        f"4: FLOCK ADVISORY WRITE {os.getpid()} {device}:{lock.st_ino} 0 EOF\n"
+    )
+    monkeypatch.setattr("client_reference.trust.store._LOCKS", listed)
+    with (
+        SqliteStore(filled),
+        pytest.raises(LockedError, match=rf"process {os.getpid()} \("),
+        SqliteStore(filled),
+    ):
+        pass
 
 
 def test_where_the_kernel_does_not_tell_the_holder_is_somebody(
