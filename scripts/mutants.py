@@ -78,7 +78,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/power/test_store_cuts.py",
     ),
     "client_reference/trust/record.py": ("tests/trust/test_store.py",),
-    "client_reference/durable.py": ("tests/power", "tests/install"),
+    "client_reference/durable.py": ("tests/install", "tests/power/test_slot_cuts.py"),
     "client_reference/install/slots.py": ("tests/install", "tests/power/test_slot_cuts.py"),
     "client_reference/install/bootloader.py": ("tests/install", "tests/power/test_slot_cuts.py"),
     "client_reference/install/command.py": ("tests/install",),
