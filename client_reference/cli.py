@@ -80,7 +80,8 @@ class _Run:
     def say(self, *lines: str) -> None:
         """Lines for people."""
         if not self.options.json:
-            print(*lines, sep="\n")  # noqa: T201 # standard output is what this command is for
+            for line in lines:
+                print(report.printable(line))  # noqa: T201 # what this command is for
 
     def result(self, document: Mapping[str, Json]) -> None:
         """One object for scripts."""
@@ -95,7 +96,7 @@ class _Run:
 def _tell(kind: str, text: str) -> None:
     coloured = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     label = f"\x1b[{_COLOURS[kind]}m{kind}\x1b[0m" if coloured else kind
-    print(f"{label}: {text}", file=sys.stderr)  # noqa: T201 # the error boundary of this command
+    print(f"{label}: {report.printable(text)}", file=sys.stderr)  # noqa: T201 # the error boundary
 
 
 class _Parser(argparse.ArgumentParser):
@@ -375,18 +376,19 @@ def _config(run: _Run) -> DeviceConfig:
 
 
 def _state(run: _Run, config: DeviceConfig, store: SqliteStore) -> DeviceState:
-    """What is stored; a store that is lost is begun again from the image, and that is said."""
+    """What is stored. Without it the device begins with what its image carries, and says so.
+
+    A device is alone: that its state was never made, or was lost or deleted, must not end updates.
+    """
     try:
         state = store.load()
+        lost = f"there is no trust state in {config.trust.state}"
     except StoreLostError as error:
+        state, lost = None, error.message
+    if state is None:
         state = _factory_state(config, config.trust.factory)
         store.commit(state)
-        run.warn(f"{error.message}; started again from the factory root and its floors")
-    if state is None:
-        raise ActionRequiredError(
-            f"this device has no trust state in {config.trust.state} yet",
-            f"run `{run.program} init`",
-        )
+        run.warn(f"{lost}; started from the factory root and its floors")
     return state
 
 

@@ -395,6 +395,11 @@ class _Layers:
 
     def absolute(self, path: str) -> Path:
         """A path, relative to the first file."""
+        if "\0" in path:
+            raise ConfigurationError(
+                f"{self.path}: found the path {path!r}, expected one without a null character",
+                "correct it and run the command again",
+            )
         return self.path.absolute().parent / path
 
     def text(self, key: str, default: str | None, pattern: re.Pattern[str] | None = None) -> str:

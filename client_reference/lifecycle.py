@@ -168,7 +168,7 @@ def candidate(state: InstallState) -> Image:
     if state.candidate is None:
         raise IllegalTransitionError(
             f"the installation is {state.phase.value}, but of no image",
-            "the stored state makes no sense: run `firmroot-device doctor`",
+            "the stored state makes no sense: remove it and run `firmroot-device init`",
         )
     return state.candidate
 

@@ -1,7 +1,7 @@
 """Pure: what the device says about itself, as one JSON object and as lines for people.
 
-Both come from the same values, so that they cannot tell different stories. Every text that came
-from a repository was refused by its reader if it had control characters.
+Both come from the same values, so that they cannot tell different stories. What a mirror sent may
+be quoted in an error before anybody verified it: `printable` keeps it from steering a terminal.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ __all__ = [
     "check_lines",
     "image_document",
     "is_lab",
+    "printable",
     "size",
     "status_document",
     "status_lines",
@@ -46,6 +47,18 @@ def is_lab(root: bytes) -> bool:
     """Whether a root says of itself that its keys protect nothing."""
     fields = verified.read(Root, Root.type, root).signed.unrecognized_fields
     return fields.get(LAB) is True
+
+
+def printable(text: str) -> str:
+    """A text with everything escaped that a terminal or a log would not show as it is.
+
+    Attack: an escape sequence, or a character that turns the writing direction, in metadata that
+    nobody signed repaints the screen of whoever reads the refusal.
+    """
+    return "".join(
+        each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode()
+        for each in text
+    )
 
 
 def size(count: int) -> str:

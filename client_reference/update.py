@@ -26,6 +26,7 @@ from client_reference import lifecycle
 from client_reference.errors import (
     ActionRequiredError,
     LocalFailureError,
+    NotFoundError,
     NotTrustedError,
     RefusedError,
     RetryLaterError,
@@ -323,7 +324,8 @@ def _segments_target(updater: Updater, role: str, artifact: TargetFile) -> Targe
 def check(machine: Machine, waves: Waves = Waves.OBEY) -> Checked:
     """Look for an update; nothing on the device changes but the trust store. Raises as `evaluate`.
 
-    A mirror whose bytes do not verify is left for the next one, as long as there is one.
+    A mirror whose bytes do not verify, or that lacks an object, is left for the next one, as long
+    as there is one.
     """
     return _with_each_mirror(machine, lambda: _check(machine, waves))
 
@@ -355,7 +357,9 @@ def _with_each_mirror(machine: Machine, step: Callable[[], T]) -> T:
     while True:
         try:
             return step()
-        except NotTrustedError:
+        except (NotTrustedError, NotFoundError):
+            # Where "not there" is an answer (the next root) it does not come this far; here a
+            # mirror lacks what it must have.
             if not machine.mirrors.next_mirror():
                 raise
 

@@ -61,7 +61,7 @@ def decode(parts: Mapping[str, bytes]) -> DeviceState:
     facts = json.loads(parts[_FACTS])
     trust: dict[str, Any] = _only(facts["trust"], _TRUST_FIELDS)
     for name, part in parts.items():
-        if not name.startswith(_BYTES) or not _is_known(name):
+        if not _is_known(name):
             continue
         field, slash, key = name.removeprefix(_BYTES).partition("/")
         if slash:
@@ -79,7 +79,7 @@ def decode(parts: Mapping[str, bytes]) -> DeviceState:
 
 def _is_known(part: str) -> bool:
     field = part.removeprefix(_BYTES).partition("/")[0]
-    return part == _FACTS or (part.startswith(_BYTES) and field in _TRUST_FIELDS)
+    return part.startswith(_BYTES) and field in _TRUST_FIELDS
 
 
 def _install(install: InstallState) -> dict[str, object]:

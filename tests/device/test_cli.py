@@ -254,12 +254,50 @@ def test_a_bad_signature_asks_whether_the_library_is_too_old(
     assert (failed.code, "cryptography 38" in failed.err) == (2, True)
 
 
-@pytest.mark.parametrize("command", ["check", "update", "confirm", "reject", "status"])
-def test_before_init_every_command_says_what_is_missing(device: DeviceOnDisk, command: str) -> None:
-    failed = device.run(command)
+def test_before_init_status_names_it(device: DeviceOnDisk) -> None:
+    failed = device.run("status")
     assert failed.code == 3
     assert "no trust state" in failed.err
     assert f"hint: run `firmroot-device --config {device.config} init`" in failed.err
+
+
+@pytest.mark.parametrize("lost", ["never made", "deleted"])
+@pytest.mark.parametrize("command", ["check", "update"])
+def test_without_a_store_a_device_begins_from_its_factory_and_says_so(
+    device: DeviceOnDisk, command: str, lost: str
+) -> None:
+    if lost == "deleted":
+        device.run("init")
+        for path in (device.directory / "state").glob("*.db"):
+            path.unlink()
+    said = device.run(command)
+    assert said.code == 0
+    assert "there is no trust state in" in said.err
+    assert "started from the factory root and its floors" in said.err
+    assert "started from the factory root" not in device.run("status").err
+
+
+@pytest.mark.parametrize("command", ["confirm", "reject"])
+def test_without_a_store_there_is_nothing_to_judge(device: DeviceOnDisk, command: str) -> None:
+    refused = device.run(command)
+    assert refused.code == 5
+    assert f"cannot {command} an image: the installation is idle" in refused.err
+
+
+def test_what_a_mirror_sent_cannot_steer_the_terminal(
+    publisher: Publisher, ready: DeviceOnDisk
+) -> None:
+    good = publisher.repo.files["metadata/timestamp.json"]
+    publisher.repo.files["metadata/timestamp.json"] = good.replace(
+        b'"_type":"timestamp"', b'"_type":"\\u001b[2J\\u202etimestamp"'
+    )
+    refused = ready.run("check")
+    assert refused.code == 6
+    assert "\x1b" not in refused.err
+    assert "\u202e" not in refused.err
+    assert "\\x1b[2J" in refused.err
+    publisher.repo.files["metadata/timestamp.json"] = good
+    assert ready.run("check").code == 0
 
 
 def test_a_lost_store_is_begun_again_from_the_factory_and_that_is_said(
@@ -272,7 +310,7 @@ def test_a_lost_store_is_begun_again_from_the_factory_and_that_is_said(
             path.write_bytes(b"ruins" * 1000)
     said = ready.run("check")
     assert said.code == 0
-    assert "started again from the factory root and its floors" in said.err
+    assert "started from the factory root and its floors" in said.err
     assert "update available: 1.0" in said.out
 
 

@@ -518,6 +518,19 @@ def test_a_mirror_that_tampers_is_left_for_the_next(bench: Bench) -> None:
     assert bench.slots.slots["B"] == OLD
 
 
+@pytest.mark.parametrize("lacks", ["timestamp.json", "gateway-stable.json", ".segments", ".img"])
+def test_a_mirror_that_lacks_an_object_is_left_for_the_next(bench: Bench, lacks: str) -> None:
+    bench.publisher.release("1.0", 1, NEW)
+    empty = bench.publisher.repo.fork()
+    gone = [path for path in empty.files if path.endswith(lacks)]
+    assert gone
+    for path in gone:
+        del empty.files[path]
+    bench.network.repo, bench.network.others = empty, [bench.publisher.repo]
+    assert bench.update() is Outcome.REBOOTING
+    assert bench.slots.slots["B"] == NEW
+
+
 def test_a_mirror_that_alters_the_image_is_left_for_the_next(bench: Bench) -> None:
     bench.publisher.release("1.0", 1, OLD)
     liar = bench.publisher.repo.fork()
