@@ -627,6 +627,12 @@ def test_what_a_newer_client_added_is_kept_by_an_older_one() -> None:
         assert text in kept["facts"]
 
 
+def test_what_this_client_knows_is_written_anew() -> None:
+    parts = record.encode(state(1), {})
+    odd = parts["facts"].replace(b'"trust":{', b'"trust":{"snapshot":7,')
+    assert b'"snapshot"' not in record.encode(state(2), parts | {"facts": odd})["facts"]
+
+
 # The file system.
 
 
