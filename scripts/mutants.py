@@ -447,6 +447,8 @@ def _run_tests(
 ) -> None:
     """In the forked process: become pytest on one copy of the tree."""
     os.setsid()
+    # Tests send it; a shell that started this script in the background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
     written = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
