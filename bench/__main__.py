@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RUNS, QUICK_RUNS = 7, 5
 IMAGE, QUICK_IMAGE = 300 * MIB, 32 * MIB
 CPU_TARGET, PEAK_TARGET = 1.0, 1.05
-JUDGED = {"first check", "no-change check"}
+JUDGED = {"first start", "no-change check"}
 
 
 @dataclass(frozen=True)
@@ -79,27 +79,16 @@ class Bench:
         return median(a for a, _ in pairs), median(b for _, b in pairs)
 
     def first_start(self) -> Row:
-        """Factory state to an accepted repository: ours takes two processes, `init` and `check`."""
+        """Factory state to an accepted repository, in one process each.
 
-        def ours() -> Figures:
-            device = self.device()
-            return self.run(self.ours(device, "init"), self.ours(device, "check"))
-
-        pair = self.interleaved(ours, self.first_refresh)
-        return Row("first start: init + check", "ngclient", *pair)
-
-    def first_check(self) -> Row:
-        """The first check of a device that was initialised, as images are, before it is on a net.
-
-        Ours also reads manifest, hold and builds role, and decides; the peer refreshes.
+        Ours proves its key types, begins the store, reads manifest, hold and builds role as well,
+        and decides; the peer refreshes.
         """
 
         def ours() -> Figures:
-            device = self.device()
-            self.run(self.ours(device, "init"))
-            return self.run(self.ours(device, "check"))
+            return self.run(self.ours(self.device(), "check"))
 
-        return Row("first check", "ngclient", *self.interleaved(ours, self.first_refresh))
+        return Row("first start", "ngclient", *self.interleaved(ours, self.first_refresh))
 
     def first_refresh(self) -> Figures:
         """The peer's first refresh, from its root."""
@@ -160,7 +149,6 @@ def measure(runs: int, size: int) -> dict[str, list[Row]]:
                 bench = Bench(repository, server, scratch, runs, trusted)
                 rows[name] = [
                     bench.first_start(),
-                    bench.first_check(),
                     bench.no_change(),
                     bench.download(size),
                 ]
@@ -193,7 +181,7 @@ def _line(name: str, ours: float, peer: float, unit: str) -> None:
 
 
 def missed(rows: dict[str, list[Row]]) -> list[str]:
-    """Targets that a check missed."""
+    """Targets that a row missed."""
     found = []
     for transport, each in rows.items():
         for row in each:

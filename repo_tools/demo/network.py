@@ -46,6 +46,7 @@ class Network:
             interface="asgi3",
             lifespan="off",
             log_config=None,
+            log_level="critical",  # a device without power hangs up in the middle of an answer
             timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)
