@@ -27,6 +27,8 @@ from client_reference.selection import Reason, Selection, Skip, Waves
 from client_reference.trust.state import Image, MemoryStore, Phase
 from client_reference.trust.updater import Floors, Updater, initial_state
 from client_reference.update import (
+    TLS_BUNDLE,
+    TLS_ROLE,
     DisagreementError,
     Identified,
     Machine,
@@ -235,6 +237,16 @@ def test_an_image_of_one_segment_needs_no_list(bench: Bench) -> None:
     assert bench.slots.slots["B"] == OLD[:SEGMENT]
     files = bench.publisher.repo.files
     assert not any(path.endswith(SUFFIX) for path in files)
+
+
+def test_a_device_that_keeps_no_ca_bundle_does_not_ask_for_one(bench: Bench) -> None:
+    repo = bench.publisher.repo
+    repo.delegate(TLS_ROLE, [TLS_BUNDLE])
+    repo.add_target(TLS_ROLE, TLS_BUNDLE, b"certificates")
+    repo.publish(TLS_ROLE, "targets")
+    bench.publisher.release("1.0", 1, NEW)
+    assert bench.update() is Outcome.REBOOTING
+    assert not [path for path in repo.requests if TLS_ROLE in path]
 
 
 def test_the_next_release_goes_to_the_other_slot(bench: Bench) -> None:
