@@ -584,14 +584,19 @@ def run(mutants: Sequence[Mutant], jobs: int, budget: float | None) -> Iterator[
         for tree in trees:
             threading.Thread(target=_worker, args=(tree, work, done, deadline), daemon=True).start()
         running = jobs
-        while running:
-            item = done.get()
-            if item is None:
-                running -= 1
-            elif isinstance(item, BaseException):
-                raise item
-            else:
-                yield item
+        try:
+            while running:
+                item = done.get()
+                if item is None:
+                    running -= 1
+                elif isinstance(item, BaseException):
+                    raise item
+                else:
+                    yield item
+        finally:
+            # Of a script that was interrupted: it would wait for them.
+            for process in multiprocessing.active_children():
+                process.kill()
 
 
 def _sweep() -> None:
