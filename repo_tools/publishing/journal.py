@@ -3,6 +3,10 @@
 The journal (`.firmroot/publish.json`) holds the signed online roles of the publish in hand and the
 record that it will leave. It is written before the first upload and removed after everything that
 `settle` does, each part of which may be repeated.
+
+What was live before is known in two places: `.firmroot/high-water.json` is what this machine saw,
+refreshes included; `metadata/` and `history/` are what git knows, and all that a fresh clone or a
+CI runner has. Neither ever goes back.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from repo_tools.files import create_file, remove_file, replace_file
 from repo_tools.metadata.edits import ISSUED_FIELD, format_time
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.publishing.artifacts import stored_name
-from repo_tools.publishing.live import HighWater
+from repo_tools.publishing.live import HighWater, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,7 +35,15 @@ if TYPE_CHECKING:
     from repo_tools.publishing.plan import Admitted, Plan
     from repo_tools.workspace import Workspace
 
-__all__ = ["Journal", "high_water", "load_journal", "people_roles", "settle", "write_journal"]
+__all__ = [
+    "Journal",
+    "committed",
+    "high_water",
+    "load_journal",
+    "people_roles",
+    "settle",
+    "write_journal",
+]
 
 FRESH = timedelta(hours=1)
 """How long what was signed for an interrupted publish is still used; later it is signed anew."""
@@ -133,18 +145,58 @@ def high_water(workspace: Workspace) -> HighWater:
     return HighWater.from_json(data)
 
 
+def committed(workspace: Workspace) -> HighWater:
+    """What git knows to have been live: every record of a publish, and the roles of people.
+
+    What is live may be newer: somebody else has published, and this clone is behind.
+
+    Raises:
+        NotTrustedError: a file of it is damaged.
+    """
+    found = HighWater()
+    for path in sorted((workspace.directory / "history").glob("*.json")):
+        found = found.raised(_recorded(path))
+    return found.raised(
+        HighWater(
+            {
+                path.stem: Mark.of(path.read_bytes(), f"metadata/{path.name}")
+                for path in workspace.metadata.glob("*.json")
+            }
+        )
+    )
+
+
+def _recorded(path: Path) -> HighWater:
+    """What one publish made live."""
+    source = f"history/{path.name}"
+    try:
+        record = json.loads(path.read_bytes())
+        return HighWater(
+            {
+                str(role): Mark(int(facts["version"]), str(facts["sha256"]), source)
+                for role, facts in {**record["roles"], "timestamp": record["timestamp"]}.items()
+            }
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NotTrustedError(
+            f"{source} is damaged: {error!r}", "take it from git: it says what was live before"
+        ) from error
+
+
 def settle(
     workspace: Workspace, state: RepositoryState, record: Mapping[str, Any] | None = None
 ) -> None:
     """Make the workspace agree with what is live. Killed anywhere and run again, it finishes.
+
+    Nothing that it remembers is ever replaced by something older.
 
     Args:
         workspace: the caller holds its lock.
         state: the verified live state, with the whole root chain.
         record: of the publish that made it, for `history/`.
     """
-    mark = HighWater.of(state)
-    if mark != high_water(workspace):
+    seen = high_water(workspace)
+    if (mark := seen.raised(HighWater.of(state))) != seen:
         replace_file(workspace.private / "high-water.json", mark.to_json())
     for data in state.roots:
         version = parse(data, Root, "root").signed.version
@@ -163,7 +215,9 @@ def settle(
 
 
 def _keep(path: Path, data: bytes) -> None:
-    if not path.exists() or path.read_bytes() != data:
+    """Write what is live, unless git has brought something newer meanwhile: no file goes back."""
+    found = Mark.of(data, "live metadata")
+    if not path.exists() or Mark.of(path.read_bytes(), str(path)).version < found.version:
         replace_file(path, data)
 
 

@@ -4,8 +4,9 @@ Truth is never a bucket listing. Reading verifies with the checks of the device'
 consults no clock: whoever is about to renew an expired state must be able to read it. Expiry is
 judged by the rehearsal and by `verify`.
 
-The high-water mark is what this workspace has seen live, kept outside the storage: a storage that
-goes back to an older state, or shows another state of the same version, is not believed.
+The high-water mark is what was live before, kept outside the storage: a storage that goes back to
+an older state, or shows another state of the same version, is not believed. `.firmroot` has what
+this machine saw; git has what all of them published (`repo_tools.publishing.journal`).
 """
 
 from __future__ import annotations
@@ -184,15 +185,37 @@ def _read_listed(storage: Readable, role: str, meta: MetaFile) -> bytes:
 
 @dataclass(frozen=True)
 class Mark:
-    """One object that was seen live."""
+    """One object that was seen live.
+
+    Attributes:
+        version: of the metadata.
+        sha256: hex digest of its bytes.
+        source: the file that knows of it, for messages.
+    """
 
     version: int
     sha256: str
+    source: str = field(default=".firmroot/high-water.json", compare=False)
+
+    @classmethod
+    def of(cls, data: bytes, source: str) -> Self:
+        """The mark of a metadata file that was live.
+
+        Raises:
+            NotTrustedError: it is damaged; guessing would disarm it.
+        """
+        try:
+            return cls(_version(data), sha256(data), source)
+        except (ValueError, KeyError, TypeError) as error:
+            raise NotTrustedError(
+                f"{source} is damaged: {error!r}",
+                "take it from git: it says what was live before",
+            ) from error
 
 
 @dataclass(frozen=True)
 class HighWater:
-    """The newest live state that this workspace has seen, by role name. A pure value."""
+    """The newest live state that was ever seen, by role name. A pure value."""
 
     marks: Mapping[str, Mark] = field(default_factory=dict)
 
@@ -225,6 +248,15 @@ class HighWater:
             ) from error
         return cls(marks)
 
+    def raised(self, other: HighWater) -> HighWater:
+        """This mark, and where the other one is newer that one; it never falls."""
+        newer = {
+            role: mark
+            for role, mark in other.marks.items()
+            if role not in self.marks or mark.version > self.marks[role].version
+        }
+        return HighWater({**self.marks, **newer})
+
     def to_json(self) -> bytes:
         """The mark as a file."""
         document = {
@@ -244,25 +276,26 @@ class HighWater:
         """
         found = HighWater.of(state).marks
         hint = (
-            "somebody rolled the storage back or writes to it without this workspace; "
-            "find out who before publishing anything"
+            "somebody rolled the storage back or writes to it without this workspace; find out who "
+            "before publishing anything, then restore what is newer from a mirror or a backup"
         )
         for role, mark in self.marks.items():
             if role not in found and role not in TOP_LEVEL_ROLE_NAMES:
                 continue  # its delegation was removed; `targets` itself cannot go back
             if role not in found:
                 raise NotTrustedError(
-                    f"{role} version {mark.version} was live before and is gone", hint
+                    f"{role} version {mark.version} was live before and is gone ({mark.source})",
+                    hint,
                 )
             if found[role].version < mark.version:
                 raise NotTrustedError(
                     f"live {role} has version {found[role].version}, but version {mark.version} "
-                    "was live before: a rollback of the storage",
+                    f"was live before: a rollback of the storage ({mark.source})",
                     hint,
                 )
             if found[role].version == mark.version and found[role].sha256 != mark.sha256:
                 raise NotTrustedError(
                     f"live {role} version {mark.version} is not the one that was live before "
-                    f"(sha256 {found[role].sha256}, expected {mark.sha256})",
+                    f"(sha256 {found[role].sha256}, expected {mark.sha256} of {mark.source})",
                     hint,
                 )

@@ -1,7 +1,7 @@
 """From a workspace and its storage to a rehearsed plan. Reads and signs, writes nothing.
 
-What `publish`, `refresh` and `plan` have in common: read the live state and hold it against the
-high-water mark, admit what is staged, sign snapshot and timestamp, rehearse.
+What `publish`, `refresh` and `plan` have in common: read the live state and hold it against what
+was live before, admit what is staged, sign snapshot and timestamp, rehearse.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from repo_tools.metadata.edits import next_snapshot, next_timestamp
 from repo_tools.metadata.repository import RepositoryState, parse
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.factory import devices, future_devices
-from repo_tools.publishing.journal import high_water
+from repo_tools.publishing.journal import committed, high_water
 from repo_tools.publishing.live import (
+    MAX_METADATA,
     TIMESTAMP,
     metadata_objects,
     metadata_path,
@@ -81,7 +82,10 @@ class Prepared:
 
 
 def read_base(workspace: Workspace, storage: Storage) -> Live:
-    """The verified live state with the whole root chain, no older than the high-water mark.
+    """The verified live state with the whole root chain, no older than anything known of it.
+
+    Attack: whoever can write to the storage puts an old state back. What this machine saw stops
+    it, and what git knows stops it for who has seen nothing yet: a fresh clone, a refresher on CI.
 
     Raises:
         ActionRequiredError: no root was ever signed.
@@ -106,7 +110,25 @@ def read_base(workspace: Workspace, storage: Storage) -> Live:
     else:
         state = RepositoryState()
     high_water(workspace).check(state)
+    committed(workspace).check(state)
+    if known:
+        _check_newest_root(storage, known[-1], len(known))
     return replace(live, state=state)
+
+
+def _check_newest_root(storage: Storage, root: bytes, version: int) -> None:
+    """Who follows the chain from git would not notice that devices no longer can."""
+    path = metadata_path("root", version)
+    try:
+        found = storage.read(path, MAX_METADATA).data
+    except NotFoundError:
+        found = b""
+    if found != root:
+        raise NotTrustedError(
+            f"{path} in {storage.url} is {'not the one of' if found else 'missing; it is in'} "
+            f"metadata/root/{version}.json, which was live before",
+            "find out who removed or replaced it, then put the file of git there again",
+        )
 
 
 def admit_staged(workspace: Workspace, base: RepositoryState) -> Admitted:

@@ -203,6 +203,12 @@ def test_a_state_that_goes_back_is_not(case: str, monkeypatch: pytest.MonkeyPatc
         SEEN.check(read_live(Memory(_repository()), _root(1)).state)
 
 
+def test_a_mark_rises_role_by_role_and_never_falls() -> None:
+    other = {"root": Mark(3, "R"), "timestamp": Mark(4, "T"), "targets": Mark(3, "U")}
+    raised = SEEN.raised(HighWater({**other, "p-beta": Mark(1, "b")}))
+    assert raised.marks == {**SEEN.marks, "root": Mark(3, "R"), "p-beta": Mark(1, "b")}
+
+
 def test_a_mark_is_made_of_every_role_and_survives_its_file() -> None:
     state = read_live(Memory(_repository()), _root(1)).state
     mark = HighWater.of(state)

@@ -7,11 +7,13 @@ import multiprocessing
 import os
 import shutil
 import tomllib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from client_reference.errors import ActionRequiredError, LockedError
+from client_reference.errors import ActionRequiredError, LockedError, NotTrustedError
+from repo_tools.publishing.journal import committed, settle
 from repo_tools.publishing.online import OnlineKeys
 from repo_tools.publishing.prepare import read_base
 from repo_tools.publishing.publish import plan_publish, publish
@@ -282,6 +284,113 @@ def test_a_storage_that_went_back_in_time_is_not_believed(following: Lab, tmp_pa
     done = following.run("publish")
     assert done.code == 6
     assert "version 2 was live before: a rollback of the storage" in done.err
+
+
+def _clone(lab: Lab, directory: Path) -> Lab:
+    """What git has, the keys of this machine, and the storage; no memory of what was live."""
+    clone = lab.copy(directory / "acme")
+    for name in ("high-water.json", "publish.json"):
+        (clone.directory / ".firmroot" / name).unlink(missing_ok=True)
+    return clone
+
+
+def _put_back(lab: Lab, old: Path) -> None:
+    """The storage is as it was before."""
+    shutil.rmtree(lab.repository)
+    shutil.copytree(old, lab.repository)
+
+
+WRITERS = (("publish",), ("refresh",), ("plan",), ("factory", "export", PRODUCT, "--to", "out"))
+
+
+@pytest.mark.parametrize("command", WRITERS, ids=lambda words: words[0])
+def test_a_fresh_clone_does_not_believe_a_storage_that_went_back(
+    command: tuple[str, ...], following: Lab, tmp_path: Path
+) -> None:
+    old = shutil.copytree(following.repository, tmp_path / "old")
+    following.ok("publish")
+    clone = _clone(following, tmp_path / "clone")
+    _put_back(clone, old)
+    before = clone.tree()
+    done = clone.run(*command)
+    assert done.code == 6, done
+    assert "version 2 was live before: a rollback of the storage (history/000002.json)" in done.err
+    assert clone.tree() == before, "nothing was signed, and git still has the newer role"
+
+
+GIT_KNOWS: dict[str, tuple[tuple[str, ...], str]] = {
+    "from its records alone": (
+        ("metadata/targets.json", "metadata/gateway-stable.json"),
+        "history",
+    ),
+    "from the roles of people alone": (("history/000002.json",), "metadata/gateway-stable.json"),
+}
+
+
+@pytest.mark.parametrize("case", GIT_KNOWS)
+def test_git_knows_what_was_live(case: str, following: Lab, tmp_path: Path) -> None:
+    gone, source = GIT_KNOWS[case]
+    old = shutil.copytree(following.repository, tmp_path / "old")
+    following.ok("publish")
+    clone = _clone(following, tmp_path / "clone")
+    for name in gone:
+        (clone.directory / name).unlink()
+    _put_back(clone, old)
+    done = clone.run("refresh")
+    assert done.code == 6, done
+    assert f"a rollback of the storage ({source}" in done.err
+
+
+def test_a_builds_role_that_went_back_is_known_from_the_records(
+    following: Lab, tmp_path: Path
+) -> None:
+    # The attacker has the online keys as well: snapshot and timestamp are new, builds is old.
+    following.ok("publish")
+    clone = _clone(following, tmp_path / "clone")
+    state = read_base(clone.workspace, clone.workspace.storage()).state
+    old = (clone.repository / "metadata/1.gateway-builds.json").read_bytes()
+    rolled = replace(state, roles={**state.roles, "gateway-builds": old})
+    with pytest.raises(NotTrustedError, match=r"live gateway-builds has version 1.*history/000002"):
+        committed(clone.workspace).check(rolled)
+
+
+def test_a_clone_that_is_behind_goes_on_and_catches_up(following: Lab, tmp_path: Path) -> None:
+    behind = _clone(following, tmp_path / "behind")
+    following.ok("publish")
+    _put_back(behind, following.repository)
+    for path in ("staged", ".firmroot/staged", ".firmroot/outbox"):
+        shutil.rmtree(behind.directory / path, ignore_errors=True)
+    behind.ok("refresh")
+    tree = behind.tree()
+    assert tree["metadata/gateway-stable.json"] == tree["repository/metadata/2.gateway-stable.json"]
+    assert behind.ok("--json", "verify").json["trusted"]
+
+
+def test_what_git_brings_during_a_publish_is_not_taken_back(following: Lab) -> None:
+    before = following.tree()["metadata/gateway-stable.json"]
+    following.ok("publish")
+    newer = following.tree()
+    workspace = following.workspace
+    state = read_base(workspace, workspace.storage()).state
+    older = replace(state, roles={**state.roles, "gateway-stable": before})
+    settle(workspace, older)
+    assert following.tree() == newer
+
+
+def test_a_storage_that_lost_the_newest_root_is_not_built_upon(live: Lab, tmp_path: Path) -> None:
+    live.ok("ceremony", "start", "root")
+    live.ok("sign")
+    live.ok("publish")
+    root = live.repository / "metadata/2.root.json"
+    shutil.copy(root, tmp_path / "2.root.json")
+    for lost in (root.unlink, lambda: root.write_bytes(b"{}")):
+        lost()
+        done = live.run("refresh")
+        assert done.code == 6, done
+        assert "metadata/2.root.json" in done.err
+        assert "metadata/root/2.json, which was live before" in done.err
+    shutil.copy(tmp_path / "2.root.json", root)
+    live.ok("refresh")
 
 
 def test_another_timestamp_of_the_same_version_is_a_fork(live: Lab, tmp_path: Path) -> None:
