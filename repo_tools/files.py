@@ -8,7 +8,9 @@ keeps. The rules, in the order in which they are carried out:
 3. it gets its name in one step, by rename (replace) or by link (create only);
 4. the directory is synced, otherwise a cut forgets the name.
 
-A process killed anywhere leaves the old file or the new one, and at worst a `.…tmp` beside it.
+A process killed anywhere leaves the old file or the new one, and at worst a `.…tmp` beside it. Who
+writes a temporary file holds a lock on it, which the kernel drops with the process: `sweep` removes
+those that nobody holds, and may run at any time beside any number of writers.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +27,7 @@ from typing import TYPE_CHECKING
 from client_reference.errors import LockedError, RetryLaterError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 __all__ = [
     "TEMPORARY_SUFFIX",
@@ -35,12 +38,15 @@ __all__ = [
     "make_directory",
     "remove_file",
     "replace_file",
+    "sweep",
     "sync_directory",
     "temporary_file",
     "translate_disk_full",
 ]
 
 TEMPORARY_SUFFIX = ".tmp"
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp", re.DOTALL)
+"""The names that `temporary_file` gives, and nobody else."""
 
 
 class DiskFullError(RetryLaterError):
@@ -89,16 +95,51 @@ def make_directory(directory: Path, mode: int = 0o777) -> None:
 @contextlib.contextmanager
 def temporary_file(directory: Path, name: str, mode: int = 0o644) -> Iterator[tuple[int, Path]]:
     """An open descriptor and the path of a new file, gone again afterwards unless renamed."""
-    descriptor, path = tempfile.mkstemp(
-        prefix=f".{name[:64]}.", suffix=TEMPORARY_SUFFIX, dir=directory
-    )
-    temporary = Path(path)
+    descriptor, temporary = _create_locked(directory, name)
     try:
         os.fchmod(descriptor, mode)
         yield descriptor, temporary
     finally:
         os.close(descriptor)
         temporary.unlink(missing_ok=True)
+
+
+def _create_locked(directory: Path, name: str) -> tuple[int, Path]:
+    """A new file that no `sweep` removes while the descriptor is open."""
+    while True:
+        descriptor, path = tempfile.mkstemp(
+            prefix=f".{name[:64]}.", suffix=TEMPORARY_SUFFIX, dir=directory
+        )
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, Path(path)
+        os.close(descriptor)  # a sweep came between creating and locking
+
+
+def sweep(top: Path, *, but: Collection[Path] = ()) -> None:
+    """Remove what killed processes left half-written anywhere below a directory.
+
+    Args:
+        top: the directory; links to other directories are not followed.
+        but: directories to leave alone.
+    """
+    for directory, below, files in os.walk(top):
+        here = Path(directory)
+        below[:] = [name for name in below if here / name not in but]
+        for name in filter(_TEMPORARY.fullmatch, files):
+            _remove_abandoned(here / name)
+
+
+def _remove_abandoned(temporary: Path) -> None:
+    """Remove a temporary file unless somebody holds it, or it is gone, or it is not ours."""
+    with contextlib.suppress(OSError):
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            temporary.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

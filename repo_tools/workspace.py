@@ -8,6 +8,9 @@ which git ignores.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
 import tomllib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,16 +19,15 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 from tuf.api.metadata import Root, Targets
 
-from client_reference.errors import ConfigurationError
+from client_reference.errors import ConfigurationError, NotTrustedError
 from keys_policy.load import PolicyError, load_keyring, load_policy
 from keys_policy.model import NAME
-from repo_tools.files import exclusive_lock, replace_file
+from repo_tools.files import exclusive_lock, replace_file, sweep
 from repo_tools.metadata.repository import parse
 from repo_tools.storage.local import LocalStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from keys_policy.model import KeyHolder, Policy
@@ -96,6 +98,7 @@ class Workspace:
         Raises:
             ConfigurationError: it is not a workspace, or a file of it is wrong; every mistake of
                 policy and keys is in the message.
+            NotTrustedError: there is a symbolic link where strangers may write.
         """
         path = directory / "firmroot.toml"
         try:
@@ -115,7 +118,10 @@ class Workspace:
             raise ConfigurationError(
                 "\n       ".join(error.problems), "correct the file, then: firmroot policy check"
             ) from error
-        return cls(directory, config, policy, keyring)
+        ws = cls(directory, config, policy, keyring)
+        for top in (ws.ceremonies, ws.staged):
+            _check_no_links(top)
+        return ws
 
     # Places.
 
@@ -166,11 +172,21 @@ class Workspace:
             "other storages come with later versions",
         )
 
-    def lock(self) -> AbstractContextManager[None]:
-        """One changing command at a time. Raises `LockedError` when another is at work."""
-        return exclusive_lock(
-            self.private / "lock", wait=False, owner=f"workspace {self.directory}"
-        )
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """One changing command at a time, which finds nothing that a killed one left half-written.
+
+        Raises:
+            LockedError: another is at work.
+        """
+        owner = f"workspace {self.directory}"
+        with exclusive_lock(self.private / "lock", wait=False, owner=owner):
+            # A storage in here is swept by its publishers, when they commit.
+            sweep(
+                self.directory,
+                but=(self.directory / ".git", self.directory / self.config.storage),
+            )
+            yield
 
     # Metadata that people sign.
 
@@ -260,6 +276,22 @@ class Workspace:
             if holder.key.keyid == keyid:
                 return name
         return f"unknown key {keyid[:8]}"
+
+
+def _check_no_links(top: Path) -> None:
+    """Git keeps symbolic links, so a stranger's could lead reading and tidying anywhere."""
+    inside = (
+        type(top)(directory) / name
+        for directory, folders, files in os.walk(top)
+        for name in (*folders, *files)
+    )
+    for path in itertools.chain((top,), inside):  # the top first: walk would follow it
+        if path.is_symlink():
+            name = path.relative_to(top.parent)
+            raise NotTrustedError(
+                f"{name} is a symbolic link; {top.name}/ may hold none",
+                f"find out who made it (git log -- {name}), then remove it: git rm {name}",
+            )
 
 
 def _read_optional(path: Path) -> bytes | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import signal
 import stat
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -19,6 +21,7 @@ from repo_tools.files import (
     make_directory,
     remove_file,
     replace_file,
+    sweep,
     sync_directory,
     temporary_file,
 )
@@ -164,3 +167,88 @@ def test_a_directory_is_synced_not_a_file(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     with pytest.raises(NotADirectoryError):
         sync_directory(tmp_path / "a")
+
+
+# What killed processes left.
+
+
+def _abandon(directory: Path, name: str = "image") -> Path:
+    """A temporary file whose process was killed."""
+    with patch("pathlib.Path.unlink"), temporary_file(directory, name) as (_, temporary):
+        pass
+    assert temporary.exists()
+    return temporary
+
+
+def test_what_nobody_writes_any_more_goes_wherever_it_is(tmp_path: Path) -> None:
+    below = tmp_path / "a" / "b"
+    make_directory(below)
+    left = [_abandon(tmp_path), _abandon(below), _abandon(below, "x" * 200)]
+    sweep(tmp_path)
+    assert not [path for path in left if path.exists()]
+    assert below.is_dir()
+
+
+def test_what_somebody_writes_stays(tmp_path: Path) -> None:
+    with temporary_file(tmp_path, "a") as (descriptor, temporary):
+        os.write(descriptor, b"new")
+        sweep(tmp_path)
+        temporary.replace(tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_what_another_process_writes_stays_until_it_is_killed(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with temporary_file(tmp_path, "a"):
+            os.write(writer, b".")
+            signal.pause()
+    os.read(reader, 1)
+    sweep(tmp_path)
+    assert len(names(tmp_path)) == 1
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    sweep(tmp_path)
+    assert names(tmp_path) == []
+
+
+NOT_OURS = ("a.img", ".a.tmp", ".gitignore", "a.abcdefgh.tmp", ".a.ABCDEFGH.tmp", ".a.abcdefg.tmp")
+
+
+@pytest.mark.parametrize("name", NOT_OURS)
+def test_what_is_not_ours_stays(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    sweep(tmp_path)
+    assert names(tmp_path) == [name]
+
+
+def test_a_link_with_a_name_of_ours_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "precious").touch()
+    (tmp_path / ".a.abcdefgh.tmp").symlink_to(tmp_path / "precious")
+    sweep(tmp_path)
+    assert (tmp_path / "precious").exists()
+
+
+def test_a_directory_can_be_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    left = _abandon(tmp_path / "other")
+    sweep(tmp_path, but=[tmp_path / "other"])
+    assert left.exists()
+
+
+def test_a_sweep_between_creating_and_locking_costs_one_more_try(tmp_path: Path) -> None:
+    lock = fcntl.flock
+    swept: list[str] = []
+
+    def interrupted(descriptor: int, operation: int) -> None:
+        if not swept and operation == fcntl.LOCK_EX:
+            swept.extend(names(tmp_path))
+            sweep(tmp_path)
+        lock(descriptor, operation)
+
+    with patch("fcntl.flock", interrupted):
+        replace_file(tmp_path / "a", b"new")
+    assert len(swept) == 1
+    assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"new"

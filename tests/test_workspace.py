@@ -269,3 +269,17 @@ def test_one_command_at_a_time(ws: Workspace) -> None:
         ws.lock(),
     ):
         pass
+
+
+def test_a_changing_command_begins_without_what_a_killed_one_left(ws: Workspace) -> None:
+    places = (ws.directory, ws.private, ws.metadata, ws.outbox / "targets" / "builds")
+    left = [place / ".a.json.abcdefgh.tmp" for place in places]
+    others = [
+        ws.directory / place / ".a.json.abcdefgh.tmp" for place in (".git", ws.config.storage)
+    ]
+    for path in (*left, *others):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with ws.lock():
+        assert not [path for path in left if path.exists()]
+        assert all(path.exists() for path in others), "git and the storage look after their own"

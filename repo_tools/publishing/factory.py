@@ -19,7 +19,7 @@ from client_reference.errors import ConfigurationError
 from client_reference.factory import load as load_factory
 from client_reference.selection import DevicePosition
 from client_reference.trust.updater import Floors
-from repo_tools.files import replace_file
+from repo_tools.files import replace_file, sweep
 from repo_tools.publishing.rehearse import Device
 
 if TYPE_CHECKING:
@@ -184,6 +184,7 @@ def write_package(package: Package, directory: Path) -> None:
                 f"{file} exists and is not part of this export",
                 "name another directory with --to, or empty this one",
             )
+    sweep(directory)
     for path, data in package.files.items():
         replace_file(directory / path, data)
 

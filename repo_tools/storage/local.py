@@ -3,7 +3,8 @@
 The three operations of `repo_tools.storage.protocol`, made of what a POSIX file system guarantees:
 `link` fails if the name exists (create only), `rename` replaces in one step, `flock` makes "compare
 the tag, then replace" one step among processes on this machine. Nothing is reported as stored
-before it is durable; names that begin with a dot are ours and are never listed.
+before it is durable; names that begin with a dot are ours and are never listed. What a killed
+publisher left half-written goes with the next commit, whoever makes it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from repo_tools.files import (
     exclusive_lock,
     make_directory,
     replace_file,
+    sweep,
     sync_directory,
     temporary_file,
     translate_disk_full,
@@ -106,6 +108,7 @@ class LocalStorage:
             _failures(path, self._root),
             exclusive_lock(self._root / ".lock", wait=True, owner=str(self._root)),
         ):
+            sweep(self._root)
             try:
                 found = _tag(final.read_bytes())
             except FileNotFoundError:

@@ -95,6 +95,8 @@ def test_a_killed_command_run_again_finishes(
         assert _offered(lab) in allowed, where
         done = lab.run(*command(tmp_path / "trial"))
         assert done.code == 0, f"{where}: {done}"
+        left = sorted(path.name for path in (tmp_path / "trial").rglob(".*.tmp"))
+        assert not left, f"{where}: {left}"
         found = lab.tree()
         if case in AGAIN:
             found |= {path: expected[path] for path in AGAIN[case]}

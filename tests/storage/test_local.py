@@ -19,7 +19,7 @@ from client_reference.errors import (
     RefusedError,
     RetryLaterError,
 )
-from repo_tools.files import DiskFullError, exclusive_lock
+from repo_tools.files import DiskFullError, exclusive_lock, temporary_file
 from repo_tools.storage.local import LocalStorage
 from repo_tools.storage.protocol import Created
 from tests.simulators.disk import full_disk, names, recorded
@@ -224,3 +224,16 @@ def test_objects_are_listed_sorted_and_our_own_files_are_not(storage: LocalStora
         "targets/a",
         "targets/b",
     ]
+
+
+def test_a_commit_removes_what_killed_publishers_left_and_nothing_that_is_being_written(
+    storage: LocalStorage,
+) -> None:
+    place = storage.root / "targets" / "builds"
+    place.mkdir(parents=True)
+    left = place / ".image.abcdefgh.tmp"
+    left.write_bytes(b"half")
+    with temporary_file(place, "image") as (_, rival):
+        storage.replace("metadata/timestamp.json", b"1", None)
+        assert rival.exists()
+    assert not left.exists()
