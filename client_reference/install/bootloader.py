@@ -126,7 +126,7 @@ class BootRecord:
 
     def boot(self) -> BootRecord:
         """The device restarts: the trial while it has tries left, then the primary slot."""
-        if self.trial and self.tries:
+        if self.tries:
             return replace(self, running=self.trial, tries=self.tries - 1)
         bootable = tuple(slot for slot in self.bootable if slot != self.trial)
         return replace(self, running=self.primary, bootable=bootable, trial="")

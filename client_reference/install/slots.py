@@ -201,11 +201,11 @@ def _failures(slot: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hints = {
+        hints: dict[int | None, str] = {
             errno.ENOSPC: "free some space on its file system and run the update again",
             errno.EBUSY: "it is mounted: correct [install] slots in device.toml",
         }
         raise LocalFailureError(
             f"slot {slot} ({path}) failed: {error}",
-            hints.get(error.errno or 0, "check [install] slots in device.toml, and the medium"),
+            hints.get(error.errno, "check [install] slots in device.toml, and the medium"),
         ) from error

@@ -72,6 +72,12 @@ def test_each_event(before: BootRecord, event: str, after: BootRecord | None) ->
         assert apply(before, event) == after
 
 
+def test_what_is_confirmed_is_called_so_when_it_is_given_up() -> None:
+    for record in (FACTORY, TRYING):
+        with pytest.raises(ValueError, match="slot 'A' is confirmed"):
+            record.revert("A")
+
+
 def apply(record: BootRecord, event: str, tries: int = 1) -> BootRecord:
     name, _, slot = event.partition(" ")
     match name:
@@ -218,6 +224,13 @@ def test_a_record_that_makes_no_sense_is_reported(path: Path, content: bytes) ->
     with pytest.raises(LocalFailureError, match=r"boot\.json cannot be used") as caught:
         FileBootloader(path, SLOTS).running()
     assert "restore it" in caught.value.hint
+
+
+@pytest.mark.parametrize("content", [b"[]", json.dumps(GOOD | {"schema": 2}).encode()])
+def test_what_is_no_boot_record_of_this_schema_is_called_so(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(LocalFailureError, match="it is not a boot record of schema 1"):
+        FileBootloader(path, SLOTS).running()
 
 
 def test_a_record_that_cannot_be_written_is_a_local_failure(tmp_path: Path) -> None:

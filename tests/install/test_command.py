@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import select
 import signal
 import stat
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -165,6 +167,36 @@ def test_an_image_that_does_not_fit_is_refused_at_once(
     assert "free some space" in caught.value.hint
     monkeypatch.setattr(where, lambda _: len(NEW))
     device.installer().begin(IMAGE)
+
+
+def test_a_full_disk_says_what_to_do(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    installer = device.installer()
+    installer.begin(IMAGE)
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    with pytest.raises(LocalFailureError, match="No space left") as caught:
+        installer.write(0, NEW)
+    assert "free some space" in caught.value.hint
+
+
+def test_the_name_of_the_file_is_durable_before_its_first_byte(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    really = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        really(descriptor)
+
+    installer = device.installer()
+    device.file.parent.mkdir(parents=True)
+    monkeypatch.setattr(os, "fsync", note)
+    installer.begin(IMAGE)
+    assert synced == [device.file.parent]
 
 
 def test_a_directory_that_cannot_be_made_is_a_local_failure(device: Device) -> None:
@@ -324,6 +356,28 @@ def test_a_program_that_closes_its_standard_error_is_still_waited_for(device: De
     with pytest.raises(CommandFailedError, match="exit code 4"):
         run([str(quiet)], SEVERAL)
     assert (device.directory / "done").exists()
+
+
+def test_what_a_program_says_late_is_heard(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client_reference.install.command._TICK", 0.02)
+    with pytest.raises(CommandFailedError, match="exit code 1: at last"):
+        run([str(device.script("late", "sleep 0.3; echo at last >&2; exit 1"))], SEVERAL)
+
+
+def test_a_closed_standard_error_is_not_asked_again(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    really = select.select
+
+    def note(watched: list[int], *others: Any) -> Any:  # noqa: ANN401  as select
+        asked.append(watched)
+        return really(watched, *others)
+
+    monkeypatch.setattr(select, "select", note)
+    run([str(device.script("quiet", "exec 2>&-; sleep 0.5"))], SEVERAL)
+    assert asked[0] != []
+    assert asked[-1] == []
 
 
 def test_ctrl_c_ends_the_program_too(device: Device) -> None:

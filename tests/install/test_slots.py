@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -47,6 +48,7 @@ def device(tmp_path: Path) -> Device:
 
 
 def test_an_image_is_written_tried_and_confirmed(device: Device) -> None:
+    assert not device.installer.boot_pending()
     image = device.installer.begin(IMAGE)
     assert image == replace(IMAGE, slot="B")
     device.installer.write(0, NEW[:5000])
@@ -191,6 +193,35 @@ def test_a_resume_in_a_slot_that_holds_more_ends_with_the_image(device: Device) 
     device.installer.write(0, NEW)
     device.installer.finish(image)
     assert device.slots["B"].read_bytes() == NEW
+
+
+def test_a_resume_goes_to_the_slot_where_it_began(tmp_path: Path) -> None:
+    slots = {name: tmp_path / f"{name}.img" for name in ("A", "B", "C")}
+    installer = SlotInstaller(slots, FileBootloader(tmp_path / "boot.json", tuple(slots)))
+    assert installer.begin(replace(IMAGE, slot="C")).slot == "C"
+    assert installer.begin(IMAGE).slot == "B"
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        pytest.param(errno.ENOSPC, "free some space", id="a full file system"),
+        pytest.param(errno.EBUSY, "it is mounted", id="a device in use"),
+        pytest.param(errno.EIO, "and the medium", id="a failing medium"),
+    ],
+)
+def test_a_failing_slot_says_what_to_do(
+    device: Device, monkeypatch: pytest.MonkeyPatch, number: int, hint: str
+) -> None:
+    device.installer.begin(IMAGE)
+
+    def refuse(*_: object) -> int:
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    with pytest.raises(LocalFailureError, match=r"slot B .* failed") as caught:
+        device.installer.write(0, NEW)
+    assert hint in caught.value.hint
 
 
 def test_a_resume_never_goes_to_the_running_slot(device: Device) -> None:
