@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from client_reference.errors import ActionRequiredError
+from repo_tools.reporting.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -61,14 +62,17 @@ def _ask_passphrase(question: str) -> str:
 
 @dataclass(frozen=True)
 class Printer:
-    """Standard output of a command: lines for people, or one JSON object for scripts."""
+    """Standard output of a command: lines for people, or one JSON object for scripts.
+
+    Either has no control characters of others: JSON spells them out, `visible` does for lines.
+    """
 
     json: bool
 
     def say(self, text: str = "") -> None:
         """A line for people; silent under `--json`."""
         if not self.json:
-            click.echo(text)
+            click.echo(visible(text))
 
     def result(self, data: Mapping[str, Any]) -> None:
         """The outcome for scripts; silent without `--json`."""
@@ -133,5 +137,5 @@ class Context:
                 f"this needs an answer and there is no terminal: {question}",
                 f"look at it, then run it again with {option}",
             )
-        if not click.confirm(question, err=True):
+        if not click.confirm(visible(question), err=True):
             raise ActionRequiredError("stopped: the answer was no; nothing was changed")

@@ -22,6 +22,7 @@ import click
 
 from client_reference.errors import ConfigurationError, ExitCode, FirmrootError
 from repo_tools.cli.context import Context, Printer, example
+from repo_tools.reporting.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -178,16 +179,16 @@ def main(arguments: list[str]) -> int:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  this is the error boundary
         failure = _failure(error)
         if failure.code == ExitCode.BUG and {"-v", "--verbose"}.intersection(arguments):
-            traceback.print_exc()
+            click.echo(visible(traceback.format_exc()), err=True, nl=False)
     else:
         return code if isinstance(code, int) else ExitCode.DONE
     if "--json" in arguments:
         report = {"error": failure.message, "hint": failure.hint, "exit_code": failure.code}
         click.echo(json.dumps(report, indent=1, sort_keys=True), err=True)
     else:
-        click.echo(f"error: {failure.message}", err=True)
+        click.echo(visible(f"error: {failure.message}"), err=True)
         if failure.hint:
-            click.echo(f"hint: {failure.hint}", err=True)
+            click.echo(visible(f"hint: {failure.hint}"), err=True)
     return failure.code
 
 

@@ -23,6 +23,7 @@ from client_reference.errors import (
     RefusedError,
     RetryLaterError,
 )
+from repo_tools.cli.context import Printer
 from repo_tools.cli.main import COMMANDS, cli, main
 from repo_tools.files import DiskFullError
 
@@ -148,6 +149,36 @@ def test_the_traceback_of_a_bug_needs_verbose(capsys: pytest.CaptureFixture[str]
     with patch.object(cli, "get_command", lambda *_: raising(RefusedError("a"))):
         assert main(["-v", "fails"]) == 5
     assert "Traceback" not in capsys.readouterr().err
+
+
+HOSTILE = "\x1b[2J\x1b[Hroot 2: nothing changes\x9b8m\r"
+
+
+def test_errors_never_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with patch.object(cli, "get_command", lambda *_: raising(RefusedError(HOSTILE, HOSTILE))):
+        assert main(["fails"]) == ExitCode.REFUSED
+    shown = r"\x1b[2J\x1b[Hroot 2: nothing changes\x9b8m\r"
+    assert capsys.readouterr().err == f"error: {shown}\nhint: {shown}\n"
+    with patch.object(cli, "get_command", lambda *_: raising(ZeroDivisionError(HOSTILE))):
+        assert main(["-v", "fails"]) == ExitCode.BUG
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert not {"\x1b", "\x9b", "\r"}.intersection(err)
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["lines", "JSON"])
+def test_output_never_controls_the_terminal(
+    capsys: pytest.CaptureFixture[str], *, as_json: bool
+) -> None:
+    printer = Printer(json=as_json)
+    printer.say(f"a\n\tb {HOSTILE}")
+    printer.result({"a": HOSTILE})
+    out = capsys.readouterr().out
+    assert not {"\x1b", "\x9b", "\r"}.intersection(out)
+    if as_json:
+        assert json.loads(out) == {"a": HOSTILE}
+    else:
+        assert out == "a\n\tb \\x1b[2J\\x1b[Hroot 2: nothing changes\\x9b8m\\r\n"
 
 
 def test_an_exit_code_of_a_command_is_kept() -> None:
