@@ -17,6 +17,7 @@ from datetime import timedelta
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import (
@@ -33,11 +34,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
-    from tuf.api.metadata import Key, Targets
+    from tuf.api.metadata import Key, Role, Targets
 
     from keys_policy.model import KeyHolder, Policy, RolePolicy
 
-__all__ = ["CHECKS", "MIN_RSA_BITS", "Check", "Evidence", "Finding", "Severity", "run_checks"]
+__all__ = [
+    "BINDS",
+    "CHECKS",
+    "MIN_RSA_BITS",
+    "Check",
+    "Evidence",
+    "Finding",
+    "Severity",
+    "derived_keyid",
+    "run_checks",
+]
 
 MIN_RSA_BITS = 3072
 
@@ -66,6 +77,7 @@ class Evidence:
         pending: what waits for signatures, by role name.
         delegated: template of each delegated role, by role name.
         now: the time, or None to leave out what depends on it.
+        live: published `root` and `targets`.
     """
 
     policy: Policy
@@ -74,6 +86,7 @@ class Evidence:
     pending: Mapping[str, Root | Targets] = field(default_factory=dict)
     delegated: Mapping[str, str] = field(default_factory=dict)
     now: datetime | None = None
+    live: Mapping[str, Root | Targets] = field(default_factory=dict)
 
     def rules(self) -> Iterator[tuple[str, RolePolicy]]:
         """Every section of the policy."""
@@ -215,25 +228,23 @@ def _public_bytes(key: Key) -> bytes:
 
 
 def _keyid_derived(evidence: Evidence) -> Iterator[str]:
-    for name, holder in evidence.keyring.items():
-        derived = _derived_keyid(holder.key)
+    for where, key in _known_keys(evidence):
+        derived = derived_keyid(key)
         if derived is None:
-            yield f"keys/{name}.toml: the public key cannot be read as {holder.key.keytype}"
-        elif derived != holder.key.keyid:
-            yield f"keys/{name}.toml: keyid {holder.key.keyid[:8]}, its key gives {derived[:8]}"
+            yield f"{where}: the public key {key.keyid[:8]} cannot be read as {key.keytype}"
+        elif derived != key.keyid:
+            yield f"{where}: keyid {key.keyid[:8]}, its key gives {derived[:8]}"
 
 
-def _derived_keyid(key: Key) -> str | None:
+def derived_keyid(key: Key) -> str | None:
+    """The id that a key has by its content; None if it cannot be read as what it says it is."""
     public = str(key.keyval.get("public", ""))
-    if key.keytype == "ed25519":
-        try:
-            raw = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
-        except ValueError:
-            return None
-        return SSlibKey.from_crypto(raw).keyid
     try:
+        if key.keytype == "ed25519":
+            raw = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
+            return SSlibKey.from_crypto(raw, scheme=key.scheme).keyid
         found = SSlibKey.from_crypto(load_pem_public_key(public.encode()), scheme=key.scheme)
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         return None
     return found.keyid if found.keytype == key.keytype else None
 
@@ -279,6 +290,47 @@ def _expiry(evidence: Evidence) -> Iterator[str]:
             )
 
 
+def _policy_binds(evidence: Evidence) -> Iterator[str]:
+    """What waits for signatures is judged in the place of what it will replace."""
+    for role, signed in {**evidence.signed, **evidence.pending}.items():
+        if role not in {"root", "targets"} or _is_recovery(evidence, role, signed):
+            continue
+        for name, delegated in _delegated(signed).items():
+            found = f"{role} {signed.version}: {name} is {_rule(evidence, delegated)}"
+            try:
+                rules = evidence.policy.role(name, evidence.delegated.get(name))
+            except KeyError:
+                yield f"{found}; expected no such role, since no product has it"
+                continue
+            keyids = {holder.key.keyid for holder in evidence.keys(rules)}
+            if delegated.threshold != rules.threshold or set(delegated.keyids) != keyids:
+                keys = ", ".join(sorted(rules.keys))
+                yield f"{found}; the policy expects {rules.threshold} of {keys}"
+
+
+def _is_recovery(evidence: Evidence, role: str, signed: Root | Targets) -> bool:
+    """Whether it signs again, as it was, what is live and has expired.
+
+    A recovery changes one thing at a time: the policy may be ahead of a root that has expired.
+    """
+    live = evidence.live.get(role)
+    if live is None or evidence.now is None or live.expires > evidence.now:
+        return False
+    return signed.version == live.version + 1 and _delegated(signed) == _delegated(live)
+
+
+def _delegated(signed: Root | Targets) -> Mapping[str, Role]:
+    if isinstance(signed, Root):
+        return signed.roles
+    return (signed.delegations.roles or {}) if signed.delegations else {}
+
+
+def _rule(evidence: Evidence, role: Role) -> str:
+    names = {holder.key.keyid: name for name, holder in evidence.keyring.items()}
+    keys = sorted(names.get(keyid, f"unknown key {keyid[:8]}") for keyid in role.keyids)
+    return f"{role.threshold} of {', '.join(keys)}"
+
+
 def _lab(evidence: Evidence) -> Iterator[str]:
     if evidence.policy.lab:
         yield f"{evidence.policy.source}: lab = true"
@@ -286,6 +338,9 @@ def _lab(evidence: Evidence) -> Iterator[str]:
     if root is not None and root.unrecognized_fields.get(_LAB_FIELD) is True:
         yield f"root {root.version} is marked LAB"
 
+
+# The check that a new ceremony mends, and that must therefore not stop one from being opened.
+BINDS = "policy-binds"
 
 # Checks that want several people, which a maker does not have.
 _PEOPLE = frozenset({"threshold-two", "threshold-spare", "distinct-holders"})
@@ -387,6 +442,16 @@ CHECKS: tuple[Check, ...] = (
         "A stolen key could sign for a century; a forgotten device would believe it.",
         "Start the ceremony again; firmroot sets the expiry from the policy.",
         _expiry,
+    ),
+    Check(
+        BINDS,
+        Severity.ERROR,
+        "Root and targets give each role the keys and the threshold of the policy.",
+        "A policy that does not bind what is signed protects nothing: whoever writes a lower "
+        "threshold into a ceremony would get it signed.",
+        "Put the policy into force: firmroot ceremony start ROLE, with the root or targets that "
+        "the message names; or edit policy.toml.",
+        _policy_binds,
     ),
     Check(
         "lab",

@@ -13,7 +13,7 @@ import tomlkit
 from client_reference.errors import ConfigurationError
 from repo_tools.files import replace_file
 from repo_tools.metadata.roles import check_names
-from repo_tools.signing.rules import enforce
+from repo_tools.signing.rules import enforce_sound
 from repo_tools.signing.start import start_targets
 from repo_tools.workspace import Product, Workspace
 
@@ -61,7 +61,7 @@ def add_product(
     )
     products = {**ws.config.products, name: merged}
     check_names({each.name: each.channels for each in products.values()})
-    enforce(ws, now)
+    enforce_sound(ws, now)
     ceremony = start_targets(ws, products, now, discard_signatures=discard_signatures)
     _write_product(ws, merged)
     return ceremony

@@ -22,7 +22,7 @@ from repo_tools.publishing.firmware import read_builds
 from repo_tools.publishing.renewal import renew_builds
 from repo_tools.signing.ceremony import check_startable, predecessor, start_ceremony
 from repo_tools.signing.keyring import new_key, set_online
-from repo_tools.signing.rules import enforce, templates
+from repo_tools.signing.rules import enforce_sound, templates
 from repo_tools.signing.start import start_role, start_root, start_targets
 from repo_tools.workspace import Workspace
 
@@ -174,7 +174,7 @@ def check_rotations(
         DiscardedSignaturesError: signatures would be lost.
         ActionRequiredError: a signed root must be published first.
     """
-    enforce(replace(ws, policy=rotations[-1].policy), now)
+    enforce_sound(replace(ws, policy=rotations[-1].policy), now)
     for role, needed in (
         ("root", any(each.root for each in rotations)),
         ("targets", any(each.targets for each in rotations)),

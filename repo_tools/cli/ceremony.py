@@ -22,7 +22,7 @@ from repo_tools.signing.ceremony import (
 )
 from repo_tools.signing.ceremony import finish as finish_ceremony
 from repo_tools.signing.ceremony import status as ceremony_status
-from repo_tools.signing.rules import enforce
+from repo_tools.signing.rules import enforce, enforce_sound
 from repo_tools.signing.session import describe_ceremony
 from repo_tools.signing.session import export as export_ceremony
 from repo_tools.signing.session import merge as merge_signature
@@ -61,7 +61,7 @@ def start(
     # Delegators first, so that a new targets role is verified with the new root.
     ordered = sorted(roles, key=lambda role: ("root", "targets", role).index(role))
     with ws.lock():
-        enforce(ws, context.now)
+        enforce_sound(ws, context.now)
         started = [
             start_role(ws, role, context.now, discard_signatures=role in discard)
             for role in ordered

@@ -14,6 +14,7 @@ from repo_tools.signing.ceremony import (
     open_ceremonies,
     signature_path,
     status,
+    tidy,
 )
 from repo_tools.signing.rules import enforce
 from repo_tools.signing.session import (
@@ -71,6 +72,7 @@ def sign(
         sign_tasks(ws, tasks, uris, secrets)
         for file, ceremony in zip(files, ceremonies, strict=False):
             _write_beside(context, ws, file, ceremony, tasks)
+        tidy(ws)
         staged = [path.stem for path in finish_complete(ws)]
         _report(context, ws, tasks, staged)
 

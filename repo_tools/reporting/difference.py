@@ -1,26 +1,40 @@
 """Pure: what a ceremony changes, in sentences for the people who are asked to sign it.
 
-Everything that the signature covers and that differs from the predecessor is told; a field that
-this module does not know is told by name, so that nothing passes unseen.
+Everything that the signature covers and that differs from the predecessor is told:
+
+* what people know by name (keys, thresholds, delegations, targets) has a sentence of its own, which
+  says which fields it tells;
+* whatever else differs is told as `path: before -> after`, so that nothing passes unseen;
+* a manifest is told whole, with whatever its reader left out;
+* a key is shown with the first eight digits of its id, since a name is only what people call it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import FirmrootError
-from client_reference.manifest import GroupWave, parse
+from client_reference.manifest import GroupWave, parse, serialize
+from repo_tools.metadata.repository import sha256
+from repo_tools.reporting.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
-    from tuf.api.metadata import Role
-
-    from client_reference.manifest import Manifest, Wave
+    from client_reference.manifest import Manifest, Payload, Release, Wave
 
 __all__ = ["describe_change", "describe_manifest"]
+
+Field: TypeAlias = tuple[str, ...]
+Fact: TypeAlias = tuple[str, "Sequence[Field]"]
+"""A sentence, and the fields that it tells; without a sentence, fields that others tell."""
+
+_LONGEST = 160
+_NOTHING = object()
 
 
 def describe_change(
@@ -30,7 +44,7 @@ def describe_change(
     carries: Mapping[str, bytes],
     name_of: Callable[[str], str],
 ) -> list[str]:
-    """One sentence for each difference.
+    """One sentence for each difference, each on one line.
 
     Args:
         role: what is being signed.
@@ -43,107 +57,241 @@ def describe_change(
     lines = [
         f"{role} version {after.version} (replaces {since}), good until {after.expires:%Y-%m-%d}"
     ]
-    old_roles, new_roles = _roles(before), _roles(after)
-    lines.extend(_role_changes(old_roles, new_roles, name_of))
-    if isinstance(after, Targets):
-        lines.extend(_target_changes(before if isinstance(before, Targets) else None, after))
-    lines.extend(_other_fields(before, after))
+    new = _document(after)
+    old = _document(before) if before is not None else _nothing_before(new)
+    told: set[Field] = {("version",), ("expires",)}
+    for sentence, fields in (*_delegator_facts(old, new, name_of), *_target_facts(old, new)):
+        told.update(fields)
+        lines.extend([sentence] if sentence else [])
+    lines.extend(_difference(old, new, told))
     for path, data in carries.items():
         lines.extend(f"  {line}" for line in _describe_file(path, data))
     if len(lines) == 1 and before is not None:
         lines.append("nothing but version and expiry changes")
-    return lines
+    return [visible(line, keep="") for line in lines]
 
 
-def _roles(signed: Root | Targets | None) -> Mapping[str, Role]:
-    if signed is None:
-        return {}
-    if isinstance(signed, Root):
-        return signed.roles
-    return (signed.delegations.roles or {}) if signed.delegations else {}
+# Documents: delegated roles by name, and their order apart.
 
 
-def _role_changes(
-    before: Mapping[str, Role], after: Mapping[str, Role], name_of: Callable[[str], str]
-) -> Iterator[str]:
-    for name in before.keys() - after.keys():
-        yield f"removes role {name}"
-    for name, role in after.items():
-        keys = sorted(name_of(keyid) for keyid in role.keyids)
-        if name not in before:
-            yield f"role {name}: {role.threshold} of {', '.join(keys)}{_paths(role)}"
-            continue
-        old = before[name]
-        for keyid in sorted(set(role.keyids) - set(old.keyids)):
-            yield f"role {name}: adds key {name_of(keyid)}"
-        for keyid in sorted(set(old.keyids) - set(role.keyids)):
-            yield f"role {name}: removes key {name_of(keyid)}"
-        if role.threshold != old.threshold:
-            yield f"role {name}: threshold {old.threshold} becomes {role.threshold}"
-        if _paths(role) != _paths(old):
-            yield f"role {name}: speaks now for{_paths(role).removeprefix(' for')}"
+def _document(signed: Root | Targets) -> dict[str, Any]:
+    document = signed.to_dict()
+    delegations = document.get("delegations")
+    if delegations is not None and "roles" in delegations:
+        roles = delegations["roles"]
+        delegations["order"] = [role["name"] for role in roles]
+        delegations["roles"] = {
+            role["name"]: {name: value for name, value in role.items() if name != "name"}
+            for role in roles
+        }
+    return document
 
 
-def _paths(role: Role) -> str:
-    paths = getattr(role, "paths", None)
-    return f" for {', '.join(paths)}" if paths else ""
+def _nothing_before(new: Mapping[str, Any]) -> dict[str, Any]:
+    """What a first version has in any case."""
+    usual: dict[str, Any] = {
+        "_type": new["_type"],
+        "spec_version": Root().spec_version,
+        "consistent_snapshot": True,
+        "keys": {},
+        "roles": {},
+        "targets": {},
+        "delegations": {"keys": {}, "roles": {}, "order": []},
+    }
+    return {name: value for name, value in usual.items() if name in new}
 
 
-def _target_changes(before: Targets | None, after: Targets) -> Iterator[str]:
-    old = before.targets if before else {}
-    for path in sorted(old.keys() - after.targets.keys()):
-        yield f"removes target {path}"
-    for path, target in after.targets.items():
-        if old.get(path) != target:
-            verb = "changes" if path in old else "adds"
-            yield f"{verb} target {path}: {target.length} bytes, {_digest(target.hashes)}"
+# Roles and keys.
+
+
+def _delegator_facts(
+    old: Mapping[str, Any], new: Mapping[str, Any], name_of: Callable[[str], str]
+) -> Iterator[Fact]:
+    where: Field = () if "roles" in new else ("delegations",)
+    before, after = (each if "roles" in new else each.get("delegations", {}) for each in (old, new))
+    old_roles, new_roles = before.get("roles", {}), after.get("roles", {})
+
+    def called(keyid: str) -> str:
+        name = name_of(keyid)
+        return name if keyid[:8] in name else f"{name} ({keyid[:8]})"
+
+    for name in sorted(old_roles.keys() - new_roles.keys()):
+        yield f"removes role {name}", [(*where, "roles", name)]
+    for name, role in new_roles.items():
+        place = (*where, "roles", name)
+        if name in old_roles:
+            yield from _role_facts(name, place, old_roles[name], role, called)
+        else:
+            yield _new_role(name, place, role, called)
+    yield from _key_facts((*where, "keys"), before, after, called)
+    stay = [name for name in after.get("order", ()) if name in old_roles]
+    if stay != [name for name in before.get("order", ()) if name in new_roles]:
+        yield f"roles are asked in another order: {', '.join(new_roles)}", []
+    yield "", [("delegations", "order")]
+
+
+def _new_role(
+    name: str, place: Field, role: Mapping[str, Any], called: Callable[[str], str]
+) -> Fact:
+    keys = ", ".join(sorted(map(called, role["keyids"])))
+    fields = [(*place, each) for each in ("threshold", "keyids", "paths")]
+    if role.get("terminating") is True:
+        fields.append((*place, "terminating"))
+    return f"role {name}: {role['threshold']} of {keys}{_paths(role)}", fields
+
+
+def _role_facts(
+    name: str,
+    place: Field,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    called: Callable[[str], str],
+) -> Iterator[Fact]:
+    before, after = set(old["keyids"]), set(new["keyids"])
+    for keyid in sorted(after - before):
+        yield f"role {name}: adds key {called(keyid)}", [(*place, "keyids")]
+    for keyid in sorted(before - after):
+        yield f"role {name}: removes key {called(keyid)}", [(*place, "keyids")]
+    if new["threshold"] != old["threshold"]:
+        sentence = f"role {name}: threshold {old['threshold']} becomes {new['threshold']}"
+        yield sentence, [(*place, "threshold")]
+    if new.get("paths") and new["paths"] != old.get("paths"):
+        sentence = f"role {name}: speaks now for{_paths(new).removeprefix(' for')}"
+        yield sentence, [(*place, "paths")]
+
+
+def _paths(role: Mapping[str, Any]) -> str:
+    return f" for {', '.join(role['paths'])}" if role.get("paths") else ""
+
+
+def _key_facts(
+    place: Field,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    called: Callable[[str], str],
+) -> Iterator[Fact]:
+    """A key that comes or goes with a role is told there; here is what a role does not tell."""
+    before, after = old.get("keys", {}), new.get("keys", {})
+    used_before, used = _used(old), _used(new)
+    for keyid, key in after.items():
+        field = [(*place, keyid)]
+        if keyid in before and key != before[keyid]:
+            sentence = f"key {called(keyid)}: another public key under the same key id: "
+            yield sentence + _short(before[keyid]) + " becomes " + _short(key), field
+        elif keyid not in before and keyid not in used:
+            yield f"adds key {called(keyid)}, which no role uses: {_short(key)}", field
+        elif keyid in used_before - used:
+            yield f"keeps key {called(keyid)}, which no role uses now", []
+        elif keyid not in before and keyid not in used_before:
+            yield "", field
+    yield "", [(*place, keyid) for keyid in (before.keys() - after.keys()) & used_before - used]
+
+
+def _used(delegator: Mapping[str, Any]) -> AbstractSet[str]:
+    return {keyid for role in delegator.get("roles", {}).values() for keyid in role["keyids"]}
+
+
+# Targets.
+
+
+def _target_facts(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Fact]:
+    before, after = old.get("targets", {}), new.get("targets", {})
+    for path in sorted(before.keys() - after.keys()):
+        yield f"removes target {path}", [("targets", path)]
+    for path, target in after.items():
+        was = before.get(path, {})
+        if any(target[each] != was.get(each) for each in ("length", "hashes")):
+            verb = "changes" if path in before else "adds"
+            fields = [("targets", path, each) for each in ("length", "hashes")]
+            digest = _digest(target["hashes"])
+            yield f"{verb} target {path}: {target['length']} bytes, {digest}", fields
 
 
 def _digest(hashes: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value[:16]}..." for name, value in sorted(hashes.items()))
 
 
-_TOLD = frozenset({"version", "expires", "keys", "roles", "delegations", "targets"})
+# Whatever else differs.
 
 
-def _other_fields(before: Root | Targets | None, after: Root | Targets) -> Iterator[str]:
-    old = before.to_dict() if before else {}
-    new = after.to_dict()
-    for name in sorted((old.keys() | new.keys()) - _TOLD):
-        if name not in new:
-            yield f"removes {name}"
-        elif old.get(name) != new[name] and (before is not None or name.startswith("x-")):
-            yield f"{name}: {new[name]}"
+def _difference(
+    old: object, new: object, told: AbstractSet[Field] = frozenset(), place: Field = ()
+) -> Iterator[str]:
+    """Every field that differs and was not told, objects field by field."""
+    if place in told or _same(old, new):
+        return
+    before = old if isinstance(old, dict) else {}
+    after = new if isinstance(new, dict) else {}
+    if (before or after) and all(each is _NOTHING or isinstance(each, dict) for each in (old, new)):
+        for name in sorted(before.keys() | after.keys()):
+            values = (before.get(name, _NOTHING), after.get(name, _NOTHING))
+            yield from _difference(*values, told, (*place, name))
+        return
+    yield f"{'.'.join(place)}: {_short(old)} -> {_short(new)}"
 
 
-def _describe_file(path: str, data: bytes) -> Sequence[str]:
+def _same(old: object, new: object) -> bool:
+    """Whether two values are written alike: to Python, 1, 1.0 and True are equal."""
+    if old is _NOTHING or new is _NOTHING:
+        return old is new
+    return json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True)
+
+
+def _short(value: object) -> str:
+    """JSON on one line; what is too long for people keeps its length and digest."""
+    if value is _NOTHING:
+        return "nothing"
+    text = json.dumps(value, sort_keys=True)
+    if len(text) <= _LONGEST:
+        return text
+    digest = sha256(text.encode())[:16]
+    return f"{text[:_LONGEST]}... ({len(text)} characters, sha256 {digest}...)"
+
+
+# Carried files.
+
+
+def _describe_file(path: str, data: bytes) -> Iterator[str]:
     if not path.startswith("channels/"):
-        return [f"{path}: {data.decode(errors='replace').strip()}"]
+        for line in data.decode(errors="replace").strip().splitlines():
+            yield f"{path}: {line}"
+        return
     try:
-        return describe_manifest(parse(data))
+        manifest = parse(data)
     except FirmrootError as error:
-        return [f"{path} is not a release manifest that devices read: {error.message}"]
+        yield f"{path} is not a release manifest that devices read: {error.message}"
+        return
+    yield from describe_manifest(manifest)
+    if not manifest.unsupported:
+        # A reader passes over fields that it does not know; who signs must not.
+        read, written = json.loads(serialize(manifest)), json.loads(data)
+        yield from (f"not read by this firmroot: {line}" for line in _unread(read, written))
+
+
+def _unread(read: object, written: object, place: Field = ()) -> Iterator[str]:
+    """Fields that the reader passed over; of a list it leaves nothing out."""
+    if isinstance(read, list) and isinstance(written, list) and len(read) == len(written):
+        for index, (known, found) in enumerate(zip(read, written, strict=True)):
+            yield from _unread(known, found, (*place, str(index)))
+    elif isinstance(read, dict) and isinstance(written, dict):
+        for name, value in written.items():
+            if name in read:
+                yield from _unread(read[name], value, (*place, name))
+            else:
+                yield f"{'.'.join((*place, name))}: {_short(value)}"
+    else:
+        yield from _difference(read, written, frozenset(), place)
 
 
 def describe_manifest(manifest: Manifest) -> list[str]:
-    """A release manifest, one line for each release and payload."""
+    """A release manifest whole: one line for each release, wave, payload and delta."""
     name, least = f"{manifest.product}/{manifest.channel}", manifest.minimum_sequence
     lines = [f"{name}: devices install nothing below sequence {least}"]
     for release in manifest.releases:
-        start = release.rollout.start
-        paused = ", paused" if release.rollout.paused else ""
-        lines.append(
-            f"offers {release.version} (sequence {release.sequence}) "
-            f"from {start:%Y-%m-%d %H:%M} UTC{paused}"
-        )
-        lines.extend(f"  {_wave(wave)}" for wave in release.rollout.waves)
-        lines.extend(
-            f"  {', '.join(payload.hardware)} by {payload.handler}: {payload.artifact.path}, "
-            f"{payload.artifact.length} bytes, sha256 {payload.artifact.sha256[:16]}..."
-            for payload in release.payloads
-        )
+        lines.extend(_release(release))
     lines.extend(
-        f"withdrawn: {each.version} (sequence {each.sequence}): {each.reason}"
+        f"withdrawn: {each.version} (sequence {each.sequence}) "
+        f"since {each.since:%Y-%m-%d %H:%M:%S} UTC: {each.reason}"
         for each in manifest.withdrawn
     )
     lines.extend(
@@ -152,6 +300,44 @@ def describe_manifest(manifest: Manifest) -> list[str]:
         for each in manifest.unsupported
     )
     return lines
+
+
+def _release(release: Release) -> Iterator[str]:
+    rollout = release.rollout
+    paused = ", paused" if rollout.paused else ""
+    yield (
+        f"offers {release.version} (sequence {release.sequence}) "
+        f"from {rollout.start:%Y-%m-%d %H:%M:%S} UTC{paused}, seed {rollout.seed}"
+    )
+    if release.from_sequence:
+        yield f"  only for devices at sequence {release.from_sequence} or later"
+    if release.stone:
+        yield "  a stepping stone for devices that are far behind"
+    for label, value in (
+        ("severity", release.severity),
+        ("notes", release.notes),
+        ("needs", ", ".join(release.needs)),
+    ):
+        if value:
+            yield f"  {label}: {value}"
+    for wave in rollout.waves:
+        yield f"  {_wave(wave)}"
+    for payload in release.payloads:
+        yield from _payload(payload)
+
+
+def _payload(payload: Payload) -> Iterator[str]:
+    artifact = payload.artifact
+    yield (
+        f"  {', '.join(payload.hardware)} by {payload.handler}: {artifact.path}, "
+        f"{artifact.length} bytes, sha256 {artifact.sha256[:16]}..."
+    )
+    for delta in payload.deltas:
+        yield (
+            f"    {delta.codec} delta from {delta.source.length} bytes, "
+            f"sha256 {delta.source.sha256[:16]}...: {delta.artifact.path}, "
+            f"{delta.artifact.length} bytes, sha256 {delta.artifact.sha256[:16]}..."
+        )
 
 
 def _wave(wave: Wave) -> str:

@@ -15,17 +15,21 @@ It exists when `payload.json` does: that file is written last and removed first.
 * a root needs the threshold of its predecessor and its own (TUF 5.3.4); any other role needs that
   of the newest role that delegates to it, signed or still waiting;
 * at the threshold the role goes to `staged/`, but never before the role that delegates to it;
-* signatures that would be lost are named, and only the caller may say that they are.
+* signatures that would be lost are named, and only the caller may say that they are;
+* what a ceremony holds may be written by a stranger: a key is the one that its id names, a carried
+  file is one that the payload signs, and only files of these names are ever removed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import Signature
+from tuf.api.exceptions import LengthOrHashMismatchError
 from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import (
@@ -34,7 +38,8 @@ from client_reference.errors import (
     NotTrustedError,
     RefusedError,
 )
-from repo_tools.files import remove_file, replace_file
+from keys_policy.checks import derived_keyid
+from repo_tools.files import TEMPORARY_SUFFIX, remove_file, replace_file
 from repo_tools.metadata.edits import assemble as assemble_metadata
 from repo_tools.metadata.edits import signed_bytes
 from repo_tools.metadata.repository import parse, sha256
@@ -59,6 +64,7 @@ __all__ = [
     "assemble",
     "check_ceremony",
     "check_member",
+    "check_paths",
     "check_startable",
     "find_ceremony",
     "finish",
@@ -69,6 +75,7 @@ __all__ = [
     "signature_path",
     "start_ceremony",
     "status",
+    "tidy",
 ]
 
 Signable: TypeAlias = Root | Targets
@@ -277,7 +284,7 @@ def start_ceremony(
         base = Base(_parse(before, role, role).version, sha256(before))
     ceremony = Ceremony(ws.ceremonies / f"{role}-{signed.version}", role, base, signed)
     files = {} if carries is None else carries
-    _check_content(ceremony, files)
+    _check_content(ws, ceremony, files)
     before_this = [each for each in open_ceremonies(ws) if each.role == role]
     for existing in before_this:
         if existing.payload == ceremony.payload and existing.base == base:
@@ -317,6 +324,7 @@ def check_startable(ws: Workspace, role: str, *, discard_signatures: bool) -> No
 def _write(ceremony: Ceremony, carries: Mapping[str, bytes]) -> None:
     """Carried files and base first, then the payload: with it the ceremony exists."""
     for path, data in carries.items():
+        _check_path(path)
         replace_file(ceremony.directory / "targets" / path, data)
     base = {"role": ceremony.role, **vars(ceremony.base)}
     replace_file(ceremony.directory / "base.json", _readable(base))
@@ -336,10 +344,22 @@ def abandon(ceremony: Ceremony) -> None:
 
 
 def _tidy(directory: Path) -> None:
-    """Remove what is left of a ceremony that ended, or that never began."""
-    for path in sorted(directory.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
-    directory.rmdir()
+    """Remove what is left of a ceremony that ended, or that never began.
+
+    Only regular files that a ceremony has; anything else is somebody's, and keeps its directory.
+    """
+    if directory.is_symlink():
+        return
+    top = directory / "targets"
+    carried = [] if top.is_symlink() else [path for path in top.rglob("*") if not path.is_symlink()]
+    ours = {directory / "payload.json", directory / "base.json", *carried}
+    ours.update(directory.glob(f"*{_SIGNATURE}"), directory.glob(f".*{TEMPORARY_SUFFIX}"))
+    for path in ours:
+        if path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
+    for path in (*sorted(carried, reverse=True), top, directory):
+        with contextlib.suppress(OSError):  # it is not empty, or not a directory
+            path.rmdir()
 
 
 # Guards on what is signed.
@@ -359,18 +379,20 @@ def check_ceremony(ws: Workspace, ceremony: Ceremony) -> None:
             "but that is no longer the newest signed one",
             f"start it again: firmroot ceremony abandon {ceremony.role}, then redo the change",
         )
-    _check_content(ceremony, {path: file.read_bytes() for path, file in ceremony.carries.items()})
-    if ceremony.role not in TOP_LEVEL:
-        _check_paths(ws, ceremony)
+    carries = {path: file.read_bytes() for path, file in ceremony.carries.items()}
+    _check_content(ws, ceremony, carries)
+    check_paths(ws, ceremony.role, ceremony.signed)
 
 
-def _check_content(ceremony: Ceremony, carries: Mapping[str, bytes]) -> None:
+def _check_content(ws: Workspace, ceremony: Ceremony, carries: Mapping[str, bytes]) -> None:
     signed, role = ceremony.signed, ceremony.role
     if signed.version != ceremony.base.version + 1:
         raise RefusedError(
             f"{role} version {signed.version} does not follow version {ceremony.base.version}",
             "versions rise by one (design 4, guard on fast-forward)",
         )
+    _check_keys(ws, role, signed)
+    _check_carries(ceremony, carries)
     if isinstance(signed, Root):
         if not signed.consistent_snapshot:
             raise RefusedError("the root turns consistent snapshots off; they are required")
@@ -381,22 +403,85 @@ def _check_content(ceremony: Ceremony, carries: Mapping[str, bytes]) -> None:
             raise RefusedError("targets names target files itself; it may only delegate")
         return
     check_leaf(role, signed)
-    for path, target in signed.targets.items():
-        if path not in carries or sha256(carries[path]) != target.hashes.get("sha256"):
+
+
+def _check_keys(ws: Workspace, role: str, signed: Signable) -> None:
+    """A key id must not stand for another key than everybody takes it for.
+
+    People read names, names come from key ids, and a signature is verified with the key that the
+    payload puts under an id: a stranger who exchanges the keys would have his own signed unseen.
+    """
+    known = {holder.key.keyid: holder.key for holder in ws.keyring.values()}
+    if (before := predecessor(ws, role)) is not None:
+        known = {**_keys(_parse(before, role, role)), **known}
+    for keyid, key in _keys(signed).items():
+        name = f"{role} version {signed.version}: {ws.key_name(keyid)} ({keyid[:8]})"
+        if derived_keyid(key) != keyid:
             raise RefusedError(
-                f"{ceremony.name} carries another {path} than the one that is to be signed",
-                f"start it again: firmroot ceremony abandon {role}, then redo the change",
+                f"{name} is another public key than its key id says", "find out who wrote this"
+            )
+        if keyid not in known:
+            raise RefusedError(
+                f"{name} is neither in keys/ nor in the version before",
+                "bring in its public half first: firmroot key import FILE",
+            )
+        if key != known[keyid]:
+            raise RefusedError(
+                f"{name} is written otherwise than the key in keys/ or in the version before",
+                "find out who wrote this, then start the ceremony again",
             )
 
 
-def _check_paths(ws: Workspace, ceremony: Ceremony) -> None:
-    """A delegated role speaks for its own paths only."""
+def _keys(signed: Signable) -> Mapping[str, Key]:
+    if isinstance(signed, Root):
+        return signed.keys
+    return signed.delegations.keys if signed.delegations else {}
+
+
+def _check_carries(ceremony: Ceremony, carries: Mapping[str, bytes]) -> None:
+    """Carried are exactly the target files that are signed, under paths that stay inside."""
+    again = f"start it again: firmroot ceremony abandon {ceremony.role}, then redo the change"
+    targets = ceremony.signed.targets if isinstance(ceremony.signed, Targets) else {}
+    for path in (*targets, *carries):
+        _check_path(path)
+    if ceremony.role != "targets":  # which has a message of its own for target files
+        for path, target in targets.items():
+            try:
+                target.verify_length_and_hashes(carries.get(path, b""))
+            except LengthOrHashMismatchError as error:
+                raise RefusedError(
+                    f"{ceremony.name} carries another {path} than the one that is to be signed",
+                    again,
+                ) from error
+    for path in carries:
+        if path not in targets:
+            raise RefusedError(f"{ceremony.name} carries {path}, which it does not sign", again)
+
+
+def _check_path(path: str) -> None:
+    """A target path becomes a file name: it must not lead out of the directory of its ceremony."""
+    parts = path.split("/")
+    if not path.isprintable() or "\\" in path or {"", ".", ".."}.intersection(parts):
+        raise RefusedError(
+            f"{path!r} is not a target path: expected segments with single '/' between them",
+            "find out who wrote this: somebody may want to write files elsewhere",
+        )
+
+
+def check_paths(ws: Workspace, role: str, signed: Signable) -> None:
+    """A delegated role speaks for its own paths only.
+
+    Raises:
+        RefusedError: nobody delegates one of its target paths to it.
+    """
+    if role in TOP_LEVEL or not isinstance(signed, Targets):
+        return
     targets = _targets_in_force(ws)
     delegations = targets.delegations if targets else None
-    role = (delegations.roles or {}).get(ceremony.role) if delegations else None
-    for path in ceremony.signed.targets if isinstance(ceremony.signed, Targets) else ():
-        if role is None or not role.is_delegated_path(path):
-            raise RefusedError(f"{ceremony.role} may not speak for {path}")
+    delegated = (delegations.roles or {}).get(role) if delegations else None
+    for path in signed.targets:
+        if delegated is None or not delegated.is_delegated_path(path):
+            raise RefusedError(f"{role} may not speak for {path}")
 
 
 # Signatures.
@@ -607,16 +692,20 @@ def _waits_for(ceremonies: Sequence[Ceremony], ceremony: Ceremony) -> Ceremony |
 
 
 def finish_complete(ws: Workspace) -> list[Path]:
-    """Stage everything that has its signatures, delegators first.
-
-    Also tidies up after a run that was killed while it ended or began a ceremony, and after a
-    signature that arrived by git when its ceremony had ended.
-    """
-    for directory in sorted(path for path in ws.ceremonies.glob("*") if path.is_dir()):
-        if not (directory / "payload.json").exists():
-            _tidy(directory)
+    """Stage everything that has its signatures, delegators first."""
     return [
         finish(ws, ceremony)
         for ceremony in open_ceremonies(ws)
         if status(ws, ceremony).complete and _waits_for(open_ceremonies(ws), ceremony) is None
     ]
+
+
+def tidy(ws: Workspace) -> None:
+    """Remove what is no ceremony any more, or never became one.
+
+    A run was killed while it ended or began one, or a signature arrived by git when its ceremony
+    had ended.
+    """
+    for directory in sorted(path for path in ws.ceremonies.glob("*") if path.is_dir()):
+        if not (directory / "payload.json").exists():
+            _tidy(directory)

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tuf.api.metadata import Root, Targets
+
 from client_reference.errors import RefusedError
-from keys_policy.checks import Evidence, Severity, run_checks
+from keys_policy.checks import BINDS, Evidence, Severity, run_checks
+from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import delegated_roles
 from repo_tools.signing.ceremony import open_ceremonies
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
-
-    from tuf.api.metadata import Root, Targets
 
     from keys_policy.checks import Finding
     from repo_tools.workspace import Workspace
 
-__all__ = ["PolicyViolationError", "enforce", "findings", "templates"]
+__all__ = [
+    "PolicyViolationError",
+    "enforce",
+    "enforce_sound",
+    "findings",
+    "peoples_roles",
+    "templates",
+]
 
 
 class PolicyViolationError(RefusedError):
@@ -31,6 +40,12 @@ def templates(ws: Workspace) -> dict[str, str]:
     return {role.name: role.template for role in roles}
 
 
+def peoples_roles(ws: Workspace) -> tuple[str, ...]:
+    """The roles of this workspace that have ceremonies; a machine signs builds by itself."""
+    kinds = templates(ws).items()
+    return ("root", "targets", *(name for name, kind in kinds if kind != "builds"))
+
+
 def findings(ws: Workspace, now: datetime) -> list[Finding]:
     """Everything that is wrong with policy, keys, what is signed and what waits to be."""
     signed: dict[str, Root | Targets] = {}
@@ -41,16 +56,39 @@ def findings(ws: Workspace, now: datetime) -> list[Finding]:
     kinds = templates(ws)
     known = {"root", "targets", *kinds}
     pending = {each.role: each.signed for each in open_ceremonies(ws) if each.role in known}
-    return run_checks(Evidence(ws.policy, ws.keyring, signed, pending, kinds, now))
+    evidence = Evidence(ws.policy, ws.keyring, signed, pending, kinds, now, _live(ws))
+    return run_checks(evidence)
+
+
+def _live(ws: Workspace) -> dict[str, Root | Targets]:
+    live: dict[str, Root | Targets] = {}
+    if (root := next(reversed(ws.roots()), None)) is not None:
+        live["root"] = parse(root, Root, "root").signed
+    if (targets := ws.published_role("targets")) is not None:
+        live["targets"] = parse(targets, Targets, "targets").signed
+    return live
 
 
 def enforce(ws: Workspace, now: datetime) -> None:
-    """Stop here if a rule is violated.
+    """Stop here, before anybody signs or publishes, if a rule is violated.
 
     Raises:
         PolicyViolationError: names every violation, its rule and the fix of the first.
     """
-    violations = [each for each in findings(ws, now) if each.severity is Severity.ERROR]
+    _stop_at(findings(ws, now))
+
+
+def enforce_sound(ws: Workspace, now: datetime) -> None:
+    """Stop here if a rule is violated, but not for one that opening a ceremony mends.
+
+    Raises:
+        PolicyViolationError: as `enforce`.
+    """
+    _stop_at(each for each in findings(ws, now) if each.check.id != BINDS)
+
+
+def _stop_at(found: Iterable[Finding]) -> None:
+    violations = [each for each in found if each.severity is Severity.ERROR]
     if violations:
         details = "\n       ".join(f"{each.detail} [{each.check.id}]" for each in violations)
         first = violations[0].check

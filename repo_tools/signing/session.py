@@ -23,6 +23,7 @@ from repo_tools.signing.ceremony import (
     add_signature,
     check_ceremony,
     check_member,
+    check_paths,
     find_ceremony,
     members,
     open_ceremonies,
@@ -31,6 +32,7 @@ from repo_tools.signing.ceremony import (
     status,
 )
 from repo_tools.signing.keyfiles import load_private, public_key
+from repo_tools.signing.rules import peoples_roles
 from repo_tools.signing.signers import open_signer, sign
 
 if TYPE_CHECKING:
@@ -184,6 +186,9 @@ def export(ceremony: Ceremony) -> bytes:
 def adopt(ws: Workspace, path: Path) -> Ceremony:
     """Bring an exported ceremony into this workspace, unless it is here already.
 
+    The file may be a stranger's, and role and target paths become file names: nothing is written
+    before all of it is judged.
+
     Raises:
         ConfigurationError: the file is not an exported ceremony.
         RefusedError: it does not follow what this workspace knows, or breaks a guard.
@@ -202,11 +207,18 @@ def adopt(ws: Workspace, path: Path) -> Ceremony:
             f"{path} is not an exported ceremony: {error!r}",
             "make one with: firmroot ceremony export ROLE --to FILE",
         ) from error
+    if role not in (known := peoples_roles(ws)):
+        raise RefusedError(
+            f"{path} is a ceremony of {role!r}; the roles that people sign here are: "
+            f"{', '.join(known)}",
+            "take the workspace as it is in git (git pull), or find out who wrote the file",
+        )
     signed: Root | Targets
     if role == "root":
         signed = parse(data, Root, str(path)).signed
     else:
         signed = parse(data, Targets, str(path)).signed
+    check_paths(ws, role, signed)
     return start_ceremony(ws, role, signed, carries)
 
 

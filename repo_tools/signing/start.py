@@ -10,7 +10,7 @@ from client_reference.errors import ConfigurationError
 from repo_tools.metadata.edits import is_lab_root, next_root, next_targets, renewed
 from repo_tools.metadata.repository import parse
 from repo_tools.signing.ceremony import predecessor, start_ceremony
-from repo_tools.signing.rules import templates
+from repo_tools.signing.rules import peoples_roles, templates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,7 @@ def start_role(
         products = ws.config.products
         return start_targets(ws, products, now, discard_signatures=discard_signatures)
     kinds = templates(ws)
-    people = ["root", "targets", *(name for name, kind in kinds.items() if kind != "builds")]
+    people = peoples_roles(ws)
     before = predecessor(ws, role)
     if role not in people:
         raise ConfigurationError(

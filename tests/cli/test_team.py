@@ -116,7 +116,7 @@ def test_keys_are_in_the_policy_and_online_uris_in_the_configuration(run: Termin
     assert "publisher" in run("key", "list")
     assert json.loads(run("--json", "key", "show", "alice"))["roles"] == ["root", "targets"]
     assert "signs, and its signature verifies" in run("key", "test", "alice")
-    assert run("policy", "check").splitlines()[-1] == "13 checks, 0 finding(s)"
+    assert run("policy", "check").splitlines()[-1] == "14 checks, 0 finding(s)"
 
 
 def test_two_people_sign_in_their_own_clones(run: Terminal, clone: Callable[..., Terminal]) -> None:
@@ -125,7 +125,7 @@ def test_two_people_sign_in_their_own_clones(run: Terminal, clone: Callable[...,
     hers, his = clone("alice"), clone("bob")
     assert "next: firmroot sign  (root-1 waits for alice)" in hers("status")
     out = hers("--yes", "sign")
-    assert "role root: 2 of alice, bob, carol" in out
+    assert "role root: 2 of alice (" in out
     assert "root-1: still waits for bob or carol" in out
     assert "next: firmroot ceremony export root --to FILE" in hers("status")
     his("--yes", "sign")
@@ -194,7 +194,7 @@ def test_missing_signatures_are_named(run: Terminal) -> None:
     assert "root-1: 2 needed by the new root, signed by bob; 1 more of alice, carol" in out
     err = run("ceremony", "finish", code=ExitCode.ACTION_REQUIRED)
     assert "root-1 needs 1 more of: alice, carol" in err
-    assert "role root: 2 of alice, bob, carol" in run("ceremony", "show", "root")
+    assert "role root: 2 of alice (" in run("ceremony", "show", "root")
 
 
 def test_nothing_to_finish_and_nothing_to_sign_is_said(run: Terminal) -> None:
@@ -270,7 +270,7 @@ def test_checks_are_explained(run: Terminal) -> None:
         "policy", "explain", "builds-channel"
     )
     assert "there is no check 'nix'" in run("policy", "explain", "nix", code=2)
-    assert len(json.loads(run("--json", "policy", "explain"))) == 13
+    assert len(json.loads(run("--json", "policy", "explain"))) == 14
 
 
 def test_a_threshold_above_the_number_of_keys_stops_every_signature(run: Terminal) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
+import pytest
+from securesystemslib.signer import SSlibKey
 from tuf.api.metadata import TargetFile, Targets
 
 from client_reference.manifest import (
     Artifact,
+    Delta,
     GroupWave,
     Manifest,
     Payload,
     Release,
     Rollout,
     ShareWave,
+    Source,
     UnsupportedRelease,
     Withdrawn,
     serialize,
@@ -22,6 +28,9 @@ from client_reference.manifest import (
 from repo_tools.metadata.edits import manifest_targets, next_root, next_targets, renewed
 from repo_tools.reporting.difference import describe_change, describe_manifest
 from tests.keys_policy.sample import KEYRING, POLICY, policy_with
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NOW = datetime(2026, 3, 2, 6, 0, tzinfo=UTC)
 PATH = "channels/gateway/stable.json"
@@ -50,17 +59,22 @@ def name_of(keyid: str) -> str:
     return next((name for name, holder in KEYRING.items() if holder.key.keyid == keyid), keyid[:8])
 
 
+def known(*names: str) -> str:
+    """Keys as people are shown them."""
+    return ", ".join(f"{name} ({KEYRING[name].key.keyid[:8]})" for name in names)
+
+
 def test_a_first_root_tells_every_role() -> None:
     root = next_root(POLICY, KEYRING, None, NOW, lab=True)
     lines = describe_change("root", None, root, {}, name_of)
     assert lines == [
         "root version 1 (replaces nothing before), good until 2027-03-02",
-        "role root: 2 of alice, bob, carol",
-        "role targets: 2 of alice, bob, carol",
-        "role snapshot: 1 of publisher",
-        "role timestamp: 1 of publisher",
-        "x-firmroot-issued: 2026-03-02T06:00:00Z",
-        "x-firmroot-lab: True",
+        f"role root: 2 of {known('alice', 'bob', 'carol')}",
+        f"role targets: 2 of {known('alice', 'bob', 'carol')}",
+        f"role snapshot: 1 of {known('publisher')}",
+        f"role timestamp: 1 of {known('publisher')}",
+        'x-firmroot-issued: nothing -> "2026-03-02T06:00:00Z"',
+        "x-firmroot-lab: nothing -> true",
     ]
 
 
@@ -71,9 +85,9 @@ def test_a_rotation_tells_keys_and_threshold() -> None:
     lines = describe_change("root", root, after, {}, name_of)
     assert lines[0].startswith("root version 2 (replaces version 1)")
     assert sorted(lines[1:]) == [
-        "role root: adds key rita",
-        "role root: adds key sam",
-        "role root: removes key carol",
+        f"role root: adds key {known('rita')}",
+        f"role root: adds key {known('sam')}",
+        f"role root: removes key {known('carol')}",
         "role root: threshold 2 becomes 3",
     ]
 
@@ -85,9 +99,9 @@ def test_a_field_that_nobody_knows_is_told() -> None:
     after.unrecognized_fields["x-odd"] = 1
     after.consistent_snapshot = False
     assert describe_change("root", root, after, {}, name_of)[1:] == [
-        "consistent_snapshot: False",
-        "removes x-firmroot-lab",
-        "x-odd: 1",
+        "consistent_snapshot: true -> false",
+        "x-firmroot-lab: true -> nothing",
+        "x-odd: nothing -> 1",
     ]
 
 
@@ -96,7 +110,7 @@ def test_a_new_product_and_a_removed_one_are_told() -> None:
     after = next_targets(POLICY, KEYRING, {"b": ["x"]}, before, NOW)
     lines = describe_change("targets", before, after, {}, name_of)
     assert {f"removes role a-{name}" for name in ("x", "x-hold", "builds")} <= set(lines)
-    assert "role b-builds: 1 of ci for builds/b/*/*" in lines
+    assert f"role b-builds: 1 of {known('ci')} for builds/b/*/*" in lines
 
 
 def test_a_changed_path_is_told() -> None:
@@ -134,11 +148,11 @@ def test_a_promotion_tells_the_manifest() -> None:
 def test_a_manifest_is_told_whole() -> None:
     assert describe_manifest(MANIFEST) == [
         "gateway/stable: devices install nothing below sequence 30",
-        "offers 3.1 (sequence 47) from 2026-03-02 06:00 UTC, paused",
+        "offers 3.1 (sequence 47) from 2026-03-02 06:00:00 UTC, paused, seed 9f2c61d04ab87e35",
         "  after 0 h: groups pilot",
         "  after 24 h: 1.5 % of devices",
         f"  acme,gw-2 by slot: builds/gateway/3.1/gw, 99 bytes, sha256 {'ab' * 8}...",
-        "withdrawn: 3.0 (sequence 46): modem hangs",
+        "withdrawn: 3.0 (sequence 46) since 2026-03-02 06:00:00 UTC: modem hangs",
     ]
     newer = replace(MANIFEST, releases=(), unsupported=(UnsupportedRelease("4", 50, ("x",)),))
     assert describe_manifest(newer)[-1] == (
@@ -152,3 +166,153 @@ def test_a_carried_file_that_devices_could_not_read_is_told() -> None:
     assert lines[-1].startswith(f"  {PATH} is not a release manifest that devices read")
     held = describe_change("h", None, after, {"holds/a": b'{"sequences": [1]}\n'}, name_of)
     assert held[-1] == '  holds/a: {"sequences": [1]}'
+
+
+def changed(edit: Callable[[dict[str, Any]], None]) -> list[str]:
+    """What is told of a targets role in which only this was edited."""
+    before = next_targets(POLICY, KEYRING, {"a": ["x", "y"]}, None, NOW)
+    document = renewed(before, POLICY.roles["targets"], NOW).to_dict()
+    edit(document["delegations"])
+    after = Targets.from_dict(document)
+    return describe_change("targets", before, after, {}, name_of)[1:]
+
+
+def _exchange(delegations: dict[str, Any]) -> None:
+    public = SSlibKey("0", "ed25519", "ed25519", {"public": "ab" * 32}).to_dict()
+    delegations["keys"][KEYRING["rita"].key.keyid] = public
+
+
+def _extra(delegations: dict[str, Any]) -> None:
+    key = KEYRING["alice"].key
+    delegations["keys"][key.keyid] = key.to_dict()
+
+
+def _release_key(delegations: dict[str, Any]) -> None:
+    for role in delegations["roles"]:
+        role["keyids"] = [each for each in role["keyids"] if each != KEYRING["tess"].key.keyid]
+
+
+HIDDEN = [
+    (
+        "another key under the same id",
+        _exchange,
+        [f"key {known('rita')}: another public key under the same key id: "],
+    ),
+    ("a key that no role uses", _extra, [f"adds key {known('alice')}, which no role uses: "]),
+    (
+        "a key that no role uses any more",
+        _release_key,
+        [
+            f"role a-x: removes key {known('tess')}",
+            f"role a-y: removes key {known('tess')}",
+            f"keeps key {known('tess')}, which no role uses now",
+        ],
+    ),
+    (
+        "the order of delegations",
+        lambda each: each["roles"].reverse(),
+        ["roles are asked in another order: a-builds, a-y-hold, a-y, a-x-hold, a-x"],
+    ),
+    (
+        "a delegation that does not end the search",
+        lambda each: each["roles"][0].update(terminating=False),
+        ["delegations.roles.a-x.terminating: true -> false"],
+    ),
+    (
+        "hash prefixes in the place of paths",
+        lambda each: each["roles"][0].update(path_hash_prefixes=["ab"], paths=None),
+        ["delegations.roles.a-x.path_hash_prefixes", "delegations.roles.a-x.paths"],
+    ),
+    (
+        "a field of a key that nobody knows",
+        lambda each: each["keys"][KEYRING["ci"].key.keyid].update({"x-odd": 1}),
+        [f"key {known('ci')}: another public key under the same key id: "],
+    ),
+    (
+        "a field of delegations that nobody knows",
+        lambda each: each.update({"x-odd": {"a": 1, "b": [2]}}),
+        ["delegations.x-odd.a: nothing -> 1", "delegations.x-odd.b: nothing -> [2]"],
+    ),
+    (
+        "text that would clear the terminal",
+        lambda each: each.update({"x-odd\x1b[2J\nfine": 1}),
+        ["delegations.x-odd\\x1b[2J\\nfine: nothing -> 1"],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"), [row[1:] for row in HIDDEN], ids=[row[0] for row in HIDDEN]
+)
+def test_a_change_of_delegations_is_told(
+    edit: Callable[[dict[str, Any]], None], told: list[str]
+) -> None:
+    lines = changed(edit)
+    assert len(lines) == len(told)
+    for line, beginning in zip(lines, told, strict=True):
+        assert line.startswith(beginning)
+
+
+def test_the_custom_of_a_target_is_told() -> None:
+    before = Targets(1, expires=NOW, targets={"b": TargetFile.from_data("b", b"x", ["sha256"])})
+    document = before.to_dict()
+    document["targets"]["b"]["custom"] = {"sequence": 1}
+    after = Targets.from_dict(document)
+    assert describe_change("b", before, after, {}, name_of)[1:] == [
+        "targets.b.custom.sequence: nothing -> 1"
+    ]
+
+
+def test_a_value_of_any_length_is_told_on_a_short_line() -> None:
+    after = Targets(1, expires=NOW, unrecognized_fields={"x-long": "a" * 100_000})
+    (line,) = describe_change("b", Targets(1, expires=NOW), after, {}, name_of)[1:]
+    assert len(line) < 300
+    assert "... (100002 characters, sha256 " in line
+
+
+def test_values_that_python_takes_for_equal_are_told() -> None:
+    before = Targets(1, expires=NOW, unrecognized_fields={"x-odd": 1})
+    after = Targets(1, expires=NOW, unrecognized_fields={"x-odd": True})
+    assert describe_change("b", before, after, {}, name_of)[1:] == ["x-odd: 1 -> true"]
+
+
+def test_every_field_of_a_release_is_told() -> None:
+    delta = Delta("zstd", Source(9, "cd" * 32), Artifact("builds/gateway/3.1/d", 5, "ef" * 32))
+    release = MANIFEST.releases[0]
+    payload = replace(release.payloads[0], deltas=(delta,))
+    full = replace(
+        release,
+        payloads=(payload,),
+        needs=("big-disk",),
+        from_sequence=40,
+        stone=True,
+        severity="security",
+        notes="https://acme.example/3.1",
+    )
+    lines = describe_manifest(replace(MANIFEST, releases=(full,)))
+    assert lines[2:6] == [
+        "  only for devices at sequence 40 or later",
+        "  a stepping stone for devices that are far behind",
+        "  severity: security",
+        "  notes: https://acme.example/3.1",
+    ]
+    assert lines[6] == "  needs: big-disk"
+    assert (
+        f"    zstd delta from 9 bytes, sha256 {'cd' * 8}...: builds/gateway/3.1/d, 5 bytes, "
+        f"sha256 {'ef' * 8}..."
+    ) in lines
+
+
+def test_fields_of_a_manifest_that_no_reader_knows_are_told() -> None:
+    document = json.loads(serialize(MANIFEST))
+    document["releases"][0]["rollout"]["x-odd"] = {"a": 1}
+    document["schema"] = [1, 7]
+    data = json.dumps(document).encode()
+    after = Targets(1, expires=NOW, targets={PATH: TargetFile.from_data(PATH, data, ["sha256"])})
+    lines = describe_change("gateway-stable", None, after, {PATH: data}, name_of)
+    assert sorted(line for line in lines if "not read" in line) == [
+        '  not read by this firmroot: releases.0.rollout.x-odd: {"a": 1}',
+        "  not read by this firmroot: schema.1: 0 -> 7",
+    ]
+    whole = serialize(MANIFEST)
+    assert not [x for x in describe_change("g", None, after, {PATH: whole}, name_of) if "not " in x]

@@ -35,6 +35,7 @@ from repo_tools.signing.ceremony import (
     signature_path,
     start_ceremony,
     status,
+    tidy,
 )
 from repo_tools.signing.start import start_root, start_targets
 from repo_tools.workspace import Workspace
@@ -119,13 +120,13 @@ def test_what_never_became_a_ceremony_is_tidied_up(ws: Workspace) -> None:
     create_file(ws.ceremonies / "targets-1" / "base.json", b"{}")
     create_file(ws.ceremonies / "targets-1" / "targets" / "a", b"")
     assert open_ceremonies(ws) == []
-    assert finish_complete(ws) == []
+    tidy(ws)
     assert names(ws.ceremonies) == []
 
 
 def test_other_files_beside_the_ceremonies_are_left_alone(ws: Workspace) -> None:
     create_file(ws.ceremonies / ".gitkeep", b"")
-    assert finish_complete(ws) == []
+    tidy(ws)
     assert names(ws.ceremonies) == [".gitkeep"]
 
 

@@ -229,8 +229,9 @@ def test_a_forged_signature_file_is_refused(
 
 def test_a_difference_is_told_to_the_predecessor(ws: Workspace, targets: Ceremony) -> None:
     lines = describe_ceremony(ws, targets)
+    keyid = ws.keyring["ci"].key.keyid
     assert lines[0] == "targets version 1 (replaces nothing before), good until 2027-03-02"
-    assert "role gateway-builds: 1 of ci for builds/gateway/*/*" in lines
+    assert f"role gateway-builds: 1 of ci ({keyid[:8]}) for builds/gateway/*/*" in lines
     publish_by_hand(ws)
     assert describe_ceremony(ws, start_root(ws, NOW))[1:] == [
         "nothing but version and expiry changes"
@@ -275,6 +276,9 @@ def test_a_violation_names_the_rule_and_the_fix(ws: Workspace) -> None:
     with pytest.raises(PolicyViolationError) as caught:
         enforce(broken, NOW)
     assert caught.value.message == (
-        "the policy forbids this: roles.root: threshold 4 is above its 3 keys [threshold-reachable]"
+        "the policy forbids this: "
+        "roles.root: threshold 4 is above its 3 keys [threshold-reachable]\n       "
+        "root 1: root is 2 of alice, bob, carol; the policy expects 4 of alice, bob, carol "
+        "[policy-binds]"
     )
     assert "(firmroot policy explain threshold-reachable)" in caught.value.hint
