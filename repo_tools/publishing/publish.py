@@ -41,7 +41,8 @@ from repo_tools.publishing.prepare import (
     read_base,
     sign_online,
 )
-from repo_tools.signing.ceremony import finish_complete, open_ceremonies, status
+from repo_tools.signing.ceremony import finish_complete, open_ceremonies, status, tidy
+from repo_tools.signing.rules import enforce
 from repo_tools.storage.overlay import OverlayStorage
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def publish(
         LockedError: somebody else was faster, each time.
         RetryLaterError: the storage failed; run it again.
     """
+    tidy(workspace)
     for attempt in range(1, _ATTEMPTS + 1):
         found = plan_publish(workspace, storage, keys, now, resume=resume)
         if isinstance(found, NothingToDo):
@@ -161,11 +163,13 @@ def plan_publish(
 ) -> Prepared | NothingToDo:
     """What a publish would do now. Changes nothing that anybody sees, nor what is signed.
 
-    Stages ceremonies that have their signatures, and ends what an interrupted publish began.
+    Asks the policy first, since git may hold what somebody signed without asking it; then stages
+    ceremonies that have their signatures, and ends what an interrupted publish began.
 
     Raises:
         As `publish`.
     """
+    enforce(workspace, now)
     finish_complete(workspace)
     if not workspace.roots() and workspace.staged_role("root") is None:
         raise _missing_signatures(waiting(workspace))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from client_reference.errors import ActionRequiredError, LockedError, NotTrustedError
+from client_reference.errors import ActionRequiredError, ExitCode, LockedError, NotTrustedError
 from repo_tools.publishing.journal import committed, settle
 from repo_tools.publishing.online import OnlineKeys
 from repo_tools.publishing.prepare import read_base
@@ -102,6 +102,32 @@ def test_a_plan_shows_every_object_and_changes_nothing_that_anybody_sees(followi
         assert following.tree() == before
 
 
+def test_a_plan_tidies_nothing_and_a_publish_does(following: Lab) -> None:
+    left = following.directory / "ceremonies" / "root-9" / "base.json"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"{}")
+    following.ok("plan")
+    following.ok("publish", "--dry-run")
+    assert left.exists()
+    following.ok("publish")
+    assert not left.parent.exists()
+
+
+@pytest.mark.parametrize("command", ["plan", "publish"])
+def test_what_the_policy_does_not_allow_is_not_published(following: Lab, command: str) -> None:
+    path = following.directory / "policy.toml"
+    document = tomllib.loads(path.read_text())
+    assert document["roles"]["channel"]["threshold"] == 2
+    section, marker, rest = path.read_text().partition("[roles.channel]")
+    path.write_text(section + marker + rest.replace("threshold = 2", "threshold = 1", 1))
+    before = following.tree()
+    done = following.run(command)
+    assert done.code == ExitCode.REFUSED
+    assert "gateway-stable is 2 of rita, sam, tess; the policy expects 1 of" in done.err
+    assert "policy-binds" in done.err
+    assert following.tree() == before
+
+
 def test_objects_are_created_leaves_first_and_the_root_last(ready: Lab) -> None:
     lines = ready.ok("-v", "publish").out.splitlines()
     steps = [line.split("/", 1)[-1] for line in lines if line.startswith(("upload", "commit"))]
@@ -124,6 +150,59 @@ def test_a_role_that_targets_does_not_delegate_to_yet_waits(live: Lab) -> None:
     (live.directory / "staged/gateway-other.json").write_bytes(extra)
     found = plan_publish(workspace, workspace.storage(), _keys(live), live.now)
     assert type(found).__name__ == "NothingToDo"
+    why = "waits    gateway-other: the targets role does not delegate to it; if it never will, "
+    for command in ("plan", "publish"):
+        done = live.ok(command)
+        assert "nothing to publish: nothing else that is signed can go yet" in done.out
+        assert f"{why}remove it from staged/" in done.out
+    assert live.ok("--json", "publish").json["held"].keys() == {"gateway-other"}
+
+
+def test_a_role_that_waits_is_named_beside_what_goes(following: Lab) -> None:
+    staged = following.directory / "staged"
+    shutil.copy(staged / "gateway-stable.json", staged / "evil.json")
+    assert "waits    evil: the targets role does not delegate" in following.ok("plan").out
+    done = following.ok("publish")
+    assert "published timestamp 2" in done.out
+    assert "waits    evil: the targets role does not delegate" in done.out
+
+
+EXPIRED = {
+    "the timestamp": (8, "timestamp 1 on 2026-03-09", "firmroot refresh"),
+    "root": (
+        366,
+        "root 1 on 2027-03-02",
+        "firmroot recover expired-root; firmroot sign; firmroot publish",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", EXPIRED)
+def test_with_nothing_new_and_something_expired_it_says_who_must_act(case: str, live: Lab) -> None:
+    days, named, command = EXPIRED[case]
+    for words in (("publish",), ("plan",)):
+        done = live.later(days=days).run(*words)
+        assert done.code == 3
+        assert "nothing new is signed, and what is live has expired: " in done.err
+        assert named in done.err
+        assert f"hint: {command}\n" in done.err
+
+
+def test_roles_of_people_that_expired_under_a_good_root_need_a_ceremony(live: Lab) -> None:
+    renewed = live.later(days=200)
+    for words in (("ceremony", "start", "root"), ("sign",), ("publish",)):
+        renewed.ok(*words)
+    done = live.later(days=366).run("publish")
+    assert done.code == 3
+    roles = ("targets", "gateway-stable", "gateway-builds")
+    assert all(f"{role} 1 on 2027-03-02" in done.err for role in roles)
+    assert f"hint: firmroot ceremony start {' '.join(roles)}; firmroot sign" in done.err
+    assert "root 2" not in done.err
+
+
+def test_what_is_good_until_now_is_expired(live: Lab) -> None:
+    live.later(days=6, hours=23).ok("publish")
+    assert live.later(days=7).run("publish").code == 3
 
 
 # Who must act.
