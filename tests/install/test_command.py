@@ -364,6 +364,14 @@ def test_what_a_program_says_late_is_heard(device: Device, monkeypatch: pytest.M
         run([str(device.script("late", "sleep 0.3; echo at last >&2; exit 1"))], SEVERAL)
 
 
+def test_what_a_program_said_is_heard_to_its_end_after_it_ended(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client_reference.install.command._CHUNK", 1)
+    with pytest.raises(CommandFailedError, match="the end$"):
+        run([str(device.script("wordy", "printf '%01900d the end' 0 >&2; exit 1"))], SEVERAL)
+
+
 def test_a_closed_standard_error_is_not_asked_again(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
