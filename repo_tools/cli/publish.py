@@ -59,8 +59,7 @@ def _show_plan(
     context.printer.say(f"replace  metadata/timestamp.json  {len(found.plan.timestamp)} bytes")
     for role, facts in record["roles"].items():
         context.printer.say(f"signed   {role} {facts['version']}: {', '.join(facts['signed_by'])}")
-    for role, why in found.plan.admitted.waiting.items():
-        context.printer.say(f"waits    {role}: {why}")
+    _say_held(context, found.plan.admitted.waiting)
     _say_rehearsal(context, found.rehearsal)
     check_stranding(found, frozenset(accepted))
     context.printer.say("next: firmroot publish")
@@ -96,9 +95,26 @@ def _rehearsal_rows(rehearsal: Rehearsal) -> list[dict[str, Any]]:
 
 
 def _say_nothing_to_do(context: Context, found: NothingToDo) -> None:
-    context.printer.say("nothing to publish: everything that is signed is live")
+    what = (
+        "nothing else that is signed can go yet"
+        if found.held
+        else "everything that is signed is live"
+    )
+    context.printer.say(f"nothing to publish: {what}")
+    _say_held(context, found.held)
     _say_waiting(context, found.waiting)
-    context.printer.result({"published": False, "waiting": [vars(each) for each in found.waiting]})
+    context.printer.result(
+        {
+            "published": False,
+            "waiting": [vars(each) for each in found.waiting],
+            "held": dict(found.held),
+        }
+    )
+
+
+def _say_held(context: Context, held: Mapping[str, str]) -> None:
+    for role, why in held.items():
+        context.printer.say(f"waits    {role}: {why}")
 
 
 def _say_waiting(context: Context, waiting: Iterable[Waiting]) -> None:
@@ -157,10 +173,17 @@ def publish(
 def _say_published(context: Context, prepared: Prepared, record: Mapping[str, Any]) -> None:
     changed = ", ".join(f"{role} {facts['version']}" for role, facts in record["roles"].items())
     context.printer.say(f"published timestamp {record['timestamp']['version']}: {changed}")
+    held = prepared.plan.admitted.waiting
+    _say_held(context, held)
     _say_rehearsal(context, prepared.rehearsal)
     context.printer.say("verified as a device from the storage")
     context.printer.result(
-        {"published": True, "record": record, "rehearsal": _rehearsal_rows(prepared.rehearsal)}
+        {
+            "published": True,
+            "record": record,
+            "held": dict(held),
+            "rehearsal": _rehearsal_rows(prepared.rehearsal),
+        }
     )
 
 

@@ -25,7 +25,6 @@ from repo_tools.signing.rules import findings, templates
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from repo_tools.metadata.repository import RepositoryState
     from repo_tools.workspace import Workspace
 
 __all__ = ["status"]
@@ -72,7 +71,8 @@ def look(ws: Workspace, now: datetime) -> Situation:
     unread = ""
     if ws.roots():
         try:
-            live = _expiries(read_base(ws, ws.storage()).state)
+            state = read_base(ws, ws.storage()).state
+            live = {role: (each.version, each.expires) for role, each in state.newest().items()}
         except (RetryLaterError, NotTrustedError) as error:
             unread = error.message
     return Situation(
@@ -92,17 +92,3 @@ def look(ws: Workspace, now: datetime) -> Situation:
         products=tuple(ws.config.products),
         mine=frozenset(ws.key_uris()),
     )
-
-
-def _expiries(state: RepositoryState) -> dict[str, tuple[int, datetime]]:
-    found = {
-        "root": state.root,
-        "timestamp": state.parsed_timestamp(),
-        "snapshot": state.parsed_snapshot(),
-        **{name: state.role(name) for name in state.roles},
-    }
-    return {
-        name: (signed.version, signed.expires)
-        for name, signed in found.items()
-        if signed is not None
-    }

@@ -89,6 +89,16 @@ class RepositoryState:
             return None
         return parse(self.timestamp, Timestamp, "timestamp").signed
 
+    def newest(self) -> dict[str, Root | Timestamp | Snapshot | Targets]:
+        """What each role says now, by role name; only roles that have metadata."""
+        found = {
+            "root": self.root,
+            "timestamp": self.parsed_timestamp(),
+            "snapshot": self.parsed_snapshot(),
+            **{name: self.role(name) for name in self.roles},
+        }
+        return {name: signed for name, signed in found.items() if signed is not None}
+
     def with_roles(self, changes: Mapping[str, bytes]) -> RepositoryState:
         """The same repository with newer bytes of some roles."""
         return replace(self, roles={**self.roles, **changes})

@@ -205,7 +205,7 @@ def _admit_role(
     try:
         signed = authentic(Targets, delegator, role, data)
     except DelegationError:
-        waits = "the targets role does not delegate to it"
+        waits = "the targets role does not delegate to it; if it never will, remove it from staged/"
         return replace(admitted, waiting={**admitted.waiting, role: waits})
     except BadSignatureError as error:
         raise ActionRequiredError(

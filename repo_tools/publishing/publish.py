@@ -41,6 +41,7 @@ from repo_tools.publishing.prepare import (
     read_base,
     sign_online,
 )
+from repo_tools.reporting.status import renewal_command
 from repo_tools.signing.ceremony import finish_complete, open_ceremonies, status, tidy
 from repo_tools.signing.rules import enforce
 from repo_tools.storage.overlay import OverlayStorage
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
+    from repo_tools.metadata.repository import RepositoryState
     from repo_tools.publishing.live import Live
     from repo_tools.publishing.online import OnlineKeys
     from repo_tools.publishing.plan import Plan
@@ -83,13 +85,15 @@ class Waiting:
 
 @dataclass(frozen=True)
 class NothingToDo:
-    """Everything that is signed is live.
+    """Everything that is signed and may go is live.
 
     Attributes:
         waiting: ceremonies that are still open.
+        held: why each staged role cannot go yet.
     """
 
     waiting: tuple[Waiting, ...]
+    held: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -182,7 +186,8 @@ def plan_publish(
         open_now = waiting(workspace)
         if open_now and not admitted.done:
             raise _missing_signatures(open_now)
-        return NothingToDo(open_now)
+        _check_good(live.state, now)
+        return NothingToDo(open_now, admitted.waiting)
     if admitted.candidate.targets is None:
         raise _missing_signatures(waiting(workspace))
     journal = load_journal(workspace)
@@ -191,6 +196,25 @@ def plan_publish(
     else:
         signed = sign_online(workspace, storage, admitted, keys, now)
     return prepare(workspace, storage, live, admitted, signed, now)
+
+
+def _check_good(state: RepositoryState, now: datetime) -> None:
+    """With nothing new to publish, what is live must still be good.
+
+    Raises:
+        ActionRequiredError: something has expired; says what signs it again.
+    """
+    expired = {role: each for role, each in state.newest().items() if each.expires <= now}
+    if not expired:
+        return
+    named = ", ".join(
+        f"{role} {each.version} on {each.expires:%Y-%m-%d}" for role, each in expired.items()
+    )
+    command = renewal_command(expired, root_expired="root" in expired)
+    raise ActionRequiredError(
+        f"nothing new is signed, and what is live has expired: {named}",
+        command if command == "firmroot refresh" else f"{command}; firmroot sign; firmroot publish",
+    )
 
 
 def finish_interrupted(workspace: Workspace, live: Live) -> None:

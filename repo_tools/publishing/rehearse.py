@@ -6,9 +6,10 @@ network or clock, so the same question has the same answer for ever.
 
 Asked, for each device: fresh from the factory, with the live state in its store, and with what it
 sees in the middle of this publish (the new root is there, the timestamp not yet); now, at the
-horizon (the last second before the first signature of the candidate expires), with a good clock and
-with one that says 1970. What must hold in each case: within two checks the device trusts the
-candidate and can decide what to run next. One that cannot is stranded.
+horizon (the last second before the first signature of the candidate expires), with a good clock,
+with one that says 1970, and with one that said 2106 in the check before. What must hold in
+each case: within two checks the device trusts the candidate and can decide what to run next. One
+that cannot is stranded.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FAR_AHEAD = datetime(2106, 2, 7, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 
 
@@ -68,10 +70,15 @@ class Moment(enum.Enum):
 
 
 class Clock(enum.Enum):
-    """What its clock says then."""
+    """What its clock says then.
+
+    With `AHEAD` it says the last day of a 32-bit clock in one check of the candidate: everything
+    looks expired and is refused. Then it is set right, and nothing of that may be left.
+    """
 
     GOOD = "good"
     RESET = "1970"
+    AHEAD = "2106, then good"
 
 
 class Outcome(enum.Enum):
@@ -179,13 +186,7 @@ class MappingFetcher:
 
 def first_expiry(state: RepositoryState) -> datetime:
     """When the first signature of a complete state expires."""
-    signed = (
-        state.root,
-        state.parsed_timestamp(),
-        state.parsed_snapshot(),
-        *(state.role(name) for name in state.roles),
-    )
-    return min(each.expires for each in signed if each is not None)
+    return min(each.expires for each in state.newest().values())
 
 
 def rehearse(views: Views, devices: Sequence[Device], now: datetime) -> Rehearsal:
@@ -205,6 +206,7 @@ def rehearse(views: Views, devices: Sequence[Device], now: datetime) -> Rehearsa
             for moment, clock in (
                 (Moment.NOW, Clock.GOOD),
                 (Moment.NOW, Clock.RESET),
+                (Moment.NOW, Clock.AHEAD),
                 (Moment.HORIZON, Clock.GOOD),
             )
         )
@@ -227,7 +229,10 @@ def _ask(
         seen = ((MappingFetcher(views.live), readings.live),)
     elif cached is Cached.MID_PUBLISH:
         seen = ((MappingFetcher(views.mid_publish), readings.mid_publish),)
-    outcome, detail = meet(device, MappingFetcher(views.candidate), readings.candidate, seen)
+    candidate = MappingFetcher(views.candidate)
+    if clock is Clock.AHEAD:
+        seen = (*seen, (candidate, _FAR_AHEAD))
+    outcome, detail = meet(device, candidate, readings.candidate, seen)
     return Row(device.name, cached, moment, clock, outcome, detail)
 
 

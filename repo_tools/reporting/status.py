@@ -15,13 +15,13 @@ from repo_tools.metadata.edits import format_time
 from repo_tools.metadata.roles import builds_role
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from keys_policy.model import RolePolicy
     from repo_tools.signing.ceremony import CeremonyStatus
 
-__all__ = ["Due", "Expiry", "Report", "Situation", "report"]
+__all__ = ["Due", "Expiry", "Report", "Situation", "renewal_command", "report"]
 
 
 class Due(enum.Enum):
@@ -199,7 +199,7 @@ def _steps_in_operation(
         yield "firmroot product add NAME --hardware ID", "there is no product yet"
     if situation.unread:
         yield "firmroot verify", f"the live repository cannot be looked at: {situation.unread}"
-    if due := [each.role for each in expiries if each.due is not Due.GOOD]:
+    if due := {each.role: each.due for each in expiries if each.due is not Due.GOOD}:
         yield _next_renewal(situation, due)
     if situation.staged:
         yield _next_staged(situation)
@@ -226,14 +226,25 @@ def _next_signature(situation: Situation) -> tuple[str, str]:
     )
 
 
-def _next_renewal(situation: Situation, due: Sequence[str]) -> tuple[str, str]:
-    reason = f"{', '.join(due)}: time to sign again"
-    people = [role for role in due if role not in {"snapshot", "timestamp"}]
-    if waiting := set(people).intersection(situation.staged):
+def _next_renewal(situation: Situation, due: Mapping[str, Due]) -> tuple[str, str]:
+    if waiting := due.keys() & set(situation.staged):
         return "firmroot publish", f"{', '.join(sorted(waiting))}: signed and staged"
-    if people:
-        return f"firmroot ceremony start {' '.join(people)}", reason
-    return "firmroot refresh", reason
+    command = renewal_command(due, root_expired=due.get("root") is Due.EXPIRED)
+    return command, f"{', '.join(due)}: time to sign again"
+
+
+def renewal_command(roles: Iterable[str], *, root_expired: bool) -> str:
+    """What signs these live roles again.
+
+    Args:
+        roles: which, at least one.
+        root_expired: the recovery of the root signs everything else that has expired as well.
+    """
+    if root_expired:
+        return "firmroot recover expired-root"
+    if people := [role for role in roles if role not in {"snapshot", "timestamp"}]:
+        return f"firmroot ceremony start {' '.join(people)}"
+    return "firmroot refresh"
 
 
 def _next_staged(situation: Situation) -> tuple[str, str]:

@@ -160,7 +160,10 @@ def test_a_version_that_is_far_ahead_is_refused() -> None:
 
 def test_a_role_without_delegation_waits() -> None:
     admitted = admit(LIVE, {"p-beta": _leaf(1, CHANNEL)}, KNOWN)
-    assert admitted.waiting == {"p-beta": "the targets role does not delegate to it"}
+    assert admitted.waiting == {
+        "p-beta": "the targets role does not delegate to it; if it never will, "
+        "remove it from staged/"
+    }
     assert not admitted.changes
 
 

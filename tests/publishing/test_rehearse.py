@@ -10,7 +10,7 @@ import pytest
 
 from client_reference.errors import NotFoundError, NotTrustedError, RetryLaterError
 from client_reference.selection import DevicePosition
-from client_reference.trust.updater import Floors
+from client_reference.trust.updater import Floors, Updater
 from repo_tools.publishing.online import OnlineKeys
 from repo_tools.publishing.prepare import admit_staged, prepare, read_base, sign_online
 from repo_tools.publishing.rehearse import (
@@ -32,6 +32,8 @@ from tests.publishing.lab import HARDWARE, NOW, PRODUCT, Lab
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from client_reference.transport.fetcher import Fetcher
+    from client_reference.trust.state import Store
     from repo_tools.publishing.prepare import Prepared
 
 
@@ -74,6 +76,7 @@ def test_every_question_is_asked_about_every_device(following: Lab) -> None:
         for moment, clock in (
             (Moment.NOW, Clock.GOOD),
             (Moment.NOW, Clock.RESET),
+            (Moment.NOW, Clock.AHEAD),
             (Moment.HORIZON, Clock.GOOD),
         )
     }
@@ -179,13 +182,46 @@ def test_a_clock_of_1970_is_asked_for_and_accepts_what_a_good_one_calls_expired(
     assert {(row.clock, row.outcome) for row in fresh} == {
         (Clock.GOOD, Outcome.STRANDED),
         (Clock.RESET, Outcome.UPDATES),
-    }
+        (Clock.AHEAD, Outcome.STRANDED),
+    }, "a clock that was set right is a good one"
 
 
 def test_a_clock_of_1970_is_no_reason_to_strand(live: Lab) -> None:
     device, fetcher = _device(live), MappingFetcher(_views(live).candidate)
     outcome, _ = meet(device, fetcher, datetime(1970, 1, 1, tzinfo=UTC))
     assert outcome is Outcome.UPDATES
+
+
+FAR_AHEAD = datetime(2106, 2, 7, tzinfo=UTC)
+
+
+def test_a_clock_far_ahead_refuses_and_leaves_nothing_behind(live: Lab) -> None:
+    device, fetcher = _device(live), MappingFetcher(_views(live).candidate)
+    outcome, detail = meet(device, fetcher, FAR_AHEAD)
+    assert outcome is Outcome.STRANDED
+    assert "expired" in detail
+    outcome, detail = meet(device, fetcher, NOW, [(fetcher, FAR_AHEAD)])
+    assert (outcome, detail) == (Outcome.UPDATES, "installs 1.0")
+
+
+class _Poisoned(Updater):
+    """A client that takes the raw clock for evidence."""
+
+    def __init__(self, store: Store, fetcher: Fetcher, now: datetime) -> None:
+        state = store.load()
+        assert state is not None
+        floor = max(state.trust.time_floor, int(now.timestamp()))
+        store.commit(state.with_trust(replace(state.trust, time_floor=floor)))
+        super().__init__(store, fetcher, now)
+
+
+def test_a_client_that_one_wild_clock_poisons_is_stranded(
+    live: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("repo_tools.publishing.rehearse.Updater", _Poisoned)
+    found = rehearse(_views(live), [_device(live)], NOW)
+    stranded = {(row.cached, row.clock) for row in found.rows if row.outcome is Outcome.STRANDED}
+    assert stranded == {(cached, Clock.AHEAD) for cached in Cached}
 
 
 STAYS: dict[str, dict[str, object]] = {

@@ -104,6 +104,24 @@ NEXT = [
         "timestamp: time to sign again",
     ),
     (
+        "the root has expired, and a channel with it",
+        replace(WELL, live={"root": (3, NOW), "gateway-stable": (7, NOW)}),
+        "firmroot recover expired-root",
+        "time to sign again",
+    ),
+    (
+        "the root is due and has not expired",
+        replace(WELL, live={"root": (3, NOW + DAY)}),
+        "firmroot ceremony start root",
+        "root: time to sign again",
+    ),
+    (
+        "the root has expired and is signed again already",
+        replace(WELL, live={"root": (3, NOW)}, staged=("root",)),
+        "firmroot publish",
+        "root: signed and staged",
+    ),
+    (
         "what is due is signed already",
         replace(WELL, live={"gateway-stable": (7, NOW)}, staged=("gateway-stable",)),
         "firmroot publish",
