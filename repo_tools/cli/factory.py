@@ -28,6 +28,7 @@ from repo_tools.publishing.factory import (
 from repo_tools.publishing.prepare import read_base
 
 if TYPE_CHECKING:
+    from repo_tools.publishing.factory import Package
     from repo_tools.publishing.live import Live
     from repo_tools.workspace import Workspace
 
@@ -82,51 +83,57 @@ def export(
     """Write what a new device needs, and register it: from now on no publish may strand it."""
     ws = context.workspace()
     check_channel(ws, product, channel)
-    lab = ws.config.lab
     target = Target(
         product=product,
         channel=channel,
         hardware=ws.config.products[product].hardware,
         handler=handler,
-        mirrors=_mirrors(servers or ws.config.urls, lab=lab),
+        mirrors=_mirrors(servers or ws.config.urls, lab=ws.config.lab),
     )
     with ws.lock():
         live = _published(ws)
         root = parse(live.state.roots[-1], Root, "root").signed
         _check_root(context, root)
-        manifest = read_channel(ws, ws.storage(), product, channel).live
-        if manifest is None:
-            raise ActionRequiredError(
-                f"nothing is published on {product}/{channel} yet: its devices would find nothing",
-                f"firmroot channel promote {product}@VERSION --to {channel}",
-            )
-        package = make_package(
-            product,
-            live.state.roots[-1],
-            _floor(live),
-            manifest.minimum_sequence,
-            device_toml(target, lab=lab),
-        )
-        entry = register(
-            ws,
-            Export(
-                id="",
-                product=product,
-                channel=channel,
-                hardware=target.hardware,
-                handler=handler,
-                date=format_time(context.now)[:10],
-                root_version=root.version,
-                client_version=version("firmroot"),
-                count=count,
-            ),
-            package,
-        )
+        package = _package(ws, live, target)
+        entry = register(ws, _entry(context, target, root, count), package)
         write_package(package, directory)
     mark = "LAB export, never for devices in the field: " if is_lab_root(root) else ""
     context.printer.say(f"{mark}{directory} is {entry.id}, with root {root.version}")
     context.printer.say(f"next: firmroot-device --config {directory / 'device.toml'} init")
     context.printer.result({**vars(entry), "directory": str(directory), "lab": is_lab_root(root)})
+
+
+def _package(ws: Workspace, live: Live, target: Target) -> Package:
+    """The files for that target: trust and floors from what is live now."""
+    manifest = read_channel(ws, ws.storage(), target.product, target.channel).live
+    if manifest is None:
+        raise ActionRequiredError(
+            f"nothing is published on {target.product}/{target.channel} yet: "
+            "its devices would find nothing",
+            f"firmroot channel promote {target.product}@VERSION --to {target.channel}",
+        )
+    return make_package(
+        target.product,
+        live.state.roots[-1],
+        _floor(live),
+        manifest.minimum_sequence,
+        device_toml(target, lab=ws.config.lab),
+    )
+
+
+def _entry(context: Context, target: Target, root: Root, count: int) -> Export:
+    """What the registry says of it; `register` names it."""
+    return Export(
+        id="",
+        product=target.product,
+        channel=target.channel,
+        hardware=target.hardware,
+        handler=target.handler,
+        date=format_time(context.now)[:10],
+        root_version=root.version,
+        client_version=version("firmroot"),
+        count=count,
+    )
 
 
 def _mirrors(urls: tuple[str, ...], *, lab: bool) -> tuple[str, ...]:
