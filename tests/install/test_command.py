@@ -368,7 +368,7 @@ def test_what_a_program_said_is_heard_to_its_end_after_it_ended(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("client_reference.install.command._CHUNK", 1)
-    with pytest.raises(CommandFailedError, match="the end$"):
+    with pytest.raises(CommandFailedError, match=r"the end$"):
         run([str(device.script("wordy", "printf '%01900d the end' 0 >&2; exit 1"))], SEVERAL)
 
 
