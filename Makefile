@@ -22,8 +22,8 @@ setup-dev:
 	@sh scripts/bootstrap dev
 
 .PHONY: demo
-demo: setup-release ## the whole story on this terminal, in under a minute
-	@$(PY) -m repo_tools.cli.main demo $(FIRMWARE)
+demo: setup-release ## the whole story on this terminal, in about half a minute
+	@$(PY) -m repo_tools demo $(FIRMWARE)
 
 .PHONY: test
 test: setup-dev ## ruff, mypy and the tests that need no service (at most 5 minutes)

@@ -40,6 +40,7 @@ from client_reference.transport.cache import TargetCache
 from client_reference.transport.fetch import Ambient, HttpFetcher, Roots, Settings
 from client_reference.trust.clock import Freshness
 from client_reference.trust.selftest import check_key_types
+from client_reference.trust.state import Phase
 from client_reference.trust.store import SqliteStore, StoreLostError
 from client_reference.trust.updater import initial_state
 from client_reference.trust.verified import BadSignatureError, first_root
@@ -222,8 +223,14 @@ def _check(run: _Run) -> int:
         checked = update.check(machine.machine)
         machine.warn(checked)
         run.say(*report.check_lines(checked.decision, explain=run.options.explain))
-        available = isinstance(checked.decision, Selection)
-        if available:
+        trial = checked.install.candidate if checked.install.phase is Phase.TRIAL else None
+        available = isinstance(checked.decision, Selection) and trial is None
+        if trial is not None:
+            run.say(
+                f"{trial.version} is on trial: until it is confirmed or rejected nothing starts"
+            )
+            run.say(f"next: {run.program} confirm")
+        elif available:
             run.say(f"next: {run.program} update")
         run.result(report.check_document(checked, machine.fetcher.traffic))
     if available and run.options.exit_code:
@@ -266,7 +273,11 @@ def _update_lines(run: _Run, machine: _Wired, result: Result) -> list[str]:
 def _confirm(run: _Run) -> int:
     with _machine(run) as machine:
         image = update.confirm(machine.machine)
-    run.say(f"confirmed: {image.version} (sequence {image.sequence}) is this device's release now")
+    if image is None:
+        run.say("nothing is on trial: there is nothing to confirm")
+    else:
+        name = f"{image.version} (sequence {image.sequence})"
+        run.say(f"confirmed: {name} is this device's release now")
     run.result({"confirmed": report.image_document(image)})
     return ExitCode.DONE
 
@@ -571,7 +582,3 @@ def run() -> NoReturn:
     gc.freeze()
     signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(main(sys.argv[1:], os.environ))
-
-
-if __name__ == "__main__":
-    run()

@@ -469,21 +469,25 @@ def _restart(machine: Machine, restart: Restart) -> Outcome:
     return Outcome.REBOOTING
 
 
-def confirm(machine: Machine) -> Image:
+def confirm(machine: Machine) -> Image | None:
     """Keep the release on trial: it becomes the current one and raises the anti-rollback floor.
+
+    A service calls this at every boot, so "nothing is on trial" is an answer and no error.
 
     Before that, and without any network, the stored root chain and metadata are verified again by
     this system's own client (design 10). Nothing that a network says can fail a confirm.
 
     Returns:
-        the confirmed image.
+        the confirmed image, None if nothing is on trial.
 
     Raises:
-        IllegalTransitionError: nothing is on trial, or something else is running.
+        IllegalTransitionError: something else than the release on trial is running.
         LocalFailureError: the stored state does not verify here, or the boot loader failed.
     """
     state = _load(machine)
     install = _observe(machine, state).state
+    if install.phase is not Phase.TRIAL:
+        return None
     confirmed = lifecycle.confirm(install, machine.installer.running())
     _verify_stored(machine.store, state)
     image = lifecycle.candidate(install)

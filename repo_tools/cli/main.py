@@ -195,7 +195,3 @@ def main(arguments: list[str]) -> int:
 def run() -> None:
     """Entry point of the `firmroot` command."""
     sys.exit(main(sys.argv[1:]))
-
-
-if __name__ == "__main__":
-    run()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Stage", "StoryError"]
 
-MODULES = {"firmroot": "repo_tools.cli.main", "firmroot-device": "client_reference.cli"}
+MODULES = {"firmroot": "repo_tools", "firmroot-device": "client_reference"}
 COMMAND_WITHIN = 120  # seconds
 POWER_CUT_WITHIN = 30.0  # seconds
 

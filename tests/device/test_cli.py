@@ -137,11 +137,11 @@ def test_results_are_one_object_and_so_are_errors(ready: DeviceOnDisk) -> None:
     assert updated["outcome"] == "rebooting"
     assert updated["image"]["slot"] == "B"
     assert ready.run("confirm", before=("--json",)).json["confirmed"]["version"] == "1.0"
-    failed = ready.run("confirm", before=("--json",))
+    failed = ready.run("reject", before=("--json",))
     assert failed.out == ""
     error = json.loads(failed.err[failed.err.index("{") :])
     assert error["exit_code"] == failed.code == 5
-    assert error["error"].startswith("cannot confirm an image")
+    assert error["error"].startswith("cannot reject an image")
     assert error["hint"]
 
 
@@ -277,11 +277,26 @@ def test_without_a_store_a_device_begins_from_its_factory_and_says_so(
     assert "started from the factory root" not in device.run("status").err
 
 
-@pytest.mark.parametrize("command", ["confirm", "reject"])
-def test_without_a_store_there_is_nothing_to_judge(device: DeviceOnDisk, command: str) -> None:
-    refused = device.run(command)
+def test_without_a_trial_there_is_nothing_to_reject(device: DeviceOnDisk) -> None:
+    refused = device.run("reject")
     assert refused.code == 5
-    assert f"cannot {command} an image: the installation is idle" in refused.err
+    assert "cannot reject an image: the installation is idle" in refused.err
+
+
+def test_a_service_may_confirm_at_every_boot(ready: DeviceOnDisk) -> None:
+    assert "nothing is on trial" in ready.run("confirm").out
+    ready.run("update")
+    assert "confirmed: 1.0" in ready.run("confirm").out
+    again = ready.run("confirm", before=("--json",))
+    assert (again.code, again.json) == (0, {"confirmed": None})
+
+
+def test_a_check_during_a_trial_offers_no_update(ready: DeviceOnDisk) -> None:
+    ready.run("update")
+    said = ready.run("check", "--exit-code")
+    assert said.code == 0
+    assert "1.0 is on trial" in said.out
+    assert "confirm" in said.out.splitlines()[-1]
 
 
 def test_what_a_mirror_sent_cannot_steer_the_terminal(

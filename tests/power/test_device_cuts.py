@@ -95,7 +95,7 @@ def test_a_device_that_is_cut_anywhere_boots_keeps_its_trust_and_converges(name:
                     assert device(directory, step) == 0
             before = accepted(SqliteStore(directory / "state").peek())
             verb = VERBS.get(name, name)
-            command = [sys.executable, "-B", "-m", "client_reference.cli"]
+            command = [sys.executable, "-B", "-m", "client_reference"]
             command += ["--config", str(directory / "device.toml"), verb]
             recording = record(command, directory, env=drivers.environment() | LAB)
             assert recording.exit_code == 0, recording.output
@@ -188,7 +188,7 @@ def test_a_check_that_finds_nothing_new_writes_nothing() -> None:
             world.furnish(mirror.url)
             for step in ("init", "update", "confirm", "check"):
                 assert device(directory, step) == 0
-            command = [sys.executable, "-B", "-m", "client_reference.cli"]
+            command = [sys.executable, "-B", "-m", "client_reference"]
             command += ["--config", str(directory / "device.toml"), "check"]
             recording = record(command, directory, env=drivers.environment() | LAB)
     assert recording.exit_code == 0, recording.output

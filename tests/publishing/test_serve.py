@@ -53,7 +53,7 @@ class Answer:
 
 @contextmanager
 def _serving(lab: Lab, *options: str) -> Iterator[Server]:
-    command = [sys.executable, "-m", "repo_tools.cli.main", "-C", str(lab.directory), *options]
+    command = [sys.executable, "-m", "repo_tools", "-C", str(lab.directory), *options]
     environment = {**os.environ, "FIRMROOT_LAB_NOW": f"{lab.now:%Y-%m-%dT%H:%M:%SZ}"}
     with subprocess.Popen(
         [*command, "serve", "--port", "0"],
