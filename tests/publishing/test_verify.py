@@ -212,6 +212,7 @@ def test_a_role_is_due(case: str, live: Lab) -> None:
 
 HINTS: dict[str, tuple[dict[str, object], list[str]]] = {
     "an older root than the newest": ({ROOT_FIELD: 0}, ["names root 0, the newest is 1"]),
+    "the newest root": ({ROOT_FIELD: 1}, []),
     "nothing, as other repositories": ({}, []),
     "what is no time": ({ISSUED_FIELD: 5}, []),
     "a time that is still to come": (
