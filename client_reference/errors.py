@@ -17,6 +17,7 @@ __all__ = [
     "ConfigurationError",
     "ExitCode",
     "FirmrootError",
+    "ImageGoneError",
     "LocalFailureError",
     "LockedError",
     "NotFoundError",
@@ -91,6 +92,10 @@ class RefusedError(FirmrootError):
 
 class LocalFailureError(RefusedError):
     """This device's own disk, slot or store failed; only such failures may cause a rollback."""
+
+
+class ImageGoneError(LocalFailureError):
+    """What was written is not there (any more). It is not bootable; the image is written again."""
 
 
 class NotTrustedError(FirmrootError):

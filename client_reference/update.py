@@ -25,13 +25,13 @@ from tuf.api.metadata import Snapshot, Targets, Timestamp
 from client_reference import lifecycle
 from client_reference.errors import (
     ActionRequiredError,
+    ImageGoneError,
     LocalFailureError,
     NotFoundError,
     NotTrustedError,
     RefusedError,
     RetryLaterError,
 )
-from client_reference.install.handlers import ImageGoneError
 from client_reference.manifest import (
     MAX_HOLD,
     MAX_MANIFEST,

@@ -25,8 +25,12 @@ from client_reference.durable import (
     sync_directory,
     write_at,
 )
-from client_reference.errors import ActionRequiredError, ConfigurationError, LocalFailureError
-from client_reference.install.handlers import ImageGoneError
+from client_reference.errors import (
+    ActionRequiredError,
+    ConfigurationError,
+    ImageGoneError,
+    LocalFailureError,
+)
 from client_reference.values import frozen
 
 if TYPE_CHECKING:

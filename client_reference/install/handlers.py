@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
-from client_reference.errors import ConfigurationError, LocalFailureError
+from client_reference.errors import ConfigurationError
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
     from client_reference.trust.state import Image
 
-__all__ = ["HANDLERS", "ImageGoneError", "InstallSettings", "Installer", "open_installer"]
-
-
-class ImageGoneError(LocalFailureError):
-    """What was written is not there (any more). It is not bootable; the image is written again."""
+__all__ = ["HANDLERS", "InstallSettings", "Installer", "open_installer"]
 
 
 class Installer(Protocol):

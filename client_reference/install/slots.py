@@ -25,8 +25,7 @@ from client_reference.durable import (
     sync_directory,
     write_at,
 )
-from client_reference.errors import ConfigurationError, LocalFailureError
-from client_reference.install.handlers import ImageGoneError
+from client_reference.errors import ConfigurationError, ImageGoneError, LocalFailureError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -14,12 +14,12 @@ import pytest
 
 from client_reference.errors import (
     ActionRequiredError,
+    ImageGoneError,
     LocalFailureError,
     NotTrustedError,
     RefusedError,
     RetryLaterError,
 )
-from client_reference.install.handlers import ImageGoneError
 from client_reference.lifecycle import IllegalTransitionError
 from client_reference.manifest import Meaning
 from client_reference.payload.segments import SEGMENT, SUFFIX

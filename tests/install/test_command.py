@@ -15,14 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from client_reference.errors import ActionRequiredError, ConfigurationError, LocalFailureError
+from client_reference.errors import (
+    ActionRequiredError,
+    ConfigurationError,
+    ImageGoneError,
+    LocalFailureError,
+)
 from client_reference.install.command import (
     CommandFailedError,
     CommandInstaller,
     Commands,
     run,
 )
-from client_reference.install.handlers import ImageGoneError
 from client_reference.trust.state import Image
 
 if TYPE_CHECKING:

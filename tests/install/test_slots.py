@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from client_reference.errors import ConfigurationError, LocalFailureError
+from client_reference.errors import ConfigurationError, ImageGoneError, LocalFailureError
 from client_reference.install.bootloader import FileBootloader
-from client_reference.install.handlers import ImageGoneError, InstallSettings, open_installer
+from client_reference.install.handlers import InstallSettings, open_installer
 from client_reference.install.slots import SlotInstaller, SlotTooSmallError
 from client_reference.trust.state import Image
 
