@@ -333,6 +333,18 @@ def test_a_key_that_is_no_key_never_counts(repo: RepositorySimulator) -> None:
     assert caught.value.unusable == (keyid,)
 
 
+def test_a_key_that_only_did_not_sign_is_not_called_unusable(repo: RepositorySimulator) -> None:
+    idle = CryptoSigner.generate_ed25519()
+    repo.add_key("timestamp", signer=idle)
+    repo.root.roles["timestamp"].threshold = 2
+    data = json.loads(repo.sign("timestamp"))
+    kept = [each for each in data["signatures"] if each["keyid"] != idle.public_key.keyid]
+    data["signatures"] = kept
+    with pytest.raises(BadSignatureError) as caught:
+        verified.authentic(Timestamp, repo.root, "timestamp", json.dumps(data).encode())
+    assert (caught.value.got, caught.value.unusable) == (1, ())
+
+
 def test_a_role_that_is_not_delegated_is_refused(repo: RepositorySimulator) -> None:
     with pytest.raises(DelegationError, match="stranger"):
         verified.authentic(Targets, repo.targets, "stranger", repo.sign("leaf"))
