@@ -24,7 +24,7 @@ from client_reference.lifecycle import IllegalTransitionError
 from client_reference.manifest import Meaning
 from client_reference.payload.segments import SEGMENT, SUFFIX
 from client_reference.selection import Reason, Selection, Skip, Waves
-from client_reference.trust.state import Image, MemoryStore, Phase
+from client_reference.trust.state import Image, InstallState, MemoryStore, Phase
 from client_reference.trust.updater import Floors, Updater, initial_state
 from client_reference.update import (
     TLS_BUNDLE,
@@ -301,6 +301,42 @@ def test_download_only_leaves_the_boot_loader_alone(bench: Bench) -> None:
     assert bench.update() is Outcome.REBOOTING
     asked = bench.publisher.repo.requests[before:]
     assert not any(path.endswith(".img") for path in asked), "it is there already"
+
+
+def test_an_artifact_that_just_fits_the_quota_is_installed(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    machine = replace(bench.machine, largest=len(OLD))
+    result = update(machine, Waves.OBEY, Stop.NEVER, Restart.NOW)
+    assert result.outcome is Outcome.REBOOTING
+
+
+def test_rejecting_what_does_not_run_restarts_nothing(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    bench.update(Stop.AFTER_STAGING)
+    assert reject(bench.machine, Restart.NOW).outcome is Outcome.NOTHING
+    assert bench.slots.runs == "A"
+
+
+class OwnsItsSlots(Slots):
+    """A handler such as `command`: nobody can tell which slot runs, and it restarts by itself."""
+
+    def running(self) -> str:
+        return ""
+
+    def reject(self, image: Image) -> None:
+        assert image.slot == ""
+
+    def reboot(self) -> None:
+        raise AssertionError("a handler that owns its slots was told to restart")
+
+
+def test_rejecting_with_a_handler_that_owns_its_slots_restarts_nothing(bench: Bench) -> None:
+    image = Image("0" * 64, 1, "1.0", 1)
+    trial = InstallState(phase=Phase.TRIAL, candidate=image)
+    bench.store.commit(bench.state.with_install(trial))
+    machine = replace(bench.machine, installer=OwnsItsSlots(Power()))
+    assert reject(machine, Restart.NOW).outcome is Outcome.NOTHING
+    assert bench.state.install.rejected == (image.sha256,)
 
 
 def test_a_staged_image_that_was_lost_is_written_again(bench: Bench) -> None:
