@@ -43,7 +43,9 @@ fix: setup-dev ## let ruff format and mend what it can
 
 .PHONY: test-services
 test-services: setup-dev ## tests that start a real service or fetch a real package, and the full matrices
-	FIRMROOT_CUTS=full FIRMROOT_KILLS=full $(PYTEST) -m services
+	$(PYTEST) -m services
+	FIRMROOT_CUTS=full FIRMROOT_KILLS=full $(PY) -m pytest -q -n $(JOBS) --dist load \
+	  tests/power tests/publishing/test_kills.py
 
 .PHONY: test-system
 test-system: setup-dev ## tests that boot a virtual machine
