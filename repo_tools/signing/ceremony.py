@@ -351,7 +351,7 @@ def _tidy(directory: Path) -> None:
     if directory.is_symlink():
         return
     top = directory / "targets"
-    carried = [] if top.is_symlink() else [path for path in top.rglob("*") if not path.is_symlink()]
+    carried = [] if top.is_symlink() else list(top.rglob("*"))
     ours = {directory / "payload.json", directory / "base.json", *carried}
     ours.update(directory.glob(f"*{_SIGNATURE}"), directory.glob(f".*{TEMPORARY_SUFFIX}"))
     for path in ours:

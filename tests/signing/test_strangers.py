@@ -17,6 +17,7 @@ from repo_tools.files import create_file
 from repo_tools.metadata.edits import manifest_targets, next_targets
 from repo_tools.signing.ceremony import (
     Ceremony,
+    _write,
     abandon,
     check_ceremony,
     find_ceremony,
@@ -179,6 +180,19 @@ def test_a_file_of_a_stranger_writes_nothing(
     with pytest.raises(RefusedError, match=message):
         adopt(ws, tmp_path / "c.json")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("path", ["../up", "a//b", "a/./b"])
+def test_a_ceremony_writes_no_path_that_leads_out_whoever_starts_it(
+    ws: Workspace, path: str
+) -> None:
+    made = promotion(ws)
+    before = names(ws.directory.parent)
+    abandon(made)
+    with pytest.raises(RefusedError, match="path"):
+        _write(made, {path: b"x"})
+    assert not (ws.directory / "up").exists()
+    assert set(names(ws.directory.parent)) <= set(before)
 
 
 def test_an_honest_file_is_adopted(ws: Workspace, tmp_path: Path) -> None:
