@@ -135,6 +135,7 @@ class Updater:
         fetcher: untrusted bytes.
         now: aware UTC reading of the system clock.
         limits: see `Limits`.
+        lead: what this boot knows beyond the stored floor.
 
     Raises:
         ConfigurationError: the store is empty.
@@ -142,7 +143,12 @@ class Updater:
     """
 
     def __init__(
-        self, store: Store, fetcher: Fetcher, now: datetime, limits: Limits = _LIMITS
+        self,
+        store: Store,
+        fetcher: Fetcher,
+        now: datetime,
+        limits: Limits = _LIMITS,
+        lead: clock.Lead | None = None,
     ) -> None:
         state = store.load()
         if state is None:
@@ -154,6 +160,7 @@ class Updater:
         self._fetcher = fetcher
         self._now = now
         self._limits = limits
+        self._lead = lead
         self._state = state
         self._trust = state.trust
         self._new_roots: list[bytes] = []
@@ -171,7 +178,7 @@ class Updater:
     @property
     def effective_now(self) -> datetime:
         """The time by which expiry and waves are judged."""
-        return clock.effective_now(self._now, self._trust.time_floor)
+        return clock.effective_now(self._now, self._trust.time_floor, self._lead)
 
     @property
     def freshness(self) -> clock.Freshness:

@@ -250,10 +250,11 @@ class RepositorySimulator:
             place.write_bytes(data)
 
     def announce(self) -> None:
-        """Publish the root-chain bundle of the newest root, and a timestamp that names it."""
+        """Publish the root-chain bundles that end with the newest root, and a timestamp for it."""
         newest = self.root.version
         chain = [self.files[self.location(Root.type, n)] for n in range(1, newest + 1)]
-        self.files[f"metadata/{rootchain.location(newest)}"] = rootchain.make(chain)
+        for end in (newest, *rootchain.parse(rootchain.make(chain)).blocks):
+            self.files[f"metadata/{rootchain.location(end)}"] = rootchain.make(chain[:end])
         self.timestamp.unrecognized_fields["x-firmroot-root"] = newest
         self.publish(Timestamp.type)
 
