@@ -38,6 +38,7 @@ def test_blocks_are_cut_greedily_and_each_object_names_those_before_it() -> None
 def test_a_root_longer_than_a_block_is_a_block_of_its_own() -> None:
     long = b"r" * (BLOCK + 1)
     assert parse(make([b"1", long, b"3"])) == Bundle((1, 2), {3: b"3"})
+    assert parse(make([long, b"2"])) == Bundle((1,), {2: b"2"})
 
 
 def test_the_longest_object_is_within_what_a_device_reads() -> None:
@@ -141,11 +142,17 @@ def test_blocks_before_the_newest_are_fetched_where_they_are_needed() -> None:
     repo.files["metadata/root-chain/6"] = head + b"blocks 4\n" + frames[cut:]
     store = device(repo)
     assert refresh(store, repo).root.version == 6
-    assert roots(repo)[2:4] == ["root-chain/6", "root-chain/4"]
-    assert "3.root.json" not in roots(repo)
-    late = MemoryStore(initial_state(chain[3], Floors(0, 0, 0)))
+    assert roots(repo) == [
+        "2.root.json",
+        "timestamp.json",
+        "root-chain/6",
+        "root-chain/4",
+        "7.root.json",
+        "timestamp.json",
+    ]
+    late = MemoryStore(initial_state(chain[2], Floors(0, 0, 0)))
     assert refresh(late, repo).root.version == 6
-    assert "root-chain/4" not in roots(repo)
+    assert roots(repo)[:4] == ["4.root.json", "timestamp.json", "root-chain/6", "7.root.json"]
 
 
 HOSTILE = [
@@ -261,6 +268,11 @@ def test_a_root_that_is_announced_and_not_there_is_told() -> None:
     updater = refresh(store, repo)
     assert updater.missing_root is None
     assert updater.root.version == 2
+
+
+def test_a_repository_that_announces_nothing_hides_nothing() -> None:
+    repo = RepositorySimulator()
+    assert refresh(device(repo), repo).missing_root is None
 
 
 def test_a_chain_whose_middle_is_missing_ends_before_the_hole() -> None:
