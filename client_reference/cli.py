@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -149,6 +149,12 @@ def _parser() -> argparse.ArgumentParser:
     command(_confirm, "confirm", "Keep the release that is on trial.", "confirm")
     sub = command(_reject, "reject", "Go back to the release before.", "reject --no-reboot")
     sub.add_argument("--no-reboot", action="store_true", help="leave the restart to somebody else")
+    sub = command(
+        _doctor, "doctor", "What could keep this device from updating.", "doctor --shelf 5y"
+    )
+    sub.add_argument("--shelf", metavar="TIME", help="suppose that it lay on a shelf: 5y, 90d")
+    sub.add_argument("--clock", metavar="TIME", help="suppose that its clock says 1970, 2040-01-31")
+    sub.add_argument("--archive", metavar="FILE", help="write what support needs into a .tar.gz")
     command(_status, "status", "What this device trusts, runs and waits for.", "--json status")
     return parser
 
@@ -319,6 +325,36 @@ def _status(run: _Run) -> int:
     run.say(*report.status_lines(standing))
     run.result(report.status_document(standing))
     return ExitCode.DONE
+
+
+def _doctor(run: _Run) -> int:
+    from client_reference import archive, doctor  # noqa: PLC0415 # rare, and it imports much
+
+    config = _config(run)
+    store = SqliteStore(config.trust.state)
+    state = None
+    with suppress(FirmrootError):
+        state = store.peek()
+    reading = _now(run, state) if state is not None else datetime.now(UTC)
+    shelf = doctor.duration(run.options.shelf) if run.options.shelf else timedelta()
+    supposed = doctor.moment(run.options.clock) if run.options.clock else reading
+    patient = doctor.Patient(
+        config=config,
+        store=store,
+        settings=lambda: _transport(run, config),
+        ambient=_AMBIENT,
+        identified=lambda: _identified(config),
+        now=supposed + shelf,
+        shelf=shelf,
+    )
+    findings = doctor.examine(patient)
+    for finding in findings:
+        run.say(f"{finding.severity.value:<8} {finding.subject}: {finding.detail}")
+    if run.options.archive:
+        archive.write(Path(run.options.archive), config, store, findings)
+        run.say(f"written: {run.options.archive}; it holds no secret, and the id of this device")
+    run.result({"findings": [finding.document() for finding in findings]})
+    return doctor.exit_code(findings)
 
 
 @frozen

@@ -32,6 +32,7 @@ __all__ = [
     "Standing",
     "check_document",
     "check_lines",
+    "expired",
     "image_document",
     "is_lab",
     "printable",
@@ -161,7 +162,7 @@ def status_document(standing: Standing) -> dict[str, Json]:
         "channel": standing.channel,
         "lab": is_lab(trust.root),
         "roles": _roles(standing.state),
-        "expired": _expired(standing),
+        "expired": list(expired(standing.state, standing.now)),
         "clock": format_time(standing.now),
         "time_floor": format_time(datetime.fromtimestamp(trust.time_floor, UTC)),
         "freshness": clock.freshness(standing.now, trust.time_floor).value,
@@ -194,13 +195,13 @@ def _role(kind: type[T], name: str, data: bytes) -> Json:
     return {"version": signed.version, "expires": format_time(signed.expires)}
 
 
-def _expired(standing: Standing) -> list[Json]:
-    """Roles that are no longer valid, by the later of clock and floor."""
-    now = format_time(clock.effective_now(standing.now, standing.state.trust.time_floor))
+def expired(state: DeviceState, now: datetime) -> list[str]:
+    """Stored roles that are no longer valid, by the later of clock and floor."""
+    then = format_time(clock.effective_now(now, state.trust.time_floor))
     return [
         name
-        for name, role in _roles(standing.state).items()
-        if isinstance(role, dict) and str(role["expires"]) <= now
+        for name, role in _roles(state).items()
+        if isinstance(role, dict) and str(role["expires"]) <= then
     ]
 
 
@@ -245,9 +246,10 @@ def status_lines(standing: Standing) -> list[str]:
         f"clock      {format_time(standing.now)}, freshness {fresh}",
         "roles      " + _role_line(standing.state),
     ]
-    if expired := _expired(standing):
-        named = ", ".join(str(role) for role in expired)
-        lines.append(f"expired    {named}: the next check renews them, or says why it cannot")
+    if ended := expired(standing.state, standing.now):
+        lines.append(
+            f"expired    {', '.join(ended)}: the next check renews them, or says why it cannot"
+        )
     if install.rejected:
         lines.append(f"rejected   {len(install.rejected)} payloads failed here")
     lines.append(f"next       {_next(standing)}")

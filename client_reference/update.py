@@ -56,7 +56,7 @@ from client_reference.trust.updater import Updater
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from tuf.api.metadata import TargetFile
@@ -85,6 +85,7 @@ __all__ = [
     "evaluate",
     "reject",
     "update",
+    "verify_chain",
 ]
 
 TLS_ROLE = "device-tls"
@@ -518,7 +519,7 @@ def _verify_stored(store: Store, state: DeviceState) -> None:
     broke off half way, or met an expired repository, is no reason to roll back.
     """
     try:
-        _verify_chain(list(store.root_chain()), state.trust.root_version)
+        verify_chain(list(store.root_chain()), state.trust.root_version)
         _read_stored(state.trust)
     except NotTrustedError as error:
         raise LocalFailureError(
@@ -527,7 +528,12 @@ def _verify_stored(store: Store, state: DeviceState) -> None:
         ) from error
 
 
-def _verify_chain(chain: list[bytes], version: int) -> None:
+def verify_chain(chain: Sequence[bytes], version: int) -> None:
+    """Verify a stored root chain, whatever its expiry.
+
+    Raises:
+        NotTrustedError: a link does not verify, or it does not end at `version`.
+    """
     last = 0
     if chain:
         root = verified.first_root(chain[0])
