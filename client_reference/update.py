@@ -41,7 +41,6 @@ from client_reference.manifest import (
     parse_hold,
     parse_meaning,
 )
-from client_reference.nearest import did_you_mean
 from client_reference.payload.download import Download, whole_segments
 from client_reference.payload.segments import (
     SUFFIX,
@@ -256,6 +255,8 @@ def _manifest(updater: Updater, device: DevicePosition) -> Manifest | None:
 
 def _no_manifest(updater: Updater, device: DevicePosition) -> Skip:
     """A channel that does not exist would look like "no update" for ever: say what exists."""
+    from client_reference.nearest import did_you_mean  # noqa: PLC0415 # rare
+
     delegations = updater.targets.delegations
     roles = (delegations.roles or {}) if delegations else {}
     name = f"{device.product}/{device.channel}"
