@@ -10,9 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tuf.api.metadata import Targets
+
 from client_reference.errors import NotTrustedError, RetryLaterError
+from client_reference.manifest import parse_meaning
+from client_reference.payload.segments import SUFFIX
 from keys_policy.checks import KEY_CHECKS, Severity, missing_keys
-from repo_tools.metadata.roles import channel_role
+from repo_tools.metadata.repository import RepositoryState, parse
+from repo_tools.metadata.roles import builds_role, channel_role
 from repo_tools.publishing.factory import load_registry
 from repo_tools.publishing.online import is_here
 from repo_tools.publishing.prepare import StorageElsewhereError, read_base
@@ -72,12 +77,31 @@ def _look_inside(ws: Workspace, now: datetime) -> Situation:
 def _look_outside(ws: Workspace, found: Situation) -> Situation:
     """The same with what is live."""
     if not ws.roots():
-        return found
+        return replace(found, built=_built(ws, RepositoryState()))
     try:
         state = read_base(ws, ws.storage()).state
     except StorageElsewhereError as error:
-        return replace(found, unread=error.message, elsewhere=True)
+        built = _built(ws, RepositoryState())
+        return replace(found, unread=error.message, elsewhere=True, built=built)
     except (RetryLaterError, NotTrustedError) as error:
         return replace(found, unread=error.message)
     live = {role: (each.version, each.expires) for role, each in state.newest().items()}
-    return replace(found, live=live)
+    return replace(found, live=live, built=_built(ws, state))
+
+
+def _built(ws: Workspace, live: RepositoryState) -> dict[str, str]:
+    """The newest version that each builds role of this machine has and the live one does not."""
+    found: dict[str, str] = {}
+    for role in map(builds_role, ws.config.products):
+        if (data := ws.staged_role(role)) is None:
+            continue
+        before = live.role(role)
+        known = before.targets if before is not None else {}
+        new = [
+            parse_meaning(target.custom, path)
+            for path, target in parse(data, Targets, role).signed.targets.items()
+            if path not in known and not path.endswith(SUFFIX)
+        ]
+        if new:
+            found[role] = max(new, key=lambda each: each.sequence).version
+    return found

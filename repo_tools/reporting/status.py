@@ -58,6 +58,7 @@ class Situation:
         elsewhere: that is because this clone does not have the storage.
         ceremonies: what waits for signatures.
         staged: roles that wait to be published.
+        built: the newest version in each staged builds role that brings firmware.
         violations: errors of the policy.
         lacking: how many keys each role still needs, where nothing else is wrong with the policy.
         has_root: there is a root, signed or waiting.
@@ -76,6 +77,7 @@ class Situation:
     elsewhere: bool = False
     ceremonies: Sequence[CeremonyStatus] = ()
     staged: Sequence[str] = ()
+    built: Mapping[str, str] = field(default_factory=dict)
     violations: Sequence[str] = ()
     lacking: Mapping[str, int] = field(default_factory=dict)
     has_root: bool = False
@@ -272,7 +274,7 @@ def _steps_to_devices(
                 f"there is no firmware for {product} yet{_where(situation, builds)}",
             )
         elif not live.intersection(channels):
-            command = f"firmroot channel promote {product}@VERSION --to CHANNEL"
+            command = _promotion(situation, product, "VERSION")
             yield command, f"no channel offers firmware of {product} yet"
         elif product not in situation.exported:
             command = f"firmroot factory export {product} --to DIR"
@@ -334,18 +336,22 @@ def renewal_command(roles: Iterable[str], *, root_expired: bool) -> str:
 
 
 def _next_staged(situation: Situation) -> tuple[str, str]:
-    builds = {builds_role(product): product for product in situation.products}
-    staged = set(situation.staged)
-    reason = f"{', '.join(situation.staged)}: signed and staged"
-    built = staged & builds.keys()
     # Firmware that no channel offers; alone, or with the very first root, it can wait for one.
     beside = set() if situation.live else {"root", "targets"}
-    if built and staged <= built | beside:
+    if situation.built and set(situation.staged) <= situation.built.keys() | beside:
+        role = min(situation.built)
+        product = next(each for each in situation.products if builds_role(each) == role)
         return (
-            f"firmroot channel promote {builds[min(built)]}@VERSION --to CHANNEL",
-            f"{', '.join(sorted(built))}: signed and staged, no channel offers it",
+            _promotion(situation, product, situation.built[role]),
+            f"{', '.join(sorted(situation.built))}: signed and staged, no channel offers it",
         )
-    return _publish(situation, reason)
+    return _publish(situation, f"{', '.join(situation.staged)}: signed and staged")
+
+
+def _promotion(situation: Situation, product: str, version: str) -> str:
+    channels = situation.channels.get(product, ())
+    name = channels[0].removeprefix(f"{product}-") if len(channels) == 1 else "CHANNEL"
+    return f"firmroot channel promote {product}@{version} --to {name}"
 
 
 def _policy_lines(situation: Situation) -> list[str]:
