@@ -41,8 +41,7 @@ def reminder(directory: Path) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    if done.returncode:
-        return ""
+    # Where it fails it says nothing on standard output, and neither do we.
     return sentence(os.fsdecode(done.stdout), "" if str(directory) == "." else str(directory))
 
 

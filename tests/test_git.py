@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from repo_tools.git import reminder, sentence
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SHARE = "not in git yet; share it: "
 
@@ -72,7 +69,9 @@ def test_without_git_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert reminder(tmp_path) == ""
 
 
-def test_a_real_work_tree_is_asked_about_its_workspace_alone(tmp_path: Path) -> None:
+def test_a_real_work_tree_is_asked_about_its_workspace_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
     environment = {
@@ -92,6 +91,8 @@ def test_a_real_work_tree_is_asked_about_its_workspace_alone(tmp_path: Path) -> 
     assert reminder(acme) == ""
     (acme / "policy.toml").write_text("schema = 1\n")
     assert reminder(acme) == f"{SHARE}git -C {acme} add --all . && git -C {acme} commit"
+    monkeypatch.chdir(acme)
+    assert reminder(Path()) == f"{SHARE}git add --all . && git commit"
     git("add", "acme")
     git("commit", "--quiet", "-m", "all of it")
     assert reminder(acme) == ""

@@ -286,6 +286,69 @@ def test_a_role_is_good_due_or_expired(left: timedelta, due: Due) -> None:
     assert found.expiries[0].due is due
 
 
+PROMOTE_MODEM = (
+    "firmroot channel promote modem@7 --to CHANNEL  "
+    "(modem-builds: signed and staged, no channel offers it)"
+)
+EXACT = [
+    (
+        "the first targets is open already",
+        replace(WELL, has_root=False, ceremonies=(replace(THEIRS, quorums=()),)),
+        "firmroot ceremony start root  (there is no root yet)",
+    ),
+    (
+        "here is the publisher's key",
+        replace(WELL, staged=("root",), mine=frozenset({"publisher"})),
+        "firmroot publish  (root: signed and staged)",
+    ),
+    (
+        "here is another key of the role",
+        replace(WELL, live={"timestamp": (7, NOW)}, mine=frozenset({"publisher", "alice"})),
+        "firmroot refresh  (timestamp: time to sign again)",
+    ),
+    (
+        "nobody knows whose key it is",
+        replace(WELL, staged=("root",), rules={}),
+        "firmroot publish  (root: signed and staged)",
+    ),
+    (
+        "the storage is damaged, and something is staged",
+        replace(WELL, live={}, unread="a rollback", staged=("targets",)),
+        "firmroot verify  (the live repository cannot be looked at: a rollback)",
+    ),
+    (
+        "the second product was built",
+        replace(
+            WELL,
+            products=("gateway", "modem"),
+            channels=CHANNELS | {"modem": ("modem-stable", "modem-beta")},
+            staged=("modem-builds",),
+            built={"modem-builds": "7"},
+        ),
+        PROMOTE_MODEM,
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("situation", "step"), [row[1:] for row in EXACT], ids=[row[0] for row in EXACT]
+)
+def test_the_next_step_to_the_letter(situation: Situation, step: str) -> None:
+    assert report(situation).next_step == step
+
+
+def test_before_the_first_publish_nothing_is_live() -> None:
+    nothing = "live: nothing is published yet"
+    assert nothing in report(replace(WELL, live={})).lines()
+    assert nothing not in report(WELL).lines()
+    assert nothing not in report(replace(WELL, live={}, unread="x")).lines()
+
+
+def test_what_ends_now_ended_no_days_ago() -> None:
+    (line,) = report(replace(WELL, live={"root": (3, NOW)})).lines()[:1]
+    assert line == "root 3: live until 2026-03-02 (0 days); EXPIRED"
+
+
 def test_what_does_not_need_the_live_state_is_said_without_it() -> None:
     for situation, early in (
         (replace(WELL, has_keys=False), True),
