@@ -189,7 +189,10 @@ def _init(run: _Run) -> int:
             )
     done = "initialised" if stored is None else "initialised before; nothing changed"
     version = (stored or state).trust.root_version
-    _warn_lab(run, state)
+    if _lab(state):
+        run.warn(f"this is a LAB repository: {report.LAB_MEANS}")
+    if plain := report.without_tls(config.repository.mirrors):
+        run.warn(plain)
     run.say(f"{done}: {config.repository.product}/{config.repository.channel}, root {version}")
     run.say(f"next: {run.program} update")
     run.result({"initialised": stored is None, "root": version, "lab": _lab(state)})
@@ -240,7 +243,7 @@ def _check(run: _Run) -> int:
             run.say(f"next: {run.program} confirm")
         elif available:
             run.say(f"next: {run.program} update")
-        run.result(report.check_document(checked, machine.fetcher.traffic))
+        run.result(report.check_document(checked, machine.fetcher))
     if available and run.options.exit_code:
         return ExitCode.UPDATE_AVAILABLE
     return ExitCode.DONE
@@ -257,7 +260,7 @@ def _update(run: _Run) -> int:
         run.say(*_update_lines(run, machine, result))
         document: dict[str, Json] = {"outcome": result.outcome.value}
         if result.checked is not None:
-            document |= report.check_document(result.checked, machine.fetcher.traffic)
+            document |= report.check_document(result.checked, machine.fetcher)
         run.result(document | {"image": report.image_document(result.image)})
     return ExitCode.DONE
 
@@ -320,8 +323,8 @@ def _status(run: _Run) -> int:
         pending=pending,
         now=_now(run, state),
         program=run.program,
+        mirrors=config.repository.mirrors,
     )
-    _warn_lab(run, state)
     run.say(*report.status_lines(standing))
     run.result(report.status_document(standing))
     return ExitCode.DONE
@@ -375,7 +378,8 @@ class _Wired:
             self.run.warn("a slot that was not verified was booted by somebody; it is not used")
         if checked.notice:
             self.run.warn(checked.notice)
-        for sentence in self.fetcher.degraded.values():
+        # A mirror that is configured without TLS is named by `init` and `status`, not each time.
+        for sentence in self.fetcher.fallen.values():
             self.run.warn(f"degraded transport: {sentence}; what is trusted rests on signatures")
         if (missing := checked.updater.missing_root) is not None:
             self.run.warn(
@@ -396,7 +400,6 @@ def _machine(run: _Run) -> Iterator[_Wired]:
     with ExitStack() as stack:
         store = stack.enter_context(SqliteStore(config.trust.state))
         state = _state(run, config, store)
-        _warn_lab(run, state)
         fetcher = stack.enter_context(HttpFetcher(_transport(run, config), _AMBIENT))
         uptime = Uptime(config.trust.state / UPTIME)
         stack.callback(_note_floor, store, uptime, state.trust.time_floor)
@@ -527,11 +530,6 @@ def _now(run: _Run, state: DeviceState) -> datetime:
 
 def _lab(state: DeviceState) -> bool:
     return report.is_lab(state.trust.root)
-
-
-def _warn_lab(run: _Run, state: DeviceState) -> None:
-    if _lab(state):
-        run.warn("this is a LAB repository: its keys protect nothing")
 
 
 class _Bar:

@@ -236,11 +236,7 @@ def evaluate(
     updater.refresh()
     manifest = _manifest(updater, device)
     if manifest is None:
-        return Skip(
-            Reason.NO_CHANNEL,
-            f"the repository has no channel {device.product}/{device.channel}, or nothing was "
-            "promoted to it yet",
-        )
+        return _no_manifest(updater, device)
     held = _held(updater, device)
     decision = select(manifest, held, device, updater.effective_now, waves)
     if isinstance(decision, Selection):
@@ -256,6 +252,30 @@ def _manifest(updater: Updater, device: DevicePosition) -> Manifest | None:
     manifest = parse(updater.fetch_target(target, MAX_MANIFEST))
     _require_about(path, (manifest.product, manifest.channel), device)
     return manifest
+
+
+def _no_manifest(updater: Updater, device: DevicePosition) -> Skip:
+    """A channel that does not exist would look like "no update" for ever: say what exists."""
+    from client_reference.nearest import did_you_mean  # noqa: PLC0415 # rare
+
+    delegations = updater.targets.delegations
+    roles = (delegations.roles or {}) if delegations else {}
+    name = f"{device.product}/{device.channel}"
+    if f"{device.product}-{device.channel}" in roles:
+        return Skip(Reason.NO_CHANNEL, f"nothing was promoted to {name} yet")
+    paths = [path for role in roles.values() for path in role.paths or ()]
+    channels = [
+        path.removeprefix("channels/").removesuffix(".json")
+        for path in paths
+        if path.startswith("channels/")
+    ]
+    own = [each for each in channels if each.startswith(f"{device.product}/")]
+    key, there = ("channel", own) if own else ("product", channels)
+    return Skip(
+        Reason.NO_CHANNEL,
+        f"likely a mistake in repository.{key} of device.toml: the repository has no channel "
+        f"{name}, it has: {', '.join(there) or 'none'}{did_you_mean(name, there)}",
+    )
 
 
 def _held(updater: Updater, device: DevicePosition) -> frozenset[int]:
