@@ -143,8 +143,11 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_channel.py",
         "tests/publishing/test_promote.py",
     ),
-    "repo_tools/publishing/firmware.py": ("tests/publishing",),
-    "repo_tools/publishing/renewal.py": ("tests/publishing",),
+    "repo_tools/publishing/firmware.py": (
+        "tests/publishing/test_firmware.py",
+        "tests/publishing/test_artifacts.py",
+    ),
+    "repo_tools/publishing/renewal.py": ("tests/publishing/test_renewal.py",),
     "repo_tools/rotation.py": ("tests/cli/test_recovery.py", "tests/metadata"),
     "repo_tools/signing/ceremony.py": ("tests/signing",),
     "repo_tools/signing/signers.py": ("tests/signing",),

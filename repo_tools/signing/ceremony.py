@@ -62,6 +62,7 @@ __all__ = [
     "abandon",
     "add_signature",
     "assemble",
+    "carried",
     "check_ceremony",
     "check_member",
     "check_paths",
@@ -379,9 +380,19 @@ def check_ceremony(ws: Workspace, ceremony: Ceremony) -> None:
             "but that is no longer the newest signed one",
             f"start it again: firmroot ceremony abandon {ceremony.role}, then redo the change",
         )
-    carries = {path: file.read_bytes() for path, file in ceremony.carries.items()}
-    _check_content(ws, ceremony, carries)
+    _check_content(ws, ceremony, carried(ceremony))
     check_paths(ws, ceremony.role, ceremony.signed)
+
+
+def carried(ceremony: Ceremony) -> dict[str, bytes]:
+    """The files that a ceremony carries, by target path.
+
+    Raises:
+        RefusedError: they are not those that are to be signed.
+    """
+    carries = {path: file.read_bytes() for path, file in ceremony.carries.items()}
+    _check_carries(ceremony, carries)
+    return carries
 
 
 def _check_content(ws: Workspace, ceremony: Ceremony, carries: Mapping[str, bytes]) -> None:
