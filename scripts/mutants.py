@@ -148,7 +148,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_artifacts.py",
     ),
     "repo_tools/publishing/renewal.py": ("tests/publishing/test_renewal.py",),
-    "repo_tools/rotation.py": ("tests/cli/test_recovery.py", "tests/metadata"),
+    "repo_tools/rotation.py": ("tests/cli/test_rotation.py", "tests/cli/test_recovery.py"),
     "repo_tools/signing/ceremony.py": ("tests/signing",),
     "repo_tools/signing/signers.py": ("tests/signing",),
     "repo_tools/signing/session.py": ("tests/signing",),
@@ -159,8 +159,8 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/signing/secrets.py": ("tests/signing",),
     "repo_tools/metadata/edits.py": ("tests/metadata",),
     "repo_tools/metadata/roles.py": ("tests/metadata",),
-    "repo_tools/metadata/rotation.py": ("tests/metadata",),
-    "repo_tools/metadata/repository.py": ("tests/metadata",),
+    "repo_tools/metadata/rotation.py": ("tests/metadata/test_rotation.py",),
+    "repo_tools/metadata/repository.py": ("tests/metadata/test_repository.py",),
     "keys_policy/checks.py": ("tests/keys_policy",),
 }
 
