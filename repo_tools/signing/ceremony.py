@@ -485,7 +485,7 @@ def check_paths(ws: Workspace, role: str, signed: Signable) -> None:
     Raises:
         RefusedError: nobody delegates one of its target paths to it.
     """
-    if role in TOP_LEVEL or not isinstance(signed, Targets):
+    if not isinstance(signed, Targets):
         return
     targets = _targets_in_force(ws)
     delegations = targets.delegations if targets else None
