@@ -717,6 +717,6 @@ def tidy(ws: Workspace) -> None:
     A run was killed while it ended or began one, or a signature arrived by git when its ceremony
     had ended.
     """
-    for directory in sorted(path for path in ws.ceremonies.glob("*") if path.is_dir()):
+    for directory in sorted(ws.ceremonies.glob("*")):
         if not (directory / "payload.json").exists():
             _tidy(directory)
