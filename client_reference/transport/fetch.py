@@ -313,8 +313,12 @@ class HttpFetcher:
         connection: _Connection,
         response: http.client.HTTPResponse,
     ) -> None:
-        """A connection whose answer was not read to its end is out of step: close it."""
-        if response.isclosed() and connection.sock is not None:
+        """A connection whose answer was not read to its end is out of step: close it.
+
+        So is a second one: while a segment is fetched once more, two are in use for one mirror.
+        """
+        spare = way not in self._connections
+        if spare and response.isclosed() and connection.sock is not None:
             self._connections[way] = connection
         else:
             response.close()
