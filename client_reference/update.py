@@ -43,6 +43,7 @@ from client_reference.manifest import (
 )
 from client_reference.payload.download import Download, whole_segments
 from client_reference.payload.segments import (
+    LONGEST,
     SUFFIX,
     has_segments,
     list_length,
@@ -280,6 +281,7 @@ def agreed_target(updater: Updater, product: str, selection: Selection) -> Agree
     Raises:
         DisagreementError: it has none, or says something else.
         MalformedJsonError: its `custom` cannot be read.
+        RefusedError: it is longer than `LONGEST`.
     """
     wanted, release, payload = selection.payload.artifact, selection.release, selection.payload
     role = f"{product}-builds"
@@ -308,6 +310,11 @@ def agreed_target(updater: Updater, product: str, selection: Selection) -> Agree
 def _segments_target(updater: Updater, role: str, artifact: TargetFile) -> TargetFile | None:
     if not has_segments(artifact.length):
         return None
+    if artifact.length > LONGEST:
+        raise RefusedError(
+            f"{artifact.path} has {artifact.length} bytes, firmroot installs at most {LONGEST}",
+            "ask the publisher: no device can hold the list of its segments",
+        )
     path = artifact.path + SUFFIX
     target = updater.target(role, path)
     expected = list_length(artifact.length)

@@ -22,7 +22,7 @@ from client_reference.errors import (
 )
 from client_reference.lifecycle import IllegalTransitionError
 from client_reference.manifest import Meaning
-from client_reference.payload.segments import SEGMENT, SUFFIX
+from client_reference.payload.segments import LONGEST, SEGMENT, SUFFIX, list_length
 from client_reference.selection import Reason, Selection, Skip, Waves
 from client_reference.trust.state import Image, InstallState, MemoryStore, Phase
 from client_reference.trust.updater import Floors, Updater, initial_state
@@ -471,6 +471,24 @@ DISAGREEMENTS: dict[str, tuple[Callable[[Bench], None], str]] = {
     ),
     "the hold is about another product": (_hold_of_another_product, "is about other/stable"),
 }
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_list_of_segments_that_no_device_can_hold_is_not_asked_for(
+    bench: Bench, beyond: int
+) -> None:
+    release = bench.publisher.release("1.0", 1, OLD)
+    targets = bench.publisher.repo.role("gateway-builds").targets
+    length = LONGEST + beyond
+    targets[IMG].length, targets[IMG + SUFFIX].length = length, list_length(length)
+    (payload,) = release.payloads
+    payload = replace(payload, artifact=replace(payload.artifact, length=length))
+    bench.publisher.promote(replace(release, payloads=(payload,)))
+    if beyond:
+        with pytest.raises(RefusedError, match=f"firmroot installs at most {LONGEST}"):
+            check(bench.machine)
+    else:
+        assert isinstance(check(bench.machine).decision, Selection)
 
 
 @pytest.mark.parametrize("sentence", DISAGREEMENTS)
