@@ -9,5 +9,6 @@ from pathlib import Path
 
 from tests.attacks.keys import KEYS
 from tests.attacks.named import NAMED
+from tests.attacks.surface import SURFACE
 
-CHAPTERS = (NAMED, KEYS)
+CHAPTERS = (NAMED, KEYS, SURFACE)

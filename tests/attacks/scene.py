@@ -257,7 +257,7 @@ class Scene:
         mirror: serves the thief's files, once there are any.
         handler: how the device installs.
         evil: what the thief would like to run everywhere.
-        caught: the last error that a command ended with.
+        caught: the class of the error that the last command ended with.
         results: what updates came to.
         writes: what reached the installer.
     """
@@ -281,7 +281,7 @@ class Scene:
         self.patch = patch
         self.handler = "slot"
         self.evil = EVIL
-        self.caught: BaseException | None = None
+        self.caught: type[BaseException] | None = None
         self.results: list[update.Result] = []
         self.writes: list[tuple[int, bytes]] = []
         self.moved = False
@@ -306,7 +306,7 @@ class Scene:
         failure, updated, opened = cli._failure, update.update, cli.open_installer
 
         def on_failure(error: BaseException) -> Any:  # noqa: ANN401 # what the real one gives
-            self.caught = error
+            self.caught = type(error)
             return failure(error)
 
         def on_update(*given: Any) -> update.Result:  # noqa: ANN401 # as the real one
@@ -349,6 +349,17 @@ class Scene:
         """Write the device's configuration anew: mirrors to ask before the usual one, lines."""
         urls = [mirror.url for mirror in (*first, self.mirror)]
         self.device.make(self.factory, urls, **sections)
+
+    def use_command(self) -> None:
+        """Another device: new from the factory, it installs with a command that copies."""
+        shutil.rmtree(self.directory / "state")
+        program = self.directory / "install"
+        program.write_text(f'#!/bin/sh\ncp "$1" {self.directory}/installed\n')
+        program.chmod(0o755)
+        self.handler = "command"
+        run = f'[install.command]\nrun = ["{program}", "{{path}}"]'
+        self.configure(install=f'handler = "command"\nreboot = "ask"\n{run}')
+        assert self.run("init").code == 0
 
     def another_mirror(self, files: Mapping[str, bytes]) -> Mirror:
         """One more server, until the end of the scene."""
@@ -437,7 +448,7 @@ def attack_half(scene: Scene) -> Output:
     attack.mutate(scene)
     before = scene.status()
     said = scene.run("update")
-    assert (said.code, type(scene.caught)) == (attack.code, attack.error or type(None)), said.err
+    assert (said.code, scene.caught) == (attack.code, attack.error), said.out + said.err
     assert attack.says in said.out + said.err, said.out + said.err
     after = scene.status()
     _nothing_went_back(before, after)
@@ -503,7 +514,9 @@ def _nothing_changed(scene: Scene, before: dict[str, Any], after: dict[str, Any]
     for what in ("installed", "running", "confirmed_sequence", "rejected"):
         assert after[what] == before[what], what
     assert after["phase"] in {before["phase"], "idle", "writing"}
-    if scene.handler == "slot":
+    if scene.handler == "command":
+        assert not (scene.directory / "installed").exists()
+    else:
         assert scene.device.slot(after["running"]) == IMAGES["1.1"]
         record = json.loads((scene.device.directory / "slots" / "boot.json").read_bytes())
         assert (record["running"], record["primary"]) == ("B", "B")
