@@ -62,6 +62,10 @@ long: setup-dev ## everything that takes long: 2,000 oracle cases, full matrices
 fuzz: setup-dev ## random mutations of repositories, stores and remote bytes, in greater numbers
 	FIRMROOT_ORACLE_CASES=2000 FIRMROOT_CUTS=full $(PYTEST) -m "not services and not system" -k "oracle or random or whatever"
 
+.PHONY: attacks-table
+attacks-table: setup-dev ## write the table of attacks into docs/threat-model.md anew
+	$(PY) -m tests.attacks.render
+
 .PHONY: mutants
 mutants: setup-dev ## remove each check and each fsync in turn: a named test must fail
 	$(PY) scripts/mutants.py

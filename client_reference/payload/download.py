@@ -128,9 +128,7 @@ class Download:
             return
         start = self.segments.offset(first)
         rest = bytearray()
-        with _ended(
-            fetcher.stream(self.location, start, self.segments.length - start)
-        ) as pieces:
+        with _ended(fetcher.stream(self.location, start, self.segments.length - start)) as pieces:
             for index in range(first, len(self.segments)):
                 offset, size = self.segments.offset(index), self.segments.size(index)
                 data = _take(pieces, rest, size)

@@ -159,10 +159,13 @@ class HttpFetcher:
         """Give up, for this cycle, the mirror that answered last: what it sent did not verify.
 
         Returns:
-            whether there is another one.
+            whether there is another one; none if nobody was asked since the last call, since what
+            failed then came from no mirror, and would fail for ever.
         """
-        if self._asked is not None:
-            self._given_up.add(self._asked)
+        if self._asked is None:
+            return False
+        self._given_up.add(self._asked)
+        self._asked = None
         return len(self._given_up) < len(self._settings.mirrors)
 
     def fetch(self, path: str, max_length: int) -> bytes:

@@ -113,7 +113,9 @@ def forked_root(scene: Scene) -> None:
 def reidentified_root(scene: Scene) -> None:
     own = scene.stolen.new_signer()
     root = scene.stolen.root
-    other = next(one for one in root.roles["root"].keyids if one not in scene.stolen.signers["root"])
+    other = next(
+        one for one in root.roles["root"].keyids if one not in scene.stolen.signers["root"]
+    )
     key = _renamed(own, other)
     root.keys[other] = key.public_key
     scene.stolen.signers["root"][other] = key

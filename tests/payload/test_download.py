@@ -128,9 +128,7 @@ def test_a_transfer_that_is_given_up_ends_now() -> None:
                 ended.append((offset, length))
 
     with pytest.raises(BadSegmentError) as caught:
-        download(IMAGE).run(
-            Held(IMAGE, lambda _n, _o, data: flip(data, 0)), Sink(IMAGE), 0, silent
-        )
+        download(IMAGE).run(Held(IMAGE, lambda _n, _o, data: flip(data, 0)), Sink(IMAGE), 0, silent)
     assert ended == [(0, SEGMENT), (0, len(IMAGE))]
     assert caught.tb is not None
 

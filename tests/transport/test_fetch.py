@@ -300,6 +300,17 @@ def test_a_stream_that_brings_nothing_ends(mirror: Mirror, waits: Waits) -> None
     assert len(mirror.seen) == 4
 
 
+def test_what_came_from_no_mirror_turns_from_none(mirror: Mirror, waits: Waits) -> None:
+    """Or a caller that fails before it asks would try again for ever."""
+    with Mirror(FILES) as first, fetcher(waits, first, mirror) as http:
+        assert not http.next_mirror()
+        http.fetch(META, 100)
+        assert http.next_mirror()
+        assert not http.next_mirror()
+        http.fetch(META, 100)
+        assert len(mirror.seen) == 1
+
+
 def test_of_two_transfers_at_once_one_connection_is_kept_and_one_closed(
     mirror: Mirror, waits: Waits
 ) -> None:
