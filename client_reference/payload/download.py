@@ -154,8 +154,9 @@ class Download:
 
 @contextmanager
 def _ended(pieces: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
-    """A transfer that is given up ends now: each one that a mirror spoils would else keep a
-    connection until the garbage is collected.
+    """A transfer that is given up ends now.
+
+    Each one that a mirror spoils would else keep its connection until the garbage is collected.
     """
     try:
         yield pieces

@@ -7,7 +7,7 @@ from collections import ChainMap
 from dataclasses import replace
 from functools import partial
 
-from tuf.api.metadata import MetaFile, Metadata
+from tuf.api.metadata import Metadata, MetaFile, Timestamp
 
 from client_reference.errors import NotFoundError, NotTrustedError, RetryLaterError
 from client_reference.manifest import Manifest, Payload, Release, serialize
@@ -99,7 +99,7 @@ def rollback_timestamp(scene: Scene) -> None:
     back=HONEST,
 )
 def rollback_snapshot(scene: Scene) -> None:
-    older = Metadata.from_bytes(scene.first["metadata/timestamp.json"]).signed
+    older = Metadata[Timestamp].from_bytes(scene.first["metadata/timestamp.json"]).signed
     scene.stolen.timestamp.snapshot_meta = older.snapshot_meta
     scene.stolen.publish("timestamp")
 
@@ -178,7 +178,7 @@ def freeze(scene: Scene) -> None:
     says="snapshot expired at 2031-06-13T10:00:00Z, it is 2031-07-01T00:00:00Z here",
 )
 def freeze_with_timestamp_key(scene: Scene) -> None:
-    seen = Metadata.from_bytes(scene.seen["metadata/timestamp.json"]).signed
+    seen = Metadata[Timestamp].from_bytes(scene.seen["metadata/timestamp.json"]).signed
     scene.stolen.timestamp.snapshot_meta = seen.snapshot_meta
     scene.stolen.timestamp.expires = scene.stolen.later(days=3000)
     scene.stolen.publish("timestamp")

@@ -26,16 +26,17 @@ COMMAND = "make attacks-table"
 BEGIN = "<!-- attacks: written by `make attacks-table`; each row is a test in tests/attacks -->\n"
 END = "<!-- attacks: end -->\n"
 INTRODUCTION = """
-Each row is a test: the attack is played against a whole device at its command line, which has installed release 1.1 and
-to which 1.2 is offered; what the table says is asserted, and so is that nothing that was trusted goes back, that no
-byte reaches an installer before it verified, and that the next honest release (1.9) is installed at once after the step
-in the last column. *Keys* are what the thief has; with "1 of" the role has a threshold of two. Where snapshot and
-timestamp stand beside others, a publisher who was talked into publishing it does as well. Each thief also has the
-network, unless the row says what else.
+Each row is a test: the attack is played against a whole device at its command line, which has
+installed release 1.1 and to which 1.2 is offered. What the table says is asserted, and so is that
+nothing that was trusted goes back, that no byte reaches an installer before it verified, and that
+the next honest release (1.9) is installed at once after the step in the last column.
 
-*Refuses*: an error, nothing changes. *Installs nothing*: everything verifies, and none of it lets the device start a
-release. *Installs the honest release*: the attack has no effect on what runs. **Installs it**: whoever has so many keys is,
-for a device, the publisher.
+*Attacker has*: the network in any case, unless the row says "nothing" or "clock". With "1 of" the
+role has a threshold of two. Where snapshot and timestamp stand beside other keys, a publisher who
+was talked into publishing it does as well. *Device does*, with the exit code of `update`:
+*refuses*, an error, and nothing changes; *installs nothing*, all of it verifies and none of it lets
+the device start a release; *installs the honest release*, the attack has no effect on what runs;
+**installs it**, since whoever has so many keys is, for a device, the publisher.
 """
 HEAD = ("id", "attack", "named by", "attacker has", "device does", "it says", "back to normal by")
 
@@ -60,10 +61,14 @@ def _table(chapter: Chapter) -> Iterator[str]:
                 row.source,
                 _has(row),
                 _does(row),
-                f"{row.says.removesuffix(',').strip()}",
+                _code(row.says),
                 row.back.by,
             )
         )
+
+
+def _code(text: str) -> str:
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
 def _line(cells: tuple[str, ...]) -> str:

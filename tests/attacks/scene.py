@@ -25,14 +25,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from securesystemslib.formats import encode_canonical
-from tuf.api.metadata import Metadata
 
 from client_reference import cli, update
 from client_reference.errors import ExitCode, FirmrootError
-from client_reference.manifest import Manifest, Payload, Release, serialize
+from client_reference.install import handlers
+from client_reference.manifest import Payload, Release, serialize
 from client_reference.payload.segments import SEGMENT
 from client_reference.transport.fetch import Ambient
 from tests.simulators.device import DeviceOnDisk, Output, Publisher
@@ -40,7 +40,6 @@ from tests.simulators.mirror import Mirror, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
     from pathlib import Path
 
     import pytest
@@ -290,7 +289,7 @@ class Scene:
         shutil.copytree(base, directory, dirs_exist_ok=True)
         self.device = DeviceOnDisk(directory, capture, NOW.strftime(TIME))
 
-    def __enter__(self) -> Scene:
+    def __enter__(self) -> Self:
         self.mirror = self.another_mirror(self.honest.repo.files)
         self.configure()
         self._observe()
@@ -303,7 +302,7 @@ class Scene:
 
     def _observe(self) -> None:
         """Note what the command line does not say: classes of errors, decisions, writes."""
-        failure, updated, opened = cli._failure, update.update, cli.open_installer
+        failure, updated, opened = cli._failure, update.update, handlers.open_installer
 
         def on_failure(error: BaseException) -> Any:  # noqa: ANN401 # what the real one gives
             self.caught = type(error)

@@ -1,4 +1,4 @@
-"""What this design's own surface offers to an attacker: its formats, hints, parsers and handlers."""
+"""What this design's own surface offers to attack: its formats, hints, parsers and handlers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from securesystemslib.signer import CryptoSigner, SSlibKey
 from tuf.api.metadata import DelegatedRole, Delegations, MetaFile
@@ -37,6 +37,11 @@ from tests.attacks.table import HONEST, ONLINE, UNHARMED, Chapter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from client_reference.errors import FirmrootError
+    from tests.attacks.table import Mutation
+
+Edit: TypeAlias = "Callable[[dict[str, Any]], object]"
 
 SURFACE = Chapter("This design's own surface")
 
@@ -190,14 +195,14 @@ def root_of_the_future(scene: Scene) -> None:
     repo.publish("root", "timestamp")
 
 
-def _edit_timestamp(edit: Callable[[dict[str, Any]], object], scene: Scene) -> None:
+def _edit_timestamp(edit: Edit, scene: Scene) -> None:
     """Change the honest timestamp without any key."""
     document = json.loads(scene.stolen.files["metadata/timestamp.json"])
     edit(document)
     scene.stolen.files["metadata/timestamp.json"] = json.dumps(document).encode()
 
 
-for _id, _what, _edit, _error, _says in (
+_EDITS: tuple[tuple[str, str, Edit, type[FirmrootError], str], ...] = (
     (
         "duplicate-signatures",
         "the same signature twice",
@@ -240,7 +245,8 @@ for _id, _what, _edit, _error, _says in (
         MalformedError,
         "\\x1b[2J\\u202etimestamp",
     ),
-):
+)
+for _id, _what, _edit, _error, _says in _EDITS:
     SURFACE.add(
         _id,
         partial(_edit_timestamp, _edit),
@@ -338,7 +344,7 @@ def _manifest_with(old: bytes, new: bytes, scene: Scene) -> None:
     scene.manifest(data.replace(old, new))
 
 
-for _id, _what, _mutate, _error, _says in (
+_MANIFESTS: tuple[tuple[str, str, Mutation, type[FirmrootError], str], ...] = (
     (
         "manifest-duplicate-keys",
         "the same key twice",
@@ -406,7 +412,8 @@ for _id, _what, _mutate, _error, _says in (
         MismatchError,
         "expected at most 262144",
     ),
-):
+)
+for _id, _what, _mutate, _error, _says in _MANIFESTS:
     SURFACE.add(
         _id,
         _mutate,
@@ -447,8 +454,10 @@ def shadowed_manifest(scene: Scene) -> None:
 def shadowing_role(scene: Scene) -> None:
     name = "../../../../etc/passwd"
     scene.stolen.delegate(name, [MANIFEST])
-    roles = scene.stolen.targets.delegations.roles  # type: ignore[union-attr] # it delegates
-    scene.stolen.targets.delegations.roles = {name: roles.pop(name), **roles}  # type: ignore[union-attr] # likewise
+    delegations = scene.stolen.targets.delegations
+    assert delegations is not None
+    assert delegations.roles is not None
+    delegations.roles = {name: delegations.roles.pop(name), **delegations.roles}
     forged = replace(scene.thief.manifest, releases=())
     scene.stolen.role(name).targets.update(scene.stolen.role(STABLE).targets)
     scene.stolen.add_target(name, MANIFEST, serialize(forged))
@@ -466,11 +475,11 @@ def shadowing_role(scene: Scene) -> None:
 def target_path_traversal(scene: Scene) -> None:
     targets = scene.stolen.role(BUILDS).targets
     entry = targets["builds/gateway/1.2/gw2.img"]
-    targets["builds/../../../../etc/passwd"] = replace_path(entry, "builds/../../../../etc/passwd")
+    targets["builds/../../../../etc/passwd"] = _under(entry, "builds/../../../../etc/passwd")
     scene.stolen.publish(BUILDS)
 
 
-def replace_path(entry: Any, path: str) -> Any:  # noqa: ANN401 # a target file of tuf
+def _under(entry: Any, path: str) -> Any:  # noqa: ANN401 # a target file of tuf
     """The same target under another path."""
     return type(entry)(entry.length, entry.hashes, path, entry.unrecognized_fields)
 
@@ -610,7 +619,7 @@ for _id, _what, _fields in (
         says=INSTALLED,
     )
 
-for _id, _what, _value, _error, _says in (
+_TIMES: tuple[tuple[str, str, object, type[FirmrootError], str], ...] = (
     (
         "issued-in-the-far-future",
         "it was issued in 9999, says the timestamp",
@@ -625,7 +634,8 @@ for _id, _what, _value, _error, _says in (
         MalformedError,
         "x-firmroot-issued of timestamp is ['soon'], expected YYYY-MM-DDTHH:MM:SSZ",
     ),
-):
+)
+for _id, _what, _value, _error, _says in _TIMES:
     SURFACE.add(
         _id,
         partial(_timestamp_says, {ISSUED: _value}),
@@ -797,7 +807,7 @@ def swapped_list(scene: Scene) -> None:
     targets = scene.stolen.role(BUILDS).targets
     other = targets["builds/gateway/1.0/gw2.img" + SUFFIX]
     path = "builds/gateway/1.2/gw2.img" + SUFFIX
-    targets[path] = replace_path(other, path)
+    targets[path] = _under(other, path)
     scene.stolen.publish(BUILDS)
 
 

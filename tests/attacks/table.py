@@ -15,14 +15,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from client_reference.errors import FirmrootError
 from client_reference.selection import Reason
 from tests.attacks.scene import Attack, Back, Ending, Scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["FALLS", "HONEST", "ONLINE", "UNHARMED", "Chapter", "exchanged"]
+    from client_reference.errors import FirmrootError
+
+__all__ = ["FALLS", "HONEST", "ONLINE", "UNHARMED", "Chapter", "Mutation", "exchanged"]
 
 Does: TypeAlias = "type[FirmrootError] | Reason | Ending"
 Mutation: TypeAlias = "Callable[[Scene], None]"
