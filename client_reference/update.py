@@ -36,7 +36,6 @@ from client_reference.manifest import (
     MAX_HOLD,
     MAX_MANIFEST,
     Hold,
-    Meaning,
     parse,
     parse_hold,
     parse_meaning,
@@ -91,6 +90,7 @@ __all__ = [
 TLS_ROLE = "device-tls"
 TLS_BUNDLE = "trust/ca-bundle.pem"
 MAX_BUNDLE = 1_048_576
+_ASK = "only what builder and release managers agree on is installed; ask the publisher"
 
 T = TypeVar("T")
 
@@ -271,7 +271,7 @@ def _held(updater: Updater, device: DevicePosition) -> frozenset[int]:
 def _require_about(path: str, found: tuple[str, str], device: DevicePosition) -> None:
     if found != (device.product, device.channel):
         raise DisagreementError(
-            f"{path} is about {'/'.join(found)}, expected {device.product}/{device.channel}"
+            f"{path} is about {'/'.join(found)}, expected {device.product}/{device.channel}", _ASK
         )
 
 
@@ -288,21 +288,21 @@ def agreed_target(updater: Updater, product: str, selection: Selection) -> Agree
     target = updater.target(role, wanted.path)
     if target is None:
         raise DisagreementError(
-            f"the channel offers {wanted.path}, which the role {role} does not list",
-            "only what builder and release managers agree on is installed; ask the publisher",
+            f"the channel offers {wanted.path}, which the role {role} does not list", _ASK
         )
-    expected = Meaning(
-        product, frozenset(payload.hardware), release.version, release.sequence, payload.handler
-    )
+    means = parse_meaning(target.custom, wanted.path)
     for what, found, said in (
         ("length", target.length, wanted.length),
         ("sha256", target.hashes.get("sha256"), wanted.sha256),
-        ("meaning", parse_meaning(target.custom, wanted.path), expected),
+        ("product", means.product, product),
+        ("hardware", sorted(means.hardware), sorted(payload.hardware)),
+        ("version", means.version, release.version),
+        ("sequence", means.sequence, release.sequence),
+        ("handler", means.handler, payload.handler),
     ):
         if found != said:
             raise DisagreementError(
-                f"{wanted.path}: the role {role} says {what} {found}, the channel says {said}",
-                "only what builder and release managers agree on is installed; ask the publisher",
+                f"{wanted.path}: the role {role} says {what} {found}, the channel says {said}", _ASK
             )
     return Agreed(target, _segments_target(updater, role, target))
 
@@ -321,10 +321,11 @@ def _segments_target(updater: Updater, role: str, artifact: TargetFile) -> Targe
     if target is None or target.length != expected:
         found = "nothing" if target is None else f"{target.length} bytes"
         raise DisagreementError(
-            f"{path}: the role {role} lists {found}, expected {expected} bytes of segment hashes"
+            f"{path}: the role {role} lists {found}, expected {expected} bytes of segment hashes",
+            _ASK,
         )
     if target.custom != {"segments-of": artifact.path}:
-        raise DisagreementError(f"{path} is not marked as the segments of {artifact.path}")
+        raise DisagreementError(f"{path} is not marked as the segments of {artifact.path}", _ASK)
     return target
 
 

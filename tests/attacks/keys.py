@@ -213,7 +213,7 @@ def channel_threshold(scene: Scene) -> None:
     STABLE,
     *ONLINE,
     does=DisagreementError,
-    says="the role gateway-builds says meaning",
+    says="the role gateway-builds says sequence 3, the channel says 9007199254740991",
 )
 def channel_threshold_renumbers(scene: Scene) -> None:
     scene.offer(lambda release: replace(release, sequence=2**53 - 1))

@@ -331,12 +331,12 @@ def _endless(path: str, length: int, scene: Scene) -> None:
     scene.trouble(path, body=b"x" * (length + 1), announce=False)
 
 
-for _role, _path, _length in (
-    ("root", "3.root.json", 512_000),
-    ("timestamp", "timestamp.json", 65_536),
-    ("snapshot", "snapshot.json", 2_000_000),
-    ("targets", "targets.json", 5_000_000),
-    (STABLE, f"{STABLE}.json", 5_000_000),
+for _role, _path, _length, _most in (
+    ("root", "3.root.json", 512_000, "the 512000"),
+    ("timestamp", "timestamp.json", 65_536, "the 65536"),
+    ("snapshot", "snapshot.json", 2_000_000, ""),
+    ("targets", "targets.json", 5_000_000, ""),
+    (STABLE, f"{STABLE}.json", 5_000_000, ""),
 ):
     NAMED.add(
         f"endless-{_role}",
@@ -344,7 +344,7 @@ for _role, _path, _length in (
         f"a {_role} file without an end",
         "TUF: endless data",
         does=NotTrustedError,
-        says="bytes allowed",
+        says=f"is longer than {_most} bytes allowed" if _most else "bytes allowed",
     )
 
 
@@ -402,7 +402,7 @@ def wrong_hardware(scene: Scene) -> None:
     STABLE,
     *ONLINE,
     does=DisagreementError,
-    says="the role gateway-builds says meaning",
+    says="the role gateway-builds says hardware ['acme,gw-3'], the channel says ['acme,gw-2']",
 )
 def wrong_artifact(scene: Scene) -> None:
     def edit(release: Release) -> Release:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from client_reference.errors import ExitCode
 from tests.attacks.keys import KEYS
 from tests.attacks.named import NAMED
 from tests.attacks.scene import Attack, Ending
@@ -34,7 +35,8 @@ the next honest release (1.9) is installed at once after the step in the last co
 *Attacker has*: the network in any case, unless the row says "nothing" or "clock". With "1 of" the
 role has a threshold of two. Where snapshot and timestamp stand beside other keys, a publisher who
 was talked into publishing it does as well. *Device does*, with the exit code of `update`:
-*refuses*, an error, and nothing changes; *installs nothing*, all of it verifies and none of it lets
+*refuses*, an error, and nothing changes; *retries later*, likewise, since nobody may have meant it;
+*installs nothing*, all of it verifies and none of it lets
 the device start a release; *installs the honest release*, the attack has no effect on what runs;
 **installs it**, since whoever has so many keys is, for a device, the publisher.
 """
@@ -88,7 +90,8 @@ def _does(row: Attack) -> str:
         assert row.reason is not None
         return f"{row.ending.value}: {row.reason.value} (0)"
     spare = "; what the thief signed stays in the unbootable slot" if row.writes else ""
-    return f"{row.ending.value} ({int(row.code)}){spare}"
+    verb = "retries later" if row.code is ExitCode.RETRY_LATER else row.ending.value
+    return f"{verb} ({int(row.code)}){spare}"
 
 
 def page(text: str) -> str:

@@ -33,7 +33,7 @@ from client_reference.trust.verified import (
 )
 from client_reference.update import DisagreementError
 from tests.attacks.scene import BUILDS, HOLD, IMAGES, ISSUED, NOW, STABLE, TLS, Back, Scene
-from tests.attacks.table import HONEST, ONLINE, UNHARMED, Chapter
+from tests.attacks.table import HONEST, ONLINE, UNHARMED, Chapter, exchanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +46,7 @@ Edit: TypeAlias = "Callable[[dict[str, Any]], object]"
 SURFACE = Chapter("This design's own surface")
 
 INSTALLED = "1.2 (sequence 3) runs on trial"
+POISON = "2032-05-13T11:59:59Z"
 MANIFEST = "channels/gateway/stable.json"
 
 
@@ -208,7 +209,7 @@ _EDITS: tuple[tuple[str, str, Edit, type[FirmrootError], str], ...] = (
         "the same signature twice",
         lambda document: document["signatures"].append(document["signatures"][0]),
         MalformedError,
-        "timestamp is not valid TUF metadata",
+        "timestamp is not valid TUF metadata: Multiple signatures found for keyid",
     ),
     (
         "no-signatures",
@@ -236,7 +237,7 @@ _EDITS: tuple[tuple[str, str, Edit, type[FirmrootError], str], ...] = (
         "an object where the type belongs",
         lambda document: document["signed"].update(_type={}),
         MalformedError,
-        "timestamp is not valid TUF metadata",
+        'timestamp is not valid TUF metadata: unrecognized metadata type "{}"',
     ),
     (
         "control-characters",
@@ -283,19 +284,29 @@ def _before_the_rest(text: bytes, scene: Scene) -> None:
 
 
 for _id, _what, _mutate, _says in (
-    ("empty-file", "an empty file", partial(_raw_timestamp, b""), "timestamp is not valid"),
+    (
+        "empty-file",
+        "an empty file",
+        partial(_raw_timestamp, b""),
+        "not valid TUF metadata: Expecting value",
+    ),
     (
         "half-a-file",
         "half of the file",
         lambda scene: _raw_timestamp(scene.stolen.files["metadata/timestamp.json"][:200], scene),
-        "timestamp is not valid",
+        "not valid TUF metadata: Unterminated string",
     ),
-    ("no-text", "bytes that are no text", partial(_raw_timestamp, b"\xff\xfe{}"), "not valid"),
+    (
+        "no-text",
+        "bytes that are no text",
+        partial(_raw_timestamp, b"\xff\xfe{}"),
+        "codec can't decode byte 0xff",
+    ),
     (
         "deep-nesting",
         "ten thousand open brackets",
         partial(_raw_timestamp, b"[" * 10_000 + b"]" * 10_000),
-        "timestamp is not valid",
+        "timestamp is not valid TUF metadata",
     ),
     (
         "nesting",
@@ -515,7 +526,7 @@ for _id, _role, _to, _what in (
     "targets",
     *ONLINE,
     does=MalformedError,
-    says="targets is not valid TUF metadata",
+    says="targets is not valid TUF metadata: Duplicate role gateway-stable",
 )
 def role_named_twice(scene: Scene) -> None:
     scene.stolen.targets.version += 1
@@ -661,17 +672,26 @@ def issued_after_the_root_ends(scene: Scene) -> None:
     _timestamp_says({ISSUED: "9998-12-31T23:59:59Z"}, scene)
 
 
+def _forget_the_poison(scene: Scene) -> None:
+    assert scene.status()["time_floor"] == POISON
+    exchanged(*ONLINE).step(scene)
+    scene.serve(scene.honest.repo.files)
+    assert scene.run("check").code == 0
+    assert scene.status()["time_floor"] < POISON
+
+
 @SURFACE.row(
     "the floor is raised as far as the online keys can, a second before the root expires",
     "design 5, Guard (poisoning)",
     *ONLINE,
     does=UNHARMED,
-    says=INSTALLED,
+    says="freshness unproven: this device's clock says 2031-05-14T12:00:00Z",
+    back=Back(exchanged(*ONLINE).by, _forget_the_poison),
 )
 def poisoned_floor(scene: Scene) -> None:
     for role in (scene.stolen.timestamp, scene.stolen.snapshot):
         role.expires = scene.stolen.later(days=3000)
-    scene.stolen.timestamp.unrecognized_fields[ISSUED] = "2032-05-13T11:59:59Z"
+    scene.stolen.timestamp.unrecognized_fields[ISSUED] = POISON
     scene.stolen.publish("snapshot")
 
 

@@ -449,14 +449,23 @@ DISAGREEMENTS: dict[str, tuple[Callable[[Bench], None], str]] = {
     "the manifest names other bytes": (_other_bytes_in_the_manifest, "says sha256"),
     "the manifest names another length": (_other_length_in_the_manifest, "says length"),
     "the builds role does not list it": (_unknown_artifact, "does not list"),
-    "it is another product's": (_meaning(product="other"), "says meaning"),
+    "it is another product's": (
+        _meaning(product="other"),
+        "says product other, the channel says gateway",
+    ),
     "it is for more hardware": (
         _meaning(hardware=frozenset({"acme,gw-2", "x"})),
-        "says meaning",
+        r"says hardware \['acme,gw-2', 'x'\], the channel says \['acme,gw-2'\]",
     ),
-    "it is another version": (_meaning(version="1.0-debug"), "says meaning"),
-    "it has another sequence": (_meaning(sequence=2), "says meaning"),
-    "it is for another handler": (_meaning(handler="command"), "says meaning"),
+    "it is another version": (
+        _meaning(version="1.0-debug"),
+        "says version 1.0-debug, the channel says 1.0",
+    ),
+    "it has another sequence": (_meaning(sequence=2), "says sequence 2, the channel says 1"),
+    "it is for another handler": (
+        _meaning(handler="command"),
+        "says handler command, the channel says slot",
+    ),
     "it has no meaning": (_no_meaning, "expected an object"),
     "it has no segments": (_no_segments, "lists nothing, expected 64 bytes"),
     "its segments are too few": (_segments(b"x" * 32, IMG), "lists 32 bytes"),
