@@ -16,7 +16,7 @@ import random
 import signal
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -43,6 +43,7 @@ from client_reference.trust.selftest import check_key_types
 from client_reference.trust.state import Phase
 from client_reference.trust.store import SqliteStore, StoreLostError
 from client_reference.trust.updater import initial_state
+from client_reference.trust.uptime import Uptime
 from client_reference.trust.verified import BadSignatureError, first_root
 from client_reference.update import Checked, Identified, Machine, Outcome, Restart, Result, Stop
 from client_reference.values import frozen
@@ -59,6 +60,7 @@ __all__ = ["main", "run"]
 
 LAB_NOW = "FIRMROOT_LAB_NOW"
 BUNDLE = "ca-bundle.pem"
+UPTIME = "uptime.json"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _BAR = 30
 _MAX_HEADER = 8192
@@ -339,6 +341,11 @@ class _Wired:
             self.run.warn(checked.notice)
         for sentence in self.fetcher.degraded.values():
             self.run.warn(f"degraded transport: {sentence}; what is trusted rests on signatures")
+        if (missing := checked.updater.missing_root) is not None:
+            self.run.warn(
+                f"root {missing} is announced and no mirror has it, the newest here is "
+                f"{checked.updater.root.version}; the publisher must look: firmroot verify"
+            )
         if checked.updater.freshness is Freshness.UNPROVEN:
             self.run.warn(
                 f"freshness unproven: this device's clock says {format_time(self.machine.now)}, "
@@ -355,6 +362,8 @@ def _machine(run: _Run) -> Iterator[_Wired]:
         state = _state(run, config, store)
         _warn_lab(run, state)
         fetcher = stack.enter_context(HttpFetcher(_transport(run, config), _AMBIENT))
+        uptime = Uptime(config.trust.state / UPTIME)
+        stack.callback(_note_floor, store, uptime, state.trust.time_floor)
         bar = _Bar(shown=sys.stderr.isatty() and not run.options.json)
         stack.callback(bar.finish)
         machine = Machine(
@@ -366,6 +375,7 @@ def _machine(run: _Run) -> Iterator[_Wired]:
             largest=config.download.quota if config.install.handler == "command" else sys.maxsize,
             progress=bar.show,
             bundle=BundleFile(config.trust.state / BUNDLE),
+            lead=uptime.lead(),
         )
         stays = config.reboot is Reboot.ASK or getattr(run.options, "no_reboot", False)
         try:
@@ -374,6 +384,14 @@ def _machine(run: _Run) -> Iterator[_Wired]:
             # A library too old for a key type looks like an attack; say which it is.
             check_key_types()
             raise
+
+
+def _note_floor(store: SqliteStore, uptime: Uptime, before: int) -> None:
+    """A floor that rose or fell in this cycle begins its lead now."""
+    with suppress(FirmrootError):
+        state = store.load()
+        if state is not None and state.trust.time_floor != before:
+            uptime.keep(state.trust.time_floor)
 
 
 _AMBIENT = Ambient(time.monotonic, time.sleep, random.random)

@@ -77,6 +77,8 @@ def check_document(checked: Checked, traffic: Traffic) -> dict[str, Json]:
     document: dict[str, Json] = {
         "boot": checked.boot.value,
         "freshness": checked.updater.freshness.value,
+        "root": checked.updater.root.version,
+        "missing_root": checked.updater.missing_root,
         "requests": traffic.requests,
         "received": traffic.received,
         "releases": [
@@ -159,6 +161,7 @@ def status_document(standing: Standing) -> dict[str, Json]:
         "channel": standing.channel,
         "lab": is_lab(trust.root),
         "roles": _roles(standing.state),
+        "expired": _expired(standing),
         "clock": format_time(standing.now),
         "time_floor": format_time(datetime.fromtimestamp(trust.time_floor, UTC)),
         "freshness": clock.freshness(standing.now, trust.time_floor).value,
@@ -189,6 +192,16 @@ def _roles(state: DeviceState) -> Mapping[str, Json]:
 def _role(kind: type[T], name: str, data: bytes) -> Json:
     signed = verified.read(kind, name, data).signed
     return {"version": signed.version, "expires": format_time(signed.expires)}
+
+
+def _expired(standing: Standing) -> list[Json]:
+    """Roles that are no longer valid, by the later of clock and floor."""
+    now = format_time(clock.effective_now(standing.now, standing.state.trust.time_floor))
+    return [
+        name
+        for name, role in _roles(standing.state).items()
+        if isinstance(role, dict) and str(role["expires"]) <= now
+    ]
 
 
 def image_document(image: Image | None) -> Json:
@@ -232,6 +245,9 @@ def status_lines(standing: Standing) -> list[str]:
         f"clock      {format_time(standing.now)}, freshness {fresh}",
         "roles      " + _role_line(standing.state),
     ]
+    if expired := _expired(standing):
+        named = ", ".join(str(role) for role in expired)
+        lines.append(f"expired    {named}: the next check renews them, or says why it cannot")
     if install.rejected:
         lines.append(f"rejected   {len(install.rejected)} payloads failed here")
     lines.append(f"next       {_next(standing)}")

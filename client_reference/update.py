@@ -167,6 +167,7 @@ class Machine:
         now: aware UTC reading of the system clock, read once.
         largest: bytes of the largest artifact that may be kept.
         progress: called with (bytes in place, bytes of the whole).
+        lead: what this boot knows beyond the stored time floor.
         bundle: where a published CA bundle is kept; None if this device does not want one.
     """
 
@@ -178,6 +179,7 @@ class Machine:
     largest: int
     progress: Callable[[int, int], None]
     bundle: BundleFile | None = None
+    lead: clock.Lead | None = None
 
 
 @frozen
@@ -217,14 +219,13 @@ class Agreed:
 
 
 def evaluate(
-    updater: Updater, device: DevicePosition, now: datetime, waves: Waves = Waves.OBEY
+    updater: Updater, device: DevicePosition, waves: Waves = Waves.OBEY
 ) -> Selection | Skip:
     """What a device would do now: refresh, manifest, hold, selection, agreement of the roles.
 
     Args:
         updater: over the device's store and a fetcher.
         device: who asks.
-        now: aware UTC reading of the system clock; the floor may raise it.
         waves: see `select`.
 
     Raises:
@@ -241,8 +242,7 @@ def evaluate(
             "promoted to it yet",
         )
     held = _held(updater, device)
-    effective = clock.effective_now(now, updater.state.trust.time_floor)
-    decision = select(manifest, held, device, effective, waves)
+    decision = select(manifest, held, device, updater.effective_now, waves)
     if isinstance(decision, Selection):
         agreed_target(updater, device.product, decision)
     return decision
@@ -339,10 +339,25 @@ def check(machine: Machine, waves: Waves = Waves.OBEY) -> Checked:
 
 
 def _check(machine: Machine, waves: Waves) -> Checked:
-    updater = Updater(machine.store, machine.mirrors, machine.now)
+    """One check; again with the next mirror if this one lacks a root that it announces itself.
+
+    The announcement comes from an online key, so it may cost requests and nothing else: if no
+    mirror has that root, or none of the others works, the first answer stands.
+    """
+    found = first = _check_once(machine, waves)
+    while found.updater.missing_root is not None and machine.mirrors.next_mirror():
+        try:
+            found = _check_once(machine, waves)
+        except (NotTrustedError, RetryLaterError):
+            continue
+    return first if found.updater.missing_root is not None else found
+
+
+def _check_once(machine: Machine, waves: Waves) -> Checked:
+    updater = Updater(machine.store, machine.mirrors, machine.now, lead=machine.lead)
     observation = _observe(machine, updater.state)
     position = machine.identified.position(observation.state)
-    decision = evaluate(updater, position, machine.now, waves)
+    decision = evaluate(updater, position, waves)
     notice = _renew_bundle(machine, updater)
     return Checked(decision, updater, observation.boot, observation.state, notice)
 

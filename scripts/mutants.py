@@ -71,8 +71,19 @@ LIBRARIES = (
 FORKS = multiprocessing.get_context("forkserver")
 MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/trust/verified.py": ("tests/trust", "tests/oracle"),
-    "client_reference/trust/clock.py": ("tests/trust/test_clock.py", "tests/trust/test_updater.py"),
-    "client_reference/trust/updater.py": ("tests/trust/test_updater.py", "tests/oracle"),
+    "client_reference/trust/clock.py": (
+        "tests/trust/test_clock.py",
+        "tests/trust/test_uptime.py",
+        "tests/trust/test_updater.py",
+    ),
+    "client_reference/trust/updater.py": (
+        "tests/trust/test_updater.py",
+        "tests/trust/test_rootchain.py",
+        "tests/trust/test_uptime.py",
+        "tests/oracle",
+    ),
+    "client_reference/trust/rootchain.py": ("tests/trust/test_rootchain.py",),
+    "client_reference/trust/uptime.py": ("tests/trust/test_uptime.py",),
     "client_reference/trust/store.py": (
         "tests/trust/test_store.py",
         "tests/power/test_store_cuts.py",

@@ -159,7 +159,8 @@ class ExpiredError(NotTrustedError):
     def __init__(self, role: str, expires: datetime, now: datetime) -> None:
         super().__init__(
             f"{role} expired at {expires.strftime(SECONDS)}, it is {now.strftime(SECONDS)} here",
-            "check this device's clock; if it is right, the repository must be refreshed",
+            "your clock or a frozen mirror: set the clock if it is wrong; if it is right, the "
+            "publisher must run `firmroot refresh`. What was trusted before is kept",
         )
         self.role = role
         self.expires = expires

@@ -53,8 +53,9 @@ def _show_plan(
         _say_nothing_to_do(context, found)
         return
     record = make_record(ws, found.plan, context.now)
-    root = [found.plan.root] if found.plan.root is not None else []
-    for upload in (*found.plan.uploads, *root):
+    for upload in (*found.plan.uploads, found.plan.root, found.plan.root_chain):
+        if upload is None:
+            continue
         context.printer.say(f"create   {upload.path}  {upload.length} bytes")
     context.printer.say(f"replace  metadata/timestamp.json  {len(found.plan.timestamp)} bytes")
     for role, facts in record["roles"].items():

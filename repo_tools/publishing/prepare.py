@@ -31,6 +31,7 @@ from repo_tools.publishing.live import (
     metadata_objects,
     metadata_path,
     read_live,
+    root_chain_object,
 )
 from repo_tools.publishing.plan import (
     Plan,
@@ -221,11 +222,18 @@ def prepare(
             *metadata_uploads(admitted.roles, snapshot),
         ),
         root=root,
+        root_chain=_root_chain(storage, candidate),
         timestamp=signed.timestamp,
         base_tag=live.tag,
     )
     known = (*devices(workspace), *future_devices(workspace, candidate.roots[-1]))
     return Prepared(plan, rehearse(_views(workspace, storage, plan), known, now))
+
+
+def _root_chain(storage: Storage, candidate: RepositoryState) -> Upload | None:
+    """The bundle of the newest root, if the storage does not have it."""
+    path, data = root_chain_object(candidate)
+    return None if _is_stored(storage, path) else Upload.of(path, data)
 
 
 def _target_uploads(
@@ -256,13 +264,19 @@ def _is_stored(storage: Storage, path: str) -> bool:
 def _views(workspace: Workspace, storage: Storage, plan: Plan) -> Views:
     """What devices see before, during and after the publish."""
     base, candidate = plan.admitted.base, plan.candidate
-    after = metadata_objects(candidate) | _small_targets(workspace, storage, candidate)
+    after = _objects(workspace, storage, candidate)
     live: dict[str, bytes] = {}
     if base.timestamp is not None:
-        live = metadata_objects(base) | _small_targets(workspace, storage, base)
+        live = _objects(workspace, storage, base)
     during = live | {path: data for path, data in after.items() if path != TIMESTAMP}
     ends = first_expiry(candidate)
     return Views(live, first_expiry(base) if live else ends, during, after, ends)
+
+
+def _objects(workspace: Workspace, storage: Storage, state: RepositoryState) -> dict[str, bytes]:
+    """Everything that a device fetches of a state in order to decide."""
+    bundle = dict([root_chain_object(state)])
+    return metadata_objects(state) | bundle | _small_targets(workspace, storage, state)
 
 
 def _small_targets(

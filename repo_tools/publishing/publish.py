@@ -277,9 +277,10 @@ def commit(
         progress(f"upload {upload.path}")
         storage.create(upload.path, upload.source, upload.sha256)
     _check_base(storage, plan.base_tag)
-    if plan.root is not None:
-        progress(f"upload {plan.root.path}")
-        storage.create(plan.root.path, plan.root.source, plan.root.sha256)
+    for last in (plan.root, plan.root_chain):
+        if last is not None:
+            progress(f"upload {last.path}")
+            storage.create(last.path, last.source, last.sha256)
     progress("commit metadata/timestamp.json")
     storage.replace(TIMESTAMP, plan.timestamp, plan.base_tag)
     settle(workspace, plan.candidate, record)

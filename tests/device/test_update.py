@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from client_reference.trust.state import DeviceState
+    from tests.simulators.repository import RepositorySimulator
 
 OLD = random.Random(1).randbytes(SEGMENT + 1000)
 NEW = random.Random(2).randbytes(2 * SEGMENT + 1000)
@@ -585,7 +586,7 @@ def test_the_wave_is_judged_by_the_later_of_clock_and_floor(bench: Bench) -> Non
     )
     long_ago = datetime(1970, 1, 1, tzinfo=UTC)
     updater = Updater(bench.store, bench.network, long_ago)
-    decision = evaluate(updater, DEVICE.position(bench.state.install), long_ago)
+    decision = evaluate(updater, DEVICE.position(bench.state.install))
     assert isinstance(decision, Selection)
 
 
@@ -622,6 +623,50 @@ def test_a_mirror_that_alters_the_image_is_left_for_the_next(bench: Bench) -> No
     bench.network.repo, bench.network.others = liar, [bench.publisher.repo]
     assert bench.update() is Outcome.REBOOTING
     assert bench.slots.slots["B"] == OLD
+
+
+def hide_root(bench: Bench) -> RepositorySimulator:
+    """A second root is published; the mirror that is returned lost the file."""
+    repo = bench.publisher.repo
+    repo.publish("root")
+    repo.announce()
+    mirror = repo.fork()
+    del mirror.files["metadata/2.root.json"], mirror.files["metadata/root-chain/2"]
+    return mirror
+
+
+def test_a_mirror_that_lacks_a_root_it_announces_is_left_for_the_next(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, NEW)
+    mirror = hide_root(bench)
+    bench.network.repo, bench.network.others = mirror, [bench.publisher.repo]
+    checked = check(bench.machine)
+    assert checked.updater.root.version == 2
+    assert checked.updater.missing_root is None
+    assert bench.update() is Outcome.REBOOTING
+    assert bench.slots.slots["B"] == NEW
+
+
+def test_a_root_that_no_mirror_has_is_reported_and_stops_nothing(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, NEW)
+    first, second = hide_root(bench), bench.publisher.repo.fork()
+    del second.files["metadata/2.root.json"]
+    bench.network.repo, bench.network.others = first, [second]
+    checked = check(bench.machine)
+    assert checked.updater.missing_root == 2
+    assert first.requests.count("metadata/timestamp.json") == 1
+    assert second.requests.count("metadata/timestamp.json") == 1
+    assert isinstance(checked.decision, Selection)
+
+
+def test_a_false_announcement_and_a_mirror_that_lags_stop_nothing(bench: Bench) -> None:
+    lagging = bench.publisher.repo.fork()
+    bench.publisher.release("1.0", 1, NEW)
+    bench.publisher.repo.timestamp.unrecognized_fields["x-firmroot-root"] = 99
+    bench.publisher.repo.publish("timestamp")
+    bench.network.others = [lagging]
+    checked = check(bench.machine)
+    assert checked.updater.missing_root == 99
+    assert isinstance(checked.decision, Selection), "the first answer stands"
 
 
 def test_with_the_only_mirror_tampering_nothing_is_installed(bench: Bench) -> None:
