@@ -56,7 +56,7 @@ from client_reference.trust.updater import Updater
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from tuf.api.metadata import TargetFile
@@ -85,6 +85,7 @@ __all__ = [
     "evaluate",
     "reject",
     "update",
+    "verify_chain",
 ]
 
 TLS_ROLE = "device-tls"
@@ -236,11 +237,7 @@ def evaluate(
     updater.refresh()
     manifest = _manifest(updater, device)
     if manifest is None:
-        return Skip(
-            Reason.NO_CHANNEL,
-            f"the repository has no channel {device.product}/{device.channel}, or nothing was "
-            "promoted to it yet",
-        )
+        return _no_manifest(updater, device)
     held = _held(updater, device)
     decision = select(manifest, held, device, updater.effective_now, waves)
     if isinstance(decision, Selection):
@@ -256,6 +253,30 @@ def _manifest(updater: Updater, device: DevicePosition) -> Manifest | None:
     manifest = parse(updater.fetch_target(target, MAX_MANIFEST))
     _require_about(path, (manifest.product, manifest.channel), device)
     return manifest
+
+
+def _no_manifest(updater: Updater, device: DevicePosition) -> Skip:
+    """A channel that does not exist would look like "no update" for ever: say what exists."""
+    from client_reference.nearest import did_you_mean  # noqa: PLC0415 # rare
+
+    delegations = updater.targets.delegations
+    roles = (delegations.roles or {}) if delegations else {}
+    name = f"{device.product}/{device.channel}"
+    if f"{device.product}-{device.channel}" in roles:
+        return Skip(Reason.NO_CHANNEL, f"nothing was promoted to {name} yet")
+    paths = [path for role in roles.values() for path in role.paths or ()]
+    channels = [
+        path.removeprefix("channels/").removesuffix(".json")
+        for path in paths
+        if path.startswith("channels/")
+    ]
+    own = [each for each in channels if each.startswith(f"{device.product}/")]
+    key, there = ("channel", own) if own else ("product", channels)
+    return Skip(
+        Reason.NO_CHANNEL,
+        f"likely a mistake in repository.{key} of device.toml: the repository has no channel "
+        f"{name}, it has: {', '.join(there) or 'none'}{did_you_mean(name, there)}",
+    )
 
 
 def _held(updater: Updater, device: DevicePosition) -> frozenset[int]:
@@ -526,7 +547,7 @@ def _verify_stored(store: Store, state: DeviceState) -> None:
     broke off half way, or met an expired repository, is no reason to roll back.
     """
     try:
-        _verify_chain(list(store.root_chain()), state.trust.root_version)
+        verify_chain(list(store.root_chain()), state.trust.root_version)
         _read_stored(state.trust)
     except NotTrustedError as error:
         raise LocalFailureError(
@@ -535,7 +556,12 @@ def _verify_stored(store: Store, state: DeviceState) -> None:
         ) from error
 
 
-def _verify_chain(chain: list[bytes], version: int) -> None:
+def verify_chain(chain: Sequence[bytes], version: int) -> None:
+    """Verify a stored root chain, whatever its expiry.
+
+    Raises:
+        NotTrustedError: a link does not verify, or it does not end at `version`.
+    """
     last = 0
     if chain:
         root = verified.first_root(chain[0])

@@ -130,11 +130,13 @@ class HttpFetcher:
     Attributes:
         traffic: what was sent and received so far.
         degraded: one sentence for each way below verified TLS that was used.
+        fallen: those of them with a mirror for which verified TLS was expected.
     """
 
     def __init__(self, settings: Settings, ambient: Ambient) -> None:
         self.traffic = Traffic()
         self.degraded: dict[str, str] = {}
+        self.fallen: dict[str, str] = {}
         self._settings = settings
         self._ambient = ambient
         self._connections: dict[Attempt, _Connection] = {}
@@ -366,7 +368,10 @@ class HttpFetcher:
 
     def _report(self, way: Attempt) -> None:
         if way.trust is not Trust.VERIFIED:
-            self.degraded[_name(way)] = f"{way.mirror.url} was read over {way.trust.value}"
+            told = f"{way.mirror.url} was read over {way.trust.value}"
+            self.degraded[_name(way)] = told
+            if way.origin.scheme == "https":
+                self.fallen[_name(way)] = told
 
 
 def _tls_context(trust: Trust, roots: Roots) -> ssl.SSLContext:

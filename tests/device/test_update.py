@@ -576,7 +576,46 @@ def test_a_channel_that_does_not_exist_is_no_up_to_date(bench: Bench) -> None:
     decision = check(machine).decision
     assert isinstance(decision, Skip)
     assert decision.reason is Reason.NO_CHANNEL
-    assert "has no channel gateway/stble" in decision.detail
+    assert decision.detail == (
+        "likely a mistake in repository.channel of device.toml: the repository has no channel "
+        "gateway/stble, it has: gateway/stable; did you mean gateway/stable?"
+    )
+
+
+def test_the_channels_of_the_product_are_named_and_no_others(bench: Bench) -> None:
+    repo = bench.publisher.repo
+    repo.delegate("gateway-beta", ["channels/gateway/beta.json"])
+    repo.delegate("modem-nightly", ["channels/modem/nightly.json"])
+    repo.publish("targets", "gateway-beta", "modem-nightly")
+    nightly = replace(bench.machine, identified=replace(DEVICE, channel="nightly"))
+    decision = check(nightly).decision
+    assert isinstance(decision, Skip)
+    assert decision.detail.endswith(
+        "no channel gateway/nightly, it has: gateway/stable, gateway/beta"
+    )
+    elsewhere = replace(bench.machine, identified=replace(DEVICE, product="gatewy"))
+    decision = check(elsewhere).decision
+    assert isinstance(decision, Skip)
+    assert decision.detail == (
+        "likely a mistake in repository.product of device.toml: the repository has no channel "
+        "gatewy/stable, it has: gateway/stable, gateway/beta, modem/nightly; did you mean "
+        "gateway/stable?"
+    )
+
+
+def test_a_channel_without_a_release_is_no_mistake(bench: Bench) -> None:
+    decision = check(bench.machine).decision
+    assert isinstance(decision, Skip)
+    assert decision.reason is Reason.NO_CHANNEL
+    assert decision.detail == "nothing was promoted to gateway/stable yet"
+
+
+def test_a_repository_that_delegates_nothing_has_no_channel(bench: Bench) -> None:
+    bench.publisher.repo.targets.delegations = None
+    bench.publisher.repo.publish("targets")
+    decision = check(bench.machine).decision
+    assert isinstance(decision, Skip)
+    assert decision.detail.endswith("has no channel gateway/stable, it has: none")
 
 
 def test_the_wave_is_judged_by_the_later_of_clock_and_floor(bench: Bench) -> None:
