@@ -67,6 +67,10 @@ fuzz: setup-fuzz ## every parser under atheris for FUZZ_SECONDS each (600), rand
 	$(PY) scripts/fuzz.py --all --seconds $(FUZZ_SECONDS) --jobs $(JOBS)
 	FIRMROOT_ORACLE_CASES=2000 FIRMROOT_CUTS=full $(PYTEST) -m "not services and not system" -k "oracle or random or whatever"
 
+.PHONY: attacks-table
+attacks-table: setup-dev ## write the table of attacks into docs/threat-model.md anew
+	$(PY) -m tests.attacks.render
+
 .PHONY: mutants
 mutants: setup-dev ## remove each check and each fsync in turn: a named test must fail
 	$(PY) scripts/mutants.py

@@ -36,13 +36,13 @@ from client_reference.manifest import (
     MAX_HOLD,
     MAX_MANIFEST,
     Hold,
-    Meaning,
     parse,
     parse_hold,
     parse_meaning,
 )
 from client_reference.payload.download import Download, whole_segments
 from client_reference.payload.segments import (
+    LONGEST,
     SUFFIX,
     has_segments,
     list_length,
@@ -91,6 +91,7 @@ __all__ = [
 TLS_ROLE = "device-tls"
 TLS_BUNDLE = "trust/ca-bundle.pem"
 MAX_BUNDLE = 1_048_576
+_ASK = "only what builder and release managers agree on is installed; ask the publisher"
 
 T = TypeVar("T")
 
@@ -291,7 +292,7 @@ def _held(updater: Updater, device: DevicePosition) -> frozenset[int]:
 def _require_about(path: str, found: tuple[str, str], device: DevicePosition) -> None:
     if found != (device.product, device.channel):
         raise DisagreementError(
-            f"{path} is about {'/'.join(found)}, expected {device.product}/{device.channel}"
+            f"{path} is about {'/'.join(found)}, expected {device.product}/{device.channel}", _ASK
         )
 
 
@@ -301,27 +302,28 @@ def agreed_target(updater: Updater, product: str, selection: Selection) -> Agree
     Raises:
         DisagreementError: it has none, or says something else.
         MalformedJsonError: its `custom` cannot be read.
+        RefusedError: it is longer than `LONGEST`.
     """
     wanted, release, payload = selection.payload.artifact, selection.release, selection.payload
     role = f"{product}-builds"
     target = updater.target(role, wanted.path)
     if target is None:
         raise DisagreementError(
-            f"the channel offers {wanted.path}, which the role {role} does not list",
-            "only what builder and release managers agree on is installed; ask the publisher",
+            f"the channel offers {wanted.path}, which the role {role} does not list", _ASK
         )
-    expected = Meaning(
-        product, frozenset(payload.hardware), release.version, release.sequence, payload.handler
-    )
+    means = parse_meaning(target.custom, wanted.path)
     for what, found, said in (
         ("length", target.length, wanted.length),
         ("sha256", target.hashes.get("sha256"), wanted.sha256),
-        ("meaning", parse_meaning(target.custom, wanted.path), expected),
+        ("product", means.product, product),
+        ("hardware", sorted(means.hardware), sorted(payload.hardware)),
+        ("version", means.version, release.version),
+        ("sequence", means.sequence, release.sequence),
+        ("handler", means.handler, payload.handler),
     ):
         if found != said:
             raise DisagreementError(
-                f"{wanted.path}: the role {role} says {what} {found}, the channel says {said}",
-                "only what builder and release managers agree on is installed; ask the publisher",
+                f"{wanted.path}: the role {role} says {what} {found}, the channel says {said}", _ASK
             )
     return Agreed(target, _segments_target(updater, role, target))
 
@@ -329,16 +331,22 @@ def agreed_target(updater: Updater, product: str, selection: Selection) -> Agree
 def _segments_target(updater: Updater, role: str, artifact: TargetFile) -> TargetFile | None:
     if not has_segments(artifact.length):
         return None
+    if artifact.length > LONGEST:
+        raise RefusedError(
+            f"{artifact.path} has {artifact.length} bytes, firmroot installs at most {LONGEST}",
+            "ask the publisher: no device can hold the list of its segments",
+        )
     path = artifact.path + SUFFIX
     target = updater.target(role, path)
     expected = list_length(artifact.length)
     if target is None or target.length != expected:
         found = "nothing" if target is None else f"{target.length} bytes"
         raise DisagreementError(
-            f"{path}: the role {role} lists {found}, expected {expected} bytes of segment hashes"
+            f"{path}: the role {role} lists {found}, expected {expected} bytes of segment hashes",
+            _ASK,
         )
     if target.custom != {"segments-of": artifact.path}:
-        raise DisagreementError(f"{path} is not marked as the segments of {artifact.path}")
+        raise DisagreementError(f"{path} is not marked as the segments of {artifact.path}", _ASK)
     return target
 
 

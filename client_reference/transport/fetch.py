@@ -171,10 +171,13 @@ class HttpFetcher:
         """Give up, for this cycle, the mirror that answered last: what it sent did not verify.
 
         Returns:
-            whether there is another one.
+            whether there is another one; none if nobody was asked since the last call, since what
+            failed then came from no mirror, and would fail for ever.
         """
-        if self._asked is not None:
-            self._given_up.add(self._asked)
+        if self._asked is None:
+            return False
+        self._given_up.add(self._asked)
+        self._asked = None
         return len(self._given_up) < len(self._settings.mirrors)
 
     def fetch(self, path: str, max_length: int) -> bytes:
@@ -326,8 +329,12 @@ class HttpFetcher:
         connection: _Connection,
         response: http.client.HTTPResponse,
     ) -> None:
-        """A connection whose answer was not read to its end is out of step: close it."""
-        if response.isclosed() and connection.sock is not None:
+        """A connection whose answer was not read to its end is out of step: close it.
+
+        So is a second one: while a segment is fetched once more, two are in use for one mirror.
+        """
+        spare = way not in self._connections
+        if spare and response.isclosed() and connection.sock is not None:
             self._connections[way] = connection
         else:
             response.close()

@@ -22,7 +22,7 @@ from client_reference.errors import (
 )
 from client_reference.lifecycle import IllegalTransitionError
 from client_reference.manifest import Meaning
-from client_reference.payload.segments import SEGMENT, SUFFIX
+from client_reference.payload.segments import LONGEST, SEGMENT, SUFFIX, list_length
 from client_reference.selection import Reason, Selection, Skip, Waves
 from client_reference.trust.state import Image, InstallState, MemoryStore, Phase
 from client_reference.trust.updater import Floors, Updater, initial_state
@@ -450,14 +450,23 @@ DISAGREEMENTS: dict[str, tuple[Callable[[Bench], None], str]] = {
     "the manifest names other bytes": (_other_bytes_in_the_manifest, "says sha256"),
     "the manifest names another length": (_other_length_in_the_manifest, "says length"),
     "the builds role does not list it": (_unknown_artifact, "does not list"),
-    "it is another product's": (_meaning(product="other"), "says meaning"),
+    "it is another product's": (
+        _meaning(product="other"),
+        "says product other, the channel says gateway",
+    ),
     "it is for more hardware": (
         _meaning(hardware=frozenset({"acme,gw-2", "x"})),
-        "says meaning",
+        r"says hardware \['acme,gw-2', 'x'\], the channel says \['acme,gw-2'\]",
     ),
-    "it is another version": (_meaning(version="1.0-debug"), "says meaning"),
-    "it has another sequence": (_meaning(sequence=2), "says meaning"),
-    "it is for another handler": (_meaning(handler="command"), "says meaning"),
+    "it is another version": (
+        _meaning(version="1.0-debug"),
+        "says version 1.0-debug, the channel says 1.0",
+    ),
+    "it has another sequence": (_meaning(sequence=2), "says sequence 2, the channel says 1"),
+    "it is for another handler": (
+        _meaning(handler="command"),
+        "says handler command, the channel says slot",
+    ),
     "it has no meaning": (_no_meaning, "expected an object"),
     "it has no segments": (_no_segments, "lists nothing, expected 64 bytes"),
     "its segments are too few": (_segments(b"x" * 32, IMG), "lists 32 bytes"),
@@ -472,6 +481,24 @@ DISAGREEMENTS: dict[str, tuple[Callable[[Bench], None], str]] = {
     ),
     "the hold is about another product": (_hold_of_another_product, "is about other/stable"),
 }
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_list_of_segments_that_no_device_can_hold_is_not_asked_for(
+    bench: Bench, beyond: int
+) -> None:
+    release = bench.publisher.release("1.0", 1, OLD)
+    targets = bench.publisher.repo.role("gateway-builds").targets
+    length = LONGEST + beyond
+    targets[IMG].length, targets[IMG + SUFFIX].length = length, list_length(length)
+    (payload,) = release.payloads
+    payload = replace(payload, artifact=replace(payload.artifact, length=length))
+    bench.publisher.promote(replace(release, payloads=(payload,)))
+    if beyond:
+        with pytest.raises(RefusedError, match=f"firmroot installs at most {LONGEST}"):
+            check(bench.machine)
+    else:
+        assert isinstance(check(bench.machine).decision, Selection)
 
 
 @pytest.mark.parametrize("sentence", DISAGREEMENTS)

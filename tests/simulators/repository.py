@@ -147,7 +147,7 @@ class RepositorySimulator:
         for keyid in old:
             above.revoke_key(keyid, role)
             if role != Root.type:
-                del self.signers[role][keyid]
+                self.signers[role].pop(keyid, None)  # a thief may not have it
         for _ in old:
             self.add_key(role, delegator)
 
