@@ -25,6 +25,7 @@ KEYS = {
     "ci": ("builds",),
     "publisher": ("snapshot", "timestamp"),
 }
+FIRST_ROOT = "firmroot ceremony start root  (there is no root yet)"
 SHARE = "not in git yet; share it: git -C "
 
 
@@ -122,7 +123,7 @@ _LABELS = ("-p", "gateway", "-V", "1.0", "--hardware", HARDWARE)
 def test_every_command_names_the_same_next_step_in_the_same_words(run: Terminal) -> None:
     firmware = run.directory.parent / "gw2.img"
     for words, following in (
-        (("product", "add", "gateway", "--hardware", HARDWARE), "firmroot ceremony start root"),
+        (("product", "add", "gateway", "--hardware", HARDWARE), FIRST_ROOT),
         (("ceremony", "start", "root"), "firmroot sign  (root-1 waits for alice)"),
         (("--yes", "sign"), "firmroot publish  (root, targets: signed and staged)"),
         (("publish",), "firmroot firmware add FILE -p gateway -V VERSION --hardware ID  (there"),
