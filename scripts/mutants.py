@@ -151,7 +151,11 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/promote.py": ("tests/publishing/test_promote.py",),
     "repo_tools/publishing/verify.py": ("tests/publishing/test_verify.py",),
     "repo_tools/publishing/factory.py": ("tests/publishing/test_factory.py",),
-    "repo_tools/reporting/situation.py": ("tests/cli/test_next.py", "tests/cli/test_team.py"),
+    "repo_tools/reporting/situation.py": (
+        "tests/cli/test_next.py",
+        "tests/cli/test_team.py",
+        "tests/cli/test_recovery.py",
+    ),
     "repo_tools/reporting/status.py": ("tests/reporting",),
     "repo_tools/git.py": ("tests/test_git.py",),
     "repo_tools/storage/local.py": ("tests/storage",),
