@@ -80,6 +80,21 @@ def test_many_keys_twice_do_not_take_for_ever() -> None:
         parse(data, len(data))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"' + b"x" * 9000 + b'": 0.5}',
+        b'{"' + b"x" * 9000 + b'": 1, "' + b"x" * 9000 + b'": 2}',
+    ],
+    ids=["in a path", "twice"],
+)
+def test_an_error_does_not_quote_a_whole_document(text: bytes) -> None:
+    with pytest.raises(MalformedJsonError) as caught:
+        parse(text, 100_000)
+    assert "xxx…" in caught.value.message
+    assert len(caught.value.message) < 400
+
+
 def test_length_is_judged_before_anything_else() -> None:
     with pytest.raises(MalformedJsonError, match="found 3 bytes, expected at most 2"):
         parse(b"\xff\xff\xff", 2)

@@ -112,8 +112,7 @@ def _report(context: Context, ws: Workspace, tasks: list[Task], staged: list[str
         context.printer.say(f"{name}: still waits for {' or '.join(names)}")
     if not tasks and not staged:
         context.printer.say("nothing waits for your keys")
-    following = "firmroot publish" if ws.staged_roles() and not missing else "firmroot status"
-    context.printer.say(f"next: {following}")
+    following = context.say_next(wrote=bool(tasks or staged))
     context.printer.result(
         {
             "signed": {task.ceremony.name: list(task.names) for task in tasks},

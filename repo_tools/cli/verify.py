@@ -16,6 +16,7 @@ from client_reference.transport.fetcher import DirectoryFetcher
 from client_reference.transport.policy import parse_mirror
 from repo_tools.cli.context import Context, example
 from repo_tools.publishing.factory import devices, future_devices
+from repo_tools.publishing.prepare import check_present
 from repo_tools.publishing.verify import Audit, Severity, audit, meet_devices
 from repo_tools.storage.overlay import OverlayStorage
 
@@ -45,6 +46,8 @@ def verify(context: Context, place: str | None, *, as_device: bool) -> None:
         raise ActionRequiredError(
             "nothing is published yet: there is nothing to verify", "firmroot publish"
         )
+    if place is None:
+        check_present(ws, ws.storage())
     with _reach(ws, place) as fetcher:
         findings = [
             *meet_devices((*devices(ws), *future_devices(ws, roots[-1])), fetcher, context.now)

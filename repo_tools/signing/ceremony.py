@@ -38,6 +38,7 @@ from client_reference.errors import (
     NotTrustedError,
     RefusedError,
 )
+from client_reference.nearest import did_you_mean
 from keys_policy.checks import derived_keyid
 from repo_tools.files import TEMPORARY_SUFFIX, remove_file, replace_file
 from repo_tools.metadata.edits import assemble as assemble_metadata
@@ -209,8 +210,10 @@ def find_ceremony(ws: Workspace, name: str) -> Ceremony:
         if name in {ceremony.role, ceremony.name}:
             return ceremony
     there = ", ".join(each.name for each in ceremonies) or "none"
+    known = [known for each in ceremonies for known in (each.name, each.role)]
     raise ConfigurationError(
-        f"there is no open ceremony {name!r}; open: {there}", "firmroot ceremony list"
+        f"there is no open ceremony {name!r}; open: {there}{did_you_mean(name, known)}",
+        "firmroot ceremony list",
     )
 
 

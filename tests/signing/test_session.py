@@ -246,7 +246,7 @@ def test_a_forged_signature_file_is_refused(
 def test_a_difference_is_told_to_the_predecessor(ws: Workspace, targets: Ceremony) -> None:
     lines = describe_ceremony(ws, targets)
     keyid = ws.keyring["ci"].key.keyid
-    assert lines[0] == "targets version 1 (replaces nothing before), good until 2027-03-02"
+    assert lines[0] == "targets version 1 (the first), good until 2027-03-02"
     assert f"role gateway-builds: 1 of ci ({keyid[:8]}) for builds/gateway/*/*" in lines
     publish_by_hand(ws)
     assert describe_ceremony(ws, start_root(ws, NOW))[1:] == [
