@@ -310,7 +310,7 @@ def _expiry(evidence: Evidence) -> Iterator[str]:
 def _policy_binds(evidence: Evidence) -> Iterator[str]:
     """What waits for signatures is judged in the place of what it will replace."""
     for role, signed in {**evidence.signed, **evidence.pending}.items():
-        if role not in {"root", "targets"} or _is_recovery(evidence, role, signed):
+        if _is_recovery(evidence, role, signed):
             continue
         for name, delegated in _delegated(signed).items():
             found = f"{role} {signed.version}: {name} is {_rule(evidence, delegated)}"

@@ -150,18 +150,16 @@ def plan(
     Args:
         ws: the workspace.
         pairs: old key and its successor, or None to remove it.
-        compromised: somebody else may have the first one.
+        compromised: somebody else may have the old keys.
     """
     rotations: list[Rotation] = []
     policy = ws.policy
-    for index, (old, new) in enumerate(pairs):
+    for old, new in pairs:
         find_key(ws, old)
         if new is not None:
             find_key(ws, new)
         held = _held(ws, old)
-        rotations.append(
-            plan_rotation(policy, old, new, held, compromised=compromised and index == 0)
-        )
+        rotations.append(plan_rotation(policy, old, new, held, compromised=compromised))
         policy = rotations[-1].policy
     return rotations
 

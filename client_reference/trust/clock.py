@@ -23,6 +23,7 @@ import enum
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from client_reference.errors import shortened
 from client_reference.trust.verified import MalformedError, MismatchError
 from client_reference.values import frozen
 
@@ -95,7 +96,7 @@ def issued(signed: Root | Timestamp) -> int | None:
         time = datetime.strptime(value, SECONDS).replace(tzinfo=UTC)
     except (TypeError, ValueError) as error:
         raise MalformedError(
-            f"{ISSUED} of {signed.type} is {value!r}, expected YYYY-MM-DDTHH:MM:SSZ"
+            f"{ISSUED} of {signed.type} is {shortened(repr(value))}, expected YYYY-MM-DDTHH:MM:SSZ"
         ) from error
     return int(time.timestamp())
 

@@ -25,7 +25,7 @@ from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.firmware import read_builds
 from repo_tools.publishing.prepare import read_base
 from repo_tools.publishing.promote import next_manifest, release_payloads, to_toml
-from repo_tools.signing.ceremony import open_ceremonies, predecessor, start_ceremony
+from repo_tools.signing.ceremony import carried, open_ceremonies, predecessor, start_ceremony
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -141,10 +141,14 @@ def _published(
 
 
 def _newest(workspace: Workspace, role: str, path: str) -> bytes | None:
-    """What waits for signatures, or for a publish."""
+    """What waits for signatures, or for a publish.
+
+    Attack: who can write to git, and sign nothing, exchanges a file that waits, and the next
+    manifest or hold is built upon it.
+    """
     for ceremony in open_ceremonies(workspace):
-        if ceremony.role == role and path in ceremony.carries:
-            return ceremony.carries[path].read_bytes()
+        if ceremony.role == role:
+            return carried(ceremony).get(path)
     staged = workspace.staged_role(role)
     if staged is None:
         return None
@@ -157,7 +161,9 @@ def _newest(workspace: Workspace, role: str, path: str) -> bytes | None:
             f"staged/{role}.json names {path}, and staged/{stored} is missing",
             "take staged/ from git again",
         )
-    return file.read_bytes()
+    data = file.read_bytes()
+    check_target(target, data)
+    return data
 
 
 def promote(  # noqa: PLR0913  what, where, and how it is rolled out

@@ -19,7 +19,7 @@ from client_reference.nearest import did_you_mean
 from client_reference.payload.segments import SUFFIX
 from repo_tools.files import replace_file
 from repo_tools.metadata.edits import add_artifacts, assemble, signed_bytes
-from repo_tools.metadata.repository import RepositoryState
+from repo_tools.metadata.repository import RepositoryState, parse
 from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.artifacts import AlreadyAdded, copy_in, judge, stored_name
 from repo_tools.publishing.plan import StaleError
@@ -103,7 +103,7 @@ def read_builds(workspace: Workspace, storage: Storage, product: str) -> Builds:
     staged = workspace.staged_role(role)
     builds = Builds(
         state.role(role),
-        None if staged is None else RepositoryState(roles={role: staged}).role(role),
+        None if staged is None else parse(staged, Targets, role).signed,
     )
     _check_sequences(role, builds)
     return builds

@@ -330,7 +330,7 @@ def test_init_says_that_the_default_storage_is_in_one_clone_only(
 
 def test_firmware_for_no_handler_is_refused(live: Terminal, tmp_path: Path) -> None:
     (tmp_path / "other.img").write_bytes(b"other")
-    words = ["firmware", "add", tmp_path / "other.img", "-p", "gateway", "-V", "2.0"]
+    words = ["firmware", "add", str(tmp_path / "other.img"), "-p", "gateway", "-V", "2.0"]
     words += ["--hardware", HARDWARE, "--handler"]
     said = live(*words, "slots", code=ExitCode.USAGE)
     assert "devices have no handler 'slots'; they have: slot, command; did you mean slot?" in said

@@ -225,13 +225,15 @@ NEXT = [
     ),
     (
         "live, and no device was made",
-        replace(WELL, live=WELL.live | BUILT, channels=CHANNELS),
+        replace(WELL, live={**WELL.live, **BUILT}, channels=CHANNELS),
         "firmroot factory export gateway --to DIR",
         "no device of gateway was made yet",
     ),
     (
         "devices were made",
-        replace(WELL, live=WELL.live | BUILT, channels=CHANNELS, exported=frozenset({"gateway"})),
+        replace(
+            WELL, live={**WELL.live, **BUILT}, channels=CHANNELS, exported=frozenset({"gateway"})
+        ),
         "",
         "timestamp is next",
     ),
