@@ -37,7 +37,8 @@ from client_reference.selection import Selection, Waves
 from client_reference.strictjson import format_time, parse_time
 from client_reference.transport.bundle import BundleFile
 from client_reference.transport.cache import TargetCache
-from client_reference.transport.fetch import Ambient, HttpFetcher, Roots, Settings
+from client_reference.transport.fetch import Ambient, Certificate, HttpFetcher, Roots, Settings
+from client_reference.transport.memory import Memory
 from client_reference.trust.clock import Freshness
 from client_reference.trust.selftest import check_key_types
 from client_reference.trust.state import Phase
@@ -53,12 +54,15 @@ if TYPE_CHECKING:
 
     from client_reference.config import DeviceConfig
     from client_reference.strictjson import Json
+    from client_reference.transport.policy import Mirror
+    from client_reference.transport.proxy import ProxyServer
     from client_reference.trust.state import DeviceState
 
 __all__ = ["main", "run"]
 
 LAB_NOW = "FIRMROOT_LAB_NOW"
 BUNDLE = "ca-bundle.pem"
+MEMORY = "transport.json"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _BAR = 30
 _MAX_HEADER = 8192
@@ -71,6 +75,7 @@ class _Run:
 
     options: argparse.Namespace
     environment: Mapping[str, str]
+    ambient: Ambient
 
     @property
     def program(self) -> str:
@@ -232,7 +237,7 @@ def _check(run: _Run) -> int:
             run.say(f"next: {run.program} confirm")
         elif available:
             run.say(f"next: {run.program} update")
-        run.result(report.check_document(checked, machine.fetcher.traffic))
+        run.result(report.check_document(checked, machine.fetcher))
     if available and run.options.exit_code:
         return ExitCode.UPDATE_AVAILABLE
     return ExitCode.DONE
@@ -249,7 +254,7 @@ def _update(run: _Run) -> int:
         run.say(*_update_lines(run, machine, result))
         document: dict[str, Json] = {"outcome": result.outcome.value}
         if result.checked is not None:
-            document |= report.check_document(result.checked, machine.fetcher.traffic)
+            document |= report.check_document(result.checked, machine.fetcher)
         run.result(document | {"image": report.image_document(result.image)})
     return ExitCode.DONE
 
@@ -337,8 +342,6 @@ class _Wired:
             self.run.warn("a slot that was not verified was booted by somebody; it is not used")
         if checked.notice:
             self.run.warn(checked.notice)
-        for sentence in self.fetcher.degraded.values():
-            self.run.warn(f"degraded transport: {sentence}; what is trusted rests on signatures")
         if checked.updater.freshness is Freshness.UNPROVEN:
             self.run.warn(
                 f"freshness unproven: this device's clock says {format_time(self.machine.now)}, "
@@ -354,7 +357,12 @@ def _machine(run: _Run) -> Iterator[_Wired]:
         store = stack.enter_context(SqliteStore(config.trust.state))
         state = _state(run, config, store)
         _warn_lab(run, state)
-        fetcher = stack.enter_context(HttpFetcher(_transport(run, config), _AMBIENT))
+        memory = Memory(config.download.directory / MEMORY, state.trust.timestamp)
+        settings = _transport(run, config)
+        fetcher = stack.enter_context(HttpFetcher(settings, run.ambient, memory))
+        # Whatever comes of it: what was met on the way is said, what worked is remembered.
+        stack.callback(fetcher.remember)
+        stack.callback(_warn_transport, run, fetcher)
         bar = _Bar(shown=sys.stderr.isatty() and not run.options.json)
         stack.callback(bar.finish)
         machine = Machine(
@@ -374,6 +382,13 @@ def _machine(run: _Run) -> Iterator[_Wired]:
             # A library too old for a key type looks like an attack; say which it is.
             check_key_types()
             raise
+
+
+def _warn_transport(run: _Run, fetcher: HttpFetcher) -> None:
+    for sentence in fetcher.degraded.values():
+        run.warn(f"degraded transport: {sentence}; what is trusted rests on signatures")
+    for sentence in fetcher.forbidden.values():
+        run.warn(sentence)
 
 
 _AMBIENT = Ambient(time.monotonic, time.sleep, random.random)
@@ -425,15 +440,30 @@ def _transport(run: _Run, config: DeviceConfig) -> Settings:
             'put the CA bundle there, or set tls.roots = "system"',
         )
     credentials = config.repository.credentials
-    if config.tls.proxy is Proxy.ENVIRONMENT and any(run.environment.get(key) for key in PROXIES):
-        run.warn("the environment names a proxy, which this version does not use")
+    certificate = config.repository.client_certificate
     return Settings(
         mirrors=config.repository.mirrors,
         degraded=config.tls.degraded,
         roots=Roots(system=config.tls.roots is not TlsRoots.PRIVATE, bundle=bundle),
         credentials=None if credentials is None else _credentials(credentials),
+        certificate=None
+        if certificate is None
+        else Certificate(certificate, config.repository.client_key),
+        proxy=_proxy(run, config),
         minimum_rate=config.download.minimum_rate,
     )
+
+
+def _proxy(run: _Run, config: DeviceConfig) -> Callable[[Mirror], ProxyServer | None]:
+    """What each mirror is asked through."""
+    choice = config.tls.proxy
+    if not isinstance(choice, Proxy):
+        return lambda _: choice
+    if choice is Proxy.NONE or not any(run.environment.get(name) for name in PROXIES):
+        return lambda _: None
+    from client_reference.transport.proxy import environment_proxy  # noqa: PLC0415 # rare
+
+    return lambda mirror: environment_proxy(run.environment, mirror)
 
 
 def _credentials(path: Path) -> tuple[str, str]:
@@ -538,19 +568,22 @@ def _failure(error: BaseException) -> _Failure:
             )
 
 
-def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+def main(
+    arguments: Sequence[str], environment: Mapping[str, str], ambient: Ambient = _AMBIENT
+) -> int:
     """Run one command.
 
     Args:
         arguments: without the name of the program.
         environment: of the process.
+        ambient: clock for waiting, randomness, names and patience of the transport.
 
     Returns:
         the exit code; message and hint of an error were written to standard error.
     """
     try:
         options = _parser().parse_args(arguments)
-        return int(options.call(_Run(options, environment)))
+        return int(options.call(_Run(options, environment, ambient)))
     except BrokenPipeError:
         # Whoever read standard output has gone; nothing is left to say, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tuf.api.metadata import T
 
     from client_reference.selection import Skip
-    from client_reference.transport.fetch import Traffic
+    from client_reference.transport.fetch import HttpFetcher
     from client_reference.trust.state import DeviceState, Image, InstallState
     from client_reference.update import Checked
 
@@ -71,14 +71,16 @@ def size(count: int) -> str:
     raise AssertionError("every count is below a KiB or not")
 
 
-def check_document(checked: Checked, traffic: Traffic) -> dict[str, Json]:
+def check_document(checked: Checked, transport: HttpFetcher) -> dict[str, Json]:
     """The outcome of a check for scripts."""
     decision = checked.decision
     document: dict[str, Json] = {
         "boot": checked.boot.value,
         "freshness": checked.updater.freshness.value,
-        "requests": traffic.requests,
-        "received": traffic.received,
+        "requests": transport.traffic.requests,
+        "received": transport.traffic.received,
+        "degraded": list(transport.degraded.values()),
+        "forbidden": list(transport.forbidden.values()),
         "releases": [
             {
                 "version": verdict.version,
