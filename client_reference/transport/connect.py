@@ -288,10 +288,12 @@ def _reply(raw: socket.socket, deadline: _Deadline) -> bytes:
     while not head.endswith(b"\r\n\r\n"):
         raw.settimeout(deadline.left())
         piece = raw.recv(1)
-        if not piece or len(head) == _MAX_REPLY:
-            break
+        if not piece:
+            raise OSError("it closed the connection")
         head += piece
-    return head if head.endswith(b"\r\n\r\n") else b""
+        if len(head) > _MAX_REPLY:
+            return b""
+    return head
 
 
 def _context(trust: Trust, roots: Roots) -> ssl.SSLContext:
