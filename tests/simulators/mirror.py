@@ -4,7 +4,8 @@
         mirror.trouble = Trouble(status=503, times=1)
 
 It understands single ranges, keeps connections, and notes every request with its headers. With
-`packs` it gzips what it may, with `etags` it answers conditional requests.
+`packs` it gzips what it may, with `etags` it answers conditional requests, and whoever `guard`
+does not let in gets a 403.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import socket
+import ssl
 import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from email.message import Message
 
 TICK = 0.01
@@ -88,6 +89,7 @@ class Mirror(ThreadingHTTPServer):
         self.host = f"[{host}]" if ":" in host else host
         self.packs = False
         self.etags = False
+        self.guard: Callable[[Seen], bool] = lambda _: True
         self.context = context
         self.trouble = Trouble(times=0)
         self.seen: list[Seen] = []
@@ -138,6 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(self.path).lstrip("/")
         self.server.seen.append(Seen(path, self.headers, id(self), _peer(self.request)))
         trouble = self._trouble(path)
+        if not self.server.guard(self.server.seen[-1]):
+            trouble = Trouble(status=403)
         if trouble.silent:
             self.server.closing.wait()
             self.close_connection = True
@@ -199,8 +203,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _peer(request: object) -> str:
-    shown = getattr(request, "getpeercert", dict)()
-    subject = shown.get("subject", ()) if shown else ()
+    shown = request.getpeercert() if isinstance(request, ssl.SSLSocket) else None
+    subject: Any = shown.get("subject", ()) if shown else ()
     return "".join(value for names in subject for _, value in names)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Raw:
                 return
             self.connections += 1
             self._open.append(peer)
-            self._start(lambda peer=peer: self._one(peer))
+            self._start(partial(self._one, peer))
 
     def _one(self, peer: socket.socket) -> None:
         with peer, suppress(OSError):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -153,7 +153,7 @@ def issuer(tmp_path_factory: pytest.TempPathFactory) -> Issuer:
     return make_issuer(tmp_path_factory.mktemp("issuer"))
 
 
-def through(proxy: Raw, *mirrors: str, password: str = "", **settings: object) -> HttpFetcher:
+def through(proxy: Raw, *mirrors: str, password: str = "", **settings: Any) -> HttpFetcher:  # noqa: ANN401 # fields of any type
     """A fetcher whose environment names this proxy."""
     user = f"device:{password}@" if password else ""
     environment = {"all_proxy": f"http://{user}127.0.0.1:{proxy.port}"}
