@@ -426,8 +426,12 @@ class HttpFetcher:
         connection: Connection,
         response: http.client.HTTPResponse,
     ) -> None:
-        """A connection whose answer was not read to its end is out of step: close it."""
-        if response.isclosed() and connection.sock is not None:
+        """A connection whose answer was not read to its end is out of step: close it.
+
+        And a second one to the same place: a segment was fetched again amid a stream.
+        """
+        usable = response.isclosed() and connection.sock is not None and not connection.paced.ended
+        if usable and self._connections.get(place, connection) is connection:
             self._connections[place] = connection
         else:
             response.close()

@@ -3,7 +3,8 @@
 Two bounds, both over a whole transfer: time (a grace, and from then on the configured minimum rate,
 so that neither a silent peer nor one that drips a byte now and then holds the device) and bytes on
 the wire (so that a peer that is fast enough, but never comes to the point, ends as well: endless
-headers, "100 Continue" for ever, chunks that are all frame and no content).
+headers, "100 Continue" for ever, chunks that are all frame and no content). And a connection that
+was cut between two headers is not taken for an answer without a body.
 
 Nothing here knows HTTP, mirrors or TLS.
 """
@@ -92,10 +93,16 @@ class Pace:
 
 
 class PacedSocket:
-    """A socket as `http.client` uses one, each wait on it bounded by a pace."""
+    """A socket as `http.client` uses one, each wait on it bounded by a pace.
+
+    Attributes:
+        pace: of the transfer that goes on.
+        ended: whether the other side has said its last.
+    """
 
     def __init__(self, raw: socket.socket, pace: Pace) -> None:
         self.pace = pace
+        self.ended = False
         self._raw = raw
         self._readers = 0
         self._closing = False
@@ -104,7 +111,7 @@ class PacedSocket:
     def makefile(self, _mode: str) -> io.BufferedReader:
         """A reader for one answer."""
         self._readers += 1
-        return io.BufferedReader(_Reader(self), PIECE)
+        return _Lines(_Reader(self), PIECE)
 
     def allow_head(self) -> None:
         """A new answer begins."""
@@ -130,6 +137,7 @@ class PacedSocket:
         count = self._raw.recv_into(buffer)
         self.pace.spent += self.pace.monotonic() - before
         self.pace.received += count
+        self.ended = count == 0
         self._allowed -= count
         return count
 
@@ -163,6 +171,16 @@ class _Reader(io.RawIOBase):
         if not self.closed:
             self._paced.reader_closed()
         super().close()
+
+
+class _Lines(io.BufferedReader):
+    """A reader whose lines all end. `http.client` takes a cut for the end of the head."""
+
+    def readline(self, size: int | None = -1) -> bytes:
+        line = super().readline(size)
+        if not line.endswith(b"\n") and len(line) != size:
+            raise ConnectionError("the connection ended before the body of its answer")
+        return line
 
 
 def explain(error: Exception) -> str:

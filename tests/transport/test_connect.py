@@ -289,3 +289,37 @@ def test_a_long_artifact_in_small_chunks_arrives() -> None:
     body = b"".join(b"1\r\n%c\r\n" % byte for byte in data) + b"0\r\n\r\n"
     with Raw(answering(CHUNKED + body)) as server, fetcher(server.url) as http:
         assert b"".join(http.stream(IMAGE, 0, len(data))) == data
+
+
+CUTS = {
+    "before the head": b"",
+    "in the status line": b"HTTP/1.1 20",
+    "after the status line": b"HTTP/1.1 200 OK\r\n",
+    "in a header": b"HTTP/1.1 200 OK\r\nContent-Le",
+    "between two headers": b"HTTP/1.1 200 OK\r\nServer: x\r\n",
+    "in the line of a chunk": CHUNKED + b"2",
+    "before the last chunk": CHUNKED + b"2\r\n{}\r\n",
+    "in the trailers": CHUNKED + b"2\r\n{}\r\n0\r\nA: b\r\n",
+}
+
+
+@pytest.mark.parametrize("sentence", CUTS)
+def test_a_connection_that_was_cut_is_no_answer(sentence: str) -> None:
+    """An answer without a length ends with the connection, but not before its body begins."""
+    with Raw(answering(CUTS[sentence])) as server, Mirror(FILES) as mirror:
+        with fetcher(server.url) as http, pytest.raises(RetryLaterError):
+            http.fetch(META, 100)
+        with fetcher(server.url, mirror) as http:
+            assert http.fetch(META, 100) == FILES[META]
+
+
+def test_a_second_connection_amid_a_stream_is_closed() -> None:
+    """A segment that did not verify is fetched once more while the stream waits."""
+    with Mirror(FILES) as mirror, fetcher(mirror) as http:
+        stream = http.stream(IMAGE, 0, 300_000)
+        got = next(stream)
+        assert b"".join(http.stream(IMAGE, 0, 1000)) == got[:1000]
+        assert got + b"".join(stream) == FILES[IMAGE]
+        http.fetch(META, 100)
+        assert len(http._connections) == 1
+    assert len({seen.connection for seen in mirror.seen}) == 2

@@ -6,12 +6,12 @@ import json
 import shutil
 import socket
 import ssl
-import subprocess
 import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from client_reference.payload.segments import SEGMENT
 from client_reference.update import TLS_BUNDLE, TLS_ROLE
@@ -388,8 +388,14 @@ def test_a_client_certificate_that_cannot_be_used_is_named(site: Site, sentence:
         mine.write_bytes(crt.read_bytes() if "key" in sentence else b"none")
     if sentence == "an encrypted key":
         locked = site.device.directory / "locked.key"
-        line = f"openssl pkcs8 -topk8 -in {key} -out {locked} -passout pass:secret".split()
-        subprocess.run(line, check=True, capture_output=True)
+        plain = serialization.load_pem_private_key(key.read_bytes(), None)
+        locked.write_bytes(
+            plain.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.BestAvailableEncryption(b"secret"),
+            )
+        )
         key = locked
     with Mirror(site.publisher.repo.files, asking_for_certificates(site)) as mirror:
         site.configure(mirror, repository=f'client_certificate = "{mine}"\nclient_key = "{key}"')
