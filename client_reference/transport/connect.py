@@ -157,7 +157,12 @@ class Connector:
             ConfigurationError: the client certificate or the proxy cannot be used.
         """
         before = self._monotonic()
-        deadline = _Deadline(self._monotonic, before + min(self._patience.connect, pace.left()))
+        try:
+            end = before + min(self._patience.connect, pace.left())
+        except TimeoutError as error:
+            # A kept connection fell silent; what is left of the transfer's time is none.
+            raise TransportError(explain(error)) from error
+        deadline = _Deadline(self._monotonic, end)
         proxy = self._proxy_for(way)
         raw = self._reach(way.mirror if proxy is None else proxy, deadline)
         try:

@@ -12,6 +12,7 @@ Nothing here knows HTTP, mirrors or TLS.
 from __future__ import annotations
 
 import io
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from client_reference.values import frozen
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["OFFLINE", "Pace", "PacedSocket", "Patience", "TlsError", "TransportError", "explain"]
 
@@ -123,23 +124,29 @@ class PacedSocket:
 
     def sendall(self, data: bytes) -> None:
         """Send a request."""
-        self._raw.settimeout(self.pace.left())
-        before = self.pace.monotonic()
-        self._raw.sendall(data)
-        self.pace.spent += self.pace.monotonic() - before
+        with self._waiting():
+            self._raw.sendall(data)
 
     def receive_into(self, buffer: memoryview) -> int:
         """Wait for bytes."""
         if self._allowed <= 0:
             raise _EndlessError("it sends more than any answer has, without an end")
-        self._raw.settimeout(self.pace.left())
-        before = self.pace.monotonic()
-        count = self._raw.recv_into(buffer)
-        self.pace.spent += self.pace.monotonic() - before
+        with self._waiting():
+            count = self._raw.recv_into(buffer)
         self.pace.received += count
         self.ended = count == 0
         self._allowed -= count
         return count
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """One wait. It counts if it was in vain as well: the transfer may go on elsewhere."""
+        self._raw.settimeout(self.pace.left())
+        before = self.pace.monotonic()
+        try:
+            yield
+        finally:
+            self.pace.spent += self.pace.monotonic() - before
 
     def close(self) -> None:
         """Close the connection once no answer is being read from it any more."""

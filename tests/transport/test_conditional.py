@@ -364,6 +364,21 @@ def test_where_the_first_mirror_works_nothing_is_written(hint: Path) -> None:
     assert not hint.exists()
 
 
+def test_without_a_memory_there_is_nothing_to_remember(mirror: Mirror) -> None:
+    with fetcher(mirror) as http:
+        http.remember()
+        http.fetch(META, 100)
+        http.remember()
+        http.fetch(META, 100)
+    assert mirror.seen[-1].headers["If-None-Match"] is None
+
+
+def test_a_cycle_that_asked_nobody_remembers_nothing(mirror: Mirror, hint: Path) -> None:
+    with fetcher(mirror, memory=Memory(hint, STAMP)) as http:
+        http.remember()
+    assert not hint.exists()
+
+
 def test_a_mirror_that_lied_is_not_remembered(mirror: Mirror, hint: Path) -> None:
     with Mirror(FILES) as first, fetcher(first, mirror, memory=Memory(hint, STAMP)) as http:
         first.trouble = Trouble(status=503)

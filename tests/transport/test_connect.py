@@ -12,7 +12,7 @@ from client_reference.transport.connect import system_addresses
 from client_reference.transport.fetch import Roots
 from client_reference.transport.pace import HEAD
 from tests.simulators.certificates import Issuer, make_issuer
-from tests.simulators.mirror import Mirror
+from tests.simulators.mirror import Mirror, Trouble
 from tests.simulators.servers import Raw, Unanswering
 from tests.transport.fetchers import FILES, IMAGE, META, fetcher
 
@@ -311,6 +311,20 @@ def test_a_connection_that_was_cut_is_no_answer(sentence: str) -> None:
             http.fetch(META, 100)
         with fetcher(server.url, mirror) as http:
             assert http.fetch(META, 100) == FILES[META]
+
+
+def test_a_kept_connection_that_falls_silent_is_left_for_the_next_mirror() -> None:
+    with Mirror(FILES) as silent, Mirror(FILES) as mirror:
+        with fetcher(silent, mirror, grace=0.2) as http:
+            http.fetch(META, 100)
+            silent.trouble = Trouble(silent=True)
+            assert http.fetch(META, 100) == FILES[META]
+        with fetcher(silent, grace=0.2) as http:
+            silent.trouble = Trouble(times=0)
+            http.fetch(META, 100)
+            silent.trouble = Trouble(silent=True)
+            with pytest.raises(RetryLaterError, match="no answer in time"):
+                http.fetch(META, 100)
 
 
 def test_a_second_connection_amid_a_stream_is_closed() -> None:
