@@ -89,6 +89,13 @@ def tls_1_0(issuer: Issuer) -> ssl.SSLContext:
     return context
 
 
+def ask_for_certificate(context: ssl.SSLContext, site: Site) -> ssl.SSLContext:
+    """A server that asks each client who it is, and serves those without an answer as well."""
+    context.load_verify_locations(site.issuer.bundle)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
 BROKEN: dict[str, tuple[Callable[[Issuer, Issuer], ssl.SSLContext], str]] = {
     "expired": (lambda good, _: good.server("x", until=-DAY), "certificate has expired"),
     "unknown issuer": (
@@ -112,7 +119,8 @@ def test_a_device_whose_tls_is_broken_updates_says_why_and_tells_nothing_of_itse
     site: Site, stranger: Issuer, sentence: str
 ) -> None:
     make, why = BROKEN[sentence]
-    with Mirror(site.publisher.repo.files, make(site.issuer, stranger)) as mirror:
+    context = ask_for_certificate(make(site.issuer, stranger), site)
+    with Mirror(site.publisher.repo.files, context) as mirror:
         mirror.etags = True
         mirror.trouble = Trouble(headers={"Set-Cookie": "device=7", "Alt-Svc": 'h3=":443"'})
         crt, key = site.issuer.files("device")
@@ -313,13 +321,13 @@ def test_a_header_opens_the_artifacts_and_is_shown_for_nothing_else(site: Site) 
         assert shown == {"targets"}
         for seen in mirror.seen:
             assert (seen.headers["Authorization"] is not None) is is_artifact(seen)
+        assert len({seen.connection for seen in mirror.seen}) == 1, "a header needs no other one"
         for public in ("metadata/", "targets/channels/"):
             assert any(seen.path.startswith(public) for seen in mirror.seen)
 
 
 def asking_for_certificates(site: Site, *, demanded: bool = False) -> ssl.SSLContext:
-    context = site.issuer.server("fw")
-    context.load_verify_locations(site.issuer.bundle)
+    context = ask_for_certificate(site.issuer.server("fw"), site)
     context.verify_mode = ssl.CERT_REQUIRED if demanded else ssl.CERT_OPTIONAL
     return context
 
