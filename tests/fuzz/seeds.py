@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from client_reference import manifest, strictjson
+from client_reference.trust import rootchain
 from client_reference.trust.known_answers import ANSWERS
 from tests.fuzz import CORPUS, SEPARATOR, TARGETS
 from tests.fuzz.honest import BUILDS, LEAF, MEANING, repository
@@ -34,6 +35,7 @@ def made() -> Mapping[str, Mapping[str, bytes]]:
     makers: Mapping[str, Callable[[], dict[str, bytes]]] = {
         "metadata": _metadata,
         "chain": _chain,
+        "rootchain": _rootchain,
         "manifest": _manifest,
         "hold": _hold,
         "meaning": _meaning,
@@ -203,6 +205,31 @@ def _second_id(signed: Any) -> None:  # noqa: ANN401 # JSON
     first = signed["roles"]["root"]["keyids"][0]
     signed["keys"]["cd" * 32] = signed["keys"][first]
     signed["roles"]["root"]["keyids"] = [first, "cd" * 32]
+
+
+def _rootchain() -> dict[str, bytes]:
+    # Nothing here looks into a link: short ones, which fuzzing can change as a whole.
+    honest = rootchain.make([b"{}", b'{"a": 1}', b"three"])
+    head = b"firmroot-root-chain 1\n"
+    return {
+        "honest": honest,
+        "one": rootchain.make([b"{}"]),
+        "later-block": head + b"blocks 64 131\n132 2\n{}\n133 3\n[1]\n",
+        "empty-link": head + b"blocks\n1 0\n\n",
+        "line-within-a-link": head + b"blocks\n1 9\na\n2 1\nb\n\n\n",
+        "no-link": head + b"blocks\n",
+        "link-left-out": head + b"blocks\n1 1\na\n3 1\nb\n",
+        "blocks-that-fall": head + b"blocks 9 3\n4 1\na\n",
+        "blocks-that-stay": head + b"blocks 3 3\n4 1\na\n",
+        "leading-zero": head + b"blocks\n01 1\na\n",
+        "length-too-long": head + b"blocks\n1 99\na\n",
+        "length-too-short": head + b"blocks\n1 1\nabc\n",
+        "number-of-many-digits": head + b"blocks " + b"9" * 40 + b"\n1 1\na\n",
+        "last-line-cut": honest[:-1],
+        "more": honest + b"\n",
+        "next-format": honest.replace(b"chain 1", b"chain 2"),
+        "nothing": b"",
+    }
 
 
 def _release(**changes: object) -> dict[str, Any]:
@@ -424,8 +451,8 @@ def _responses() -> dict[str, bytes]:
         "redirect": (0, to("/fw/other") + whole),
         "redirect-elsewhere": (0, to("http://evil.example/")),
         "redirect-in-a-circle": (0, to("/fw/metadata/timestamp.json") * 9),
-        "redirect-to-the-other": (two, to("http://two.example:8080/a?b=c") + SEPARATOR + whole),
-        "redirect-to-no-port": (0, to("http://one.example:99999/")),
+        "redirect-to-the-other": (two, to("http://192.0.2.2:8080/a?b=c") + SEPARATOR + whole),
+        "redirect-to-no-port": (0, to("http://192.0.2.1:99999/")),
         "redirect-to-no-address": (0, to("http://[::1")),
         "redirect-with-blanks": (0, to("/fw/a b?c d")),
         "redirect-with-lines": (0, to("/fw/a%0d%0aHost: evil?x%0d%0a")),
