@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -321,7 +322,7 @@ def _manifest() -> dict[str, bytes]:
             )
         ),
         "release-of-one-field": with_releases({"version": "1", "sequence": 1}),
-    } | {f"text-{name}": text for name, text in _strange(honest).items()}
+    } | {f"text-{name}": text for name, text in _strange(with_releases()).items()}
 
 
 def _hold() -> dict[str, bytes]:
@@ -404,6 +405,7 @@ def _responses() -> dict[str, bytes]:
         return answer("302 Found", f"Location: {place}", "Content-Length: 0")
 
     length, chunked = f"Content-Length: {len(body)}", "Transfer-Encoding: chunked"
+    gzip = "Content-Encoding: gzip"
     whole = answer("200 OK", length, text=body)
     ranged = answer(
         "206 Partial Content",
@@ -443,6 +445,12 @@ def _responses() -> dict[str, bytes]:
         "cut-then-whole": (two, answer("200 OK", "Content-Length: 99") + SEPARATOR + whole),
         "endless-body": (endless, answer("200 OK", text=b"a\n")),
         "endless-headers": (endless, b"HTTP/1.1 200 OK\r\nA: b\r\n"),
+        "gzip": (0, answer("200 OK", gzip, text=_gzip(body))),
+        "gzip-cut": (0, answer("200 OK", gzip, text=_gzip(body)[:-3])),
+        "gzip-of-another-sum": (0, answer("200 OK", gzip, text=_gzip(body)[:-8] + bytes(8))),
+        "gzip-and-more": (0, answer("200 OK", gzip, text=_gzip(body) * 2)),
+        "coding-of-no-name": (0, answer("200 OK", "Content-Encoding: x" * 9, text=body)),
+        "not-modified": (0, answer("304 Not Modified", 'ETag: "a"')),
         "not-there": (0, answer("404 Not Found", "Content-Length: 0")),
         "busy": (two, answer("503 Busy", "Content-Length: 0") + SEPARATOR + whole),
         "refused": (0, answer("400 Bad", "Content-Length: 3", text=b"no\n")),
@@ -507,6 +515,15 @@ def _responses() -> dict[str, bytes]:
         ),
     }
     return {name: bytes([choice]) + text for name, (choice, text) in cases.items()}
+
+
+def _gzip(data: bytes) -> bytes:
+    """Stored, not compressed: the same bytes whatever zlib there is."""
+    head = b"\x1f\x8b\x08" + bytes(6) + b"\xff"
+    size = len(data).to_bytes(2, "little")
+    block = b"\x01" + size + bytes(byte ^ 0xFF for byte in size) + data
+    tail = zlib.crc32(data).to_bytes(4, "little") + len(data).to_bytes(4, "little")
+    return head + block + tail
 
 
 def _authorities() -> dict[str, bytes]:
