@@ -16,6 +16,8 @@ Rules:
  * Stored files are verified again, under the metadata in hand, before they are used. The root is
    not: whoever can write the store can write another root.
  * A check that brings nothing new commits nothing.
+ * An epoch above 0 has its metadata under `metadata/eE/`; a device whose epoch was left meanwhile
+   commits nothing of the old one.
  * `now` is given once; the floor may raise it, nothing reads a clock.
 """
 
@@ -34,12 +36,14 @@ from client_reference.errors import (
     LocalFailureError,
     NotFoundError,
     NotTrustedError,
+    RetryLaterError,
 )
 from client_reference.trust import clock, verified
 from client_reference.trust.state import DeviceState, InstallState, TrustState
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from tuf.api.metadata import DelegatedRole, MetaFile, T, TargetFile
@@ -47,12 +51,16 @@ if TYPE_CHECKING:
     from client_reference.transport.fetcher import Fetcher
     from client_reference.trust.state import Store
 
-__all__ = ["Floors", "Hints", "Limits", "Updater", "initial_state"]
+__all__ = ["EpochEndedError", "Floors", "Hints", "Limits", "Updater", "initial_state"]
 
 M = TypeVar("M", Timestamp, Snapshot, Targets)
 
 ROOT_BATCH = 64
 MAX_VISITED_ROLES = 32
+
+
+class EpochEndedError(RetryLaterError):
+    """The recovery anchor re-rooted this device meanwhile: what was begun must begin again."""
 
 
 @frozen
@@ -99,13 +107,14 @@ class Hints:
     epoch: int | None
 
 
-def initial_state(root: bytes, floors: Floors) -> DeviceState:
-    """The state of a device that has only its factory root.
+def initial_state(root: bytes, floors: Floors, recovery_root: bytes | None = None) -> DeviceState:
+    """The state of a device that has only what its image carries.
 
     Raises:
-        MalformedError, BadSignatureError: the root is not a root signed by itself.
+        MalformedError, BadSignatureError: a root is not a root signed by itself.
+        MalformedJsonError, MismatchError: the recovery root does not speak for this root.
     """
-    return DeviceState(
+    state = DeviceState(
         trust=TrustState(
             factory_sha256=hashlib.sha256(root).hexdigest(),
             root=root,
@@ -116,6 +125,13 @@ def initial_state(root: bytes, floors: Floors) -> DeviceState:
         ),
         install=InstallState(confirmed_sequence=floors.minimum_sequence),
     )
+    if recovery_root is None:
+        return state
+    from client_reference.trust import recovery  # noqa: PLC0415 # only then
+
+    anchor = recovery.first_anchor(recovery_root)
+    recovery.check_origin(anchor, floors.epoch, root)
+    return recovery.renewed(state, anchor)
 
 
 class Updater:
@@ -126,6 +142,8 @@ class Updater:
         fetcher: untrusted bytes.
         now: aware UTC reading of the system clock.
         limits: see `Limits`.
+        before_root: called once, before the first new root of a refresh is accepted. What it
+            raises ends the refresh, with nothing changed.
 
     Raises:
         ConfigurationError: the store is empty.
@@ -133,7 +151,12 @@ class Updater:
     """
 
     def __init__(
-        self, store: Store, fetcher: Fetcher, now: datetime, limits: Limits = _LIMITS
+        self,
+        store: Store,
+        fetcher: Fetcher,
+        now: datetime,
+        limits: Limits = _LIMITS,
+        before_root: Callable[[], object] | None = None,
     ) -> None:
         state = store.load()
         if state is None:
@@ -145,6 +168,10 @@ class Updater:
         self._fetcher = fetcher
         self._now = now
         self._limits = limits
+        self._before_root = before_root
+        # Each epoch of the recovery anchor has a place of its own (design 7).
+        epoch = state.trust.epoch
+        self._metadata = f"metadata/e{epoch}/" if epoch else "metadata/"
         self._state = state
         self._trust = state.trust
         self._new_roots: list[bytes] = []
@@ -204,6 +231,7 @@ class Updater:
             NotTrustedError: a file did not verify (the subclasses of `verified` say how).
             NotFoundError, RetryLaterError: a file could not be had.
             LocalFailureError: the store could not make a step durable.
+            EpochEndedError: the device was re-rooted meanwhile.
         """
         try:
             self._refresh_root()
@@ -309,7 +337,9 @@ class Updater:
         while True:
             version = self._root.version + 1
             try:
-                data = self._fetcher.fetch(f"metadata/{version}.root.json", self._limits.root)
+                data = self._fetcher.fetch(
+                    f"{self._metadata}{version}.root.json", self._limits.root
+                )
             except NotFoundError:
                 break
             self._accept_root(verified.next_root(self._root, data), data)
@@ -319,6 +349,9 @@ class Updater:
         verified.check_expiry(Root.type, self._root, self.effective_now)
 
     def _accept_root(self, root: Root, data: bytes) -> None:
+        if self._before_root is not None:
+            ask, self._before_root = self._before_root, None
+            ask()
         trust = replace(self._trust, root=data, root_version=root.version)
         other_timestamp_keys = verified.rotated(self._root, root, Timestamp.type)
         if other_timestamp_keys or verified.rotated(self._root, root, Snapshot.type):
@@ -331,7 +364,7 @@ class Updater:
 
     def _refresh_timestamp(self) -> None:
         trusted = self._rollback_base(Timestamp, self._trust.timestamp)
-        data = self._fetcher.fetch("metadata/timestamp.json", self._limits.timestamp)
+        data = self._fetcher.fetch(f"{self._metadata}timestamp.json", self._limits.timestamp)
         timestamp = verified.accept_timestamp(self._root, data, trusted, self.effective_now)
         clock.check_issued(timestamp, self._root)
         self._timestamp = timestamp
@@ -387,7 +420,7 @@ class Updater:
         self._commit()
         prefix = f"{meta.version}." if self._root.consistent_snapshot else ""
         length = limit if meta.length is None else min(meta.length, limit)
-        return self._fetcher.fetch(f"metadata/{prefix}{quote(role, safe='')}.json", length)
+        return self._fetcher.fetch(f"{self._metadata}{prefix}{quote(role, safe='')}.json", length)
 
     def _commit(self) -> None:
         if self._trust is self._state.trust:
@@ -398,6 +431,18 @@ class Updater:
             raise LocalFailureError(
                 "the trust store was emptied during the check", "run `firmroot-device init`"
             )
+        if stored.trust.epoch != self._trust.epoch:
+            raise EpochEndedError(
+                f"this device is in epoch {stored.trust.epoch} now, the check began in epoch "
+                f"{self._trust.epoch}",
+                "run the same command again",
+            )
+        # The recovery anchor is not this class's: it may have been renewed since.
+        self._trust = replace(
+            self._trust,
+            recovery_root=stored.trust.recovery_root,
+            recovery_version=stored.trust.recovery_version,
+        )
         state = stored.with_trust(self._trust)
         self._store.commit(state, self._new_roots)
         self._new_roots = []
