@@ -42,13 +42,20 @@ class AnchorSimulator(RepositorySimulator):
         keys: how many recovery keys there are.
         threshold: how many must sign.
         now: the moment that expiry is computed from, ten years before it.
+        number: tells anchors apart: each has its own keys.
     """
 
     def __init__(
-        self, primary: bytes, *, keys: int = 3, threshold: int = 2, now: datetime = NOW
+        self,
+        primary: bytes,
+        *,
+        keys: int = 3,
+        threshold: int = 2,
+        now: datetime = NOW,
+        number: int = 1,
     ) -> None:
         # Epochs of a primary begin at 0, so no primary has this one's keys.
-        super().__init__(now, epoch=-1)
+        super().__init__(now, epoch=-number)
         self.files.clear()
         self.signed[Root.type] = Root(version=1, expires=now + TEN_YEARS, consistent_snapshot=True)
         self.signers = {}
