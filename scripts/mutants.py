@@ -72,7 +72,13 @@ FORKS = multiprocessing.get_context("forkserver")
 MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/trust/verified.py": ("tests/trust", "tests/oracle"),
     "client_reference/trust/clock.py": ("tests/trust/test_clock.py", "tests/trust/test_updater.py"),
-    "client_reference/trust/updater.py": ("tests/trust/test_updater.py", "tests/oracle"),
+    "client_reference/trust/updater.py": (
+        "tests/trust/test_updater.py",
+        "tests/trust/test_epochs.py",
+        "tests/oracle",
+    ),
+    "client_reference/trust/recovery.py": ("tests/trust/test_recovery.py",),
+    "client_reference/trust/anchor.py": ("tests/trust/test_anchor.py",),
     "client_reference/trust/store.py": (
         "tests/trust/test_store.py",
         "tests/power/test_store_cuts.py",

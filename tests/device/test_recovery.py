@@ -430,14 +430,15 @@ def more_roots(thief: Publisher) -> None:
 
 
 def far_versions(thief: Publisher) -> None:
-    for role in ("timestamp", "snapshot", "targets", "gateway-stable", "gateway-builds"):
+    below = ("gateway-stable", "gateway-stable-hold", "gateway-builds")
+    for role in ("timestamp", "snapshot", "targets", *below):
         thief.repo.signed[role].version = HUGE - 10
         thief.repo.signed[role].expires = thief.repo.later(days=30_000)
     thief.repo.timestamp.unrecognized_fields[ISSUED] = thief.repo.later(days=20_000).strftime(
         SECONDS
     )
     thief.repo.root.expires = thief.repo.later(days=30_000)
-    thief.repo.publish("root", "targets", "gateway-stable", "gateway-builds")
+    thief.repo.publish("root", "targets", *below)
 
 
 def own_epoch(thief: Publisher) -> None:
