@@ -75,8 +75,8 @@ class DevicePosition:
         confirmed_sequence: the anti-rollback floor.
         rejected: digests of payloads that were rolled back here.
         doubted: payload digest of what is installed, if an ended epoch of the recovery anchor
-            offered it. Its sequence counts only if this manifest lists that payload: with the keys
-            of that epoch somebody may have given it a huge one, beside which all else looks older.
+            offered it, empty otherwise. With the keys of that epoch somebody may have given it a
+            huge sequence, beside which all else looks older.
     """
 
     product: str
@@ -191,14 +191,20 @@ def select(
 
 
 def _undoubted(device: DevicePosition, releases: Sequence[Release]) -> DevicePosition:
-    """The device with the sequence that this manifest gives to what is installed, if it does."""
+    """The device with a sequence of what is installed that is worth believing.
+
+    This manifest's, if it lists that payload. Otherwise the recorded one if it is below the floor,
+    where only stepping stones depend on it; what claims more counts as the floor.
+    """
     listed = (
         release.sequence
         for release in releases
         for payload in release.payloads
         if payload.artifact.sha256 == device.doubted
     )
-    return replace(device, installed_sequence=next(listed, None))
+    recorded = device.installed_sequence
+    below = recorded is not None and recorded < device.confirmed_sequence
+    return replace(device, installed_sequence=next(listed, recorded if below else None))
 
 
 def _judge(

@@ -217,11 +217,60 @@ def test_a_recovery_root_of_another_repository_begins_nothing(world: World) -> N
     assert world.device.run("init").code == 0
 
 
+def test_an_anchor_that_comes_with_a_later_image_is_taken(world: World) -> None:
+    recovery_root = world.device.directory / "factory" / "recovery-root.json"
+    recovery_root.unlink()
+    world.settle()
+    assert world.state.trust.recovery_version == 0
+    # Of another repository: it speaks of other roots.
+    recovery_root.write_bytes(AnchorSimulator(first_root(world.second.repo)).newest())
+    assert world.device.run("check").code == 0
+    assert world.state.trust.recovery_version == 0
+    # Of another chain altogether.
+    world.make()
+    other = Publisher(RepositorySimulator(epoch=0))
+    other.repo.rotate("root")
+    foreign = other.repo.write("root")
+    (world.device.directory / "factory" / "root.json").write_bytes(foreign)
+    recovery_root.write_bytes(AnchorSimulator(foreign).newest())
+    assert world.device.run("check").code == 0
+    assert world.state.trust.recovery_version == 0
+    before = world.state
+    world.make()
+    assert world.device.run("check").code == 0
+    assert world.state.trust.recovery_root == world.anchor.newest()
+    assert world.state.trust.recovery_version == 1
+    assert world.state.trust.root == before.trust.root
+    world.re_root()
+    world.make(ALWAYS)
+    world.updates()
+
+
+def test_an_anchor_of_another_epoch_is_not_taken_from_an_image(world: World) -> None:
+    (world.device.directory / "factory" / "recovery-root.json").unlink()
+    world.settle()
+    world.re_root()
+    world.device.make(
+        first_root(world.second.repo),
+        [world.mirror.url],
+        NEVER,
+        recovery_root=world.anchor.newest(),
+        epoch=1,
+        repository=f"recovery = {json.dumps([world.urls[0].url])}",
+    )
+    assert world.device.run("check").code == 0
+    assert (world.epoch, world.state.trust.recovery_root) == (0, None)
+
+
 # Every occasion
 
 
 def poisoned_timestamp(world: World) -> None:
     world.first.repo.files["metadata/timestamp.json"] = b"{}"
+
+
+def empty_primary(world: World) -> None:
+    del world.first.repo.files["metadata/timestamp.json"]
 
 
 def lost_store(world: World) -> None:
@@ -255,10 +304,7 @@ OCCASIONS: dict[str, tuple[str, Callable[[World], None]]] = {
         "failure",
         lambda world: setattr(world.mirror, "trouble", Trouble(path="timestamp.json", status=503)),
     ),
-    "the primary has nothing": (
-        "failure",
-        lambda world: world.first.repo.files.pop("metadata/timestamp.json") and None,
-    ),
+    "the primary has nothing": ("failure", empty_primary),
     "the primary lies": ("failure", poisoned_timestamp),
     "the primary has expired": (
         "failure",
