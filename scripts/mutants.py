@@ -85,10 +85,13 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/trust/test_updater.py",
         "tests/trust/test_rootchain.py",
         "tests/trust/test_uptime.py",
+        "tests/trust/test_epochs.py",
         "tests/oracle",
     ),
     "client_reference/trust/rootchain.py": ("tests/trust/test_rootchain.py",),
     "client_reference/trust/uptime.py": ("tests/trust/test_uptime.py",),
+    "client_reference/trust/recovery.py": ("tests/trust/test_recovery.py",),
+    "client_reference/trust/anchor.py": ("tests/trust/test_anchor.py",),
     "client_reference/trust/store.py": (
         "tests/trust/test_store.py",
         "tests/power/test_store_cuts.py",

@@ -232,6 +232,10 @@ class HttpFetcher:
         self._asked = None
         return len(self._given_up) < len(self._mirrors)
 
+    def every_mirror(self) -> None:
+        """Ask every mirror again: another repository is asked for than the one it failed with."""
+        self._given_up.clear()
+
     def fetch(self, path: str, max_length: int) -> bytes:
         """One whole object. See `Fetcher.fetch`."""
         return self._ask(path, lambda way: self._whole(way, path, max_length))

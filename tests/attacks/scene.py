@@ -347,7 +347,7 @@ class Scene:
     def configure(self, *first: Mirror, **sections: str) -> None:
         """Write the device's configuration anew: mirrors to ask before the usual one, lines."""
         urls = [mirror.url for mirror in (*first, self.mirror)]
-        self.device.make(self.factory, urls, **sections)
+        self.device.make(self.factory, urls, "", recovery_root=None, epoch=0, **sections)
 
     def use_command(self) -> None:
         """Another device: new from the factory, it installs with a command that copies."""
