@@ -319,11 +319,10 @@ class Scene:
         self.patch.setattr(cli, "_failure", on_failure)
         self.patch.setattr(update, "update", on_update)
         self.patch.setattr(cli, "open_installer", on_open)
-        self.ambient(cli._AMBIENT.monotonic)
 
     def ambient(self, monotonic: Callable[[], float]) -> None:
         """The device waits for nobody in earnest, and measures time with this."""
-        self.patch.setattr(cli, "_AMBIENT", Ambient(monotonic, lambda _: None, lambda: 0.5))
+        self.device.ambient = Ambient(monotonic, lambda _: None, lambda: 0.5)
 
     def run(self, *arguments: str) -> Output:
         """One command of the device."""

@@ -257,7 +257,7 @@ def test_a_difference_is_told_to_the_predecessor(ws: Workspace, targets: Ceremon
 def test_the_first_root_replaces_nothing(ws: Workspace) -> None:
     (ws.staged / "root.json").unlink()
     lines = describe_ceremony(ws, start_root(ws, NOW))
-    assert lines[0].startswith("root version 1 (replaces nothing before)")
+    assert lines[0].startswith("root version 1 (the first)")
 
 
 def test_targets_are_told_by_what_changes_in_them(ws: Workspace, targets: Ceremony) -> None:
