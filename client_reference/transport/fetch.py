@@ -282,17 +282,17 @@ class HttpFetcher:
         return None
 
     def _whole(self, way: Attempt, path: str, max_length: int) -> bytes:
-        known = None
+        etag, stored = "", b""
         if self._memory is not None and way.as_configured:
-            known = self._memory.condition(way.mirror.url, path)
+            etag, stored = self._memory.condition(way.mirror.url, path)
         metadata = path.startswith("metadata/")
         coding = {"Accept-Encoding": "gzip"} if metadata else {}
-        wanted = _Wanted(path, coding, "" if known is None else known[0])
+        wanted = _Wanted(path, coding, etag)
         answer, found_at = self._get(way, wanted, self._pace())
         try:
-            if answer.meaning is Meaning.UNCHANGED and known is not None:
+            if answer.meaning is Meaning.UNCHANGED:
                 answer.drop()
-                return known[1]
+                return stored
             if answer.meaning is not Meaning.WHOLE:
                 raise TransportError("answered a part of what was asked for", again=False)
             read = answer.inflated if metadata else answer.whole
