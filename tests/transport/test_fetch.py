@@ -209,6 +209,7 @@ def test_a_body_truncated_once_is_fetched_again(mirror: Mirror, waits: Waits) ->
     mirror.trouble = Trouble(cut=5, times=1)
     with fetcher(waits, mirror) as http:
         assert http.fetch(META, 100) == FILES[META]
+        assert http.traffic.requests == 2, "on a new connection at once"
 
 
 PAGES = {
