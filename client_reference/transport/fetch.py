@@ -196,6 +196,7 @@ class HttpFetcher:
         self._failed: dict[Mirror, Trust] = {}
         self._reasons: dict[Mirror, str] = {}
         self._given_up: set[Mirror] = set()
+        self._closed = False
         self._asked: Mirror | None = None
         self._answered: Mirror | None = None
 
@@ -207,6 +208,7 @@ class HttpFetcher:
 
     def close(self) -> None:
         """Close every connection."""
+        self._closed = True
         for connection in self._connections.values():
             connection.close()
         self._connections.clear()
@@ -431,7 +433,8 @@ class HttpFetcher:
         And a second one to the same place: a segment was fetched again amid a stream.
         """
         usable = response.isclosed() and connection.sock is not None and not connection.paced.ended
-        if usable and self._connections.get(place, connection) is connection:
+        # A stream that its reader abandoned may end after this object was closed.
+        if usable and not self._closed and self._connections.get(place, connection) is connection:
             self._connections[place] = connection
         else:
             response.close()

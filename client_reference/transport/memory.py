@@ -66,7 +66,7 @@ class Memory:
             name: path of the object in the repository.
         """
         kept, data = self._kept, self._timestamp
-        if data is None or not kept.etag or (mirror, name) != (kept.mirror, kept.object):
+        if data is None or (mirror, name) != (kept.mirror, kept.object):
             return "", b""
         return (kept.etag, data) if _sha256(data) == kept.sha256 else ("", b"")
 

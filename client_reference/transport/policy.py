@@ -52,6 +52,7 @@ ROUNDS = 3
 """How often all mirrors are asked before it is "retry later"."""
 _FIRST_PAUSE = 0.5
 _MAX_ETAG = 128
+_MAX_DIGITS = 18
 _PORTS = {"https": 443, "http": 80}
 
 
@@ -239,7 +240,8 @@ def content_start(content_range: str | None) -> int | None:
     """The first byte of a partial answer by its Content-Range, None if that cannot be read."""
     unit, _, rest = (content_range or "").partition(" ")
     first = rest.partition("-")[0]
-    return int(first) if unit == "bytes" and first.isdecimal() else None
+    short = len(first) <= _MAX_DIGITS  # Attack: Python refuses to read numbers of 4,300 digits.
+    return int(first) if unit == "bytes" and first.isdecimal() and short else None
 
 
 def strong_etag(header: str | None) -> str:
