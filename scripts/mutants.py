@@ -72,7 +72,7 @@ FORKS = multiprocessing.get_context("forkserver")
 # Not the updates under faults: they are to find what nobody thought of, and take their time.
 TRANSPORT = tuple(
     f"tests/transport/test_{name}.py"
-    for name in ("policy", "fetch", "connect", "conditional", "proxy", "tls_servers")
+    for name in ("policy", "pace", "fetch", "connect", "conditional", "proxy", "tls_servers")
 )
 MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/trust/verified.py": ("tests/trust", "tests/oracle"),

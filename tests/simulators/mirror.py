@@ -138,7 +138,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(self.path).lstrip("/")
-        self.server.seen.append(Seen(path, self.headers, id(self), _peer(self.request)))
+        self.server.seen.append(
+            Seen(path, self.headers, self.client_address[1], _peer(self.request))
+        )
         trouble = self._trouble(path)
         if not self.server.guard(self.server.seen[-1]):
             trouble = Trouble(status=403)

@@ -406,6 +406,7 @@ TORN = {
     "a list": b"[]",
     "null": b"null",
     "no text": b'{"mirror": 1, "object": "", "etag": "", "sha256": ""}',
+    "a number for an ETag": b'{"mirror": "x", "object": "", "etag": 1, "sha256": ""}',
     "a member less": b'{"mirror": "x", "object": "", "etag": ""}',
 }
 

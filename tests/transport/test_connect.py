@@ -327,6 +327,18 @@ def test_a_kept_connection_that_falls_silent_is_left_for_the_next_mirror() -> No
                 http.fetch(META, 100)
 
 
+def test_a_stream_that_ends_after_its_fetcher_leaves_nothing_open() -> None:
+    """Its reader failed at the last segment, and is still being reported."""
+    with Mirror(FILES) as mirror, fetcher(mirror) as http:
+        stream = http.stream(IMAGE, 0, 300_000)
+        got = 0
+        while got < 300_000:
+            got += len(next(stream))
+        http.close()
+        next(stream, None)
+        assert http._connections == {}
+
+
 def test_a_second_connection_amid_a_stream_is_closed() -> None:
     """A segment that did not verify is fetched once more while the stream waits."""
     with Mirror(FILES) as mirror, fetcher(mirror) as http:

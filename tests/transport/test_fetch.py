@@ -192,6 +192,14 @@ def test_an_object_of_exactly_the_allowed_length_is_read(mirror: Mirror, waits: 
         assert http.fetch(META, len(FILES[META])) == FILES[META]
 
 
+def test_a_part_that_nobody_asked_for_is_no_object(mirror: Mirror, waits: Waits) -> None:
+    mirror.trouble = Trouble(status=206, body=FILES[META][:5], times=1)
+    with fetcher(waits, mirror) as http:
+        with pytest.raises(RetryLaterError, match="answered a part of what was asked for"):
+            http.fetch(META, 100)
+        assert http.fetch(META, 100) == FILES[META]
+
+
 def test_a_truncated_body_is_no_body(mirror: Mirror, waits: Waits) -> None:
     mirror.trouble = Trouble(cut=5)
     with fetcher(waits, mirror) as http, pytest.raises(RetryLaterError, match="after 5 of 14"):
@@ -202,6 +210,7 @@ def test_a_body_truncated_once_is_fetched_again(mirror: Mirror, waits: Waits) ->
     mirror.trouble = Trouble(cut=5, times=1)
     with fetcher(waits, mirror) as http:
         assert http.fetch(META, 100) == FILES[META]
+        assert http.traffic.requests == 2, "on a new connection at once"
 
 
 PAGES = {
