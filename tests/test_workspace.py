@@ -163,7 +163,7 @@ def test_mistakes_of_the_policy_become_one_error(ws: Workspace) -> None:
     (ws.directory / "keys" / "ci.toml").unlink()
     with pytest.raises(ConfigurationError) as caught:
         Workspace.open(ws.directory)
-    assert caught.value.message.count("threshold: expected a whole number") == 3
+    assert caught.value.message.count("threshold: expected a whole number") == 4
     assert "there is no keys/ci.toml" in caught.value.message
     assert caught.value.hint.endswith("firmroot policy check")
 
