@@ -15,6 +15,7 @@ from client_reference.errors import (
     RetryLaterError,
 )
 from keys_policy.checks import Severity
+from repo_tools.anchor import describe_anchor
 from repo_tools.cli.context import Context, example
 from repo_tools.publishing.prepare import read_base
 from repo_tools.reporting.status import Situation, report
@@ -75,6 +76,7 @@ def look(ws: Workspace, now: datetime) -> Situation:
             live = {role: (each.version, each.expires) for role, each in state.newest().items()}
         except (RetryLaterError, NotTrustedError) as error:
             unread = error.message
+    anchor, anchor_next = describe_anchor(ws)
     return Situation(
         now=now,
         rules=rules,
@@ -91,4 +93,6 @@ def look(ws: Workspace, now: datetime) -> Situation:
         has_keys=bool(ws.keyring),
         products=tuple(ws.config.products),
         mine=frozenset(ws.key_uris()),
+        anchor=anchor,
+        anchor_next=anchor_next,
     )

@@ -167,6 +167,7 @@ def sign_online(
         roots[-1].version,
         workspace.policy.role("timestamp"),
         now,
+        workspace.epoch,
     )
     return Signed(snapshot, keys.sign(roots, timestamp))
 

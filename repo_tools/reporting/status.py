@@ -59,6 +59,8 @@ class Situation:
         has_keys: there is any key.
         products: names.
         mine: names of the keys of this machine.
+        anchor: the recovery anchor in one line; empty if nobody looked.
+        anchor_next: the command that brings it forward, with its reason; None if nothing is due.
     """
 
     now: datetime
@@ -72,6 +74,8 @@ class Situation:
     has_keys: bool = False
     products: Sequence[str] = ()
     mine: frozenset[str] = frozenset()
+    anchor: str = ""
+    anchor_next: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,8 @@ class Report:
             )
         if not self.expiries and not situation.unread:
             found.append("live: nothing is published yet")
+        if situation.anchor:
+            found.append(f"anchor: {situation.anchor}")
         found.append(f"next: {self.next_command or 'nothing to do'}  ({self.reason})")
         return found
 
@@ -153,6 +159,7 @@ class Report:
                 for each in self.expiries
             },
             "unread": situation.unread,
+            "anchor": situation.anchor,
             "next": self.next_command,
             "reason": self.reason,
         }
@@ -189,7 +196,15 @@ def _steps(situation: Situation, expiries: Sequence[Expiry]) -> Iterator[tuple[s
         yield "firmroot ceremony start root targets", "there is no root yet"
     if situation.ceremonies:
         yield _next_signature(situation)
+    if situation.anchor_next is not None and not _must_publish_first(situation):
+        yield situation.anchor_next
     yield from _steps_in_operation(situation, expiries)
+
+
+def _must_publish_first(situation: Situation) -> bool:
+    """The anchor goes last: what it names must be live."""
+    command = situation.anchor_next[0] if situation.anchor_next is not None else ""
+    return command == "firmroot anchor publish" and not situation.live
 
 
 def _steps_in_operation(
