@@ -40,6 +40,9 @@ NEVER_KEEP = "no-store"
 class _Objects(StaticFiles):
     """One public directory of a storage."""
 
+    async def check_config(self) -> None:
+        """A directory that is not there yet has no objects; that is no failure of the server."""
+
     def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
         """Find a file; names that begin with a dot are not objects."""
         if any(segment.startswith(".") for segment in path.split("/")):
