@@ -7,12 +7,14 @@ import tomllib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
+from tuf.api.metadata import Root
 
 from client_reference import config, manifest, rollout
 from client_reference.config import DeviceConfig, Reboot
 from client_reference.install.bootloader import FileBootloader
 from client_reference.payload import segments
 from keys_policy.model import ALGORITHMS
+from repo_tools.metadata.anchor import PRIMARY_FIELD, read_statement
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.factory import make_package
 from tests.docs.pages import DOCS, vectors
@@ -68,6 +70,11 @@ def _floors(vector: Vector) -> None:
     assert json.loads(package.files["factory/floors.json"]) == vector
 
 
+def _statement(vector: Vector) -> None:
+    root = Root(unrecognized_fields={PRIMARY_FIELD: vector})
+    assert read_statement(root).to_dict() == vector
+
+
 def _config(text: str, scratch: Path) -> DeviceConfig:
     path = scratch / "device.toml"
     path.write_text(text)
@@ -105,6 +112,7 @@ CHECKS: dict[str, Callable[[Vector], None]] = {
     "position": _position,
     "hold": _hold,
     "floors": _floors,
+    "statement": _statement,
 }
 FILES: dict[str, Callable[[str, Path], None]] = {
     "device.toml": _slot_config,
