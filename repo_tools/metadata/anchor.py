@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["PRIMARY_FIELD", "Statement", "check_follows", "next_recovery", "read_statement", "walk"]
 
 PRIMARY_FIELD = "x-firmroot-primary"
+MAX_ROOT = 512_000
+"""Bytes of a root file that devices read."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -94,11 +96,11 @@ def read_statement(root: Root) -> Statement:
     digest = found.get("sha256")
     if not (
         _is_count(found.get("epoch"))
-        and _is_count(found.get("length"))
+        and _is_count(found.get("length"), 1, MAX_ROOT)
         and isinstance(digest, str)
         and _DIGEST.fullmatch(digest)
         and isinstance(least, dict)
-        and all(isinstance(key, str) and _is_count(value) for key, value in least.items())
+        and all(map(_is_count, least.values()))
     ):
         raise NotTrustedError(
             f"{name}: {PRIMARY_FIELD} is {found!r}, expected epoch, sha256, length and "
@@ -107,8 +109,8 @@ def read_statement(root: Root) -> Statement:
     return Statement(found["epoch"], digest, found["length"], dict(least))
 
 
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value <= MAX_VERSION  # a bool is an int to isinstance
+def _is_count(value: object, least: int = 0, most: int = MAX_VERSION) -> bool:
+    return type(value) is int and least <= value <= most  # a bool is an int to isinstance
 
 
 def check_follows(before: Statement, after: Statement, name: str) -> None:

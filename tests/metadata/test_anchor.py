@@ -122,6 +122,8 @@ BROKEN: dict[str, dict[str, Any]] = {
     "a short digest": {"sha256": "ab" * 31},
     "no digest": {"sha256": None},
     "a length as text": {"length": "9"},
+    "an empty root": {"length": 0},
+    "a root that no device reads": {"length": 512_001},
     "a true length": {"length": True},
     "a list of products": {"minimum_sequence": []},
     "no products": {"minimum_sequence": None},
@@ -136,6 +138,18 @@ def test_a_statement_of_another_form_is_refused(change: dict[str, Any]) -> None:
     root.unrecognized_fields[PRIMARY_FIELD] = {**FIRST.to_dict(), **change}
     with pytest.raises(NotTrustedError, match="expected epoch, sha256, length"):
         read_statement(root)
+
+
+def test_the_edges_of_a_statement_are_read() -> None:
+    root = link(None, FIRST)
+    for change in (
+        {"length": 1},
+        {"length": 512_000},
+        {"epoch": 2**53 - 1},
+        {"minimum_sequence": {"a": 0, "b": 2**53 - 1}},
+    ):
+        root.unrecognized_fields[PRIMARY_FIELD] = {**FIRST.to_dict(), **change}
+        assert read_statement(root).to_dict() == {**FIRST.to_dict(), **change}
 
 
 def test_a_root_without_a_statement_is_no_recovery_root() -> None:
