@@ -116,7 +116,7 @@ def _path(version: int) -> str:
 
 def _check_live(ws: Workspace) -> None:
     """Devices act on the anchor at once: what it names must be there."""
-    if not ws.roots() or read_base(ws, ws.storage()).tag is None:
+    if read_base(ws, ws.storage()).tag is None:
         raise ActionRequiredError(
             f"epoch {ws.epoch} is not live: devices would be sent where nothing is",
             "firmroot publish, then: firmroot anchor publish",

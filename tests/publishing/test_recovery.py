@@ -19,8 +19,10 @@ from client_reference.errors import (
 )
 from repo_tools.publishing.factory import devices, load_registry
 from repo_tools.publishing.following import RECOVERY_ROOT, cannot_follow, followers
-from repo_tools.publishing.inherit import inherited_builds, inherited_role
+from repo_tools.publishing.inherit import carried_files, inherited_builds, inherited_role
+from repo_tools.publishing.prepare import read_base
 from repo_tools.publishing.recovery import audit_anchor, check_epoch, publish_anchor
+from tests.publishing.conftest import stranded
 from tests.publishing.lab import PRODUCT
 
 if TYPE_CHECKING:
@@ -166,6 +168,33 @@ def test_an_epoch_starts_from_the_root_that_was_named(at: Callable[[str], Lab]) 
     assert (done.code, "this workspace starts from" in done.err) == (5, True)
     staged.write_bytes(honest)
     lab.ok("publish")
+
+
+def test_a_clone_without_its_roots_is_told_so_by_the_publish(at: Callable[[str], Lab]) -> None:
+    lab = at("anchored")
+    shutil.rmtree(lab.directory / "metadata/root")
+    check_epoch(lab.workspace)
+    with pytest.raises(ActionRequiredError, match="there is no root yet"):
+        read_base(lab.workspace, lab.workspace.storage())
+
+
+def test_the_anchor_is_not_published_about_another_root(at: Callable[[str], Lab]) -> None:
+    """Two clones re-rooted apart: the one that publishes must not send out the other's anchor."""
+    lab = at("staged")
+    lab.ok("publish")
+    other = at("begun").later(minutes=5)
+    other.ok("ceremony", "start", "root", "--discard-signatures", "root")
+    other.ok("sign")
+    other.ok("anchor", "re-root", *stranded(other))
+    other.ok("sign")
+    staged = lab.directory / "staged/e1/recovery.json"
+    honest = staged.read_bytes()
+    shutil.copy(other.directory / "staged/e1/recovery.json", staged)
+    done = lab.run("anchor", "publish")
+    assert (done.code, "this workspace starts from" in done.err) == (5, True)
+    assert [path.name for path in recovery(lab).iterdir()] == ["1.root.json"]
+    staged.write_bytes(honest)
+    lab.ok("anchor", "publish")
 
 
 # The audit.
@@ -340,6 +369,19 @@ def test_what_a_builder_had_not_published_goes_along(at: Callable[[str], Lab]) -
     (lab.directory / "firmroot.toml").write_text(f"epoch = 1\n{text}")
     found = inherited_builds(lab.workspace, PRODUCT)
     assert {path.split("/")[2] for path in found} == {"1.0", "1.1"}
+
+
+def test_a_manifest_is_taken_over_as_it_was_signed(at: Callable[[str], Lab]) -> None:
+    lab = at("begun")
+    role = inherited_role(lab.workspace, f"{PRODUCT}-stable")
+    assert role is not None
+    (file,) = (lab.repository / f"targets/channels/{PRODUCT}").iterdir()
+    honest = file.read_bytes()
+    file.write_bytes(honest.replace(b'"1.0"', b'"6.6"'))
+    with pytest.raises(NotTrustedError):
+        carried_files(lab.workspace, role)
+    file.write_bytes(honest)
+    assert carried_files(lab.workspace, role) == {f"channels/{PRODUCT}/stable.json": honest}
 
 
 def test_roles_of_people_come_from_git(at: Callable[[str], Lab]) -> None:
