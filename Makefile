@@ -4,6 +4,7 @@ VENV ?= .venv
 export FIRMROOT_VENV := $(VENV)
 PY := $(VENV)/bin/python
 JOBS ?= 2
+FUZZ_SECONDS ?= 600
 PYTEST := $(PY) -m pytest -q -n $(JOBS) --dist loadfile
 
 .PHONY: help
@@ -15,11 +16,13 @@ help: ## this help
 	@echo
 	@echo '  make demo FIRMWARE="old.img new.img"   tells the story with your own files'
 
-.PHONY: setup-release setup-dev
+.PHONY: setup-release setup-dev setup-fuzz
 setup-release:
 	@sh scripts/bootstrap release
 setup-dev:
 	@sh scripts/bootstrap dev
+setup-fuzz:
+	@sh scripts/bootstrap fuzz
 
 .PHONY: demo
 demo: setup-release ## the whole story on this terminal, in about half a minute
@@ -43,6 +46,7 @@ fix: setup-dev ## let ruff format and mend what it can
 
 .PHONY: test-services
 test-services: setup-dev ## tests that start a real service or fetch a real package, and the full matrices
+	@sh scripts/bootstrap fuzz || echo "without atheris the fuzzing tests are skipped (on CI they fail)"
 	$(PYTEST) -m services
 	FIRMROOT_CUTS=full FIRMROOT_KILLS=full $(PY) -m pytest -q -n $(JOBS) --dist load \
 	  tests/power tests/publishing/test_kills.py
@@ -59,8 +63,13 @@ long: setup-dev ## everything that takes long: 2,000 oracle cases, full matrices
 	$(PY) -m bench
 
 .PHONY: fuzz
-fuzz: setup-dev ## random mutations of repositories, stores and remote bytes, in greater numbers
+fuzz: setup-fuzz ## every parser under atheris for FUZZ_SECONDS each (600), random repositories and stores
+	$(PY) scripts/fuzz.py --all --seconds $(FUZZ_SECONDS) --jobs $(JOBS)
 	FIRMROOT_ORACLE_CASES=2000 FIRMROOT_CUTS=full $(PYTEST) -m "not services and not system" -k "oracle or random or whatever"
+
+.PHONY: attacks-table
+attacks-table: setup-dev ## write the table of attacks into docs/threat-model.md anew
+	$(PY) -m tests.attacks.render
 
 .PHONY: mutants
 mutants: setup-dev ## remove each check and each fsync in turn: a named test must fail

@@ -16,8 +16,8 @@ import random
 import signal
 import sys
 import time
-from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -43,6 +43,7 @@ from client_reference.trust.selftest import check_key_types
 from client_reference.trust.state import Phase
 from client_reference.trust.store import SqliteStore, StoreLostError
 from client_reference.trust.updater import initial_state
+from client_reference.trust.uptime import Uptime
 from client_reference.trust.verified import BadSignatureError, first_root
 from client_reference.update import Checked, Identified, Machine, Outcome, Restart, Result, Stop
 from client_reference.values import frozen
@@ -59,6 +60,7 @@ __all__ = ["main", "run"]
 
 LAB_NOW = "FIRMROOT_LAB_NOW"
 BUNDLE = "ca-bundle.pem"
+UPTIME = "uptime.json"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _BAR = 30
 _MAX_HEADER = 8192
@@ -147,6 +149,12 @@ def _parser() -> argparse.ArgumentParser:
     command(_confirm, "confirm", "Keep the release that is on trial.", "confirm")
     sub = command(_reject, "reject", "Go back to the release before.", "reject --no-reboot")
     sub.add_argument("--no-reboot", action="store_true", help="leave the restart to somebody else")
+    sub = command(
+        _doctor, "doctor", "What could keep this device from updating.", "doctor --shelf 5y"
+    )
+    sub.add_argument("--shelf", metavar="TIME", help="suppose that it lay on a shelf: 5y, 90d")
+    sub.add_argument("--clock", metavar="TIME", help="suppose that its clock says 1970, 2040-01-31")
+    sub.add_argument("--archive", metavar="FILE", help="write what support needs into a .tar.gz")
     command(_status, "status", "What this device trusts, runs and waits for.", "--json status")
     return parser
 
@@ -181,7 +189,10 @@ def _init(run: _Run) -> int:
             )
     done = "initialised" if stored is None else "initialised before; nothing changed"
     version = (stored or state).trust.root_version
-    _warn_lab(run, state)
+    if _lab(state):
+        run.warn(f"this is a LAB repository: {report.LAB_MEANS}")
+    if plain := report.without_tls(config.repository.mirrors):
+        run.warn(plain)
     run.say(f"{done}: {config.repository.product}/{config.repository.channel}, root {version}")
     run.say(f"next: {run.program} update")
     run.result({"initialised": stored is None, "root": version, "lab": _lab(state)})
@@ -232,7 +243,7 @@ def _check(run: _Run) -> int:
             run.say(f"next: {run.program} confirm")
         elif available:
             run.say(f"next: {run.program} update")
-        run.result(report.check_document(checked, machine.fetcher.traffic))
+        run.result(report.check_document(checked, machine.fetcher))
     if available and run.options.exit_code:
         return ExitCode.UPDATE_AVAILABLE
     return ExitCode.DONE
@@ -249,7 +260,7 @@ def _update(run: _Run) -> int:
         run.say(*_update_lines(run, machine, result))
         document: dict[str, Json] = {"outcome": result.outcome.value}
         if result.checked is not None:
-            document |= report.check_document(result.checked, machine.fetcher.traffic)
+            document |= report.check_document(result.checked, machine.fetcher)
         run.result(document | {"image": report.image_document(result.image)})
     return ExitCode.DONE
 
@@ -312,11 +323,41 @@ def _status(run: _Run) -> int:
         pending=pending,
         now=_now(run, state),
         program=run.program,
+        mirrors=config.repository.mirrors,
     )
-    _warn_lab(run, state)
     run.say(*report.status_lines(standing))
     run.result(report.status_document(standing))
     return ExitCode.DONE
+
+
+def _doctor(run: _Run) -> int:
+    from client_reference import archive, doctor  # noqa: PLC0415 # rare, and it imports much
+
+    config = _config(run)
+    store = SqliteStore(config.trust.state)
+    state = None
+    with suppress(FirmrootError):
+        state = store.peek()
+    reading = _now(run, state) if state is not None else datetime.now(UTC)
+    shelf = doctor.duration(run.options.shelf) if run.options.shelf else timedelta()
+    supposed = doctor.moment(run.options.clock) if run.options.clock else reading
+    patient = doctor.Patient(
+        config=config,
+        store=store,
+        settings=lambda: _transport(run, config),
+        ambient=_AMBIENT,
+        identified=lambda: _identified(config),
+        now=supposed + shelf,
+        shelf=shelf,
+    )
+    findings = doctor.examine(patient)
+    for finding in findings:
+        run.say(f"{finding.severity.value:<8} {finding.subject}: {finding.detail}")
+    if run.options.archive:
+        archive.write(Path(run.options.archive), config, store, findings)
+        run.say(f"written: {run.options.archive}; it holds no secret, and the id of this device")
+    run.result({"findings": [finding.document() for finding in findings]})
+    return doctor.exit_code(findings)
 
 
 @frozen
@@ -337,8 +378,14 @@ class _Wired:
             self.run.warn("a slot that was not verified was booted by somebody; it is not used")
         if checked.notice:
             self.run.warn(checked.notice)
-        for sentence in self.fetcher.degraded.values():
+        # A mirror that is configured without TLS is named by `init` and `status`, not each time.
+        for sentence in self.fetcher.fallen.values():
             self.run.warn(f"degraded transport: {sentence}; what is trusted rests on signatures")
+        if (missing := checked.updater.missing_root) is not None:
+            self.run.warn(
+                f"root {missing} is announced and no mirror has it, the newest here is "
+                f"{checked.updater.root.version}; the publisher must look: firmroot verify"
+            )
         if checked.updater.freshness is Freshness.UNPROVEN:
             self.run.warn(
                 f"freshness unproven: this device's clock says {format_time(self.machine.now)}, "
@@ -353,8 +400,9 @@ def _machine(run: _Run) -> Iterator[_Wired]:
     with ExitStack() as stack:
         store = stack.enter_context(SqliteStore(config.trust.state))
         state = _state(run, config, store)
-        _warn_lab(run, state)
         fetcher = stack.enter_context(HttpFetcher(_transport(run, config), _AMBIENT))
+        uptime = Uptime(config.trust.state / UPTIME)
+        stack.callback(_note_floor, store, uptime, state.trust.time_floor)
         bar = _Bar(shown=sys.stderr.isatty() and not run.options.json)
         stack.callback(bar.finish)
         machine = Machine(
@@ -366,6 +414,7 @@ def _machine(run: _Run) -> Iterator[_Wired]:
             largest=config.download.quota if config.install.handler == "command" else sys.maxsize,
             progress=bar.show,
             bundle=BundleFile(config.trust.state / BUNDLE),
+            lead=uptime.lead(),
         )
         stays = config.reboot is Reboot.ASK or getattr(run.options, "no_reboot", False)
         try:
@@ -374,6 +423,14 @@ def _machine(run: _Run) -> Iterator[_Wired]:
             # A library too old for a key type looks like an attack; say which it is.
             check_key_types()
             raise
+
+
+def _note_floor(store: SqliteStore, uptime: Uptime, before: int) -> None:
+    """A floor that rose or fell in this cycle begins its lead now."""
+    with suppress(FirmrootError):
+        state = store.load()
+        if state is not None and state.trust.time_floor != before:
+            uptime.keep(state.trust.time_floor)
 
 
 _AMBIENT = Ambient(time.monotonic, time.sleep, random.random)
@@ -473,11 +530,6 @@ def _now(run: _Run, state: DeviceState) -> datetime:
 
 def _lab(state: DeviceState) -> bool:
     return report.is_lab(state.trust.root)
-
-
-def _warn_lab(run: _Run, state: DeviceState) -> None:
-    if _lab(state):
-        run.warn("this is a LAB repository: its keys protect nothing")
 
 
 class _Bar:

@@ -287,7 +287,7 @@ def _download(layers: _Layers) -> DownloadConfig:
 def _install(layers: _Layers, download: DownloadConfig) -> InstallSettings:
     handler = layers.text("install.handler", "slot")
     bootloader = layers.text("install.bootloader", "file")
-    slots = layers.table("install.slots")
+    names = layers.table("install.slots")
     for key, found, known in (
         ("install.handler", handler, tuple(HANDLERS)),
         ("install.bootloader", bootloader, _BOOTLOADERS),
@@ -296,16 +296,37 @@ def _install(layers: _Layers, download: DownloadConfig) -> InstallSettings:
             raise layers.wrong(key, found, f"one that this version has: {', '.join(known)}")
     if handler == "command" and not layers.texts("install.command.run", ()):
         raise layers.wrong("install.command.run", [], 'a command, as ["rauc", "install", "{path}"]')
+    slots = {name: layers.absolute(layers.text(f"install.slots.{name}", None)) for name in names}
+    if handler == "slot":
+        _check_slots(layers, slots)
     return InstallSettings(
         handler=handler,
         directory=download.directory,
-        slots={name: layers.absolute(layers.text(f"install.slots.{name}", None)) for name in slots},
+        slots=slots,
         bootloader=bootloader,
         run=layers.texts("install.command.run", ()),
         confirm=layers.texts("install.command.confirm", ()),
         reject=layers.texts("install.command.reject", ()),
         reboot=layers.texts("install.command.reboot", ()),
     )
+
+
+def _check_slots(layers: _Layers, slots: Mapping[str, Path]) -> None:
+    """Two places at least: one runs while the other is written."""
+    if len(slots) < 2:  # noqa: PLR2004  see above
+        found = ", ".join(slots) or "nothing"
+        raise ConfigurationError(
+            f"{layers.path}: install.slots: found {found}, expected two slots or more, since "
+            'install.handler is "slot"',
+            'name the places, as slots = { A = "/dev/...", B = "/dev/..." }, or set '
+            'install.handler = "command"',
+        )
+    seen: dict[Path, str] = {}
+    for name, path in slots.items():
+        if (other := seen.setdefault(path.resolve(), name)) != name:
+            raise layers.wrong(
+                f"install.slots.{name}", str(path), f"another place than that of {other}"
+            )
 
 
 def _not_yet(layers: _Layers) -> None:

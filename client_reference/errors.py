@@ -24,7 +24,10 @@ __all__ = [
     "NotTrustedError",
     "RefusedError",
     "RetryLaterError",
+    "shortened",
 ]
+
+_SHOWN = 200
 
 
 class ExitCode(IntEnum):
@@ -40,6 +43,15 @@ class ExitCode(IntEnum):
     LOCKED = 7
     UPDATE_AVAILABLE = 10
     INTERRUPTED = 130
+
+
+def shortened(text: object) -> str:
+    """What others wrote, for a message.
+
+    Attack: an error that quotes the whole of a hostile file fills the log of a device.
+    """
+    whole = str(text)
+    return whole if len(whole) <= _SHOWN else f"{whole[:_SHOWN]}…"
 
 
 class FirmrootError(Exception):

@@ -18,35 +18,46 @@ from client_reference.trust.state import Phase
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tuf.api.metadata import T
 
     from client_reference.selection import Skip
-    from client_reference.transport.fetch import Traffic
+    from client_reference.transport.fetch import HttpFetcher
+    from client_reference.transport.policy import Mirror
     from client_reference.trust.state import DeviceState, Image, InstallState
     from client_reference.update import Checked
 
 __all__ = [
     "LAB",
+    "LAB_MEANS",
     "Standing",
     "check_document",
     "check_lines",
+    "expired",
     "image_document",
     "is_lab",
     "printable",
     "size",
     "status_document",
     "status_lines",
+    "without_tls",
 ]
 
 LAB = "x-firmroot-lab"
+LAB_MEANS = "its keys protect nothing"
 
 
 def is_lab(root: bytes) -> bool:
     """Whether a root says of itself that its keys protect nothing."""
     fields = verified.read(Root, Root.type, root).signed.unrecognized_fields
     return fields.get(LAB) is True
+
+
+def without_tls(mirrors: Sequence[Mirror]) -> str:
+    """A sentence on mirrors that are configured as plain HTTP; empty if there is none."""
+    plain = ", ".join(mirror.url for mirror in mirrors if mirror.scheme == "http")
+    return f"{plain}: no TLS, as configured; what is trusted rests on signatures" if plain else ""
 
 
 def printable(text: str) -> str:
@@ -71,14 +82,18 @@ def size(count: int) -> str:
     raise AssertionError("every count is below a KiB or not")
 
 
-def check_document(checked: Checked, traffic: Traffic) -> dict[str, Json]:
+def check_document(checked: Checked, fetcher: HttpFetcher) -> dict[str, Json]:
     """The outcome of a check for scripts."""
     decision = checked.decision
     document: dict[str, Json] = {
         "boot": checked.boot.value,
+        "lab": checked.updater.root.unrecognized_fields.get(LAB) is True,
         "freshness": checked.updater.freshness.value,
-        "requests": traffic.requests,
-        "received": traffic.received,
+        "root": checked.updater.root.version,
+        "missing_root": checked.updater.missing_root,
+        "degraded": list(fetcher.degraded.values()),
+        "requests": fetcher.traffic.requests,
+        "received": fetcher.traffic.received,
         "releases": [
             {
                 "version": verdict.version,
@@ -139,6 +154,7 @@ class Standing:
         pending: whether the next boot will try a release.
         now: aware UTC reading of the system clock.
         program: how this command was called, for the next one.
+        mirrors: from the configuration.
     """
 
     product: str
@@ -149,6 +165,7 @@ class Standing:
     pending: bool
     now: datetime
     program: str
+    mirrors: Sequence[Mirror] = ()
 
 
 def status_document(standing: Standing) -> dict[str, Json]:
@@ -159,6 +176,8 @@ def status_document(standing: Standing) -> dict[str, Json]:
         "channel": standing.channel,
         "lab": is_lab(trust.root),
         "roles": _roles(standing.state),
+        "expired": list(expired(standing.state, standing.now)),
+        "without_tls": [one.url for one in standing.mirrors if one.scheme == "http"],
         "clock": format_time(standing.now),
         "time_floor": format_time(datetime.fromtimestamp(trust.time_floor, UTC)),
         "freshness": clock.freshness(standing.now, trust.time_floor).value,
@@ -191,6 +210,16 @@ def _role(kind: type[T], name: str, data: bytes) -> Json:
     return {"version": signed.version, "expires": format_time(signed.expires)}
 
 
+def expired(state: DeviceState, now: datetime) -> list[str]:
+    """Stored roles that are no longer valid, by the later of clock and floor."""
+    then = format_time(clock.effective_now(now, state.trust.time_floor))
+    return [
+        name
+        for name, role in _roles(state).items()
+        if isinstance(role, dict) and str(role["expires"]) <= then
+    ]
+
+
 def image_document(image: Image | None) -> Json:
     """An image for scripts; null if there is none."""
     if image is None:
@@ -218,7 +247,7 @@ def status_lines(standing: Standing) -> list[str]:
     install, trust = standing.install, standing.state.trust
     floor = format_time(datetime.fromtimestamp(trust.time_floor, UTC))
     fresh = clock.freshness(standing.now, trust.time_floor).value
-    lab = "  (LAB)" if is_lab(trust.root) else ""
+    lab = f"  (LAB: {LAB_MEANS})" if is_lab(trust.root) else ""
     lines = [
         f"channel    {standing.product}/{standing.channel}{lab}",
         f"installed  {_place(install.current) or 'the factory image'}",
@@ -232,6 +261,12 @@ def status_lines(standing: Standing) -> list[str]:
         f"clock      {format_time(standing.now)}, freshness {fresh}",
         "roles      " + _role_line(standing.state),
     ]
+    if ended := expired(standing.state, standing.now):
+        lines.append(
+            f"expired    {', '.join(ended)}: the next check renews them, or says why it cannot"
+        )
+    if plain := without_tls(standing.mirrors):
+        lines.append(f"transport  {plain}")
     if install.rejected:
         lines.append(f"rejected   {len(install.rejected)} payloads failed here")
     lines.append(f"next       {_next(standing)}")

@@ -16,7 +16,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
-from client_reference.errors import NotTrustedError
+from client_reference.errors import NotTrustedError, shortened
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _members(pairs: list[tuple[str, object]]) -> object:
     if len(members) == len(pairs):
         return members
     twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-    return _Unreadable(f"the key {json.dumps(twice)} twice", "each key once")
+    return _Unreadable(f"the key {shortened(json.dumps(twice))} twice", "each key once")
 
 
 def _integer(text: str) -> object:
@@ -130,7 +130,7 @@ def _refuse_unreadable(value: object, path: str, depth: int) -> None:
         return
     for name, member in value.items():
         _refuse_surrogates(name, path)
-        _refuse_unreadable(member, f"{path}.{name}", depth + 1)
+        _refuse_unreadable(member, f"{path}.{shortened(name)}", depth + 1)
 
 
 def _refuse_surrogates(text: str, path: str) -> None:

@@ -36,13 +36,13 @@ from client_reference.manifest import (
     MAX_HOLD,
     MAX_MANIFEST,
     Hold,
-    Meaning,
     parse,
     parse_hold,
     parse_meaning,
 )
 from client_reference.payload.download import Download, whole_segments
 from client_reference.payload.segments import (
+    LONGEST,
     SUFFIX,
     has_segments,
     list_length,
@@ -56,7 +56,7 @@ from client_reference.trust.updater import Updater
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from tuf.api.metadata import TargetFile
@@ -85,11 +85,13 @@ __all__ = [
     "evaluate",
     "reject",
     "update",
+    "verify_chain",
 ]
 
 TLS_ROLE = "device-tls"
 TLS_BUNDLE = "trust/ca-bundle.pem"
 MAX_BUNDLE = 1_048_576
+_ASK = "only what builder and release managers agree on is installed; ask the publisher"
 
 T = TypeVar("T")
 
@@ -166,6 +168,7 @@ class Machine:
         now: aware UTC reading of the system clock, read once.
         largest: bytes of the largest artifact that may be kept.
         progress: called with (bytes in place, bytes of the whole).
+        lead: what this boot knows beyond the stored time floor.
         bundle: where a published CA bundle is kept; None if this device does not want one.
     """
 
@@ -177,6 +180,7 @@ class Machine:
     largest: int
     progress: Callable[[int, int], None]
     bundle: BundleFile | None = None
+    lead: clock.Lead | None = None
 
 
 @frozen
@@ -216,14 +220,13 @@ class Agreed:
 
 
 def evaluate(
-    updater: Updater, device: DevicePosition, now: datetime, waves: Waves = Waves.OBEY
+    updater: Updater, device: DevicePosition, waves: Waves = Waves.OBEY
 ) -> Selection | Skip:
     """What a device would do now: refresh, manifest, hold, selection, agreement of the roles.
 
     Args:
         updater: over the device's store and a fetcher.
         device: who asks.
-        now: aware UTC reading of the system clock; the floor may raise it.
         waves: see `select`.
 
     Raises:
@@ -234,14 +237,9 @@ def evaluate(
     updater.refresh()
     manifest = _manifest(updater, device)
     if manifest is None:
-        return Skip(
-            Reason.NO_CHANNEL,
-            f"the repository has no channel {device.product}/{device.channel}, or nothing was "
-            "promoted to it yet",
-        )
+        return _no_manifest(updater, device)
     held = _held(updater, device)
-    effective = clock.effective_now(now, updater.state.trust.time_floor)
-    decision = select(manifest, held, device, effective, waves)
+    decision = select(manifest, held, device, updater.effective_now, waves)
     if isinstance(decision, Selection):
         agreed_target(updater, device.product, decision)
     return decision
@@ -257,6 +255,30 @@ def _manifest(updater: Updater, device: DevicePosition) -> Manifest | None:
     return manifest
 
 
+def _no_manifest(updater: Updater, device: DevicePosition) -> Skip:
+    """A channel that does not exist would look like "no update" for ever: say what exists."""
+    from client_reference.nearest import did_you_mean  # noqa: PLC0415 # rare
+
+    delegations = updater.targets.delegations
+    roles = (delegations.roles or {}) if delegations else {}
+    name = f"{device.product}/{device.channel}"
+    if f"{device.product}-{device.channel}" in roles:
+        return Skip(Reason.NO_CHANNEL, f"nothing was promoted to {name} yet")
+    paths = [path for role in roles.values() for path in role.paths or ()]
+    channels = [
+        path.removeprefix("channels/").removesuffix(".json")
+        for path in paths
+        if path.startswith("channels/")
+    ]
+    own = [each for each in channels if each.startswith(f"{device.product}/")]
+    key, there = ("channel", own) if own else ("product", channels)
+    return Skip(
+        Reason.NO_CHANNEL,
+        f"likely a mistake in repository.{key} of device.toml: the repository has no channel "
+        f"{name}, it has: {', '.join(there) or 'none'}{did_you_mean(name, there)}",
+    )
+
+
 def _held(updater: Updater, device: DevicePosition) -> frozenset[int]:
     path = f"holds/{device.product}/{device.channel}.json"
     target = updater.target(f"{device.product}-{device.channel}-hold", path)
@@ -270,7 +292,7 @@ def _held(updater: Updater, device: DevicePosition) -> frozenset[int]:
 def _require_about(path: str, found: tuple[str, str], device: DevicePosition) -> None:
     if found != (device.product, device.channel):
         raise DisagreementError(
-            f"{path} is about {'/'.join(found)}, expected {device.product}/{device.channel}"
+            f"{path} is about {'/'.join(found)}, expected {device.product}/{device.channel}", _ASK
         )
 
 
@@ -280,27 +302,28 @@ def agreed_target(updater: Updater, product: str, selection: Selection) -> Agree
     Raises:
         DisagreementError: it has none, or says something else.
         MalformedJsonError: its `custom` cannot be read.
+        RefusedError: it is longer than `LONGEST`.
     """
     wanted, release, payload = selection.payload.artifact, selection.release, selection.payload
     role = f"{product}-builds"
     target = updater.target(role, wanted.path)
     if target is None:
         raise DisagreementError(
-            f"the channel offers {wanted.path}, which the role {role} does not list",
-            "only what builder and release managers agree on is installed; ask the publisher",
+            f"the channel offers {wanted.path}, which the role {role} does not list", _ASK
         )
-    expected = Meaning(
-        product, frozenset(payload.hardware), release.version, release.sequence, payload.handler
-    )
+    means = parse_meaning(target.custom, wanted.path)
     for what, found, said in (
         ("length", target.length, wanted.length),
         ("sha256", target.hashes.get("sha256"), wanted.sha256),
-        ("meaning", parse_meaning(target.custom, wanted.path), expected),
+        ("product", means.product, product),
+        ("hardware", sorted(means.hardware), sorted(payload.hardware)),
+        ("version", means.version, release.version),
+        ("sequence", means.sequence, release.sequence),
+        ("handler", means.handler, payload.handler),
     ):
         if found != said:
             raise DisagreementError(
-                f"{wanted.path}: the role {role} says {what} {found}, the channel says {said}",
-                "only what builder and release managers agree on is installed; ask the publisher",
+                f"{wanted.path}: the role {role} says {what} {found}, the channel says {said}", _ASK
             )
     return Agreed(target, _segments_target(updater, role, target))
 
@@ -308,16 +331,22 @@ def agreed_target(updater: Updater, product: str, selection: Selection) -> Agree
 def _segments_target(updater: Updater, role: str, artifact: TargetFile) -> TargetFile | None:
     if not has_segments(artifact.length):
         return None
+    if artifact.length > LONGEST:
+        raise RefusedError(
+            f"{artifact.path} has {artifact.length} bytes, firmroot installs at most {LONGEST}",
+            "ask the publisher: no device can hold the list of its segments",
+        )
     path = artifact.path + SUFFIX
     target = updater.target(role, path)
     expected = list_length(artifact.length)
     if target is None or target.length != expected:
         found = "nothing" if target is None else f"{target.length} bytes"
         raise DisagreementError(
-            f"{path}: the role {role} lists {found}, expected {expected} bytes of segment hashes"
+            f"{path}: the role {role} lists {found}, expected {expected} bytes of segment hashes",
+            _ASK,
         )
     if target.custom != {"segments-of": artifact.path}:
-        raise DisagreementError(f"{path} is not marked as the segments of {artifact.path}")
+        raise DisagreementError(f"{path} is not marked as the segments of {artifact.path}", _ASK)
     return target
 
 
@@ -331,10 +360,25 @@ def check(machine: Machine, waves: Waves = Waves.OBEY) -> Checked:
 
 
 def _check(machine: Machine, waves: Waves) -> Checked:
-    updater = Updater(machine.store, machine.mirrors, machine.now)
+    """One check; again with the next mirror if this one lacks a root that it announces itself.
+
+    The announcement comes from an online key, so it may cost requests and nothing else: if no
+    mirror has that root, or none of the others works, the first answer stands.
+    """
+    found = first = _check_once(machine, waves)
+    while found.updater.missing_root is not None and machine.mirrors.next_mirror():
+        try:
+            found = _check_once(machine, waves)
+        except (NotTrustedError, RetryLaterError):
+            continue
+    return first if found.updater.missing_root is not None else found
+
+
+def _check_once(machine: Machine, waves: Waves) -> Checked:
+    updater = Updater(machine.store, machine.mirrors, machine.now, lead=machine.lead)
     observation = _observe(machine, updater.state)
     position = machine.identified.position(observation.state)
-    decision = evaluate(updater, position, machine.now, waves)
+    decision = evaluate(updater, position, waves)
     notice = _renew_bundle(machine, updater)
     return Checked(decision, updater, observation.boot, observation.state, notice)
 
@@ -503,7 +547,7 @@ def _verify_stored(store: Store, state: DeviceState) -> None:
     broke off half way, or met an expired repository, is no reason to roll back.
     """
     try:
-        _verify_chain(list(store.root_chain()), state.trust.root_version)
+        verify_chain(list(store.root_chain()), state.trust.root_version)
         _read_stored(state.trust)
     except NotTrustedError as error:
         raise LocalFailureError(
@@ -512,7 +556,12 @@ def _verify_stored(store: Store, state: DeviceState) -> None:
         ) from error
 
 
-def _verify_chain(chain: list[bytes], version: int) -> None:
+def verify_chain(chain: Sequence[bytes], version: int) -> None:
+    """Verify a stored root chain, whatever its expiry.
+
+    Raises:
+        NotTrustedError: a link does not verify, or it does not end at `version`.
+    """
     last = 0
     if chain:
         root = verified.first_root(chain[0])

@@ -41,12 +41,14 @@ if TYPE_CHECKING:
 __all__ = [
     "BINDS",
     "CHECKS",
+    "KEY_CHECKS",
     "MIN_RSA_BITS",
     "Check",
     "Evidence",
     "Finding",
     "Severity",
     "derived_keyid",
+    "missing_keys",
     "run_checks",
 ]
 
@@ -157,6 +159,21 @@ def _threshold_reachable(evidence: Evidence) -> Iterator[str]:
     for name, rules in evidence.rules():
         if rules.threshold > len(rules.keys):
             yield f"roles.{name}: threshold {rules.threshold} is above its {len(rules.keys)} keys"
+
+
+def missing_keys(policy: Policy) -> dict[str, int]:
+    """How many keys each role still needs for its threshold, and one to spare where that is asked.
+
+    What the checks of `KEY_CHECKS` find, as numbers. Complete roles are left out.
+    """
+    spare = policy.scale != Scale.MAKER
+    evidence = Evidence(policy, {})
+    found = {}
+    for name, rules in evidence.rules():
+        more = 1 if spare and evidence.template(name) not in _SINGLE else 0
+        if (count := rules.threshold + more - len(rules.keys)) > 0:
+            found[name] = count
+    return found
 
 
 def _threshold_two(evidence: Evidence) -> Iterator[str]:
@@ -335,10 +352,8 @@ def _expiry(evidence: Evidence) -> Iterator[str]:
 def _policy_binds(evidence: Evidence) -> Iterator[str]:
     """What waits for signatures is judged in the place of what it will replace."""
     for role, signed in {**evidence.signed, **evidence.pending}.items():
-        anchor = role == RECOVERY and role in evidence.pending
-        if role not in {"root", "targets"} and not anchor:
-            continue
-        if _signs_again(evidence, role, signed):
+        anchor = role == RECOVERY
+        if _signs_again(evidence, role, signed) or (anchor and role not in evidence.pending):
             continue
         for name, delegated in _delegated(signed).items():
             found = f"{role} {signed.version}: {name} is {_rule(evidence, delegated)}"
@@ -391,6 +406,9 @@ BINDS = "policy-binds"
 
 # Checks that want several people, which a maker does not have.
 _PEOPLE = frozenset({"threshold-two", "threshold-spare", "distinct-holders", "recovery-holders"})
+
+KEY_CHECKS = frozenset({"threshold-reachable", "threshold-spare"})
+"""Checks that fail as long as keys are still being made."""
 
 CHECKS: tuple[Check, ...] = (
     Check(

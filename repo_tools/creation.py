@@ -126,12 +126,18 @@ def _write_files(draft: Path, storage: str, example: str, *, lab: bool) -> None:
         lab=mark if lab else "", storage=storage, recovery=recovery, online=online
     )
     policy = files("keys_policy.examples").joinpath(f"{example}.toml").read_bytes()
-    replace_file(draft / ".gitignore", _GITIGNORE.encode())
+    replace_file(draft / ".gitignore", _gitignore(storage).encode())
     replace_file(draft / "firmroot.toml", config.encode())
     replace_file(draft / "policy.toml", policy)
     make_directory(draft / "keys")
     make_directory(draft / ".firmroot", mode=0o700)
     Workspace.open(draft, missing_keys=True).storage()
+
+
+def _gitignore(storage: str) -> str:
+    """A storage in the workspace is no part of what git keeps."""
+    own = f"/{storage.strip('/')}/\n"
+    return _GITIGNORE if "://" in storage or own in _GITIGNORE else _GITIGNORE + own
 
 
 def _make_lab_keys(draft: Path, passphrase: bytes) -> None:

@@ -13,6 +13,7 @@ import tomlkit
 from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import ActionRequiredError, ConfigurationError
+from client_reference.nearest import did_you_mean
 from repo_tools.files import replace_file
 from repo_tools.metadata.edits import renewed
 from repo_tools.metadata.repository import parse
@@ -65,7 +66,8 @@ def find_key(ws: Workspace, name: str) -> KeyHolder:
     """A key by name. Raises `ConfigurationError` with the names that there are."""
     if name not in ws.keyring:
         raise ConfigurationError(
-            f"there is no key {name!r}; there are: {', '.join(ws.keyring) or 'none'}",
+            f"there is no key {name!r}; there are: {', '.join(ws.keyring) or 'none'}"
+            f"{did_you_mean(name, ws.keyring)}",
             "firmroot key list",
         )
     return ws.keyring[name]
@@ -148,18 +150,16 @@ def plan(
     Args:
         ws: the workspace.
         pairs: old key and its successor, or None to remove it.
-        compromised: somebody else may have the first one.
+        compromised: somebody else may have the old keys.
     """
     rotations: list[Rotation] = []
     policy = ws.policy
-    for index, (old, new) in enumerate(pairs):
+    for old, new in pairs:
         find_key(ws, old)
         if new is not None:
             find_key(ws, new)
         held = _held(ws, old)
-        rotations.append(
-            plan_rotation(policy, old, new, held, compromised=compromised and index == 0)
-        )
+        rotations.append(plan_rotation(policy, old, new, held, compromised=compromised))
         policy = rotations[-1].policy
     return rotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -63,6 +64,41 @@ def test_what_is_missing_is_named(tmp_path: Path, python3: str | None, says: str
     assert done.returncode == 2
     assert says in done.stderr
     assert not (tmp_path / "project" / ".venv").exists()
+
+
+NO_WHEEL = """#!/bin/sh
+case "$*" in
+  *fuzz.txt*) echo "ERROR: No matching distribution found for atheris" >&2; exit 1 ;;
+  -c*) echo "Python 3.19.0 on Linux riscv64" ;;
+esac
+exit 0
+"""
+STAMP = "cat requirements/build.txt requirements/dev.txt pyproject.toml scripts/bootstrap"
+
+
+def test_where_there_is_no_atheris_it_says_so_and_leaves_the_rest(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    for name in ("scripts", "requirements"):
+        shutil.copytree(ROOT / name, project / name)
+    shutil.copy(ROOT / "pyproject.toml", project)
+    python = project / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(NO_WHEEL, "utf-8")
+    python.chmod(0o755)
+    stamp = f"{STAMP} | cksum | tr -d ' ' > .venv/.firmroot-dev"
+    subprocess.run(["sh", "-c", stamp], cwd=project, check=True)
+    done = subprocess.run(
+        ["sh", "scripts/bootstrap", "fuzz"],
+        cwd=project,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "atheris could not be installed for Python 3.19.0 on Linux riscv64" in done.stderr
+    assert "hint: it has wheels for Linux on x86-64 and Python 3.11 to 3.14" in done.stderr
+    assert sorted(path.name for path in (project / ".venv").iterdir()) == [".firmroot-dev", "bin"]
 
 
 def test_an_unknown_tier_is_a_usage_error() -> None:

@@ -319,6 +319,18 @@ def test_a_release_with_an_unknown_need_is_kept_apart_whatever_its_shape() -> No
         serialize(manifest)
 
 
+def test_a_need_that_this_client_supports_keeps_no_release_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(manifests, "SUPPORTED_NEEDS", frozenset({"quantum"}))
+    needy = {**FULL["releases"][0], "version": "9", "sequence": 90, "needs": ["quantum"]}
+    later = {"version": "10", "sequence": 100, "needs": ["quantum", "warp"]}
+    manifest = parse(edited("releases", [later, needy, *FULL["releases"]]))
+    assert [one.version for one in manifest.releases] == ["9", "3.1.0"]
+    assert manifest.releases[0].needs == ("quantum",)
+    assert manifest.unsupported == (UnsupportedRelease("10", 100, ("warp",)),)
+
+
 def test_a_manifest_that_no_device_would_read_is_not_written() -> None:
     manifest = parse(json.dumps(FULL).encode())
     with pytest.raises(MalformedJsonError, match="of the form"):

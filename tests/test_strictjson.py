@@ -52,10 +52,47 @@ def test_the_largest_integer_and_the_deepest_nesting_are_read() -> None:
     parse(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, 100)
 
 
+def test_the_longest_text_is_read() -> None:
+    assert len(parse(b'"' + b"x" * 1024 + b'"', 2000).text()) == 1024
+    with pytest.raises(MalformedJsonError, match="at most 1024 characters"):
+        parse(b'"' + b"x" * 1025 + b'"', 2000).text()
+
+
+FOUND = {
+    "an object": (b'{"a": 1, "b": 2}', "an object with 2 members"),
+    "an array": (b"[1, 2, 3]", "an array of 3 items"),
+    "what is short enough to show": (b'"' + b"x" * 58 + b'"', '"' + "x" * 58 + '"'),
+    "what is too long to show": (b'"' + b"x" * 59 + b'"', '"' + "x" * 59 + "…"),
+}
+
+
+@pytest.mark.parametrize("sentence", FOUND)
+def test_what_was_found_is_told_briefly(sentence: str) -> None:
+    data, found = FOUND[sentence]
+    with pytest.raises(MalformedJsonError) as caught:
+        parse(data, 100).integer()
+    assert caught.value.found == found
+
+
 def test_many_keys_twice_do_not_take_for_ever() -> None:
     data = b"{" + b",".join(b'"%d": 1' % number for number in range(40_000)) + b',"0": 1}'
     with pytest.raises(MalformedJsonError, match='the key "0" twice'):
         parse(data, len(data))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"' + b"x" * 9000 + b'": 0.5}',
+        b'{"' + b"x" * 9000 + b'": 1, "' + b"x" * 9000 + b'": 2}',
+    ],
+    ids=["in a path", "twice"],
+)
+def test_an_error_does_not_quote_a_whole_document(text: bytes) -> None:
+    with pytest.raises(MalformedJsonError) as caught:
+        parse(text, 100_000)
+    assert "xxx…" in caught.value.message
+    assert len(caught.value.message) < 400
 
 
 def test_length_is_judged_before_anything_else() -> None:

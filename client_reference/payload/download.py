@@ -12,6 +12,8 @@ in the way. If it fails again the bytes are not to be trusted.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from client_reference.errors import NotTrustedError, RetryLaterError
@@ -125,21 +127,22 @@ class Download:
         if first == len(self.segments):
             return
         start = self.segments.offset(first)
-        pieces = fetcher.stream(self.location, start, self.segments.length - start)
         rest = bytearray()
-        for index in range(first, len(self.segments)):
-            offset, size = self.segments.offset(index), self.segments.size(index)
-            data = _take(pieces, rest, size)
-            if not self.segments.matches(index, data):
-                data = self._again(fetcher, index)
-            total.update(data)
-            place.write(offset, data)
-            progress(offset + size, self.segments.length)
-            del data  # or two segments would be in memory while the next one is collected
+        with _ended(fetcher.stream(self.location, start, self.segments.length - start)) as pieces:
+            for index in range(first, len(self.segments)):
+                offset, size = self.segments.offset(index), self.segments.size(index)
+                data = _take(pieces, rest, size)
+                if not self.segments.matches(index, data):
+                    data = self._again(fetcher, index)
+                total.update(data)
+                place.write(offset, data)
+                progress(offset + size, self.segments.length)
+                del data  # or two segments would be in memory while the next one is collected
 
     def _again(self, fetcher: Fetcher, index: int) -> bytes:
         offset, size = self.segments.offset(index), self.segments.size(index)
-        data = _take(fetcher.stream(self.location, offset, size), bytearray(), size)
+        with _ended(fetcher.stream(self.location, offset, size)) as pieces:
+            data = _take(pieces, bytearray(), size)
         if not self.segments.matches(index, data):
             raise BadSegmentError(
                 f"bytes {offset} to {offset + size - 1} of {self.location} are not the bytes that "
@@ -147,6 +150,19 @@ class Download:
                 "a mirror or a proxy alters files; run the command again to try once more",
             )
         return data
+
+
+@contextmanager
+def _ended(pieces: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
+    """A transfer that is given up ends now.
+
+    Each one that a mirror spoils would else keep its connection until the garbage is collected.
+    """
+    try:
+        yield pieces
+    finally:
+        if isinstance(pieces, Generator):
+            pieces.close()
 
 
 def _take(pieces: Iterator[bytes], rest: bytearray, size: int) -> bytes:

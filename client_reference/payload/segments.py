@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
+    "LONGEST",
     "SEGMENT",
     "SUFFIX",
     "Segments",
@@ -29,6 +30,8 @@ __all__ = [
 
 SEGMENT = 1024 * 1024
 """Bytes."""
+LONGEST = 2**38
+"""Bytes of an artifact at most (256 GiB). Its list is held in memory, and so has at most 8 MiB."""
 SUFFIX = ".segments"
 _DIGEST = 32
 

@@ -42,8 +42,10 @@ class BundleFile:
         import ssl  # noqa: PLC0415 # a bundle is rare, and so is its cost
 
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=data.decode())
-        except (ssl.SSLError, UnicodeDecodeError, ValueError) as error:
+            # Names in comments are not ASCII; within a certificate a question mark is an error.
+            text = data.decode("ascii", errors="replace").replace("\ufffd", "?")
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+        except (ssl.SSLError, ValueError) as error:
             raise NotTrustedError(
                 f"the published CA bundle holds no certificates: {error}",
                 "the publisher must sign a PEM file for trust/ca-bundle.pem",

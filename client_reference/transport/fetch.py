@@ -4,6 +4,8 @@
 trusted here. Every wait on the network is bounded by a pace: a grace, and from then on the
 configured minimum rate over the whole transfer, so that neither a silent peer nor one that drips a
 byte now and then holds the device. Time that the caller takes between two pieces does not count.
+Every transfer is bounded in raw bytes too: headers, interim answers and trailers without end are
+sent as fast as one likes.
 
 Clock, sleep and randomness are passed in as `Ambient`. `ssl` is used for https only.
 """
@@ -17,7 +19,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from client_reference.errors import FirmrootError, NotFoundError, NotTrustedError, RetryLaterError
+from client_reference.errors import (
+    FirmrootError,
+    NotFoundError,
+    NotTrustedError,
+    RetryLaterError,
+    shortened,
+)
 from client_reference.transport.policy import (
     ROUNDS,
     Attempt,
@@ -48,6 +56,8 @@ PIECE = 64 * 1024
 GRACE = 30.0
 CONNECT = 15.0
 REDIRECTS = 3
+FRAME = 128 * 1024
+"""Bytes that headers, redirects, error pages and reading ahead may take beside the body."""
 EARNED = 64 * 1024
 """Bytes that a broken transfer must have brought to earn one more attempt."""
 
@@ -130,11 +140,13 @@ class HttpFetcher:
     Attributes:
         traffic: what was sent and received so far.
         degraded: one sentence for each way below verified TLS that was used.
+        fallen: those of them with a mirror for which verified TLS was expected.
     """
 
     def __init__(self, settings: Settings, ambient: Ambient) -> None:
         self.traffic = Traffic()
         self.degraded: dict[str, str] = {}
+        self.fallen: dict[str, str] = {}
         self._settings = settings
         self._ambient = ambient
         self._connections: dict[Attempt, _Connection] = {}
@@ -159,10 +171,13 @@ class HttpFetcher:
         """Give up, for this cycle, the mirror that answered last: what it sent did not verify.
 
         Returns:
-            whether there is another one.
+            whether there is another one; none if nobody was asked since the last call, since what
+            failed then came from no mirror, and would fail for ever.
         """
-        if self._asked is not None:
-            self._given_up.add(self._asked)
+        if self._asked is None:
+            return False
+        self._given_up.add(self._asked)
+        self._asked = None
         return len(self._given_up) < len(self._settings.mirrors)
 
     def fetch(self, path: str, max_length: int) -> bytes:
@@ -219,7 +234,7 @@ class HttpFetcher:
         return None
 
     def _whole(self, way: Attempt, path: str, max_length: int) -> bytes:
-        answer = self._get(way, encode(way.mirror, path), {}, self._pace())
+        answer = self._get(way, encode(way.mirror, path), {}, self._pace(max_length))
         try:
             if answer.meaning is not Meaning.WHOLE:
                 raise _TransportError("answered a part of what was asked for", again=False)
@@ -238,7 +253,8 @@ class HttpFetcher:
     def _part(self, way: Attempt, path: str, span: tuple[int, int]) -> _Answer:
         first, end = span
         headers = {"Range": f"bytes={first}-{end - 1}"}
-        answer = self._get(way, encode(way.mirror, path), headers, self._pace())
+        # A server that does not know ranges sends all that comes before the part.
+        answer = self._get(way, encode(way.mirror, path), headers, self._pace(end))
         try:
             answer.go_to(first)
         except _TransportError:
@@ -313,8 +329,12 @@ class HttpFetcher:
         connection: _Connection,
         response: http.client.HTTPResponse,
     ) -> None:
-        """A connection whose answer was not read to its end is out of step: close it."""
-        if response.isclosed() and connection.sock is not None:
+        """A connection whose answer was not read to its end is out of step: close it.
+
+        So is a second one: while a segment is fetched once more, two are in use for one mirror.
+        """
+        spare = way not in self._connections
+        if spare and response.isclosed() and connection.sock is not None:
             self._connections[way] = connection
         else:
             response.close()
@@ -354,12 +374,16 @@ class HttpFetcher:
             self._contexts[trust] = _tls_context(trust, self._settings.roots)
         return self._contexts[trust]
 
-    def _pace(self) -> _Pace:
-        return _Pace(self._ambient.monotonic, self._settings.minimum_rate)
+    def _pace(self, wanted: int) -> _Pace:
+        # Twice: a body in small chunks comes with as much again around them.
+        return _Pace(self._ambient.monotonic, self._settings.minimum_rate, FRAME + 2 * wanted)
 
     def _report(self, way: Attempt) -> None:
         if way.trust is not Trust.VERIFIED:
-            self.degraded[_name(way)] = f"{way.mirror.url} was read over {way.trust.value}"
+            told = f"{way.mirror.url} was read over {way.trust.value}"
+            self.degraded[_name(way)] = told
+            if way.origin.scheme == "https":
+                self.fallen[_name(way)] = told
 
 
 def _tls_context(trust: Trust, roots: Roots) -> ssl.SSLContext:
@@ -393,7 +417,7 @@ def _explain(error: Exception) -> str:
         return f"the certificate does not verify: {verify}"
     if isinstance(error, TimeoutError):
         return "no answer in time, or slower than download.minimum_rate"
-    return str(error) or type(error).__name__
+    return shortened(error) or type(error).__name__
 
 
 def _too_long(path: str, way: Attempt, max_length: int) -> NotTrustedError:
@@ -427,12 +451,14 @@ class _Pace:
     Attributes:
         monotonic: seconds.
         rate: bytes per second that it must reach after the grace.
+        most: bytes that it may bring, all that is around the body included.
         spent: seconds waited so far.
         received: bytes so far.
     """
 
     monotonic: Callable[[], float]
     rate: int
+    most: int
     spent: float = 0.0
     received: int = 0
 
@@ -481,6 +507,8 @@ class _PacedSocket:
         count = self._raw.recv_into(buffer)
         self.pace.spent += self.pace.monotonic() - before
         self.pace.received += count
+        if self.pace.received > self.pace.most:
+            raise ConnectionError(f"more than {self.pace.most} bytes, far more than was asked for")
         return count
 
     def close(self) -> None:
@@ -543,7 +571,8 @@ class _Answer:
         while left:
             try:
                 piece = self._response.read(min(PIECE, left))
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                # A ValueError is a chunk of negative length. One of -1 is read as "all there is".
                 raise _TransportError(_explain(error)) from error
             if not piece:
                 break

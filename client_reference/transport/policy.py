@@ -45,6 +45,10 @@ ROUNDS = 3
 """How often all mirrors are asked before it is "retry later"."""
 _FIRST_PAUSE = 0.5
 _PORTS = {"https": 443, "http": 80}
+_MAX_DIGITS = 19
+"""Of a position in an object; int() refuses more than 4300 with an error of its own."""
+_QUERY = "/?:@!$&'()*+,;=-._~%"
+"""What stands for itself in a query (RFC 3986, 3.4), the percent of what is encoded already too."""
 
 
 class Degraded(enum.Enum):
@@ -204,7 +208,9 @@ def content_start(content_range: str | None) -> int | None:
     """The first byte of a partial answer by its Content-Range, None if that cannot be read."""
     unit, _, rest = (content_range or "").partition(" ")
     first = rest.partition("-")[0]
-    return int(first) if unit == "bytes" and first.isdecimal() else None
+    if unit != "bytes" or not first.isdecimal() or len(first) > _MAX_DIGITS:
+        return None
+    return int(first)
 
 
 def is_web_page(content_type: str | None, start: bytes) -> bool:
@@ -240,7 +246,8 @@ def redirected(
                 return None
             if attempt.trust is Trust.PLAIN and mirror.scheme == "https":
                 trust = Trust.VERIFIED
-            query = f"?{parts.query}" if parts.query else ""
+            # Attack: a byte in the query that no request line can carry ends the program.
+            query = f"?{quote(parts.query, safe=_QUERY)}" if parts.query else ""
             onward = Attempt(mirror, trust, attempt.origin)
             return onward, quote(unquote(parts.path), safe="/") + query
     return None

@@ -12,6 +12,7 @@ Rules:
    keys or another threshold takes the floor back (`reset`) to what the image carries, or to that
    root's own `issued` if that is later. A rotation that was already accepted does nothing when it
    is replayed, since the caller takes strictly newer roots only.
+ * Within a boot the floor goes on with the time since it was proven (`Lead`).
  * A root whose `issued` is not before its own expiry contradicts itself: it proves nothing.
    Refusing it would end the chain for ever.
 """
@@ -22,12 +23,23 @@ import enum
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from client_reference.errors import shortened
 from client_reference.trust.verified import MalformedError, MismatchError
+from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 
-__all__ = ["ISSUED", "Freshness", "check_issued", "effective_now", "freshness", "raised", "reset"]
+__all__ = [
+    "ISSUED",
+    "Freshness",
+    "Lead",
+    "check_issued",
+    "effective_now",
+    "freshness",
+    "raised",
+    "reset",
+]
 
 ISSUED = "x-firmroot-issued"
 SECONDS = "%Y-%m-%dT%H:%M:%SZ"
@@ -40,14 +52,30 @@ class Freshness(enum.Enum):
     UNPROVEN = "unproven"
 
 
-def effective_now(now: datetime, floor: int) -> datetime:
+@frozen
+class Lead:
+    """What this boot knows beyond the stored floor (`trust.uptime`).
+
+    Attributes:
+        floor: Unix seconds; the floor that the lead belongs to.
+        seconds: that have passed since it was proven.
+    """
+
+    floor: int = 0
+    seconds: int = 0
+
+
+def effective_now(now: datetime, floor: int, lead: Lead | None = None) -> datetime:
     """The time to judge by.
 
     Args:
         now: aware UTC reading of the system clock.
         floor: Unix seconds.
+        lead: counts only if it belongs to this very floor: one that was reset, or was raised
+            since, takes its lead with it.
     """
-    return max(now, datetime.fromtimestamp(floor, UTC))
+    seconds = lead.seconds if lead is not None and lead.floor == floor else 0
+    return max(now, datetime.fromtimestamp(floor + seconds, UTC))
 
 
 def freshness(now: datetime, floor: int) -> Freshness:
@@ -68,7 +96,7 @@ def issued(signed: Root | Timestamp) -> int | None:
         time = datetime.strptime(value, SECONDS).replace(tzinfo=UTC)
     except (TypeError, ValueError) as error:
         raise MalformedError(
-            f"{ISSUED} of {signed.type} is {value!r}, expected YYYY-MM-DDTHH:MM:SSZ"
+            f"{ISSUED} of {signed.type} is {shortened(repr(value))}, expected YYYY-MM-DDTHH:MM:SSZ"
         ) from error
     return int(time.timestamp())
 

@@ -195,6 +195,42 @@ class SqliteStore:
             best = self._choose([_examine(path, "ro") for path in self._paths])
         return None if best is None else self._decode(best)
 
+    def copies(self) -> Mapping[str, str]:
+        """What is wrong with each copy, by file name; empty text for one that is whole.
+
+        For display: without the lock, without repairing anything.
+
+        Raises:
+            LocalFailureError, LockedError: as `load`.
+        """
+        with _local_failures(self._directory):
+            found = {path.name: _examine(path, "ro") for path in self._paths}
+        newest = max(finding.generation.number for finding in found.values())
+        return {
+            name: ""
+            if finding.condition is _Condition.INTACT and finding.generation.number == newest
+            else finding.detail or finding.condition.name.lower().replace("intact", "older")
+            for name, finding in found.items()
+        }
+
+    def peek_chain(self) -> Sequence[bytes]:
+        """Every accepted root for display, the factory root first: without lock and repair.
+
+        Raises:
+            LocalFailureError: no copy has a whole chain.
+        """
+        with _local_failures(self._directory):
+            best = self._choose([_examine(path, "ro") for path in self._paths])
+            if best is None:
+                return ()
+            for path in self._paths:
+                with suppress(_DamagedError):
+                    return _read_chain(path, best, "ro")
+        raise LocalFailureError(
+            f"no copy in {self._directory} has the whole root chain",
+            "the next command that writes begins it again at the newest root; trust is kept",
+        )
+
     def commit(self, state: DeviceState, new_roots: Sequence[bytes] = ()) -> None:
         """Make `state` durable in both copies before returning. See `Store.commit`.
 
@@ -353,9 +389,9 @@ def _read_generation(db: sqlite3.Connection) -> tuple[_Generation, bytes]:
     return _Generation(number, dict(parts), chain_length, chain), digest
 
 
-def _read_chain(path: Path, generation: _Generation) -> tuple[bytes, ...]:
+def _read_chain(path: Path, generation: _Generation, mode: str = "rw") -> tuple[bytes, ...]:
     """The whole root chain of a copy, verified against the running hash."""
-    with _connection(path, "rw") as db:
+    with _connection(path, mode) as db:
         rows = db.execute("SELECT content FROM root ORDER BY position").fetchall()
     roots = tuple(root for (root,) in rows)
     if any(not isinstance(root, bytes) for root in roots):

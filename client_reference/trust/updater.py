@@ -5,6 +5,10 @@
 Rules:
  * Accepted bytes are durable before a request is made because of them (5.3.8, 5.4.5, 5.5.7, 5.6.6).
    Root links are the exception: up to 64 of them share one transaction.
+ * Who missed roots asks for them one by one (5.3.3) until one is there; then the root-chain bundle
+   may bring the rest (`rootchain`), every link verified all the same. Which bundle is the newest,
+   only the timestamp says, and before the last root it cannot be verified: a hint that may cost
+   requests, nothing else. Whatever is wrong with a bundle, the single files remain.
  * What fails to verify is discarded; what was accepted before it stays, and is committed.
  * Only "not there" (`NotFoundError`) for the next root ends the root chain; every other failure is
    a failure of the refresh. There is no cap on the number of links: no attacker without the root
@@ -34,6 +38,7 @@ from client_reference.errors import (
     LocalFailureError,
     NotFoundError,
     NotTrustedError,
+    RetryLaterError,
 )
 from client_reference.trust import clock, verified
 from client_reference.trust.state import DeviceState, InstallState, TrustState
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
     from tuf.api.metadata import DelegatedRole, MetaFile, T, TargetFile
 
     from client_reference.transport.fetcher import Fetcher
+    from client_reference.trust.rootchain import Bundle
     from client_reference.trust.state import Store
 
 __all__ = ["Floors", "Hints", "Limits", "Updater", "initial_state"]
@@ -53,6 +59,9 @@ M = TypeVar("M", Timestamp, Snapshot, Targets)
 
 ROOT_BATCH = 64
 MAX_VISITED_ROLES = 32
+# Fields of `timestamp.signed`, see `Hints`.
+ROOT = "x-firmroot-root"
+EPOCH = "x-firmroot-epoch"
 
 
 @frozen
@@ -126,6 +135,7 @@ class Updater:
         fetcher: untrusted bytes.
         now: aware UTC reading of the system clock.
         limits: see `Limits`.
+        lead: what this boot knows beyond the stored floor.
 
     Raises:
         ConfigurationError: the store is empty.
@@ -133,7 +143,12 @@ class Updater:
     """
 
     def __init__(
-        self, store: Store, fetcher: Fetcher, now: datetime, limits: Limits = _LIMITS
+        self,
+        store: Store,
+        fetcher: Fetcher,
+        now: datetime,
+        limits: Limits = _LIMITS,
+        lead: clock.Lead | None = None,
     ) -> None:
         state = store.load()
         if state is None:
@@ -145,6 +160,7 @@ class Updater:
         self._fetcher = fetcher
         self._now = now
         self._limits = limits
+        self._lead = lead
         self._state = state
         self._trust = state.trust
         self._new_roots: list[bytes] = []
@@ -162,7 +178,7 @@ class Updater:
     @property
     def effective_now(self) -> datetime:
         """The time by which expiry and waves are judged."""
-        return clock.effective_now(self._now, self._trust.time_floor)
+        return clock.effective_now(self._now, self._trust.time_floor, self._lead)
 
     @property
     def freshness(self) -> clock.Freshness:
@@ -193,9 +209,16 @@ class Updater:
     def hints(self) -> Hints:
         """What the accepted timestamp says about root and epoch, after `refresh`."""
         fields = self.timestamp.unrecognized_fields
-        return Hints(
-            _integer(fields.get("x-firmroot-root")), _integer(fields.get("x-firmroot-epoch"))
-        )
+        return Hints(_integer(fields.get(ROOT)), _integer(fields.get(EPOCH)))
+
+    @property
+    def missing_root(self) -> int | None:
+        """A root version that the accepted timestamp announces and no mirror asked so far has.
+
+        A mirror that lost `N+1.root.json` says "not there", as it does when there is no newer root.
+        """
+        announced = self.hints.root
+        return announced if announced is not None and announced > self._root.version else None
 
     def refresh(self) -> None:
         """Bring the four top-level roles up to date.
@@ -306,19 +329,59 @@ class Updater:
         return f"targets/{directory}{slash}{digest}.{name}"
 
     def _refresh_root(self) -> None:
+        asked_for_bundle = False
         while True:
             version = self._root.version + 1
             try:
                 data = self._fetcher.fetch(f"metadata/{version}.root.json", self._limits.root)
             except NotFoundError:
                 break
-            self._accept_root(verified.next_root(self._root, data), data)
-            if len(self._new_roots) == ROOT_BATCH:
+            self._accept_root(data)
+            if not asked_for_bundle:
+                asked_for_bundle = True
                 self._commit()
+                with suppress(NotTrustedError, RetryLaterError):
+                    self._take_bundles()
         self._commit()
         verified.check_expiry(Root.type, self._root, self.effective_now)
 
-    def _accept_root(self, root: Root, data: bytes) -> None:
+    def _take_bundles(self) -> None:
+        """Accept what root-chain bundles hold beyond the root in hand.
+
+        Raises:
+            NotTrustedError, RetryLaterError: one could not be had or has a bad link; the links
+                before it were accepted.
+        """
+        newest = self._announced_root()
+        if newest is None or newest <= self._root.version:
+            return
+        last = self._fetch_bundle(newest)
+        for end in last.blocks:
+            if end > self._root.version:
+                self._accept_links(self._fetch_bundle(end))
+            if end > self._root.version:
+                return  # a mirror could name blocks without links for ever
+        self._accept_links(last)
+
+    def _announced_root(self) -> int | None:
+        """What a timestamp that nobody has verified says about the newest root."""
+        data = self._fetcher.fetch("metadata/timestamp.json", self._limits.timestamp)
+        fields = verified.read(Timestamp, Timestamp.type, data).signed.unrecognized_fields
+        return _integer(fields.get(ROOT))
+
+    def _fetch_bundle(self, version: int) -> Bundle:
+        from client_reference.trust import rootchain  # noqa: PLC0415 # most checks find no new root
+
+        path = f"metadata/{rootchain.location(version)}"
+        return rootchain.parse(self._fetcher.fetch(path, rootchain.MAX_BUNDLE))
+
+    def _accept_links(self, bundle: Bundle) -> None:
+        while (data := bundle.links.get(self._root.version + 1)) is not None:
+            self._accept_root(data)
+
+    def _accept_root(self, data: bytes) -> None:
+        """The next link, verified."""
+        root = verified.next_root(self._root, data)
         trust = replace(self._trust, root=data, root_version=root.version)
         other_timestamp_keys = verified.rotated(self._root, root, Timestamp.type)
         if other_timestamp_keys or verified.rotated(self._root, root, Snapshot.type):
@@ -328,6 +391,8 @@ class Updater:
         self._root = root
         self._trust = trust
         self._new_roots.append(data)
+        if len(self._new_roots) == ROOT_BATCH:
+            self._commit()
 
     def _refresh_timestamp(self) -> None:
         trusted = self._rollback_base(Timestamp, self._trust.timestamp)
@@ -361,6 +426,17 @@ class Updater:
             with suppress(NotTrustedError):
                 return verified.authentic(kind, self._root, kind.type, stored)
         return None
+
+    def _without_unverifiable(self, trust: TrustState) -> TrustState:
+        """A new root forgets what its keys do not vouch for, whatever the comparison of keys said.
+
+        Attack: versions that a thief pushed forward outlive the rotation (design 4, fast-forward).
+        """
+        if self._rollback_base(Timestamp, trust.timestamp) is None:
+            trust = replace(trust, timestamp=None)
+        if self._rollback_base(Snapshot, trust.snapshot) is None:
+            trust = replace(trust, snapshot=None)
+        return trust
 
     def _load_targets(self, role: str, delegator: Root | Targets, delegator_name: str) -> Targets:
         place = (role, delegator_name)
@@ -398,6 +474,8 @@ class Updater:
             raise LocalFailureError(
                 "the trust store was emptied during the check", "run `firmroot-device init`"
             )
+        if self._new_roots:
+            self._trust = self._without_unverifiable(self._trust)
         state = stored.with_trust(self._trust)
         self._store.commit(state, self._new_roots)
         self._new_roots = []

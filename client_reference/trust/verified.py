@@ -64,7 +64,7 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from client_reference.errors import NotTrustedError
+from client_reference.errors import NotTrustedError, shortened
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
@@ -132,7 +132,8 @@ class BadSignatureError(NotTrustedError):
     """
 
     def __init__(self, role: str, needed: int, got: int, unusable: Sequence[str] = ()) -> None:
-        unread = f"; these keys cannot be used here: {', '.join(unusable)}" if unusable else ""
+        named = shortened(", ".join(unusable))
+        unread = f"; these keys cannot be used here: {named}" if unusable else ""
         super().__init__(
             f"{role} has {got} good signatures of distinct keys, {needed} are needed{unread}",
             "if the repository is yours, see who signed with `firmroot status`; "
@@ -159,7 +160,8 @@ class ExpiredError(NotTrustedError):
     def __init__(self, role: str, expires: datetime, now: datetime) -> None:
         super().__init__(
             f"{role} expired at {expires.strftime(SECONDS)}, it is {now.strftime(SECONDS)} here",
-            "check this device's clock; if it is right, the repository must be refreshed",
+            "your clock or a frozen mirror: set the clock if it is wrong; if it is right, the "
+            "publisher must run `firmroot refresh`. What was trusted before is kept",
         )
         self.role = role
         self.expires = expires
@@ -233,7 +235,7 @@ def read(kind: type[T], role: str, data: bytes) -> Unverified[T]:
         metadata = Metadata[T].from_dict(document)
     except Exception as error:  # hostile input reaches more than the documented types
         raise MalformedError(
-            f"{role} is not valid TUF metadata: {error or type(error).__name__}",
+            f"{role} is not valid TUF metadata: {shortened(error) or type(error).__name__}",
             "it was damaged, or something that is no repository answered; another mirror may help",
         ) from error
     if not isinstance(metadata.signed, kind):
@@ -349,7 +351,7 @@ def accept_snapshot(
         for name, before in trusted.meta.items():
             after = new.meta.get(name)
             if after is None:
-                raise RollbackError(f"{name} is missing from the new snapshot (5.5.5)")
+                raise RollbackError(f"{shortened(name)} is missing from the new snapshot (5.5.5)")
             _check_not_older(f"{name} in the snapshot", after.version, before.version, "5.5.5")
     check_expiry(Snapshot.type, new, now)
     return new
@@ -397,7 +399,7 @@ def check_target(target: TargetFile, data: bytes) -> None:
 def _check_not_older(what: str, found: int, trusted: int, clause: str) -> None:
     if found < trusted:
         raise RollbackError(
-            f"{what} has version {found}, expected at least {trusted} ({clause})",
+            f"{shortened(what)} has version {found}, expected at least {trusted} ({clause})",
             "the mirror serves an old state; another one may be current",
         )
 
@@ -410,12 +412,13 @@ def _check_version(role: str, found: int, meta: MetaFile, clause: str) -> None:
 def _check_bytes(name: str, expected: MetaFile | TargetFile, data: bytes) -> None:
     # Weak hashes beside a strong one are checked too; alone they would let a forger choose.
     if expected.hashes is not None and not STRONG_HASHES & expected.hashes.keys():
-        raise MismatchError(f"{name} is listed with weak hashes only: {', '.join(expected.hashes)}")
+        weak = shortened(", ".join(expected.hashes))
+        raise MismatchError(f"{shortened(name)} is listed with weak hashes only: {weak}")
     try:
         expected.verify_length_and_hashes(data)
     except LengthOrHashMismatchError as error:
         raise MismatchError(
-            f"{name} is not the file that was signed for: {error}",
+            f"{shortened(name)} is not the file that was signed for: {shortened(error)}",
             "it was damaged or replaced on the way; another mirror may help",
         ) from error
 

@@ -71,10 +71,8 @@ def renew(context: Context, discard: tuple[str, ...]) -> None:
 
 
 def _say_waits(context: Context, ceremony: Ceremony) -> None:
-    following = "firmroot sign, then firmroot anchor publish"
     context.printer.say(f"{ceremony.name}: open, waits for signatures")
-    context.printer.say(f"next: {following}")
-    context.printer.result({"ceremony": ceremony.name, "next": "firmroot sign"})
+    context.printer.result({"ceremony": ceremony.name, "next": context.say_next()})
 
 
 @anchor.command(
@@ -142,8 +140,7 @@ def re_root(
             ws = begin_epoch(ws, policy)
         enforce_sound(ws, context.now)
         done = open_epoch(ws, context.secrets(ws, descriptor), least, context.now)
-        following = _next(ws, done)
-    _report(context, ws, done, left, following)
+    _report(context, ws, done, left)
 
 
 def _minimum(values: Sequence[str]) -> dict[str, int]:
@@ -181,24 +178,13 @@ def _check_stranded(exports: Sequence[Follower], accepted: Collection[str]) -> N
         )
 
 
-def _next(ws: Workspace, done: Opened) -> str:
-    if done.ceremonies:
-        return "firmroot sign"
-    if ws.staged_role(RECOVERY) is None:
-        return "firmroot status"
-    return "firmroot publish, then firmroot anchor publish"
-
-
-def _report(
-    context: Context, ws: Workspace, done: Opened, exports: Sequence[Follower], following: str
-) -> None:
+def _report(context: Context, ws: Workspace, done: Opened, exports: Sequence[Follower]) -> None:
     for name in done.ceremonies:
         context.printer.say(f"{name}: open, waits for signatures")
     for role in done.builds:
         context.printer.say(f"{role}: signed again on this machine")
     for sentence in done.left:
         context.printer.say(f"then: {sentence}")
-    context.printer.say(f"epoch {ws.epoch}; next: {following}")
     facts: dict[str, Any] = {
         "epoch": ws.epoch,
         "opened": list(done.ceremonies),
@@ -209,7 +195,7 @@ def _report(
             for each in exports
         ],
         "statement": done.statement.to_dict() if done.statement else None,
-        "next": following,
+        "next": context.say_next(),
     }
     context.printer.result(facts)
 
@@ -229,4 +215,5 @@ def publish(context: Context) -> None:
     names = ", ".join(f"{version}.root.json" for version in new)
     context.printer.say(f"{url}: {f'{names} is there now' if new else 'everything was there'}")
     context.printer.say(f"devices that can follow start from epoch {statement.epoch}")
-    context.printer.result({"published": list(new), "storage": url, **statement.to_dict()})
+    facts = {"published": list(new), "storage": url, **statement.to_dict()}
+    context.printer.result({**facts, "next": context.say_next()})

@@ -73,8 +73,7 @@ def start(
             context.printer.say(f"{role} {version}: signed on this machine, staged")
     for each in started:
         context.printer.say(f"{each.name}: open, waits for signatures")
-    following = "firmroot sign" if started else "firmroot publish"
-    context.printer.say(f"next: {following}")
+    following = context.say_next()
     context.printer.result({"open": [each.name for each in started], "next": following})
 
 
@@ -135,8 +134,10 @@ def merge(context: Context, files: tuple[Path, ...]) -> None:
         merged = [merge_signature(ws, file) for file in files]
     for found, name in merged:
         context.printer.say(f"{found.name}: signature of {name} added")
-    context.printer.say("next: firmroot ceremony finish, or firmroot sign")
-    context.printer.result({"merged": [[found.name, name] for found, name in merged]})
+    following = context.say_next()
+    context.printer.result(
+        {"merged": [[found.name, name] for found, name in merged], "next": following}
+    )
 
 
 @ceremony.command(epilog=example("firmroot ceremony finish", "firmroot ceremony finish root"))
@@ -152,8 +153,8 @@ def finish(context: Context, name: str | None) -> None:
             raise ActionRequiredError("no ceremony is open", "firmroot status")
         for each in chosen:
             context.printer.say(f"{each.name}: staged as {finish_ceremony(ws, each).name}")
-    context.printer.say("next: firmroot publish")
-    context.printer.result({"staged": [each.role for each in chosen], "next": "firmroot publish"})
+    following = context.say_next()
+    context.printer.result({"staged": [each.role for each in chosen], "next": following})
 
 
 @ceremony.command(epilog=example("firmroot ceremony abandon root --discard-signatures root"))
@@ -175,7 +176,8 @@ def abandon(context: Context, name: str, discard: tuple[str, ...]) -> None:
             context.confirm(f"End {found.name} without a result?")
         abandon_ceremony(found)
     context.printer.say(f"{found.name}: ended without a result")
-    context.printer.result({"abandoned": found.name})
+    following = context.say_next()
+    context.printer.result({"abandoned": found.name, "next": following})
 
 
 def _print_statuses(context: Context, name: str | None) -> bool:
@@ -201,7 +203,8 @@ def _lines(found: CeremonyStatus) -> list[str]:
         if quorum.needed:
             text += f"; {quorum.needed} more of {', '.join(quorum.missing) or 'nobody left'}"
         lines.append(text)
-    return [*lines, *(f"{found.ceremony.name}: ignored: {each}" for each in found.problems)]
+    word = "ignored: " if found.quorums else ""
+    return [*lines, *(f"{found.ceremony.name}: {word}{each}" for each in found.problems)]
 
 
 def _facts(found: CeremonyStatus) -> dict[str, Any]:

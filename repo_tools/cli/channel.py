@@ -10,6 +10,7 @@ import click
 
 from client_reference.errors import ConfigurationError
 from client_reference.manifest import GroupWave, Manifest, Rollout
+from client_reference.nearest import did_you_mean
 from repo_tools.cli.context import Context, discard_option, example
 from repo_tools.metadata.edits import format_time
 from repo_tools.publishing.channels import (
@@ -121,8 +122,8 @@ def _named(discard: tuple[str, ...], role: str) -> bool:
 
 def _next(context: Context, ceremony: Ceremony, **facts: Any) -> None:  # noqa: ANN401  for JSON
     context.printer.say(f"{ceremony.role} {ceremony.version} waits for signatures")
-    context.printer.say("next: firmroot sign")
-    context.printer.result({"ceremony": ceremony.name, "next": "firmroot sign", **facts})
+    following = context.say_next()
+    context.printer.result({"ceremony": ceremony.name, "next": following, **facts})
 
 
 @channel.command("list", epilog=example("firmroot channel list"))
@@ -235,9 +236,10 @@ def _find(found: Channel, version: str) -> Release:
     for release in found.next.releases if found.next is not None else ():
         if release.version == version:
             return release
+    offered = _versions(found.next)
     raise ConfigurationError(
         f"{found.product}/{found.channel} does not offer {version}; "
-        f"it offers: {', '.join(_versions(found.next)) or 'nothing'}",
+        f"it offers: {', '.join(offered) or 'nothing'}{did_you_mean(version, offered)}",
         f"firmroot channel show {found.product}/{found.channel}",
     )
 

@@ -108,6 +108,33 @@ class Context:
 
         return Workspace.open(self.directory, missing_keys=missing_keys)
 
+    def say_next(self, *, wrote: bool = True) -> str:
+        """End a command: which one is next, as `status` says it, and what git does not have yet.
+
+        Args:
+            wrote: the command changed files.
+
+        Returns:
+            the next command; empty if nothing is to be done.
+        """
+        from repo_tools.reporting.situation import next_step  # noqa: PLC0415  not for --help
+
+        # Opened again: the command has changed its files. `key new` ends before policy and keys
+        # agree.
+        ws = self.workspace(missing_keys=True)
+        found = next_step(ws, self.now)
+        self.printer.say(f"next: {found.next_step}")
+        if wrote:
+            self.say_unshared(ws)
+        return found.next_command
+
+    def say_unshared(self, ws: Workspace) -> None:
+        """One line on what git does not have yet; nothing in a lab, where nobody else waits."""
+        from repo_tools.git import reminder  # noqa: PLC0415  not for --help
+
+        if not self.json and not ws.config.lab and (line := reminder(ws.directory)):
+            self.printer.say(line)
+
     def secrets(self, ws: Workspace, descriptor: int | None) -> Secrets:
         """Where passphrases come from in this run; see `repo_tools.signing.secrets`."""
         from repo_tools.signing.secrets import open_secrets  # noqa: PLC0415  not for --help

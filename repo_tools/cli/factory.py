@@ -11,6 +11,7 @@ import click
 from tuf.api.metadata import Root
 
 from client_reference.errors import ActionRequiredError, ConfigurationError, RefusedError
+from client_reference.install.handlers import HANDLERS
 from repo_tools.cli.context import Context, example
 from repo_tools.metadata.anchor import read_statement
 from repo_tools.metadata.edits import ISSUED_FIELD, format_time, is_lab_root
@@ -68,7 +69,7 @@ def factory() -> None:
     "--handler",
     default="slot",
     show_default=True,
-    type=click.Choice(["slot", "command"]),
+    type=click.Choice(tuple(HANDLERS)),
     help="What installs the firmware.",
 )
 @click.option("--count", default=0, type=click.IntRange(min=0), help="Devices made with it.")
@@ -92,7 +93,7 @@ def export(
         hardware=ws.config.products[product].hardware,
         handler=handler,
         mirrors=mirrors,
-        recovery=_recovery_urls(ws, mirrors[0]),
+        recovery=_recovery_urls(context, ws, mirrors[0]),
     )
     with ws.lock():
         live = _published(ws)
@@ -101,10 +102,33 @@ def export(
         package = _package(ws, live, target)
         entry = register(ws, _entry(context, ws, target, root, count), package)
         write_package(package, directory)
-    mark = "LAB export, never for devices in the field: " if is_lab_root(root) else ""
+    lab = is_lab_root(root)
+    mark = "LAB export, never for devices in the field: " if lab else ""
     context.printer.say(f"{mark}{directory} is {entry.id}, with root {root.version}")
-    context.printer.say(f"next: firmroot-device --config {directory / 'device.toml'} init")
-    context.printer.result({**vars(entry), "directory": str(directory), "lab": is_lab_root(root)})
+    following = _next(directory, lab=lab)
+    for line in following:
+        context.printer.say(line)
+    context.say_unshared(ws)
+    context.printer.result(
+        {
+            **vars(entry),
+            "directory": str(directory),
+            "lab": lab,
+            "next": " ".join(line.strip() for line in following).removeprefix("next: "),
+        }
+    )
+
+
+def _next(directory: Path, *, lab: bool) -> list[str]:
+    """What becomes of an export: a lab device lives in its directory, a real one in an image."""
+    if lab:
+        return [f"next: firmroot-device --config {directory / 'device.toml'} init"]
+    return [
+        f"next: copy {directory / 'factory'}/ into the image as /usr/share/firmroot/",
+        f"  and {directory / 'device.toml'} as /etc/firmroot/device.toml, its hardware, slots and",
+        "  boot loader made those of your device (docs/device-integration.md)",
+        "  then, once at the first boot: firmroot-device init",
+    ]
 
 
 def _package(ws: Workspace, live: Live, target: Target) -> Package:
@@ -127,7 +151,7 @@ def _package(ws: Workspace, live: Live, target: Target) -> Package:
     )
 
 
-def _recovery_urls(ws: Workspace, server: str) -> tuple[str, ...]:
+def _recovery_urls(context: Context, ws: Workspace, server: str) -> tuple[str, ...]:
     """Where the devices ask for the recovery anchor; nowhere if there is none.
 
     Raises:
@@ -136,10 +160,9 @@ def _recovery_urls(ws: Workspace, server: str) -> tuple[str, ...]:
     """
     if (anchor := next(reversed(ws.recovery_roots()), None)) is None:
         if not ws.config.lab:
-            click.echo(
+            context.printer.say(
                 "warning: these devices get no recovery anchor: if a threshold of root is lost or "
-                "stolen, they must be reflashed by hand; first: firmroot anchor init",
-                err=True,
+                "stolen, they must be reflashed by hand; first: firmroot anchor init"
             )
         return ()
     named = read_statement(parse(anchor, Root, RECOVERY).signed).epoch
@@ -253,4 +276,5 @@ def retire_export(context: Context, name: str) -> None:
         context.confirm(f"No device of {name} is in service any more, and none may be stranded?")
         entry = retire(ws, name, format_time(context.now)[:10])
     context.printer.say(f"{entry.id} is retired since {entry.retired}")
+    context.say_unshared(ws)
     context.printer.result(vars(entry))

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from client_reference.errors import ConfigurationError
+from client_reference.install.handlers import HANDLERS
+from client_reference.nearest import did_you_mean
 from client_reference.payload.segments import SUFFIX
 from repo_tools.cli.context import Context, example, passphrase_option
 from repo_tools.publishing.artifacts import Labels
+from repo_tools.publishing.channels import check_product
 from repo_tools.publishing.firmware import add_firmware, read_builds
 from repo_tools.publishing.promote import parse_reference
 
@@ -39,7 +42,12 @@ def firmware() -> None:
 @click.option("-p", "--product", required=True, help="Whose firmware it is.")
 @click.option("-V", "--version", required=True, help="A label; never compared.")
 @click.option("--hardware", multiple=True, required=True, metavar="ID", help="May be repeated.")
-@click.option("--handler", default="slot", show_default=True, help="How devices install it.")
+@click.option(
+    "--handler",
+    default="slot",
+    show_default=True,
+    help=f"How devices install it: {' or '.join(HANDLERS)}.",
+)
 @passphrase_option
 @click.pass_obj
 def add(
@@ -65,7 +73,9 @@ def add(
         f"{file.name} {word} {product}@{version}: sequence {added.sequence}, "
         f"{added.length} bytes, sha256 {added.sha256}"
     )
-    following = f"firmroot channel promote {product}@{version} --to CHANNEL"
+    channels = ws.config.products[product].channels
+    channel = channels[0] if len(channels) == 1 else "CHANNEL"
+    following = f"firmroot channel promote {product}@{version} --to {channel}"
     context.printer.say(f"next: {following}")
     context.printer.result({**vars(added), "release": f"{product}@{version}", "next": following})
 
@@ -83,8 +93,8 @@ def _progress_bar(context: Context, file: Path) -> Any:  # noqa: ANN401  click h
 def list_firmware(context: Context, product: str | None) -> None:
     """List every release: its sequence, files and whether it is published."""
     ws = context.workspace()
-    if product is not None and product not in ws.config.products:
-        raise ConfigurationError(f"there is no product {product!r}", "firmroot product list")
+    if product is not None:
+        check_product(ws, product)
     rows: list[dict[str, Any]] = []
     for name in [product] if product else list(ws.config.products):
         rows += _rows(name, read_builds(ws, ws.storage(), name))
@@ -105,13 +115,12 @@ def show(context: Context, reference: str) -> None:
     """Show one release with the digest of each file."""
     ws = context.workspace()
     ref = parse_reference(reference)
-    rows = [
-        row
-        for row in _rows(ref.product, read_builds(ws, ws.storage(), ref.product))
-        if row["version"] == ref.version
-    ]
+    check_product(ws, ref.product)
+    every = _rows(ref.product, read_builds(ws, ws.storage(), ref.product))
+    rows = [row for row in every if row["version"] == ref.version]
     if not rows:
-        raise ConfigurationError(f"there is no release {ref}", "firmroot firmware list")
+        near = did_you_mean(ref.version, (str(row["version"]) for row in every))
+        raise ConfigurationError(f"there is no release {ref}{near}", "firmroot firmware list")
     context.printer.say(f"{ref}  sequence {rows[0]['sequence']}")
     for row in rows:
         context.printer.say(f"  {row['path']}  {row['state']}")

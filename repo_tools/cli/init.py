@@ -47,6 +47,12 @@ def init(context: Context, directory: Path, storage: str, *, lab: bool) -> None:
     else:
         create_workspace(directory, storage)
         context.printer.say(f"{directory}: a workspace without keys; its rules are in policy.toml")
+        if "://" not in storage:
+            context.printer.say(
+                f"its storage {storage}/ is a folder that git does not keep: for several clones "
+                'name one that all of them reach, storage = "file:///..." in firmroot.toml'
+            )
+        context.printer.say(f"keep it in git: git init {directory}")
         following = f"firmroot -C {directory} key new NAME --role root --role targets"
     context.printer.say(f"next: {following}")
     context.printer.result({"directory": str(directory), "lab": lab, "next": following})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from client_reference.errors import ConfigurationError
+from client_reference.nearest import did_you_mean
 from keys_policy.model import ALGORITHMS
 from repo_tools.cli.context import Context, example, passphrase_option
 from repo_tools.signing.keyfiles import is_private, load_public
@@ -168,7 +169,8 @@ def test(context: Context, name: str, descriptor: int | None) -> None:
 def _find(ws: Workspace, name: str) -> KeyHolder:
     if name not in ws.keyring:
         raise ConfigurationError(
-            f"there is no key {name!r}; there are: {', '.join(ws.keyring) or 'none'}",
+            f"there is no key {name!r}; there are: {', '.join(ws.keyring) or 'none'}"
+            f"{did_you_mean(name, ws.keyring)}",
             "firmroot key list",
         )
     return ws.keyring[name]
@@ -178,7 +180,8 @@ def _check_roles(ws: Workspace, roles: tuple[str, ...]) -> None:
     for role in roles:
         if role not in ws.policy.roles:
             raise ConfigurationError(
-                f"policy.toml has no role {role!r}; it has: {', '.join(ws.policy.roles)}",
+                f"policy.toml has no role {role!r}; it has: {', '.join(ws.policy.roles)}"
+                f"{did_you_mean(role, ws.policy.roles)}",
                 "name one of them with --role",
             )
 
@@ -200,5 +203,12 @@ def _facts(ws: Workspace, each: KeyHolder, uris: Mapping[str, str]) -> dict[str,
 def _report(context: Context, made: KeyHolder, roles: tuple[str, ...], verb: str) -> None:
     role = f" for {', '.join(roles)}" if roles else ""
     context.printer.say(f"{made.name}: {verb}{role}, key id {made.key.keyid[:8]}")
-    context.printer.say(f"commit keys/{made.name}.toml and policy.toml; next: firmroot status")
-    context.printer.result({"name": made.name, "keyid": made.key.keyid, "roles": list(roles)})
+    following = context.say_next()
+    context.printer.result(
+        {
+            "name": made.name,
+            "keyid": made.key.keyid,
+            "roles": list(roles),
+            "next": following,
+        }
+    )

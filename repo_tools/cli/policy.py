@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from client_reference.errors import ConfigurationError, ExitCode
+from client_reference.nearest import did_you_mean
 from keys_policy.checks import CHECKS, Severity
 from repo_tools.cli.context import Context, example
 from repo_tools.signing.rules import findings
@@ -56,7 +57,8 @@ def explain(context: Context, check_id: str | None) -> None:
     chosen = [each for each in CHECKS if check_id in {None, each.id}]
     if not chosen:
         raise ConfigurationError(
-            f"there is no check {check_id!r}; there are: {', '.join(each.id for each in CHECKS)}",
+            f"there is no check {check_id!r}; there are: {', '.join(each.id for each in CHECKS)}"
+            f"{did_you_mean(check_id or '', (each.id for each in CHECKS))}",
             "firmroot policy explain",
         )
     for each in chosen:

@@ -53,8 +53,8 @@ def add(
             discard_signatures=bool(discard),
         )
     context.printer.say(f"{name}: targets {ceremony.version} waits for signatures")
-    context.printer.say("next: firmroot sign")
-    context.printer.result({"product": name, "ceremony": ceremony.name, "next": "firmroot sign"})
+    following = context.say_next()
+    context.printer.result({"product": name, "ceremony": ceremony.name, "next": following})
 
 
 @product.command("list", epilog=example("firmroot product list"))

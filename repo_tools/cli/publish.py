@@ -53,8 +53,9 @@ def _show_plan(
         _say_nothing_to_do(context, found)
         return
     record = make_record(ws, found.plan, context.now)
-    root = [found.plan.root] if found.plan.root is not None else []
-    for upload in (*found.plan.uploads, *root):
+    for upload in (*found.plan.uploads, found.plan.root, found.plan.root_chain):
+        if upload is None:
+            continue
         context.printer.say(f"create   {upload.path}  {upload.length} bytes")
     context.printer.say(f"replace  metadata/timestamp.json  {len(found.plan.timestamp)} bytes")
     for role, facts in record["roles"].items():
@@ -103,11 +104,13 @@ def _say_nothing_to_do(context: Context, found: NothingToDo) -> None:
     context.printer.say(f"nothing to publish: {what}")
     _say_held(context, found.held)
     _say_waiting(context, found.waiting)
+    following = context.say_next()
     context.printer.result(
         {
             "published": False,
             "waiting": [vars(each) for each in found.waiting],
             "held": dict(found.held),
+            "next": following,
         }
     )
 
@@ -120,8 +123,7 @@ def _say_held(context: Context, held: Mapping[str, str]) -> None:
 def _say_waiting(context: Context, waiting: Iterable[Waiting]) -> None:
     for each in waiting:
         context.printer.say(
-            f"still waits: {each.name}, {each.needed} more of {', '.join(each.missing)} "
-            "(they run: firmroot sign)"
+            f"still waits: {each.name}, {each.needed} more of {', '.join(each.missing)}"
         )
 
 
@@ -166,23 +168,30 @@ def publish(
     if isinstance(found, NothingToDo):
         _say_nothing_to_do(context, found)
         return
-    _say_published(context, found.prepared, found.record)
-    _say_waiting(context, found.waiting)
+    _say_published(context, found.prepared, found.record, found.waiting)
 
 
-def _say_published(context: Context, prepared: Prepared, record: Mapping[str, Any]) -> None:
+def _say_published(
+    context: Context,
+    prepared: Prepared,
+    record: Mapping[str, Any],
+    still: Iterable[Waiting],
+) -> None:
     changed = ", ".join(f"{role} {facts['version']}" for role, facts in record["roles"].items())
     context.printer.say(f"published timestamp {record['timestamp']['version']}: {changed}")
     held = prepared.plan.admitted.waiting
     _say_held(context, held)
     _say_rehearsal(context, prepared.rehearsal)
     context.printer.say("verified as a device from the storage")
+    _say_waiting(context, still)
+    following = context.say_next()
     context.printer.result(
         {
             "published": True,
             "record": record,
             "held": dict(held),
             "rehearsal": _rehearsal_rows(prepared.rehearsal),
+            "next": following,
         }
     )
 
@@ -210,4 +219,5 @@ def refresh(context: Context, accepted: tuple[str, ...], descriptor: int | None)
     }
     for role, when in expires.items():
         context.printer.say(f"{role} is good until {when}")
+    context.say_unshared(ws)
     context.printer.result({"refreshed": True, "expires": expires})

@@ -106,12 +106,12 @@ def report_outcome(context: Context, outcome: Outcome, left: list[str]) -> None:
         context.printer.say(f"{name}: signed again on this machine")
     for sentence in left:
         context.printer.say(f"then: {sentence}")
-    context.printer.say("next: firmroot sign, then firmroot publish")
+    following = context.say_next()
     context.printer.result(
         {
             "ceremonies": list(outcome.ceremonies),
             "renewed": list(outcome.renewed),
             "left": left,
-            "next": "firmroot sign",
+            "next": following,
         }
     )

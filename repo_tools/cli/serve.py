@@ -30,6 +30,7 @@ __all__ = ["serve"]
 @click.pass_obj
 def serve(context: Context, port: int, host: str) -> None:
     """Serve metadata/ and targets/ of the local storage, in a lab recovery/ too, until Ctrl-C."""
+    from repo_tools.publishing.prepare import check_present  # noqa: PLC0415  likewise
     from repo_tools.publishing.serve import listen, run  # noqa: PLC0415  slow, and only here
     from repo_tools.storage.local import LocalStorage  # noqa: PLC0415  likewise
 
@@ -40,6 +41,7 @@ def serve(context: Context, port: int, host: str) -> None:
             f"{storage.url} is not a local storage",
             "devices fetch from its own web server; `serve` is for trying out",
         )
+    check_present(ws, storage)
 
     def ready(url: str) -> None:
         context.printer.say(f"serving {storage.root} at {url}  (Ctrl-C stops)")

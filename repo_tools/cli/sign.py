@@ -9,7 +9,6 @@ import click
 
 from repo_tools.cli.context import Context, example, passphrase_option
 from repo_tools.files import replace_file
-from repo_tools.metadata.roles import RECOVERY
 from repo_tools.signing.ceremony import (
     finish_complete,
     open_ceremonies,
@@ -113,10 +112,7 @@ def _report(context: Context, ws: Workspace, tasks: list[Task], staged: list[str
         context.printer.say(f"{name}: still waits for {' or '.join(names)}")
     if not tasks and not staged:
         context.printer.say("nothing waits for your keys")
-    following = "firmroot publish" if ws.staged_roles() and not missing else "firmroot status"
-    if following == "firmroot status" and ws.staged_role(RECOVERY) is not None:
-        following = "firmroot anchor publish"
-    context.printer.say(f"next: {following}")
+    following = context.say_next(wrote=bool(tasks or staged))
     context.printer.result(
         {
             "signed": {task.ceremony.name: list(task.names) for task in tasks},

@@ -16,6 +16,7 @@ from client_reference.transport.fetcher import DirectoryFetcher
 from client_reference.transport.policy import parse_mirror
 from repo_tools.cli.context import Context, example
 from repo_tools.publishing.factory import devices, future_devices
+from repo_tools.publishing.prepare import check_present
 from repo_tools.publishing.recovery import audit_anchor
 from repo_tools.publishing.verify import Audit, Finding, Severity, audit, meet_devices
 from repo_tools.storage.epoch import EpochFetcher
@@ -48,6 +49,8 @@ def verify(context: Context, place: str | None, *, as_device: bool) -> None:
         raise ActionRequiredError(
             "nothing is published yet: there is nothing to verify", "firmroot publish"
         )
+    if place is None:
+        check_present(ws, ws.storage())
     with _reach(ws, place) as whole:
         fetcher = EpochFetcher(whole, ws.epoch)
         findings = [

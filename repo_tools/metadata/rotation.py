@@ -123,8 +123,6 @@ def replace_key(policy: Policy, old: str, new: str | None) -> Policy:
 
 
 def _replaced(rules: RolePolicy, old: str, new: str | None) -> RolePolicy:
-    if old not in rules.keys:
-        return rules
     names: Mapping[str, None] = dict.fromkeys(
         name for name in (new if each == old else each for each in rules.keys) if name is not None
     )

@@ -15,6 +15,7 @@ from tuf.api.metadata import Targets
 from client_reference import manifest as formats
 from client_reference.errors import ConfigurationError, NotTrustedError
 from client_reference.manifest import Hold, Manifest, Release
+from client_reference.nearest import did_you_mean
 from client_reference.trust.verified import check_target
 from repo_tools.files import replace_file
 from repo_tools.metadata.edits import manifest_targets
@@ -24,7 +25,7 @@ from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.firmware import read_builds
 from repo_tools.publishing.prepare import read_base
 from repo_tools.publishing.promote import next_manifest, release_payloads, to_toml
-from repo_tools.signing.ceremony import open_ceremonies, predecessor, start_ceremony
+from repo_tools.signing.ceremony import carried, open_ceremonies, predecessor, start_ceremony
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Channel",
     "check_channel",
+    "check_product",
     "promote",
     "propose_hold",
     "propose_manifest",
@@ -64,6 +66,21 @@ class Channel:
     next_hold: Hold
 
 
+def check_product(workspace: Workspace, product: str) -> None:
+    """Refuse a product that the workspace does not have.
+
+    Raises:
+        ConfigurationError: names those that it has.
+    """
+    known = workspace.config.products
+    if product not in known:
+        raise ConfigurationError(
+            f"there is no product {product!r}; there is: {', '.join(known) or 'none'}"
+            f"{did_you_mean(product, known)}",
+            f"firmroot product add {product} --hardware ID",
+        )
+
+
 def check_channel(workspace: Workspace, product: str, channel: str) -> None:
     """Refuse a channel that the workspace does not have.
 
@@ -72,13 +89,15 @@ def check_channel(workspace: Workspace, product: str, channel: str) -> None:
     """
     found = workspace.config.products.get(product)
     if found is None or channel not in found.channels:
-        known = ", ".join(
+        known = [
             f"{each.name}/{name}"
             for each in workspace.config.products.values()
             for name in each.channels
-        )
+        ]
+        asked = f"{product}/{channel}"
         raise ConfigurationError(
-            f"there is no channel {product}/{channel}; there is: {known or 'none'}",
+            f"there is no channel {asked}; there is: {', '.join(known) or 'none'}"
+            f"{did_you_mean(asked, known)}",
             f"firmroot product add {product} --channel {channel}",
         )
 
@@ -122,10 +141,14 @@ def _published(
 
 
 def _newest(workspace: Workspace, role: str, path: str) -> bytes | None:
-    """What waits for signatures, or for a publish."""
+    """What waits for signatures, or for a publish.
+
+    Attack: who can write to git, and sign nothing, exchanges a file that waits, and the next
+    manifest or hold is built upon it.
+    """
     for ceremony in open_ceremonies(workspace):
-        if ceremony.role == role and path in ceremony.carries:
-            return ceremony.carries[path].read_bytes()
+        if ceremony.role == role:
+            return carried(ceremony).get(path)
     staged = workspace.staged_role(role)
     if staged is None:
         return None
@@ -138,7 +161,9 @@ def _newest(workspace: Workspace, role: str, path: str) -> bytes | None:
             f"staged/{role}.json names {path}, and staged/{stored} is missing",
             "take staged/ from git again",
         )
-    return file.read_bytes()
+    data = file.read_bytes()
+    check_target(target, data)
+    return data
 
 
 def promote(  # noqa: PLR0913  what, where, and how it is rolled out

@@ -17,6 +17,7 @@ import tomlkit
 
 from client_reference.errors import ConfigurationError
 from client_reference.factory import load as load_factory
+from client_reference.nearest import did_you_mean
 from client_reference.selection import DevicePosition
 from client_reference.trust.updater import Floors
 from repo_tools.files import replace_file, sweep
@@ -291,7 +292,8 @@ def retire(workspace: Workspace, name: str, date: str) -> Export:
     exports = {each.id: each for each in load_registry(workspace)}
     if name not in exports:
         raise ConfigurationError(
-            f"there is no factory export {name!r}", "firmroot factory list shows them"
+            f"there is no factory export {name!r}{did_you_mean(name, exports)}",
+            "firmroot factory list shows them",
         )
     if not exports[name].retired:
         exports[name] = replace(exports[name], retired=date)

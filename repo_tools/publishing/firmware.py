@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 from tuf.api.metadata import TargetFile, Targets
 
 from client_reference.errors import ActionRequiredError, ConfigurationError, NotFoundError
+from client_reference.install.handlers import HANDLERS
+from client_reference.nearest import did_you_mean
 from client_reference.payload.segments import SUFFIX
 from repo_tools.files import replace_file
 from repo_tools.metadata.edits import add_artifacts, assemble, signed_bytes
-from repo_tools.metadata.repository import RepositoryState
+from repo_tools.metadata.repository import RepositoryState, parse
 from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.artifacts import AlreadyAdded, copy_in, judge, stored_name
 from repo_tools.publishing.inherit import inherited_builds
@@ -110,7 +112,7 @@ def read_builds(workspace: Workspace, storage: Storage, product: str) -> Builds:
     live, staged = state.role(role), workspace.staged_role(role)
     builds = Builds(
         live,
-        None if staged is None else RepositoryState(roles={role: staged}).role(role),
+        None if staged is None else parse(staged, Targets, role).signed,
         {} if live is not None else inherited_builds(workspace, product),
     )
     _check_sequences(role, builds)
@@ -173,16 +175,23 @@ def add_firmware(
 def _check_declared(workspace: Workspace, labels: Labels) -> None:
     product = workspace.config.products.get(labels.product)
     if product is None:
-        known = ", ".join(workspace.config.products) or "none"
+        known = tuple(workspace.config.products)
         raise ConfigurationError(
-            f"there is no product {labels.product!r}; there is: {known}",
+            f"there is no product {labels.product!r}; there is: {', '.join(known) or 'none'}"
+            f"{did_you_mean(labels.product, known)}",
             f"firmroot product add {labels.product} --hardware ID",
         )
     if unknown := sorted(labels.hardware - set(product.hardware)):
         raise ConfigurationError(
             f"{labels.product} has no hardware {', '.join(unknown)}; "
-            f"it has: {', '.join(product.hardware)}",
+            f"it has: {', '.join(product.hardware)}{did_you_mean(unknown[0], product.hardware)}",
             f"firmroot product add {labels.product} --hardware {unknown[0]}",
+        )
+    if labels.handler not in HANDLERS:
+        raise ConfigurationError(
+            f"devices have no handler {labels.handler!r}; they have: {', '.join(HANDLERS)}"
+            f"{did_you_mean(labels.handler, HANDLERS)}",
+            "name one of them with --handler; no device would install this firmware",
         )
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tuf.api.metadata import TOP_LEVEL_ROLE_NAMES
 
 from client_reference.errors import NotFoundError, NotTrustedError
+from client_reference.trust import rootchain
 from client_reference.trust.verified import (
     BadSignatureError,
     accept_snapshot,
@@ -49,6 +50,7 @@ __all__ = [
     "metadata_objects",
     "metadata_path",
     "read_live",
+    "root_chain_object",
 ]
 
 MAX_METADATA = 64 * 1024 * 1024
@@ -87,8 +89,17 @@ def metadata_path(role: str, version: int) -> str:
     return TIMESTAMP if role == "timestamp" else f"metadata/{version}.{role}.json"
 
 
+def root_chain_object(state: RepositoryState) -> tuple[str, bytes]:
+    """Pure: storage path and bytes of the bundle of the newest root.
+
+    Args:
+        state: with the whole chain, from version 1 on.
+    """
+    return f"metadata/{rootchain.location(len(state.roots))}", rootchain.make(state.roots)
+
+
 def metadata_objects(state: RepositoryState) -> dict[str, bytes]:
-    """Pure: every metadata object of a state, by storage path."""
+    """Pure: every metadata object of a state that is signed, by storage path."""
     files = [("root", data) for data in state.roots] + list(_below_root(state).items())
     return {metadata_path(role, _version(data)): data for role, data in files}
 

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from repo_tools.signing.secrets import Secrets
     from repo_tools.workspace import Workspace
 
-__all__ = ["OnlineKeys"]
+__all__ = ["OnlineKeys", "is_here"]
+
+
+def is_here(workspace: Workspace, uri: str) -> bool:
+    """Whether a key can be on this machine: `firmroot.toml` is shared, key files are not."""
+    scheme, _, path = uri.partition(":")
+    return scheme != "file" or (workspace.directory / Path(path).expanduser()).exists()
 
 
 @dataclass
@@ -58,8 +64,8 @@ class OnlineKeys:
         if len(required.keyids) - len(missing) < required.threshold:
             names = ", ".join(self.workspace.key_name(keyid) for keyid in missing)
             raise ActionRequiredError(
-                f"{signed.type} needs {required.threshold} signatures; "
-                f"this machine cannot sign as {names}",
+                f"{signed.type} needs {required.threshold} signature(s), and this machine cannot "
+                f"sign as {names}",
                 "publish where the online keys are, or name their URIs in firmroot.toml, [online]",
             )
         return assemble(signed, signatures.values())
@@ -68,14 +74,9 @@ class OnlineKeys:
         """The name of a key that this machine can use."""
         uris = self.workspace.key_uris()
         for name, holder in self.workspace.keyring.items():
-            if holder.key.keyid == keyid and name in uris and self._is_here(uris[name]):
+            if holder.key.keyid == keyid and name in uris and is_here(self.workspace, uris[name]):
                 return name
         return None
-
-    def _is_here(self, uri: str) -> bool:
-        """Whether a key can be on this machine: `firmroot.toml` is shared, key files are not."""
-        scheme, _, path = uri.partition(":")
-        return scheme != "file" or (self.workspace.directory / Path(path).expanduser()).exists()
 
     def _sign(self, name: str, payload: bytes) -> Signature:
         holder = self.workspace.keyring[name]

@@ -9,7 +9,8 @@ online roles are signed, and a `Plan` says what is written in which order. The r
 * a builds role never forgets an artifact that is live;
 * every role that the candidate delegates to must still verify under the candidate's keys;
 * every artifact that a new role names for the first time has its bytes here or in the storage;
-* upload order: targets, delegated roles, targets role, snapshot, root; the timestamp commits.
+* upload order: targets, delegated roles, targets role, snapshot, root, the root-chain bundle that
+  holds it; the timestamp commits.
 """
 
 from __future__ import annotations
@@ -124,6 +125,8 @@ class Plan:
         candidate: the complete state afterwards.
         uploads: objects to create before the root: targets, delegated roles, targets, snapshot.
         root: the next root as an object, None if it does not change.
+        root_chain: the bundle of the newest root, None if it is stored. After the root: a rival's
+            root would have taken the name of a bundle with a root that never came to be.
         timestamp: the bytes that commit it.
         base_tag: of the `timestamp.json` that they replace.
     """
@@ -132,6 +135,7 @@ class Plan:
     candidate: RepositoryState
     uploads: tuple[Upload, ...]
     root: Upload | None
+    root_chain: Upload | None
     timestamp: bytes
     base_tag: str | None
 

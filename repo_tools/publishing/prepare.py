@@ -14,14 +14,17 @@ from tuf.api.metadata import Root, Snapshot, Targets
 
 from client_reference.errors import (
     ActionRequiredError,
+    ConfigurationError,
     NotFoundError,
     NotTrustedError,
     RefusedError,
 )
 from client_reference.manifest import MAX_MANIFEST
+from client_reference.manifest import parse as parse_manifest
 from client_reference.trust.verified import BadSignatureError, authentic, read
 from repo_tools.metadata.edits import next_snapshot, next_timestamp
 from repo_tools.metadata.repository import RepositoryState, parse
+from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.factory import devices, future_devices
 from repo_tools.publishing.journal import committed, high_water
@@ -31,6 +34,7 @@ from repo_tools.publishing.live import (
     metadata_objects,
     metadata_path,
     read_live,
+    root_chain_object,
 )
 from repo_tools.publishing.plan import (
     Plan,
@@ -41,6 +45,8 @@ from repo_tools.publishing.plan import (
     new_targets,
 )
 from repo_tools.publishing.rehearse import Views, first_expiry, rehearse
+from repo_tools.storage.epoch import EpochStorage
+from repo_tools.storage.local import LocalStorage
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -55,7 +61,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Prepared",
     "Signed",
+    "StorageElsewhereError",
     "admit_staged",
+    "check_present",
     "check_stranding",
     "prepare",
     "read_base",
@@ -63,6 +71,10 @@ __all__ = [
 ]
 
 _SMALL = ("channels/", "holds/", "trust/")
+
+
+class StorageElsewhereError(ConfigurationError):
+    """A storage that is a directory, and not on this machine: nothing says that data were lost."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,7 @@ def read_base(workspace: Workspace, storage: Storage) -> Live:
 
     Raises:
         ActionRequiredError: no root was ever signed.
+        StorageElsewhereError: this clone does not have the storage.
         NotTrustedError: the storage was tampered with or rolled back.
         RetryLaterError: the storage does not answer.
     """
@@ -103,6 +116,7 @@ def read_base(workspace: Workspace, storage: Storage) -> Live:
     if live.tag is not None:
         state = replace(live.state, roots=known[:-1] + live.state.roots)
     elif known:
+        check_present(workspace, storage)
         raise NotTrustedError(
             f"this workspace has published before, and {storage.url} has no {TIMESTAMP}",
             "check `storage` in firmroot.toml; if the storage was lost, restore it from a mirror",
@@ -114,6 +128,34 @@ def read_base(workspace: Workspace, storage: Storage) -> Live:
     if known:
         _check_newest_root(storage, known[-1], len(known))
     return replace(live, state=state)
+
+
+def check_present(workspace: Workspace, storage: Storage) -> None:
+    """Tell a clone that never had the storage from a storage that is gone.
+
+    Only where this machine has never seen it: where it has, a directory that is gone is an alarm.
+
+    Raises:
+        StorageElsewhereError: what was published is in a directory that is not here.
+    """
+    if isinstance(storage, EpochStorage):
+        storage = storage.whole
+    if not workspace.roots() or not isinstance(storage, LocalStorage) or storage.root.exists():
+        return
+    if high_water(workspace).marks:
+        return
+    inside = storage.root.is_relative_to(workspace.directory)
+    if inside:
+        where = f"the storage {storage.url}/ is a folder of the workspace and not in git"
+        copy = f"copy {storage.url}/ from the clone that published"
+    else:
+        where = f"the storage {storage.url} is not on this machine"
+        copy = "mount or copy it from the machine that published"
+    raise StorageElsewhereError(
+        f"this clone does not have the storage: {where}; what was published is where it was",
+        f"{copy}; better, take one that every clone reaches and name it in firmroot.toml: "
+        'storage = "file:///..."',
+    )
 
 
 def _check_newest_root(storage: Storage, root: bytes, version: int) -> None:
@@ -207,6 +249,7 @@ def prepare(
 
     Raises:
         RefusedError: bytes that a new role names are neither here nor in the storage.
+        ActionRequiredError: a channel offers what was built on another machine.
     """
     candidate = replace(admitted.candidate, snapshot=signed.snapshot, timestamp=signed.timestamp)
     root = None
@@ -222,11 +265,19 @@ def prepare(
             *metadata_uploads(admitted.roles, snapshot),
         ),
         root=root,
+        root_chain=_root_chain(storage, candidate),
         timestamp=signed.timestamp,
         base_tag=live.tag,
     )
+    _check_built(workspace, admitted)
     known = (*devices(workspace), *future_devices(workspace, candidate.roots[-1]))
     return Prepared(plan, rehearse(_views(workspace, storage, plan), known, now))
+
+
+def _root_chain(storage: Storage, candidate: RepositoryState) -> Upload | None:
+    """The bundle of the newest root, if the storage does not have it."""
+    path, data = root_chain_object(candidate)
+    return None if _is_stored(storage, path) else Upload.of(path, data)
 
 
 def _target_uploads(
@@ -257,13 +308,19 @@ def _is_stored(storage: Storage, path: str) -> bool:
 def _views(workspace: Workspace, storage: Storage, plan: Plan) -> Views:
     """What devices see before, during and after the publish."""
     base, candidate = plan.admitted.base, plan.candidate
-    after = metadata_objects(candidate) | _small_targets(workspace, storage, candidate)
+    after = _objects(workspace, storage, candidate)
     live: dict[str, bytes] = {}
     if base.timestamp is not None:
-        live = metadata_objects(base) | _small_targets(workspace, storage, base)
+        live = _objects(workspace, storage, base)
     during = live | {path: data for path, data in after.items() if path != TIMESTAMP}
     ends = first_expiry(candidate)
     return Views(live, first_expiry(base) if live else ends, during, after, ends)
+
+
+def _objects(workspace: Workspace, storage: Storage, state: RepositoryState) -> dict[str, bytes]:
+    """Everything that a device fetches of a state in order to decide."""
+    bundle = dict([root_chain_object(state)])
+    return metadata_objects(state) | bundle | _small_targets(workspace, storage, state)
 
 
 def _small_targets(
@@ -285,6 +342,33 @@ def _small_targets(
             except NotFoundError:
                 continue  # a device will miss it as well, and the rehearsal says so
     return found
+
+
+def _check_built(workspace: Workspace, admitted: Admitted) -> None:
+    """A channel that offers what no builds role lists yet waits for its builder's work.
+
+    The rehearsal would find it too, as devices that are stranded; nobody must accept that.
+
+    Raises:
+        ActionRequiredError: names what is missing.
+    """
+    waiting = workspace.staged_targets()
+    for role, data in admitted.roles.items():
+        for path, target in read(Targets, role, data).signed.targets.items():
+            file = waiting.get(stored_name(path, target.hashes["sha256"]))
+            if file is None or not path.startswith("channels/"):
+                continue
+            manifest = parse_manifest(file.read_bytes())
+            builds = admitted.candidate.role(builds_role(manifest.product))
+            listed = builds.targets if builds is not None else {}
+            for artifact in (p.artifact for r in manifest.releases for p in r.payloads):
+                if artifact.path not in listed:
+                    raise ActionRequiredError(
+                        f"{role} offers {artifact.path}, and no builds role that lists it is live "
+                        "or on this machine",
+                        "take over the builder's work first: .firmroot/staged and .firmroot/outbox "
+                        "of the machine that ran `firmroot firmware add`",
+                    )
 
 
 def check_stranding(prepared: Prepared, accepted: frozenset[str]) -> None:

@@ -30,6 +30,7 @@ from client_reference.manifest import (
     ShareWave,
     parse_meaning,
 )
+from client_reference.nearest import did_you_mean
 from client_reference.payload.segments import SUFFIX
 
 if TYPE_CHECKING:
@@ -132,18 +133,21 @@ def release_payloads(
         ConfigurationError: there is no such release.
     """
     payloads: list[Payload] = []
+    versions: set[str] = set()
     sequences: set[int] = set()
     for path, target in sorted(builds.items()):
         if path.endswith(SUFFIX):
             continue
         meaning = parse_meaning(target.custom, path)
+        versions.add(meaning.version)
         if meaning.version == reference.version and meaning.product == reference.product:
             artifact = Artifact(path, target.length, target.hashes["sha256"])
             payloads.append(Payload(tuple(sorted(meaning.hardware)), meaning.handler, artifact))
             sequences.add(meaning.sequence)
     if not payloads:
         raise ConfigurationError(
-            f"there is no release {reference}: no firmware was added under that version",
+            f"there is no release {reference}: no firmware was added under that version"
+            f"{did_you_mean(reference.version, versions)}",
             f"firmroot firmware add FILE -p {reference.product} -V {reference.version} "
             "--hardware ID; `firmroot firmware list` shows what is there",
         )

@@ -43,6 +43,7 @@ from repo_tools.publishing.prepare import (
     sign_online,
 )
 from repo_tools.publishing.recovery import check_epoch
+from repo_tools.reporting.situation import next_step
 from repo_tools.reporting.status import renewal_command
 from repo_tools.signing.ceremony import finish_complete, open_ceremonies, status, tidy
 from repo_tools.signing.rules import enforce
@@ -179,7 +180,7 @@ def plan_publish(
     finish_complete(workspace)
     check_epoch(workspace)
     if not workspace.roots() and workspace.staged_role("root") is None:
-        raise _missing_signatures(waiting(workspace))
+        raise _missing_signatures(workspace, now)
     live = read_base(workspace, storage)
     finish_interrupted(workspace, live)
     admitted = admit_staged(workspace, live.state)
@@ -188,11 +189,11 @@ def plan_publish(
     if not admitted.changes and not live.root_ahead:
         open_now = waiting(workspace)
         if open_now and not admitted.done:
-            raise _missing_signatures(open_now)
+            raise _missing_signatures(workspace, now)
         _check_good(live.state, now)
         return NothingToDo(open_now, admitted.waiting)
     if admitted.candidate.targets is None:
-        raise _missing_signatures(waiting(workspace))
+        raise _missing_signatures(workspace, now)
     journal = load_journal(workspace)
     if resume and journal is not None and journal.fits(admitted, live.tag, now):
         signed = Signed(journal.snapshot, journal.timestamp)
@@ -239,11 +240,13 @@ def waiting(workspace: Workspace) -> tuple[Waiting, ...]:
     return tuple(found)
 
 
-def _missing_signatures(open_now: tuple[Waiting, ...]) -> ActionRequiredError:
+def _missing_signatures(workspace: Workspace, now: datetime) -> ActionRequiredError:
+    open_now = waiting(workspace)
+    following = next_step(workspace, now).next_step
     if not open_now:
         return ActionRequiredError(
             "nothing is signed that could be published: a root and a targets role are needed",
-            "firmroot ceremony start root; firmroot product add NAME --hardware ID; firmroot sign",
+            following,
         )
     lines = "; ".join(
         f"{each.name} needs {each.needed} more signature(s), from: {', '.join(each.missing)}"
@@ -251,9 +254,7 @@ def _missing_signatures(open_now: tuple[Waiting, ...]) -> ActionRequiredError:
         else f"{each.name} waits for the role that delegates to it"
         for each in open_now
     )
-    return ActionRequiredError(
-        f"nothing can be published: {lines}", "they run: firmroot sign; then: firmroot publish"
-    )
+    return ActionRequiredError(f"nothing can be published: {lines}", following)
 
 
 def commit(
@@ -282,9 +283,10 @@ def commit(
         progress(f"upload {upload.path}")
         storage.create(upload.path, upload.source, upload.sha256)
     _check_base(storage, plan.base_tag)
-    if plan.root is not None:
-        progress(f"upload {plan.root.path}")
-        storage.create(plan.root.path, plan.root.source, plan.root.sha256)
+    for last in (plan.root, plan.root_chain):
+        if last is not None:
+            progress(f"upload {last.path}")
+            storage.create(last.path, last.source, last.sha256)
     progress("commit metadata/timestamp.json")
     storage.replace(TIMESTAMP, plan.timestamp, plan.base_tag)
     settle(workspace, plan.candidate, record)

@@ -263,7 +263,7 @@ def meet(
         store = MemoryStore(initial_state(device.root, device.floors))
         for before, earlier in seen:
             with suppress(FirmrootError):
-                evaluate(Updater(store, before, earlier), device.position, earlier)
+                evaluate(Updater(store, before, earlier), device.position)
         return _converge(store, device, fetcher, reading)
     except FirmrootError as error:
         return Outcome.STRANDED, error.message
@@ -281,7 +281,7 @@ def _converge(
 def _check(
     store: MemoryStore, device: Device, fetcher: Fetcher, reading: datetime
 ) -> tuple[Outcome, str]:
-    decision = evaluate(Updater(store, fetcher, reading), device.position, reading)
+    decision = evaluate(Updater(store, fetcher, reading), device.position)
     if isinstance(decision, Selection):
         return Outcome.UPDATES, f"installs {decision.release.version}"
     if decision.reason is Reason.NO_CHANNEL and device.promised:
@@ -289,7 +289,7 @@ def _check(
     if decision.reason is Reason.UNREACHABLE:
         # A stone whose wave is still to come is a matter of days; one that is missing is not.
         updater = Updater(store, fetcher, reading)
-        later = evaluate(updater, device.position, reading, Waves.IGNORE)
+        later = evaluate(updater, device.position, Waves.IGNORE)
         if not isinstance(later, Selection):
             return Outcome.STRANDED, decision.detail
     return Outcome.STAYS, decision.detail

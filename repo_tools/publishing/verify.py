@@ -23,7 +23,13 @@ from repo_tools.metadata.edits import ISSUED_FIELD, ROOT_FIELD, format_time, is_
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import check_delegations, check_leaf
 from repo_tools.publishing.artifacts import stored_name
-from repo_tools.publishing.live import MAX_METADATA, TIMESTAMP, metadata_path, read_live
+from repo_tools.publishing.live import (
+    MAX_METADATA,
+    TIMESTAMP,
+    metadata_path,
+    read_live,
+    root_chain_object,
+)
 from repo_tools.publishing.rehearse import Clock, Outcome, meet
 from repo_tools.storage.protocol import Blob
 
@@ -130,12 +136,26 @@ def _root_chain(about: Audit, state: RepositoryState) -> Iterator[Finding]:
             continue
         if found != data:
             yield Finding(Severity.ERROR, path, "is not the root that the workspace knows")
+    yield from _root_chain_bundle(about, state)
     root = parse(state.roots[-1], Root, "root").signed
     yield Finding(
         Severity.FINE, "root chain", f"{len(state.roots)} versions, newest {root.version}"
     )
     if is_lab_root(root):
         yield Finding(Severity.WARNING, "root", "LAB: never for devices in the field")
+
+
+def _root_chain_bundle(about: Audit, state: RepositoryState) -> Iterator[Finding]:
+    """The bundle of the newest root says what the chain says."""
+    path, expected = root_chain_object(state)
+    try:
+        found = about.fetcher.fetch(path, len(expected) + 1)
+    except NotFoundError:
+        text = "is missing: a device that missed many roots asks for each; the next publish adds it"
+        yield Finding(Severity.WARNING, path, text)
+        return
+    if found != expected:
+        yield Finding(Severity.ERROR, path, "is not the bundle of the root chain")
 
 
 def _expiry(about: Audit, state: RepositoryState) -> Iterator[Finding]:

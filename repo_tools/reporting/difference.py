@@ -56,10 +56,8 @@ def describe_change(
         carries: target files that come with it, by path.
         name_of: what people call a key id.
     """
-    since = f"version {before.version}" if before else "nothing before"
-    lines = [
-        f"{role} version {after.version} (replaces {since}), good until {after.expires:%Y-%m-%d}"
-    ]
+    since = f"replaces version {before.version}" if before else "the first"
+    lines = [f"{role} version {after.version} ({since}), good until {after.expires:%Y-%m-%d}"]
     new = _document(after)
     old = _document(before) if before is not None else _nothing_before(new)
     told: set[Field] = {("version",), ("expires",)}

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from keys_policy.model import RolePolicy
     from repo_tools.signing.ceremony import CeremonyStatus
 
-__all__ = ["Due", "Expiry", "Report", "Situation", "renewal_command", "report"]
+__all__ = ["Due", "Expiry", "Report", "Situation", "early_report", "renewal_command", "report"]
+
+# Roles whose keys are usually the same people's or the same machine's.
+_TOGETHER = (("root", "targets"), ("snapshot", "timestamp"))
 
 
 class Due(enum.Enum):
@@ -52,13 +55,19 @@ class Situation:
         rules: the policy's section for each role.
         live: version and expiry of each live role.
         unread: why the live state could not be looked at; empty if it was.
+        elsewhere: that is because this clone does not have the storage.
         ceremonies: what waits for signatures.
         staged: roles that wait to be published.
+        built: the newest version in each staged builds role that brings firmware.
         violations: errors of the policy.
+        lacking: how many keys each role still needs, where nothing else is wrong with the policy.
         has_root: there is a root, signed or waiting.
         has_keys: there is any key.
         products: names.
+        channels: the channel roles of each product.
+        exported: products for which devices were made.
         mine: names of the keys of this machine.
+        lab: the keys were made for trying out.
         anchor: the recovery anchor in one line; empty if nobody looked.
         anchor_next: the command that brings it forward, with its reason; None if nothing is due.
     """
@@ -67,13 +76,19 @@ class Situation:
     rules: Mapping[str, RolePolicy] = field(default_factory=dict)
     live: Mapping[str, tuple[int, datetime]] = field(default_factory=dict)
     unread: str = ""
+    elsewhere: bool = False
     ceremonies: Sequence[CeremonyStatus] = ()
     staged: Sequence[str] = ()
+    built: Mapping[str, str] = field(default_factory=dict)
     violations: Sequence[str] = ()
+    lacking: Mapping[str, int] = field(default_factory=dict)
     has_root: bool = False
     has_keys: bool = False
     products: Sequence[str] = ()
+    channels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    exported: frozenset[str] = frozenset()
     mine: frozenset[str] = frozenset()
+    lab: bool = False
     anchor: str = ""
     anchor_next: tuple[str, str] | None = None
 
@@ -93,6 +108,11 @@ class Report:
     next_command: str
     reason: str
 
+    @property
+    def next_step(self) -> str:
+        """The next command with its reason, in the words of every command that names one."""
+        return f"{self.next_command or 'nothing to do'}  ({self.reason})"
+
     def failing(self, within: timedelta) -> list[str]:
         """What a monitor must shout about: what expires within that time, or was not seen."""
         horizon = self.situation.now + within
@@ -109,7 +129,8 @@ class Report:
     def lines(self) -> list[str]:
         """For people."""
         situation = self.situation
-        found = [f"policy: {each}" for each in situation.violations]
+        found = ["LAB: its keys protect nothing"] if situation.lab else []
+        found += _policy_lines(situation)
         for ceremony in situation.ceremonies:
             found.extend(_ceremony_lines(ceremony))
         found.extend(f"{role}: signed and staged, not yet published" for role in situation.staged)
@@ -129,7 +150,7 @@ class Report:
             found.append("live: nothing is published yet")
         if situation.anchor:
             found.append(f"anchor: {situation.anchor}")
-        found.append(f"next: {self.next_command or 'nothing to do'}  ({self.reason})")
+        found.append(f"next: {self.next_step}")
         return found
 
     def facts(self) -> dict[str, Any]:
@@ -137,6 +158,7 @@ class Report:
         situation = self.situation
         return {
             "now": format_time(situation.now),
+            "lab": situation.lab,
             "violations": list(situation.violations),
             "ceremonies": [
                 {
@@ -174,6 +196,12 @@ def report(situation: Situation) -> Report:
     return Report(situation, tuple(expiries), command, reason)
 
 
+def early_report(situation: Situation) -> Report | None:
+    """The report, if the next command does not depend on what is live; else None."""
+    first = next(_early_steps(situation), None)
+    return None if first is None else Report(situation, (), *first)
+
+
 def _expiry(situation: Situation, role: str) -> Expiry:
     version, expires = situation.live[role]
     rules = situation.rules.get(role)
@@ -188,23 +216,45 @@ def _expiry(situation: Situation, role: str) -> Expiry:
 
 def _steps(situation: Situation, expiries: Sequence[Expiry]) -> Iterator[tuple[str, str]]:
     """Commands that bring it forward, each with its reason; the first one stands in the way."""
-    if not situation.has_keys:
-        yield "firmroot key new NAME --role root --role targets", "there is no key yet"
-    if situation.violations:
-        yield "firmroot policy check", situation.violations[0]
-    if not situation.has_root:
-        yield "firmroot ceremony start root targets", "there is no root yet"
-    if situation.ceremonies:
-        yield _next_signature(situation)
-    if situation.anchor_next is not None and not _must_publish_first(situation):
-        yield situation.anchor_next
+    yield from _early_steps(situation)
     yield from _steps_in_operation(situation, expiries)
 
 
-def _must_publish_first(situation: Situation) -> bool:
-    """The anchor goes last: what it names must be live."""
-    command = situation.anchor_next[0] if situation.anchor_next is not None else ""
-    return command == "firmroot anchor publish" and not situation.live
+def _early_steps(situation: Situation) -> Iterator[tuple[str, str]]:
+    """Those that do not depend on what is live."""
+    if not situation.has_keys:
+        yield "firmroot key new NAME --role root --role targets", "there is no key yet"
+    if situation.lacking:
+        yield _next_key(situation)
+    if situation.violations:
+        yield "firmroot policy check", situation.violations[0]
+    if not situation.has_root:
+        yield _next_root(situation)
+    if situation.ceremonies:
+        yield _next_signature(situation)
+    if situation.anchor_next is not None and not _goes_last(situation.anchor_next[0]):
+        yield situation.anchor_next
+
+
+def _next_key(situation: Situation) -> tuple[str, str]:
+    first = next(iter(situation.lacking))
+    roles = next((pair for pair in _TOGETHER if first in pair), (first,))
+    named = " ".join(f"--role {role}" for role in roles if role in situation.lacking)
+    return f"firmroot key new NAME {named}", f"keys are missing for {', '.join(situation.lacking)}"
+
+
+def _next_root(situation: Situation) -> tuple[str, str]:
+    # The first targets delegates to the products: with them it is signed once, not twice.
+    if not situation.products:
+        return "firmroot product add NAME --hardware ID", "there is no product yet, and no root"
+    opened = {each.ceremony.role for each in situation.ceremonies}
+    roles = "root" if "targets" in opened else "root targets"
+    return f"firmroot ceremony start {roles}", "there is no root yet"
+
+
+def _goes_last(command: str) -> bool:
+    """What the anchor names must be live before it is published."""
+    return command == "firmroot anchor publish"
 
 
 def _steps_in_operation(
@@ -212,16 +262,50 @@ def _steps_in_operation(
 ) -> Iterator[tuple[str, str]]:
     if not situation.products:
         yield "firmroot product add NAME --hardware ID", "there is no product yet"
+    if situation.elsewhere and situation.staged:
+        yield _next_staged(situation)
     if situation.unread:
         yield "firmroot verify", f"the live repository cannot be looked at: {situation.unread}"
+    if situation.anchor_next is not None and situation.live:
+        yield situation.anchor_next
     if due := {each.role: each.due for each in expiries if each.due is not Due.GOOD}:
         yield _next_renewal(situation, due)
     if situation.staged:
         yield _next_staged(situation)
-    if not expiries:
-        yield "firmroot firmware add FILE -p PRODUCT -V VERSION", "nothing is published yet"
+    yield from _steps_to_devices(situation, expiries)
     for soonest in sorted(expiries, key=lambda each: each.sign_from):
         yield "", f"{soonest.role} is next, from {soonest.sign_from:%Y-%m-%d}"
+
+
+def _steps_to_devices(
+    situation: Situation, expiries: Sequence[Expiry]
+) -> Iterator[tuple[str, str]]:
+    """From a repository to the first device of each product."""
+    live = {each.role for each in expiries}
+    for product, channels in situation.channels.items():
+        builds = builds_role(product)
+        if builds not in live:
+            yield (
+                f"firmroot firmware add FILE -p {product} -V VERSION --hardware ID",
+                f"there is no firmware for {product} yet{_where(situation, builds)}",
+            )
+        elif not live.intersection(channels):
+            command = _promotion(situation, product, "VERSION")
+            yield command, f"no channel offers firmware of {product} yet"
+        elif product not in situation.exported:
+            command = f"firmroot factory export {product} --to DIR"
+            yield command, f"no device of {product} was made yet"
+    if not expiries:
+        command = "firmroot firmware add FILE -p PRODUCT -V VERSION --hardware ID"
+        yield command, "nothing is published yet"
+
+
+def _where(situation: Situation, role: str) -> str:
+    """Where the keys of a role are, if not on this machine."""
+    rules = situation.rules.get(role)
+    if rules is None or situation.mine.intersection(rules.keys):
+        return ""
+    return f"; where the key {' or '.join(rules.keys)} is"
 
 
 def _next_signature(situation: Situation) -> tuple[str, str]:
@@ -234,18 +318,23 @@ def _next_signature(situation: Situation) -> tuple[str, str]:
         missing = "root" if stuck[0].ceremony.role == "targets" else "targets"
         return f"firmroot ceremony start {missing}", f"no {missing} role says who signs yet"
     first = situation.ceremonies[0]
-    waits = f"{first.ceremony.name} waits for {' or '.join(first.missing)}"
+    by_file = f"firmroot ceremony export {first.ceremony.role} --to FILE"
     return (
-        f"firmroot ceremony export {first.ceremony.role} --to FILE",
-        f"{waits}, who run firmroot sign in their clone or on that file",
+        f"firmroot sign, by {' or '.join(first.missing) or 'nobody left'}",
+        f"{first.ceremony.name} waits for them, in their clones or on a file: {by_file}",
     )
 
 
 def _next_renewal(situation: Situation, due: Mapping[str, Due]) -> tuple[str, str]:
     if waiting := due.keys() & set(situation.staged):
-        return "firmroot publish", f"{', '.join(sorted(waiting))}: signed and staged"
+        return _publish(situation, f"{', '.join(sorted(waiting))}: signed and staged")
     command = renewal_command(due, root_expired=due.get("root") is Due.EXPIRED)
-    return command, f"{', '.join(due)}: time to sign again"
+    where = _where(situation, "timestamp") if command == "firmroot refresh" else ""
+    return command, f"{', '.join(due)}: time to sign again{where}"
+
+
+def _publish(situation: Situation, reason: str) -> tuple[str, str]:
+    return "firmroot publish", f"{reason}{_where(situation, 'timestamp')}"
 
 
 def renewal_command(roles: Iterable[str], *, root_expired: bool) -> str:
@@ -263,16 +352,29 @@ def renewal_command(roles: Iterable[str], *, root_expired: bool) -> str:
 
 
 def _next_staged(situation: Situation) -> tuple[str, str]:
-    builds = {builds_role(product) for product in situation.products}
-    reason = f"{', '.join(situation.staged)}: signed and staged"
-    if not set(situation.staged) - builds - {"root", "targets"} and (
-        not situation.live or set(situation.staged) <= builds
-    ):
+    # Firmware that no channel offers; alone, or with the very first root, it can wait for one.
+    beside = set() if situation.live else {"root", "targets"}
+    if situation.built and set(situation.staged) <= situation.built.keys() | beside:
+        role = min(situation.built)
+        product = next(each for each in situation.products if builds_role(each) == role)
         return (
-            "firmroot channel promote PRODUCT@VERSION --to CHANNEL",
-            f"{reason}, no channel offers it",
+            _promotion(situation, product, situation.built[role]),
+            f"{', '.join(sorted(situation.built))}: signed and staged, no channel offers it",
         )
-    return "firmroot publish", reason
+    return _publish(situation, f"{', '.join(situation.staged)}: signed and staged")
+
+
+def _promotion(situation: Situation, product: str, version: str) -> str:
+    channels = situation.channels.get(product, ())
+    name = channels[0].removeprefix(f"{product}-") if len(channels) == 1 else "CHANNEL"
+    return f"firmroot channel promote {product}@{version} --to {name}"
+
+
+def _policy_lines(situation: Situation) -> list[str]:
+    if situation.lacking:
+        wanted = ", ".join(f"{role} {count}" for role, count in situation.lacking.items())
+        return [f"policy: keys still to be made: {wanted}"]
+    return [f"policy: {each}" for each in situation.violations]
 
 
 def _ceremony_lines(found: CeremonyStatus) -> list[str]:
@@ -282,7 +384,9 @@ def _ceremony_lines(found: CeremonyStatus) -> list[str]:
         + (f"; waits for {quorum.needed} of {', '.join(quorum.missing)}" if quorum.needed else "")
         for quorum in found.quorums
     ]
-    return [*lines, *(f"{name}: ignored: {problem}" for problem in found.problems)]
+    # Without a quorum it is not a signature that is ignored: nobody can give one yet.
+    word = "ignored: " if found.quorums else ""
+    return [*lines, *(f"{name}: {word}{problem}" for problem in found.problems)]
 
 
 def _days(left: timedelta) -> str:

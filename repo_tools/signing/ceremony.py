@@ -39,6 +39,7 @@ from client_reference.errors import (
     NotTrustedError,
     RefusedError,
 )
+from client_reference.nearest import did_you_mean
 from keys_policy.checks import derived_keyid
 from repo_tools.files import TEMPORARY_SUFFIX, remove_file, replace_file
 from repo_tools.metadata.anchor import check_follows, read_statement
@@ -64,6 +65,7 @@ __all__ = [
     "abandon",
     "add_signature",
     "assemble",
+    "carried",
     "check_ceremony",
     "check_member",
     "check_paths",
@@ -218,8 +220,10 @@ def find_ceremony(ws: Workspace, name: str) -> Ceremony:
         if name in {ceremony.role, ceremony.name}:
             return ceremony
     there = ", ".join(each.name for each in ceremonies) or "none"
+    known = [known for each in ceremonies for known in (each.name, each.role)]
     raise ConfigurationError(
-        f"there is no open ceremony {name!r}; open: {there}", "firmroot ceremony list"
+        f"there is no open ceremony {name!r}; open: {there}{did_you_mean(name, known)}",
+        "firmroot ceremony list",
     )
 
 
@@ -391,9 +395,19 @@ def check_ceremony(ws: Workspace, ceremony: Ceremony) -> None:
             "but that is no longer the newest signed one",
             f"start it again: firmroot ceremony abandon {ceremony.role}, then redo the change",
         )
-    carries = {path: file.read_bytes() for path, file in ceremony.carries.items()}
-    _check_content(ws, ceremony, carries)
+    _check_content(ws, ceremony, carried(ceremony))
     check_paths(ws, ceremony.role, ceremony.signed)
+
+
+def carried(ceremony: Ceremony) -> dict[str, bytes]:
+    """The files that a ceremony carries, by target path.
+
+    Raises:
+        RefusedError: they are not those that are to be signed.
+    """
+    carries = {path: file.read_bytes() for path, file in ceremony.carries.items()}
+    _check_carries(ceremony, carries)
+    return carries
 
 
 def _check_content(ws: Workspace, ceremony: Ceremony, carries: Mapping[str, bytes]) -> None:
@@ -512,7 +526,7 @@ def check_paths(ws: Workspace, role: str, signed: Signable) -> None:
     Raises:
         RefusedError: nobody delegates one of its target paths to it.
     """
-    if role in TOP_LEVEL or not isinstance(signed, Targets):
+    if not isinstance(signed, Targets):
         return
     targets = _targets_in_force(ws)
     delegations = targets.delegations if targets else None
@@ -744,6 +758,6 @@ def tidy(ws: Workspace) -> None:
     A run was killed while it ended or began one, or a signature arrived by git when its ceremony
     had ended.
     """
-    for directory in sorted(path for path in ws.ceremonies.glob("*") if path.is_dir()):
+    for directory in sorted(ws.ceremonies.glob("*")):
         if not (directory / "payload.json").exists():
             _tidy(directory)

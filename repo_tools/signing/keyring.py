@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import tomlkit
 
 from client_reference.errors import ConfigurationError
+from client_reference.nearest import did_you_mean
 from keys_policy.model import ALGORITHMS, NAME, ONLINE_ROLES, KeyHolder
 from repo_tools.files import create_file, replace_file
 from repo_tools.signing.keyfiles import generate, load_private, public_key, write_private
@@ -112,7 +113,8 @@ def add_to_roles(ws: Workspace, name: str, roles: Sequence[str]) -> None:
     for role in roles:
         if role not in ws.policy.roles:
             raise ConfigurationError(
-                f"the policy has no role {role!r}; it has {', '.join(ws.policy.roles)}",
+                f"the policy has no role {role!r}; it has {', '.join(ws.policy.roles)}"
+                f"{did_you_mean(role, ws.policy.roles)}",
                 "name one of them with --role",
             )
         keys = sections[role]["keys"]

@@ -17,6 +17,7 @@ from securesystemslib.signer import Signature
 from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import ConfigurationError, RefusedError
+from client_reference.nearest import did_you_mean
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import RECOVERY
 from repo_tools.reporting.difference import describe_change
@@ -87,7 +88,8 @@ def my_keys(ws: Workspace, key: str | None, secrets: Secrets) -> tuple[dict[str,
             return {name: uri}, name
     if not key.startswith("file:"):
         raise ConfigurationError(
-            f"this machine has no private key {key!r}; it has: {', '.join(uris) or 'none'}",
+            f"this machine has no private key {key!r}; it has: {', '.join(uris) or 'none'}"
+            f"{did_you_mean(key, uris)}",
             "name one of them, or a key file: --key file:PATH",
         )
     path = ws.directory / key.removeprefix("file:")

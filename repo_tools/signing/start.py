@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import ConfigurationError
+from client_reference.nearest import did_you_mean
 from repo_tools.metadata.edits import is_lab_root, next_root, next_targets, renewed
 from repo_tools.metadata.repository import parse
+from repo_tools.publishing.prepare import check_present
 from repo_tools.signing.ceremony import predecessor, start_ceremony
 from repo_tools.signing.rules import peoples_roles, templates
 
@@ -41,7 +43,8 @@ def start_role(
     before = predecessor(ws, role)
     if role not in people:
         raise ConfigurationError(
-            f"{role!r} is not a role that people sign; those are: {', '.join(people)}",
+            f"{role!r} is not a role that people sign; those are: {', '.join(people)}"
+            f"{did_you_mean(role, people)}",
             "builds: firmroot firmware add; snapshot and timestamp: firmroot refresh",
         )
     if before is None:
@@ -91,6 +94,7 @@ def start_targets(
 def _carried(ws: Workspace, signed: Targets) -> dict[str, bytes]:
     """The target files of a role that is renewed: staged with it, or live."""
     storage, staged = ws.storage(), ws.staged_targets()
+    check_present(ws, storage)
     found = {}
     for path, target in signed.targets.items():
         stored = f"targets/{target.get_prefixed_paths()[0]}"

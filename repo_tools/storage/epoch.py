@@ -37,6 +37,11 @@ class EpochStorage:
         self._epoch = epoch
 
     @property
+    def whole(self) -> Storage:
+        """The storage with every epoch in it."""
+        return self._whole
+
+    @property
     def url(self) -> str:
         """Of the whole storage, as in `firmroot.toml`."""
         return self._whole.url

@@ -121,14 +121,14 @@ def test_keys_are_in_the_policy_and_online_uris_in_the_configuration(run: Termin
 
 
 def test_two_people_sign_in_their_own_clones(run: Terminal, clone: Callable[..., Terminal]) -> None:
-    assert "next: firmroot ceremony start root targets" in run("status")
+    assert "next: firmroot product add NAME --hardware ID" in run("status")
     run("ceremony", "start", "targets", "root")
     hers, his = clone("alice"), clone("bob")
     assert "next: firmroot sign  (root-1 waits for alice)" in hers("status")
     out = hers("--yes", "sign")
     assert "role root: 2 of alice (" in out
     assert "root-1: still waits for bob or carol" in out
-    assert "next: firmroot ceremony export root --to FILE" in hers("status")
+    assert "next: firmroot sign, by bob or carol  (root-1 waits for them" in hers("status")
     his("--yes", "sign")
     for path in (his.directory / "ceremonies").rglob("*.sig.json"):
         shutil.copy(path, hers.directory / path.relative_to(his.directory))

@@ -67,11 +67,24 @@ def test_a_newer_bundle_replaces_the_older(
     assert (device.directory / "state" / "ca-bundle.pem").read_bytes() == other
 
 
+def test_a_bundle_may_have_comments_in_any_language(
+    publisher: Publisher, device: DeviceOnDisk, authority: Authority
+) -> None:
+    bundle = "# Főtanúsítvány\n".encode() + authority.bundle.read_bytes()
+    publish_bundle(publisher, bundle)
+    device.run("init")
+    said = device.run("check")
+    assert said.code == 0
+    assert "a new CA bundle was accepted" in said.err
+    assert (device.directory / "state" / "ca-bundle.pem").read_bytes() == bundle
+
+
 NO_BUNDLES = {
     "text": b"no certificates",
     "bytes": b"\xff\xfe",
     "nothing": b"",
     "half a certificate": b"-----BEGIN CERTIFICATE-----\nMIIB",
+    "text in another language": "# Főtanúsítvány".encode(),
 }
 
 

@@ -23,6 +23,7 @@ from client_reference.errors import ConfigurationError
 from client_reference.install.slots import SlotInstaller
 from client_reference.payload.segments import SEGMENT
 from client_reference.trust.store import SqliteStore
+from tests.simulators.certificates import make_authority
 from tests.simulators.device import LAB_NOW, DeviceOnDisk, Publisher
 from tests.simulators.mirror import Mirror, Trouble, wait_until
 from tests.simulators.repository import RepositorySimulator
@@ -71,7 +72,7 @@ def test_status_says_everything_there_is(publisher: Publisher, ready: DeviceOnDi
     ready.run("update")
     said = ready.run("status").out
     for words in (
-        "gateway/stable  (LAB)",
+        "gateway/stable  (LAB: its keys protect nothing)",
         "installed  the factory image",
         "trial      1.0 (sequence 1) in slot B",
         "floor      sequence 0, time 2031-01-01T00:00:00Z",
@@ -330,8 +331,11 @@ def test_a_lost_store_is_begun_again_from_the_factory_and_that_is_said(
 
 
 def test_a_lab_says_that_it_is_one(ready: DeviceOnDisk) -> None:
-    for command in ("init", "check", "status"):
-        assert "warning: this is a LAB repository" in ready.run(command).err
+    assert "warning: this is a LAB repository: its keys protect" in ready.run("init").err
+    assert "(LAB: its keys protect nothing)" in ready.run("status").out
+    for command in ("check", "update", "confirm", "status"):
+        assert "LAB" not in ready.run(command).err, "said once, not at every command"
+    assert ready.run("check", before=("--json",)).json["lab"] is True
 
 
 def test_time_can_be_set_in_a_lab_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -367,9 +371,47 @@ def test_a_clock_behind_signed_evidence_is_said(publisher: Publisher, ready: Dev
     assert ready.run("status", before=("--json",)).json["freshness"] == "unproven"
 
 
-def test_plain_http_is_said(mirror: Mirror, ready: DeviceOnDisk) -> None:
-    said = ready.run("check").err
-    assert f"degraded transport: {mirror.url} was read over plain HTTP" in said
+def test_a_mirror_without_tls_is_said_where_it_is_configured(
+    mirror: Mirror, ready: DeviceOnDisk
+) -> None:
+    told = f"{mirror.url}: no TLS, as configured; what is trusted rests on signatures"
+    assert f"warning: {told}" in ready.run("init").err
+    assert f"transport  {told}" in ready.run("status").out
+    assert ready.run("status", before=("--json",)).json["without_tls"] == [mirror.url]
+    assert "TLS" not in ready.run("check").err + ready.run("update").err
+    said = ready.run("check", before=("--json",)).json
+    assert said["degraded"] == [f"{mirror.url} was read over plain HTTP"]
+
+
+def test_a_mirror_that_fell_back_from_tls_is_said_each_time(
+    publisher: Publisher, device: DeviceOnDisk, tmp_path: Path
+) -> None:
+    publisher.release("1.0", 1, IMAGE)
+    stranger = make_authority(tmp_path)  # no store of this device knows it
+    with Mirror(publisher.repo.files, stranger.good) as secure:
+        device.make(publisher.repo.files["metadata/1.root.json"], [secure.url])
+        assert "no TLS" not in device.run("init").err
+        for _ in range(2):
+            said = device.run("check").err
+            assert f"degraded transport: {secure.url} was read over unverified TLS" in said
+        assert "no TLS" not in device.run("status").out
+        found = device.run("check", before=("--json",)).json
+        assert found["degraded"] == [f"{secure.url} was read over unverified TLS"]
+
+
+def test_a_wrong_channel_is_no_quiet_no_update(ready: DeviceOnDisk) -> None:
+    ready.config.write_text(ready.config.read_text().replace('"stable"', '"stabel"'))
+    said = ready.run("check", "--exit-code")
+    assert said.code == 0
+    assert said.out == (
+        "no update: likely a mistake in repository.channel of device.toml: the repository has no "
+        "channel gateway/stabel, it has: gateway/stable; did you mean gateway/stable?\n"
+    )
+    found = ready.run("check", before=("--json",)).json
+    assert found["reason"] == "no-channel"
+    assert found["detail"] in said.out
+    ready.config.write_text(ready.config.read_text().replace('"stabel"', '"stable"'))
+    assert "update available: 1.0" in ready.run("check").out
 
 
 def test_metadata_that_expired_are_refused(ready: DeviceOnDisk) -> None:
@@ -377,6 +419,12 @@ def test_metadata_that_expired_are_refused(ready: DeviceOnDisk) -> None:
     refused = ready.run("check")
     assert refused.code == 6
     assert "expired at 2032-05-13T12:00:00Z, it is 2033-01-01T00:00:00Z here" in refused.err
+    assert "your clock or a frozen mirror" in refused.err
+    assert "expired    root: the next check" in ready.run("status").out
+    assert "root" in ready.run("status", before=("--json",)).json["expired"]
+    ready.now = LAB_NOW
+    assert ready.run("check").code == 0, "nothing remains of a clock that was wrong"
+    assert "expired  " not in ready.run("status").out
 
 
 def test_a_web_page_with_status_200_is_named(mirror: Mirror, ready: DeviceOnDisk) -> None:

@@ -236,6 +236,39 @@ def test_what_has_no_effect_yet_is_said(device: Path, key: str) -> None:
     assert warning == f"{device / 'device.toml'}: {key} is not yet honoured by this version"
 
 
+SLOTS = {
+    "none": ("", "found nothing, expected two slots or more"),
+    "an empty table": ("slots = {}", "found nothing, expected two slots or more"),
+    "one": ('slots = { A = "/dev/A" }', "found A, expected two slots or more"),
+    "two at one place": (
+        'slots = { A = "slots/A.img", B = "slots/../slots/A.img" }',
+        'install.slots.B: found "',
+    ),
+}
+
+
+@pytest.mark.parametrize("sentence", SLOTS)
+def test_slots_are_two_different_places(device: Path, sentence: str) -> None:
+    text, message = SLOTS[sentence]
+    path = device / "device.toml"
+    whole = path.read_text()
+    path.write_text(whole.partition("slots =")[0] + text + "\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load(path)
+    assert message in caught.value.message
+    assert f"{path}: install.slots" in caught.value.message
+    assert ("another place than that of A" in caught.value.message) == ("at one" in sentence)
+    path.write_text(whole)
+    assert list(load(path).install.slots) == ["A", "B"]
+
+
+def test_a_command_needs_no_slots(device: Path) -> None:
+    path = device / "device.toml"
+    text = path.read_text().partition("slots =")[0]
+    path.write_text(f'{text}handler = "command"\ncommand = {{ run = ["true"] }}\n')
+    assert load(path).install.slots == {}
+
+
 FILES = {
     "no file": (None, "does not exist, expected the device configuration"),
     "a directory": ("directory", "cannot be read"),

@@ -22,7 +22,7 @@ from client_reference.errors import (
 )
 from client_reference.lifecycle import IllegalTransitionError
 from client_reference.manifest import Meaning
-from client_reference.payload.segments import SEGMENT, SUFFIX
+from client_reference.payload.segments import LONGEST, SEGMENT, SUFFIX, list_length
 from client_reference.selection import Reason, Selection, Skip, Waves
 from client_reference.trust.state import Image, InstallState, MemoryStore, Phase
 from client_reference.trust.updater import Floors, Updater, initial_state
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from client_reference.trust.state import DeviceState
+    from tests.simulators.repository import RepositorySimulator
 
 OLD = random.Random(1).randbytes(SEGMENT + 1000)
 NEW = random.Random(2).randbytes(2 * SEGMENT + 1000)
@@ -449,14 +450,23 @@ DISAGREEMENTS: dict[str, tuple[Callable[[Bench], None], str]] = {
     "the manifest names other bytes": (_other_bytes_in_the_manifest, "says sha256"),
     "the manifest names another length": (_other_length_in_the_manifest, "says length"),
     "the builds role does not list it": (_unknown_artifact, "does not list"),
-    "it is another product's": (_meaning(product="other"), "says meaning"),
+    "it is another product's": (
+        _meaning(product="other"),
+        "says product other, the channel says gateway",
+    ),
     "it is for more hardware": (
         _meaning(hardware=frozenset({"acme,gw-2", "x"})),
-        "says meaning",
+        r"says hardware \['acme,gw-2', 'x'\], the channel says \['acme,gw-2'\]",
     ),
-    "it is another version": (_meaning(version="1.0-debug"), "says meaning"),
-    "it has another sequence": (_meaning(sequence=2), "says meaning"),
-    "it is for another handler": (_meaning(handler="command"), "says meaning"),
+    "it is another version": (
+        _meaning(version="1.0-debug"),
+        "says version 1.0-debug, the channel says 1.0",
+    ),
+    "it has another sequence": (_meaning(sequence=2), "says sequence 2, the channel says 1"),
+    "it is for another handler": (
+        _meaning(handler="command"),
+        "says handler command, the channel says slot",
+    ),
     "it has no meaning": (_no_meaning, "expected an object"),
     "it has no segments": (_no_segments, "lists nothing, expected 64 bytes"),
     "its segments are too few": (_segments(b"x" * 32, IMG), "lists 32 bytes"),
@@ -471,6 +481,24 @@ DISAGREEMENTS: dict[str, tuple[Callable[[Bench], None], str]] = {
     ),
     "the hold is about another product": (_hold_of_another_product, "is about other/stable"),
 }
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_list_of_segments_that_no_device_can_hold_is_not_asked_for(
+    bench: Bench, beyond: int
+) -> None:
+    release = bench.publisher.release("1.0", 1, OLD)
+    targets = bench.publisher.repo.role("gateway-builds").targets
+    length = LONGEST + beyond
+    targets[IMG].length, targets[IMG + SUFFIX].length = length, list_length(length)
+    (payload,) = release.payloads
+    payload = replace(payload, artifact=replace(payload.artifact, length=length))
+    bench.publisher.promote(replace(release, payloads=(payload,)))
+    if beyond:
+        with pytest.raises(RefusedError, match=f"firmroot installs at most {LONGEST}"):
+            check(bench.machine)
+    else:
+        assert isinstance(check(bench.machine).decision, Selection)
 
 
 @pytest.mark.parametrize("sentence", DISAGREEMENTS)
@@ -548,7 +576,46 @@ def test_a_channel_that_does_not_exist_is_no_up_to_date(bench: Bench) -> None:
     decision = check(machine).decision
     assert isinstance(decision, Skip)
     assert decision.reason is Reason.NO_CHANNEL
-    assert "has no channel gateway/stble" in decision.detail
+    assert decision.detail == (
+        "likely a mistake in repository.channel of device.toml: the repository has no channel "
+        "gateway/stble, it has: gateway/stable; did you mean gateway/stable?"
+    )
+
+
+def test_the_channels_of_the_product_are_named_and_no_others(bench: Bench) -> None:
+    repo = bench.publisher.repo
+    repo.delegate("gateway-beta", ["channels/gateway/beta.json"])
+    repo.delegate("modem-nightly", ["channels/modem/nightly.json"])
+    repo.publish("targets", "gateway-beta", "modem-nightly")
+    nightly = replace(bench.machine, identified=replace(DEVICE, channel="nightly"))
+    decision = check(nightly).decision
+    assert isinstance(decision, Skip)
+    assert decision.detail.endswith(
+        "no channel gateway/nightly, it has: gateway/stable, gateway/beta"
+    )
+    elsewhere = replace(bench.machine, identified=replace(DEVICE, product="gatewy"))
+    decision = check(elsewhere).decision
+    assert isinstance(decision, Skip)
+    assert decision.detail == (
+        "likely a mistake in repository.product of device.toml: the repository has no channel "
+        "gatewy/stable, it has: gateway/stable, gateway/beta, modem/nightly; did you mean "
+        "gateway/stable?"
+    )
+
+
+def test_a_channel_without_a_release_is_no_mistake(bench: Bench) -> None:
+    decision = check(bench.machine).decision
+    assert isinstance(decision, Skip)
+    assert decision.reason is Reason.NO_CHANNEL
+    assert decision.detail == "nothing was promoted to gateway/stable yet"
+
+
+def test_a_repository_that_delegates_nothing_has_no_channel(bench: Bench) -> None:
+    bench.publisher.repo.targets.delegations = None
+    bench.publisher.repo.publish("targets")
+    decision = check(bench.machine).decision
+    assert isinstance(decision, Skip)
+    assert decision.detail.endswith("has no channel gateway/stable, it has: none")
 
 
 def test_the_wave_is_judged_by_the_later_of_clock_and_floor(bench: Bench) -> None:
@@ -558,7 +625,7 @@ def test_the_wave_is_judged_by_the_later_of_clock_and_floor(bench: Bench) -> Non
     )
     long_ago = datetime(1970, 1, 1, tzinfo=UTC)
     updater = Updater(bench.store, bench.network, long_ago)
-    decision = evaluate(updater, DEVICE.position(bench.state.install), long_ago)
+    decision = evaluate(updater, DEVICE.position(bench.state.install))
     assert isinstance(decision, Selection)
 
 
@@ -595,6 +662,50 @@ def test_a_mirror_that_alters_the_image_is_left_for_the_next(bench: Bench) -> No
     bench.network.repo, bench.network.others = liar, [bench.publisher.repo]
     assert bench.update() is Outcome.REBOOTING
     assert bench.slots.slots["B"] == OLD
+
+
+def hide_root(bench: Bench) -> RepositorySimulator:
+    """A second root is published; the mirror that is returned lost the file."""
+    repo = bench.publisher.repo
+    repo.publish("root")
+    repo.announce()
+    mirror = repo.fork()
+    del mirror.files["metadata/2.root.json"], mirror.files["metadata/root-chain/2"]
+    return mirror
+
+
+def test_a_mirror_that_lacks_a_root_it_announces_is_left_for_the_next(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, NEW)
+    mirror = hide_root(bench)
+    bench.network.repo, bench.network.others = mirror, [bench.publisher.repo]
+    checked = check(bench.machine)
+    assert checked.updater.root.version == 2
+    assert checked.updater.missing_root is None
+    assert bench.update() is Outcome.REBOOTING
+    assert bench.slots.slots["B"] == NEW
+
+
+def test_a_root_that_no_mirror_has_is_reported_and_stops_nothing(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, NEW)
+    first, second = hide_root(bench), bench.publisher.repo.fork()
+    del second.files["metadata/2.root.json"]
+    bench.network.repo, bench.network.others = first, [second]
+    checked = check(bench.machine)
+    assert checked.updater.missing_root == 2
+    assert first.requests.count("metadata/timestamp.json") == 1
+    assert second.requests.count("metadata/timestamp.json") == 1
+    assert isinstance(checked.decision, Selection)
+
+
+def test_a_false_announcement_and_a_mirror_that_lags_stop_nothing(bench: Bench) -> None:
+    lagging = bench.publisher.repo.fork()
+    bench.publisher.release("1.0", 1, NEW)
+    bench.publisher.repo.timestamp.unrecognized_fields["x-firmroot-root"] = 99
+    bench.publisher.repo.publish("timestamp")
+    bench.network.others = [lagging]
+    checked = check(bench.machine)
+    assert checked.updater.missing_root == 99
+    assert isinstance(checked.decision, Selection), "the first answer stands"
 
 
 def test_with_the_only_mirror_tampering_nothing_is_installed(bench: Bench) -> None:

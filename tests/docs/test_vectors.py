@@ -13,6 +13,7 @@ from client_reference import config, manifest, rollout
 from client_reference.config import DeviceConfig, Reboot
 from client_reference.install.bootloader import FileBootloader
 from client_reference.payload import segments
+from client_reference.trust import rootchain
 from keys_policy.model import ALGORITHMS
 from repo_tools.metadata.anchor import PRIMARY_FIELD, read_statement
 from repo_tools.publishing.artifacts import stored_name
@@ -47,6 +48,12 @@ def _segments(vector: Vector) -> None:
     assert segments.hash_segments(pieces) == listed
     assert segments.list_length(len(whole)) == len(listed) == vector["list length"]
     assert len(segments.parse_segments(listed, len(whole))) == len(pieces)
+
+
+def _root_chain(vector: Vector) -> None:
+    roots = [root.encode() for root in vector["roots"]]
+    assert rootchain.make(roots).decode() == vector["bundle"]
+    assert list(rootchain.parse(vector["bundle"].encode()).links.values()) == roots
 
 
 def _manifest(vector: Vector) -> None:
@@ -108,6 +115,7 @@ CHECKS: dict[str, Callable[[Vector], None]] = {
     "algorithms": _algorithms,
     "meaning": _meaning,
     "segments": _segments,
+    "root chain": _root_chain,
     "manifest": _manifest,
     "position": _position,
     "hold": _hold,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from securesystemslib.signer import SSlibKey
+from tuf.api.metadata import Delegations, SuccinctRoles
 
 from keys_policy.checks import BINDS, Evidence, Severity, derived_keyid, run_checks
 from repo_tools.metadata.edits import next_root, next_targets, renewed
@@ -93,6 +94,21 @@ def test_a_role_that_no_product_has_is_found() -> None:
     ]
 
 
+def test_a_role_of_people_that_delegates_is_found() -> None:
+    """Whoever may write to git would have them delegate what the policy does not know."""
+    evidence = Evidence(POLICY, KEYRING, {}, {"gateway-stable": targets_of(POLICY)}, DELEGATED)
+    assert binding(evidence) == []
+    loose = targets_of(policy_with(channel=LOWER["channel"]))
+    assert len(binding(replace(evidence, pending={"gateway-stable": loose}))) == 1
+
+
+def test_hash_bins_name_no_role() -> None:
+    targets = targets_of(POLICY)
+    bins = SuccinctRoles([], 1, 4, "bin")
+    targets.delegations = Delegations({}, succinct_roles=bins)
+    assert binding(Evidence(POLICY, KEYRING, {"targets": targets}, delegated=DELEGATED)) == []
+
+
 def test_what_waits_stands_for_what_it_replaces() -> None:
     old, new = root_of(policy_with(root=LOWER["root"])), root_of(POLICY)
     assert binding(Evidence(POLICY, KEYRING, {"root": old}, {"root": new}, now=NOW)) == []
@@ -105,7 +121,9 @@ def test_a_recovery_may_sign_again_what_has_expired_as_it_was() -> None:
     again = renewed(live, POLICY.roles["root"], late)
     evidence = Evidence(POLICY, KEYRING, {"root": again}, now=late, live={"root": live})
     assert binding(evidence) == []
+    assert binding(replace(evidence, now=live.expires)) == [], "good until is not good at"
     assert len(binding(replace(evidence, now=NOW))) == 1, "it has not expired"
+    assert len(binding(replace(evidence, now=None))) == 1, "nobody knows the time"
     assert len(binding(replace(evidence, live={}))) == 1, "it is not what was live"
     assert len(binding(replace(evidence, signed={"root": live}))) == 1, "it is not signed again"
     again.roles["timestamp"].threshold = 2

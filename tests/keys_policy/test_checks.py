@@ -13,7 +13,15 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from securesystemslib.signer import SSlibKey
 
-from keys_policy.checks import CHECKS, Evidence, Finding, Severity, run_checks
+from keys_policy.checks import (
+    CHECKS,
+    KEY_CHECKS,
+    Evidence,
+    Finding,
+    Severity,
+    missing_keys,
+    run_checks,
+)
 from keys_policy.load import parse_policy
 from keys_policy.model import KeyHolder, Policy, RolePolicy, Scale
 from repo_tools.metadata.edits import next_root, next_targets
@@ -47,6 +55,36 @@ def test_a_sound_policy_has_no_findings() -> None:
     root = next_root(POLICY, KEYRING, None, NOW, lab=False)
     targets = next_targets(POLICY, KEYRING, {"gateway": ["stable"]}, None, NOW)
     assert found(pending={"root": root, "targets": targets}) == []
+
+
+MISSING: dict[str, tuple[Policy, dict[str, int]]] = {
+    "none": (POLICY, {}),
+    "one below the threshold, and one to spare": (
+        policy_with(root=RolePolicy(2, ("alice",), 365, 60)),
+        {"root": 2},
+    ),
+    "one to spare": (policy_with(channel=RolePolicy(2, ("rita", "sam"), 90, 30)), {"channel": 1}),
+    "none to spare for who signs alone": (
+        policy_with(hold=RolePolicy(1, (), 365, 60), timestamp=RolePolicy(1, (), 7, 2)),
+        {"timestamp": 1, "hold": 1},
+    ),
+    "a product's own builds, which may sign alone": (
+        policy_with(gateway_builds=RolePolicy(1, (), 365, 60)),
+        {"gateway-builds": 1},
+    ),
+    "a maker spares nothing": (
+        replace(policy_with(root=RolePolicy(1, (), 365, 60)), scale=Scale.MAKER),
+        {"root": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISSING)
+def test_keys_that_are_missing_are_counted_as_the_checks_see_them(case: str) -> None:
+    policy, missing = MISSING[case]
+    assert missing_keys(policy) == missing
+    errors = [each for each in found(policy) if each.severity is Severity.ERROR]
+    assert bool(missing) == any(each.check.id in KEY_CHECKS for each in errors)
 
 
 BROKEN = [

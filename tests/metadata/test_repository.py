@@ -21,6 +21,7 @@ def test_an_empty_repository_says_nothing() -> None:
     assert state.targets is None
     assert state.parsed_snapshot() is None
     assert state.parsed_timestamp() is None
+    assert state.newest() == {}
 
 
 def test_a_repository_says_what_its_bytes_say() -> None:
@@ -37,6 +38,13 @@ def test_a_repository_says_what_its_bytes_say() -> None:
     assert timestamp is not None
     assert snapshot is not None
     assert (timestamp.version, snapshot.version) == (4, 5)
+    versions = {name: signed.version for name, signed in state.newest().items()}
+    assert versions == {"root": 2, "timestamp": 4, "snapshot": 5, "targets": 3}
+
+
+def test_what_has_no_metadata_yet_says_nothing() -> None:
+    staged = RepositoryState(roles={"targets": TARGETS})
+    assert staged.newest().keys() == {"targets"}
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", TARGETS[:100], b"<html>moved</html>"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -41,6 +42,12 @@ def test_a_key_of_snapshot_itself_needs_no_second_rotation() -> None:
     assert not plan_rotation(both, "publisher", "new", [], compromised=True).snapshot
 
 
+def test_a_key_that_moves_no_versions_of_roles_leaves_the_snapshot_key_alone() -> None:
+    timestamp = replace(POLICY.roles["timestamp"], keys=("clock",))
+    policy = replace(POLICY, roles={**POLICY.roles, "timestamp": timestamp})
+    assert not plan_rotation(policy, "clock", "new", [], compromised=True).snapshot
+
+
 def test_an_interrupted_rotation_is_taken_up_again() -> None:
     after = replace_key(POLICY, "ci", "new")
     held = ["gateway-builds"]
@@ -57,6 +64,8 @@ def test_held_roles_are_found_in_what_is_signed() -> None:
     assert list(roles_held(keyid["alice"], root, targets)) == ["root", "targets"]
     assert list(roles_held(keyid["rita"], root, targets)) == ["gateway-stable"]
     assert list(roles_held(keyid["rita"], None, None)) == []
+    targets.delegations = None
+    assert list(roles_held(keyid["rita"], None, targets)) == []
 
 
 def test_a_key_takes_its_place_in_the_list() -> None:

@@ -116,6 +116,23 @@ def test_a_segment_that_stays_bad_never_reaches_the_sink(at: int) -> None:
     assert len(network.asked) == 2
 
 
+def test_a_transfer_that_is_given_up_ends_now() -> None:
+    """Not when the error, which holds the frames, is forgotten: a connection hangs on it."""
+    ended: list[tuple[int, int]] = []
+
+    class Held(Network):
+        def stream(self, path: str, offset: int, length: int) -> Iterator[bytes]:
+            try:
+                yield from super().stream(path, offset, length)
+            finally:
+                ended.append((offset, length))
+
+    with pytest.raises(BadSegmentError) as caught:
+        download(IMAGE).run(Held(IMAGE, lambda _n, _o, data: flip(data, 0)), Sink(IMAGE), 0, silent)
+    assert ended == [(0, SEGMENT), (0, len(IMAGE))]
+    assert caught.tb is not None
+
+
 def test_a_small_image_is_verified_as_a_whole_before_a_byte_is_written() -> None:
     network, sink = Network(SMALL, lambda _n, _o, data: flip(data, 4999)), Sink(SMALL)
     with pytest.raises(BadSegmentError):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import tomllib
 
 import pytest
 
 from client_reference.manifest import parse
+from repo_tools.publishing.channels import read_channel
 from tests.publishing.lab import PRODUCT, Lab
 
 STABLE = f"{PRODUCT}/stable"
@@ -142,3 +145,69 @@ def test_a_manifest_that_was_tampered_with_is_not_built_upon(live: Lab) -> None:
     done = live.run("channel", "show", STABLE)
     assert done.code == 6
     assert "channels/gateway/stable.json is not the file that was signed for" in done.err
+
+
+def test_what_another_machine_published_first_of_all_is_seen(
+    ready: Lab, moments: dict[str, Lab]
+) -> None:
+    """Its root is here, signed and not known to be published."""
+    assert ready.ok("channel", "list").out == "gateway/stable  nothing  next: 1.0\n"
+    shutil.copytree(moments["live"].repository, ready.repository, dirs_exist_ok=True)
+    assert ready.ok("channel", "list").out == "gateway/stable  1.0\n"
+
+
+def test_before_any_root_is_signed_a_channel_says_nothing(new: Lab) -> None:
+    (new.directory / "staged/root.json").unlink()
+    found = read_channel(new.workspace, new.workspace.storage(), PRODUCT, "stable")
+    assert (found.live, found.next) == (None, None)
+
+
+def test_two_holds_before_a_signature_are_both_kept(live: Lab) -> None:
+    live.add("1.1")
+    live.add("1.2")
+    live.ok("channel", "promote", f"{PRODUCT}@1.1", "--to", "stable", "--stone")
+    live.ok("channel", "promote", f"{PRODUCT}@1.2", "--to", "stable")
+    live.ok("channel", "hold", f"{PRODUCT}@1.1", "--on", "stable")
+    live.ok("channel", "hold", f"{PRODUCT}@1.2", "--on", "stable")
+    assert live.ok("--json", "channel", "show", STABLE).json["next_held"] == [2, 3]
+
+
+STABLE_JSON = "channels/gateway/stable.json"
+
+
+def test_a_waiting_manifest_that_a_stranger_exchanged_is_not_built_upon(live: Lab) -> None:
+    live.add("1.1")
+    live.add("1.2")
+    live.ok("channel", "promote", f"{PRODUCT}@1.1", "--to", "stable")
+    carried = live.directory / "ceremonies/gateway-stable-2/targets" / STABLE_JSON
+    honest = carried.read_bytes()
+    carried.write_bytes(honest.replace(b'"1.1"', b'"6.6"'))
+    done = live.run("channel", "promote", f"{PRODUCT}@1.2", "--to", "stable")
+    assert done.code == 5
+    assert f"carries another {STABLE_JSON} than the one that is to be signed" in done.err
+    carried.write_bytes(honest)
+    live.promote("1.2")
+    live.ok("publish")
+    assert live.fresh_device()[1] == "installs 1.2"
+
+
+def test_a_signed_manifest_that_a_stranger_exchanged_is_not_built_upon(following: Lab) -> None:
+    following.add("1.2")
+    (staged,) = (following.directory / "staged/targets/channels/gateway").iterdir()
+    honest = staged.read_bytes()
+    staged.write_bytes(honest.replace(b'"1.1"', b'"6.6"'))
+    done = following.run("channel", "promote", f"{PRODUCT}@1.2", "--to", "stable")
+    assert done.code == 6
+    assert f"{STABLE_JSON} is not the file that was signed for" in done.err
+    staged.write_bytes(honest)
+    following.promote("1.2")
+    following.ok("publish")
+    assert following.fresh_device()[1] == "installs 1.2"
+
+
+def test_a_waiting_role_without_a_manifest_takes_none_away(live: Lab) -> None:
+    document = json.loads((live.directory / "metadata/gateway-stable.json").read_bytes())
+    document["signed"]["targets"] = {}
+    (live.directory / "staged").mkdir(exist_ok=True)
+    (live.directory / "staged/gateway-stable.json").write_text(json.dumps(document))
+    assert live.ok("channel", "list").out == "gateway/stable  1.0\n"

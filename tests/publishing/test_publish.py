@@ -140,6 +140,7 @@ def test_objects_are_created_leaves_first_and_the_root_last(ready: Lab) -> None:
         "1.root.json",
         "timestamp.json",
     ]
+    assert steps.pop(-2) == "root-chain/1", "it says what is there already"
     assert all(step.startswith(("builds/", "channels/")) for step in steps[: -len(metadata)])
 
 
@@ -240,14 +241,14 @@ def test_without_the_online_key_it_names_role_and_key(following: Lab) -> None:
         path.write_text("".join(line for line in lines if not line.startswith("publisher")))
     done = following.run("publish")
     assert done.code == 3
-    assert "snapshot needs 1 signatures; this machine cannot sign as publisher" in done.err
+    assert "snapshot needs 1 signature(s), and this machine cannot sign as publisher" in done.err
 
 
 def test_an_online_key_that_is_elsewhere_is_named(following: Lab) -> None:
     (following.directory / ".firmroot/keys/publisher.pem").unlink()
     done = following.run("publish")
     assert done.code == 3
-    assert "snapshot needs 1 signatures; this machine cannot sign as publisher" in done.err
+    assert "snapshot needs 1 signature(s), and this machine cannot sign as publisher" in done.err
 
 
 def test_an_online_key_that_is_no_file_is_asked_for(following: Lab) -> None:

@@ -234,7 +234,12 @@ def _other_root(lab: Lab) -> None:
     shutil.copy(lab.directory / "metadata/root/1.json", lab.directory / "metadata/e1/root/1.json")
 
 
+def _rootless(lab: Lab) -> None:
+    shutil.rmtree(lab.directory / "metadata/e1/root")
+
+
 DAMAGE = {
+    "a workspace without its root": (_rootless, True, "first root of epoch 1; there is none"),
     "a version that is not published": (_lags, False, "2.root.json is not in recovery; firmroot"),
     "another version in its place": (_replaced, True, "is not metadata/recovery/2.json"),
     "another primary root beside it": (_no_root, True, "e1/1.root.json in recovery is not the"),

@@ -99,6 +99,10 @@ DAMAGES: dict[str, tuple[Callable[[Lab], object], str]] = {
         lambda lab: _damage(_one(lab, "metadata/1.gateway-builds.json")),
         "metadata: gateway-builds",
     ),
+    "one bit of the root-chain bundle": (
+        lambda lab: _damage(_one(lab, "metadata/root-chain/1")),
+        "metadata/root-chain/1: is not the bundle of the root chain",
+    ),
     "the snapshot is gone": (
         lambda lab: _one(lab, "metadata/1.snapshot.json").unlink(),
         "metadata: metadata/1.snapshot.json is referenced",

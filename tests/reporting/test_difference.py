@@ -68,7 +68,7 @@ def test_a_first_root_tells_every_role() -> None:
     root = next_root(POLICY, KEYRING, None, NOW, lab=True)
     lines = describe_change("root", None, root, {}, name_of)
     assert lines == [
-        "root version 1 (replaces nothing before), good until 2027-03-02",
+        "root version 1 (the first), good until 2027-03-02",
         f"role root: 2 of {known('alice', 'bob', 'carol')}",
         f"role targets: 2 of {known('alice', 'bob', 'carol')}",
         f"role snapshot: 1 of {known('publisher')}",

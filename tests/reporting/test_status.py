@@ -10,7 +10,7 @@ import pytest
 from tuf.api.metadata import Targets
 
 from keys_policy.model import RolePolicy
-from repo_tools.reporting.status import Due, Situation, report
+from repo_tools.reporting.status import Due, Situation, early_report, report
 from repo_tools.signing.ceremony import Base, Ceremony, CeremonyStatus, Quorum
 
 NOW = datetime(2026, 3, 2, 6, 0, tzinfo=UTC)
@@ -36,6 +36,10 @@ WELL = Situation(
     products=("gateway",),
     mine=frozenset({"alice"}),
 )
+
+
+CHANNELS = {"gateway": ("gateway-stable",)}
+BUILT = {"gateway-builds": (1, NOW + 300 * DAY)}
 
 
 def ceremony(
@@ -68,8 +72,14 @@ NEXT = [
     (
         "somebody else's signature",
         replace(WELL, ceremonies=(THEIRS,)),
-        "firmroot ceremony export targets --to FILE",
-        "targets-6 waits for bob or carol",
+        "firmroot sign, by bob or carol",
+        "targets-6 waits for them, in their clones or on a file: firmroot ceremony export targets",
+    ),
+    (
+        "nobody is left to sign",
+        replace(WELL, ceremonies=(ceremony("alice"),)),
+        "firmroot sign, by nobody left",
+        "targets-6 waits",
     ),
     (
         "nobody says who signs",
@@ -130,15 +140,40 @@ NEXT = [
     ("staged", replace(WELL, staged=("root",)), "firmroot publish", "root: signed and staged"),
     (
         "only builds are staged",
-        replace(WELL, staged=("gateway-builds",)),
-        "firmroot channel promote",
+        replace(
+            WELL, staged=("gateway-builds",), built={"gateway-builds": "1.1"}, channels=CHANNELS
+        ),
+        "firmroot channel promote gateway@1.1 --to stable",
         "no channel offers it",
     ),
     (
+        "builds are renewed and bring nothing new",
+        replace(WELL, staged=("gateway-builds",)),
+        "firmroot publish",
+        "gateway-builds: signed and staged",
+    ),
+    (
         "nothing was ever promoted",
-        replace(WELL, live={}, staged=("gateway-builds", "root", "targets")),
-        "firmroot channel promote",
-        "no channel offers it",
+        replace(
+            WELL,
+            live={},
+            staged=("gateway-builds", "root", "targets"),
+            built={"gateway-builds": "1.0"},
+        ),
+        "firmroot channel promote gateway@1.0 --to CHANNEL",
+        "gateway-builds: signed and staged, no channel offers it",
+    ),
+    (
+        "the first root and targets, with nothing built",
+        replace(WELL, live={}, staged=("root", "targets"), channels=CHANNELS),
+        "firmroot publish",
+        "root, targets: signed and staged; where the key publisher is",
+    ),
+    (
+        "the publisher's own machine",
+        replace(WELL, live={}, staged=("root", "targets"), mine=frozenset({"publisher"})),
+        "firmroot publish",
+        "root, targets: signed and staged",
     ),
     (
         "the first publish",
@@ -148,9 +183,77 @@ NEXT = [
     ),
     (
         "new targets of a live repository",
-        replace(WELL, staged=("gateway-builds", "targets")),
+        replace(WELL, staged=("gateway-builds", "targets"), built={"gateway-builds": "1.1"}),
         "firmroot publish",
         "signed and staged",
+    ),
+    (
+        "keys are missing",
+        replace(WELL, lacking={"targets": 1, "hold": 1}, violations=("bad [x]",)),
+        "firmroot key new NAME --role targets",
+        "keys are missing for targets, hold",
+    ),
+    (
+        "keys are missing that belong together",
+        replace(WELL, lacking={"snapshot": 1, "timestamp": 1}),
+        "firmroot key new NAME --role snapshot --role timestamp",
+        "keys are missing for snapshot, timestamp",
+    ),
+    (
+        "no root, and no product for its targets",
+        replace(WELL, has_root=False, products=()),
+        "firmroot product add NAME --hardware ID",
+        "there is no product yet, and no root",
+    ),
+    (
+        "no root, and targets waits for it",
+        replace(WELL, has_root=False, ceremonies=(replace(THEIRS, quorums=()),)),
+        "firmroot ceremony start root",
+        "there is no root yet",
+    ),
+    (
+        "live, and nothing was built",
+        replace(WELL, live={"root": (1, NOW + 300 * DAY)}, channels=CHANNELS),
+        "firmroot firmware add FILE -p gateway -V VERSION --hardware ID",
+        "there is no firmware for gateway yet; where the key ci is",
+    ),
+    (
+        "live, and nothing is offered",
+        replace(WELL, live={"gateway-builds": (1, NOW + 300 * DAY)}, channels=CHANNELS),
+        "firmroot channel promote gateway@VERSION --to stable",
+        "no channel offers firmware of gateway yet",
+    ),
+    (
+        "live, and no device was made",
+        replace(WELL, live={**WELL.live, **BUILT}, channels=CHANNELS),
+        "firmroot factory export gateway --to DIR",
+        "no device of gateway was made yet",
+    ),
+    (
+        "devices were made",
+        replace(
+            WELL, live={**WELL.live, **BUILT}, channels=CHANNELS, exported=frozenset({"gateway"})
+        ),
+        "",
+        "timestamp is next",
+    ),
+    (
+        "the storage is in another clone",
+        replace(WELL, live={}, unread="not here", elsewhere=True),
+        "firmroot verify",
+        "not here",
+    ),
+    (
+        "the storage is in another clone, and something is staged",
+        replace(WELL, live={}, unread="not here", elsewhere=True, staged=("targets",)),
+        "firmroot publish",
+        "targets: signed and staged; where the key publisher is",
+    ),
+    (
+        "an online role is due, elsewhere",
+        replace(WELL, live={"timestamp": (7, NOW)}),
+        "firmroot refresh",
+        "time to sign again; where the key publisher is",
     ),
     ("nothing at all", replace(WELL, live={}), "firmroot firmware add", "nothing is published yet"),
 ]
@@ -163,6 +266,8 @@ def test_the_next_command(situation: Situation, command: str, reason: str) -> No
     found = report(situation)
     assert found.next_command.startswith(command)
     assert bool(found.next_command) == bool(command)
+    if " " in command.removeprefix("firmroot "):
+        assert command in found.lines()[-1]
     assert reason in found.reason
     assert found.lines()[-1].startswith(f"next: {command or 'nothing to do'}")
     assert found.facts()["next"] == found.next_command
@@ -181,6 +286,101 @@ def test_the_next_command(situation: Situation, command: str, reason: str) -> No
 def test_a_role_is_good_due_or_expired(left: timedelta, due: Due) -> None:
     found = report(replace(WELL, live={"root": (1, NOW + left)}))
     assert found.expiries[0].due is due
+
+
+PROMOTE_MODEM = (
+    "firmroot channel promote modem@7 --to CHANNEL  "
+    "(modem-builds: signed and staged, no channel offers it)"
+)
+EXACT = [
+    (
+        "the first targets is open already",
+        replace(WELL, has_root=False, ceremonies=(replace(THEIRS, quorums=()),)),
+        "firmroot ceremony start root  (there is no root yet)",
+    ),
+    (
+        "here is the publisher's key",
+        replace(WELL, staged=("root",), mine=frozenset({"publisher"})),
+        "firmroot publish  (root: signed and staged)",
+    ),
+    (
+        "here is another key of the role",
+        replace(WELL, live={"timestamp": (7, NOW)}, mine=frozenset({"publisher", "alice"})),
+        "firmroot refresh  (timestamp: time to sign again)",
+    ),
+    (
+        "nobody knows whose key it is",
+        replace(WELL, staged=("root",), rules={}),
+        "firmroot publish  (root: signed and staged)",
+    ),
+    (
+        "the storage is damaged, and something is staged",
+        replace(WELL, live={}, unread="a rollback", staged=("targets",)),
+        "firmroot verify  (the live repository cannot be looked at: a rollback)",
+    ),
+    (
+        "the second product was built",
+        replace(
+            WELL,
+            products=("gateway", "modem"),
+            channels=CHANNELS | {"modem": ("modem-stable", "modem-beta")},
+            staged=("modem-builds",),
+            built={"modem-builds": "7"},
+        ),
+        PROMOTE_MODEM,
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("situation", "step"), [row[1:] for row in EXACT], ids=[row[0] for row in EXACT]
+)
+def test_the_next_step_to_the_letter(situation: Situation, step: str) -> None:
+    assert report(situation).next_step == step
+
+
+def test_before_the_first_publish_nothing_is_live() -> None:
+    nothing = "live: nothing is published yet"
+    assert nothing in report(replace(WELL, live={})).lines()
+    assert nothing not in report(WELL).lines()
+    assert nothing not in report(replace(WELL, live={}, unread="x")).lines()
+
+
+def test_what_ends_now_ended_no_days_ago() -> None:
+    (line,) = report(replace(WELL, live={"root": (3, NOW)})).lines()[:1]
+    assert line == "root 3: live until 2026-03-02 (0 days); EXPIRED"
+
+
+def test_what_does_not_need_the_live_state_is_said_without_it() -> None:
+    for situation, early in (
+        (replace(WELL, has_keys=False), True),
+        (replace(WELL, ceremonies=(THEIRS,)), True),
+        (replace(WELL, staged=("root",)), False),
+        (WELL, False),
+    ):
+        found = early_report(situation)
+        assert (found is not None) == early
+        if found is not None:
+            assert found.next_step == report(situation).next_step
+
+
+def test_missing_keys_are_said_as_numbers() -> None:
+    found = report(replace(WELL, lacking={"root": 2, "hold": 1}, violations=("threshold [x]",)))
+    assert found.lines()[0] == "policy: keys still to be made: root 2, hold 1"
+    assert found.facts()["violations"] == ["threshold [x]"], "scripts are told all"
+
+
+def test_a_lab_says_that_it_is_one() -> None:
+    assert report(replace(WELL, lab=True)).lines()[0] == "LAB: its keys protect nothing"
+    assert report(replace(WELL, lab=True)).facts()["lab"] is True
+    assert not any("LAB" in line for line in report(WELL).lines())
+
+
+def test_a_ceremony_that_nobody_can_sign_yet_ignores_nothing() -> None:
+    waits = replace(THEIRS, quorums=(), problems=("no root says who signs",))
+    assert report(replace(WELL, ceremonies=(waits,))).lines()[0] == (
+        "targets-6: no root says who signs"
+    )
 
 
 def test_a_role_without_rules_has_no_signing_period() -> None:

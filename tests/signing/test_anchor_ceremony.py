@@ -195,7 +195,7 @@ def test_it_goes_by_file_to_people_in_other_places(ws: Workspace, tmp_path: Path
 def test_people_are_told_what_it_does_to_the_fleet(ws: Workspace) -> None:
     first = Statement.about(ws.roots()[0])
     lines = describe_ceremony(ws, init_anchor(ws, NOW))
-    assert lines[0].startswith("recovery version 1 (replaces nothing before), good until 2036")
+    assert lines[0].startswith("recovery version 1 (the first), good until 2036")
     assert lines[1] == (
         f"the anchor begins with epoch 0: the root with sha256 {first.sha256}, {first.length} bytes"
     )

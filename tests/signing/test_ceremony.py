@@ -25,6 +25,7 @@ from repo_tools.signing.ceremony import (
     abandon,
     add_signature,
     assemble,
+    carried,
     check_ceremony,
     check_member,
     find_ceremony,
@@ -518,6 +519,17 @@ def test_a_carried_file_is_the_one_that_is_signed(ws: Workspace, targets: Ceremo
     channel.carries[MANIFEST].unlink()
     with pytest.raises(RefusedError, match=f"carries another {MANIFEST}"):
         check_ceremony(ws, find_ceremony(ws, CHANNEL))
+
+
+def test_what_a_ceremony_carries_is_read_only_as_it_is_to_be_signed(
+    ws: Workspace, targets: Ceremony
+) -> None:
+    assert targets
+    channel = promotion(ws)
+    assert carried(channel) == {MANIFEST: b"{}"}
+    channel.carries[MANIFEST].write_bytes(b'{"evil": 1}')
+    with pytest.raises(RefusedError, match=f"carries another {MANIFEST}"):
+        carried(channel)
 
 
 def test_a_role_speaks_for_its_own_paths_only(ws: Workspace, targets: Ceremony) -> None:

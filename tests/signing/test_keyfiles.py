@@ -21,6 +21,7 @@ from securesystemslib.signer import CryptoSigner
 from client_reference.errors import ConfigurationError, ExitCode
 from repo_tools.files import DiskFullError
 from repo_tools.signing.keyfiles import (
+    MIN_RSA_BITS,
     KeyFileError,
     WrongPassphraseError,
     generate,
@@ -142,6 +143,12 @@ def test_a_small_rsa_key_is_refused(tmp_path: Path) -> None:
     path.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     with pytest.raises(KeyFileError, match="RSA key of 2048 bits, expected at least 3072"):
         load_public(path)
+
+
+def test_an_rsa_key_of_the_least_size_is_used(tmp_path: Path) -> None:
+    private = generate_rsa(65537, MIN_RSA_BITS)
+    write_private(tmp_path / "k.pem", private, PASSPHRASE)
+    assert public_key(load_private(tmp_path / "k.pem", PASSPHRASE)) == public_key(private)
 
 
 def test_a_kind_of_key_that_is_not_used_is_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from repo_tools.metadata.edits import manifest_targets
 from repo_tools.signing.ceremony import (
     DiscardedSignaturesError,
     find_ceremony,
+    finish,
     open_ceremonies,
     signature_path,
     start_ceremony,
@@ -145,6 +146,15 @@ def test_keys_are_chosen_by_name_uri_or_file(ws: Workspace, tmp_path: Path) -> N
         my_keys(ws, f"file:{tmp_path / 'new.pem'}", SECRETS)
 
 
+def test_a_private_key_that_nobody_here_knows_signs_nothing(ws: Workspace) -> None:
+    ws.add_key_uri("ghost", uri("alice"))
+    everything, _ = my_keys(ws, None, SECRETS)
+    assert "ghost" not in everything
+    with pytest.raises(ConfigurationError, match="this machine has no private key 'ghost'"):
+        my_keys(ws, "ghost", SECRETS)
+    assert my_keys(ws, uri("alice"), SECRETS) == ({"alice": uri("alice")}, "alice")
+
+
 # By file.
 
 
@@ -210,6 +220,12 @@ def test_what_is_neither_ceremony_nor_signature_is_told(
         merge(ws, tmp_path / "none")
 
 
+def test_json_that_is_no_object_is_told(ws: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"[]")
+    with pytest.raises(ConfigurationError, match="expected a JSON object"):
+        adopt(ws, tmp_path / "x")
+
+
 def test_a_forged_signature_file_is_refused(
     ws: Workspace, targets: Ceremony, tmp_path: Path
 ) -> None:
@@ -231,12 +247,25 @@ def test_a_forged_signature_file_is_refused(
 def test_a_difference_is_told_to_the_predecessor(ws: Workspace, targets: Ceremony) -> None:
     lines = describe_ceremony(ws, targets)
     keyid = ws.keyring["ci"].key.keyid
-    assert lines[0] == "targets version 1 (replaces nothing before), good until 2027-03-02"
+    assert lines[0] == "targets version 1 (the first), good until 2027-03-02"
     assert f"role gateway-builds: 1 of ci ({keyid[:8]}) for builds/gateway/*/*" in lines
     publish_by_hand(ws)
     assert describe_ceremony(ws, start_root(ws, NOW))[1:] == [
         "nothing but version and expiry changes"
     ]
+
+
+def test_the_first_root_replaces_nothing(ws: Workspace) -> None:
+    (ws.staged / "root.json").unlink()
+    lines = describe_ceremony(ws, start_root(ws, NOW))
+    assert lines[0].startswith("root version 1 (the first)")
+
+
+def test_targets_are_told_by_what_changes_in_them(ws: Workspace, targets: Ceremony) -> None:
+    give(ws, targets, "alice", "bob")
+    finish(ws, targets)
+    lines = describe_ceremony(ws, start_targets(ws, ws.config.products, NOW))
+    assert lines[1:] == ["nothing but version and expiry changes"]
 
 
 def test_only_roles_of_people_have_ceremonies(ws: Workspace) -> None:

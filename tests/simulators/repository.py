@@ -37,6 +37,7 @@ from tuf.api.metadata import (
 )
 
 from client_reference.errors import NotFoundError, NotTrustedError
+from client_reference.trust import rootchain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,7 +147,7 @@ class RepositorySimulator:
         for keyid in old:
             above.revoke_key(keyid, role)
             if role != Root.type:
-                del self.signers[role][keyid]
+                self.signers[role].pop(keyid, None)  # a thief may not have it
         for _ in old:
             self.add_key(role, delegator)
 
@@ -247,6 +248,15 @@ class RepositorySimulator:
             place = directory / path
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(data)
+
+    def announce(self) -> None:
+        """Publish the root-chain bundles that end with the newest root, and a timestamp for it."""
+        newest = self.root.version
+        chain = [self.files[self.location(Root.type, n)] for n in range(1, newest + 1)]
+        for end in (newest, *rootchain.parse(rootchain.make(chain)).blocks):
+            self.files[f"metadata/{rootchain.location(end)}"] = rootchain.make(chain[:end])
+        self.timestamp.unrecognized_fields["x-firmroot-root"] = newest
+        self.publish(Timestamp.type)
 
     # Serving
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import random
 import socket
 import time
@@ -297,6 +298,29 @@ def test_a_stream_that_brings_nothing_ends(mirror: Mirror, waits: Waits) -> None
     with fetcher(waits, mirror) as http, pytest.raises(RetryLaterError, match="again and again"):
         list(http.stream(IMAGE, 0, 300_000))
     assert len(mirror.seen) == 4
+
+
+def test_what_came_from_no_mirror_turns_from_none(mirror: Mirror, waits: Waits) -> None:
+    """Or a caller that fails before it asks would try again for ever."""
+    with Mirror(FILES) as first, fetcher(waits, first, mirror) as http:
+        assert not http.next_mirror()
+        http.fetch(META, 100)
+        assert http.next_mirror()
+        assert not http.next_mirror()
+        http.fetch(META, 100)
+        assert len(mirror.seen) == 1
+
+
+def test_of_two_transfers_at_once_one_connection_is_kept_and_one_closed(
+    mirror: Mirror, waits: Waits
+) -> None:
+    """A socket that is left open is an error of this test."""
+    with fetcher(waits, mirror) as http:
+        first, second = http.stream(IMAGE, 0, 300_000), http.stream(IMAGE, 0, 300_000)
+        got = next(first)
+        assert b"".join(second) == FILES[IMAGE]
+        assert got + b"".join(first) == FILES[IMAGE]
+    gc.collect()
 
 
 def test_a_stream_of_what_is_not_there_says_so(mirror: Mirror, waits: Waits) -> None:

@@ -140,6 +140,8 @@ def test_what_a_status_means(status: int) -> None:
 RANGES = {
     "bytes 10-19/100": 10,
     "bytes 0-0/*": 0,
+    f"bytes {10**18}-*/*": 10**18,
+    f"bytes {10**19}-*/*": None,
     "bytes */100": None,
     "items 1-2/3": None,
     "bytes": None,
@@ -199,6 +201,9 @@ REDIRECTS: dict[str, tuple[Attempt, str, tuple[Attempt, str] | None]] = {
     ),
     "unverified stays unverified": (
         UNVERIFIED, "https://two.example/b", (Attempt(TWO, Trust.UNVERIFIED, ONE), "/b")
+    ),
+    "with letters that no request line can carry": (
+        VERIFIED, "/b?q=é&r=%20 x\r\n", (VERIFIED, "/b?q=%C3%A9&r=%20%20x")
     ),
     "to nowhere": (VERIFIED, "https://[bad/b", None),
     "to a file": (VERIFIED, "file:///etc/passwd", None),

@@ -117,7 +117,9 @@ def test_evidence_that_would_make_its_own_company_look_expired_is_refused(
         clock.check_issued(evidence, *others)
 
 
-@pytest.mark.parametrize("value", ["yesterday", "2031-05-14", 1_936_526_400, True, ["x"], ""])
+@pytest.mark.parametrize(
+    "value", ["yesterday", "2031-05-14", 1_936_526_400, True, ["x"], "", "2" * 9000]
+)
 def test_evidence_that_is_no_time_is_malformed(value: Any) -> None:  # noqa: ANN401 # any JSON value
-    with pytest.raises(MalformedError, match="x-firmroot-issued of timestamp"):
+    with pytest.raises(MalformedError, match=r"x-firmroot-issued of timestamp.{,300}$"):
         clock.check_issued(timestamp(value))

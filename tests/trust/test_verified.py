@@ -118,6 +118,28 @@ def test_what_is_no_strict_metadata_is_malformed(
         verified.read(Timestamp, "timestamp", make(repo))
 
 
+def test_an_error_does_not_quote_a_whole_file(repo: RepositorySimulator) -> None:
+    parsed = document(repo, "root")
+    parsed["signed"]["expires"] = "x" * 9000
+    with pytest.raises(MalformedError) as caught:
+        verified.read(Root, "root", json.dumps(parsed).encode())
+    assert "xxx…" in caught.value.message
+    assert len(caught.value.message) < 300
+
+
+def test_an_error_does_not_name_a_thousand_keys(repo: RepositorySimulator) -> None:
+    signer, *_ = repo.signers["root"].values()
+    for number in range(100):
+        key = SSlibKey(f"{number:064}", "rsa", "rsassa-pss-sha256", {"public": "no key"})
+        repo.root.add_key(key, "root")
+    repo.root.roles["root"].threshold = 2
+    with pytest.raises(BadSignatureError, match=r"cannot be used here: 000.*…$") as caught:
+        verified.first_root(repo.sign("root"))
+    assert len(caught.value.unusable) == 100
+    assert len(caught.value.message) < 400
+    assert signer.public_key.keyid not in caught.value.unusable
+
+
 def test_the_largest_integer_and_the_deepest_nesting_are_read(repo: RepositorySimulator) -> None:
     data = with_signed(repo, x=nested(62), y=2**53 - 1, z=-(2**53) + 1)
     signed = verified.read(Timestamp, "timestamp", data).signed

@@ -80,7 +80,7 @@ def test_the_new_epoch_starts_every_version_again_and_says_so(
     timestamp = json.loads((place / "timestamp.json").read_bytes())["signed"]
     assert (timestamp["version"], timestamp["x-firmroot-epoch"]) == (1, 1)
     assert sorted(path.name for path in place.iterdir()) == sorted(
-        ["timestamp.json", "1.root.json", "1.snapshot.json", "1.targets.json"]
+        ["root-chain", "timestamp.json", "1.root.json", "1.snapshot.json", "1.targets.json"]
         + [f"1.{PRODUCT}-{role}.json" for role in ("stable", "builds")]
     )
 

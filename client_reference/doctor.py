@@ -1,0 +1,391 @@
+"""`doctor`: what could keep this device from updating, now or after years on a shelf.
+
+Each examination is a function that yields findings, and what stops it is one more. Nothing is
+changed: the trust store is read, never repaired, and the trial check works on a copy in memory. It
+asks each mirror on its own, so that a healthy second one does not hide a sick first one.
+
+Not for machines: `check` and `status` decide and tell; this explains.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import re
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from client_reference import factory as factories
+from client_reference import report
+from client_reference.errors import (
+    ActionRequiredError,
+    ConfigurationError,
+    ExitCode,
+    FirmrootError,
+    NotFoundError,
+)
+from client_reference.install.handlers import open_installer
+from client_reference.selection import Selection, Waves
+from client_reference.strictjson import format_time
+from client_reference.transport.fetch import HttpFetcher
+from client_reference.transport.policy import Degraded
+from client_reference.trust import clock
+from client_reference.trust.clock import Freshness
+from client_reference.trust.selftest import MINIMUM_VERSIONS, check_key_types
+from client_reference.trust.state import MemoryStore, Phase
+from client_reference.trust.updater import Updater, initial_state
+from client_reference.update import evaluate, verify_chain
+from client_reference.values import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from client_reference.config import DeviceConfig
+    from client_reference.strictjson import Json
+    from client_reference.transport.fetch import Ambient, Settings
+    from client_reference.transport.policy import Mirror
+    from client_reference.trust.state import DeviceState
+    from client_reference.trust.store import SqliteStore
+    from client_reference.update import Identified
+
+__all__ = ["Finding", "Patient", "Severity", "duration", "examine", "exit_code", "moment"]
+
+_DAYS = {"d": 1, "w": 7, "y": 365}
+_DURATION = re.compile(r"([1-9][0-9]{0,4})([dwy])")
+_MOMENT = re.compile(r"([0-9]{4})(?:-([0-9]{2})-([0-9]{2}))?")
+_DEVICES = Path("/dev")
+_TIMESTAMP = "metadata/timestamp.json"
+_MOST = 65_536
+_LOW = 64 * 1024 * 1024
+
+
+class Severity(enum.Enum):
+    """What a finding means."""
+
+    FINE = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@frozen
+class Finding:
+    """One line.
+
+    Attributes:
+        severity: whether somebody must act.
+        subject: what was looked at.
+        detail: what was found; with a problem, what to do about it.
+        code: of the error, if it is one.
+    """
+
+    severity: Severity
+    subject: str
+    detail: str
+    code: ExitCode = ExitCode.DONE
+
+    def document(self) -> Json:
+        """For scripts."""
+        return {"severity": self.severity.value, "subject": self.subject, "detail": self.detail}
+
+
+@frozen
+class Patient:
+    """The device, and what the examination supposes.
+
+    Attributes:
+        config: as it was read.
+        store: not entered; it is only looked at.
+        settings: of the transport, as an update would have them.
+        ambient: see `transport.fetch`.
+        identified: reads who the device is.
+        now: aware UTC; the reading that the examination supposes, shelf time included.
+        shelf: how long the device lies on a shelf before it is asked.
+    """
+
+    config: DeviceConfig
+    store: SqliteStore
+    settings: Callable[[], Settings]
+    ambient: Ambient
+    identified: Callable[[], Identified]
+    now: datetime
+    shelf: timedelta = timedelta()
+
+    def state(self) -> DeviceState:
+        """What is stored.
+
+        Raises:
+            ActionRequiredError: nothing is.
+        """
+        state = self.store.peek()
+        if state is None:
+            raise ActionRequiredError(
+                f"there is no trust state in {self.config.trust.state} yet",
+                "run `firmroot-device init`",
+            )
+        return state
+
+
+def duration(text: str) -> timedelta:
+    """How long a device lies on a shelf, as `5y`, `6w` or `90d`.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ConfigurationError(f"--shelf is {text!r}, expected such as 5y, 6w or 90d")
+    return timedelta(days=int(match[1]) * _DAYS[match[2]])
+
+
+def moment(text: str) -> datetime:
+    """What a clock may say, as `1970` or `2040-01-31`.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    match = _MOMENT.fullmatch(text)
+    try:
+        if match is not None:
+            year, month, day = (int(part or 1) for part in match.groups())
+            return datetime(year, month, day, tzinfo=UTC)
+    except ValueError:
+        pass
+    raise ConfigurationError(f"--clock is {text!r}, expected such as 1970 or 2040-01-31")
+
+
+def examine(patient: Patient) -> tuple[Finding, ...]:
+    """Every finding, in the order in which an update would meet the problem."""
+    return tuple(finding for rule in _RULES for finding in _guarded(rule, patient))
+
+
+def exit_code(findings: Sequence[Finding]) -> ExitCode:
+    """That of the first error; done if there is none."""
+    return next((f.code for f in findings if f.severity is Severity.ERROR), ExitCode.DONE)
+
+
+def _guarded(rule: Callable[[Patient], Iterator[Finding]], patient: Patient) -> Iterator[Finding]:
+    subject = rule.__name__.strip("_").replace("_", " ")
+    try:
+        yield from rule(patient)
+    except FirmrootError as error:
+        hint = f": {error.hint}" if error.hint else ""
+        yield Finding(Severity.ERROR, subject, f"{error.message}{hint}", error.exit_code)
+    except OSError as error:
+        yield Finding(Severity.ERROR, subject, str(error), ExitCode.USAGE)
+
+
+def _configuration(patient: Patient) -> Iterator[Finding]:
+    config = patient.config
+    for warning in config.warnings:
+        yield Finding(Severity.WARNING, "configuration", warning)
+    followed = f"{config.repository.product}/{config.repository.channel}"
+    yield Finding(Severity.FINE, "configuration", f"{config.path}: follows {followed}")
+
+
+def _signatures(patient: Patient) -> Iterator[Finding]:
+    """Known answers: a library too old makes a good signature look like an attack."""
+    del patient
+    from importlib.metadata import version  # noqa: PLC0415 # slow, rarely used
+
+    check_key_types()
+    libraries = ", ".join(f"{name} {version(name)}" for name in MINIMUM_VERSIONS)
+    yield Finding(Severity.FINE, "signatures", f"all key types verify here ({libraries})")
+
+
+def _factory(patient: Patient) -> Iterator[Finding]:
+    """What the device begins with again should it lose its store."""
+    directory = patient.config.trust.factory
+    export = factories.load(directory)
+    if export.product != patient.config.repository.product:
+        raise ConfigurationError(
+            f"{directory} is the export of {export.product!r}, the configuration says "
+            f"{patient.config.repository.product!r}",
+            "correct repository.product, or put the right export there",
+        )
+    state = initial_state(export.root, export.floors)
+    yield Finding(Severity.FINE, "factory", f"{directory}: root {state.trust.root_version}")
+    if report.is_lab(export.root):
+        text = "LAB: the keys of this root protect nothing; never for devices in the field"
+        yield Finding(Severity.WARNING, "factory", text)
+
+
+def _store(patient: Patient) -> Iterator[Finding]:
+    """Both copies, the chain and what was accepted."""
+    state = patient.state()
+    for name, problem in patient.store.copies().items():
+        if problem:
+            text = f"copy {name} is not whole ({problem}); the next command restores it"
+            yield Finding(Severity.WARNING, "store", text)
+    chain = patient.store.peek_chain()
+    verify_chain(chain, state.trust.root_version)
+    where = patient.config.trust.state
+    text = f"{where}: root {state.trust.root_version}, {len(chain)} links verified"
+    yield Finding(Severity.FINE, "store", text)
+
+
+def _clock(patient: Patient) -> Iterator[Finding]:
+    floor = patient.state().trust.time_floor
+    proven = format_time(datetime.fromtimestamp(floor, UTC))
+    said = f"this device's clock says {format_time(patient.now)}, evidence proves {proven}"
+    if clock.freshness(patient.now, floor) is Freshness.UNPROVEN:
+        text = f"{said}: updates go on, freshness unproven; set the clock"
+        yield Finding(Severity.WARNING, "clock", text)
+    else:
+        yield Finding(Severity.FINE, "clock", said)
+
+
+def _installer(patient: Patient) -> Iterator[Finding]:
+    settings = patient.config.install
+    installer = open_installer(settings)
+    running = installer.running()
+    for name, path in settings.slots.items():
+        here = _nearest(path)
+        if here != path and _DEVICES in path.parents:
+            text = f"{name} is {path}, expected a block device: there is none"
+            yield Finding(Severity.ERROR, "slots", text, ExitCode.REFUSED)
+        elif not os.access(here, os.W_OK):
+            text = f"{name} is {path}, and {here} cannot be written"
+            yield Finding(Severity.ERROR, "slots", text, ExitCode.REFUSED)
+    where = f", slot {running} runs" if running else ""
+    yield Finding(Severity.FINE, "installer", f"handler {settings.handler}{where}")
+    install = patient.state().install
+    if install.phase is not Phase.IDLE and install.candidate is not None:
+        text = f"release {install.candidate.version} is {install.phase.value}"
+        yield Finding(Severity.WARNING, "installer", f"{text}: nothing new starts until it ended")
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the nearest directory above it that is there."""
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _space(patient: Patient) -> Iterator[Finding]:
+    config = patient.config
+    needed = {config.trust.state: _LOW, config.download.directory: config.download.quota}
+    if config.install.handler == "slot":
+        needed[config.download.directory] = _LOW  # images go into the slots
+    for directory, least in needed.items():
+        volume = os.statvfs(_nearest(directory))
+        free = volume.f_bavail * volume.f_frsize
+        text = f"{directory}: {report.size(free)} free"
+        if free < least:
+            text += f", expected {report.size(least)} at least"
+            yield Finding(Severity.WARNING, "space", text)
+        else:
+            yield Finding(Severity.FINE, "space", text)
+
+
+def _certificates(patient: Patient) -> Iterator[Finding]:
+    """The private CA bundle, when the device is asked."""
+    bundle = patient.settings().roots.bundle
+    if bundle is None:
+        return
+    ends = sorted(_ends(bundle))
+    if not ends:
+        text = f"{bundle} holds no certificate: verified TLS fails, trust does not rest on it"
+        yield Finding(Severity.WARNING, "certificates", text)
+        return
+    dead = [end for end in ends if end <= patient.now]
+    last = format_time(ends[-1])
+    text = f"{bundle}: {len(ends) - len(dead)} of {len(ends)} still valid, the last until {last}"
+    yield Finding(Severity.WARNING if dead else Severity.FINE, "certificates", text)
+    if len(dead) == len(ends):
+        yield _without_tls(patient, "every certificate of the private bundle has expired")
+
+
+def _ends(bundle: Path) -> Iterator[datetime]:
+    from cryptography import x509  # noqa: PLC0415 # rarely used
+
+    with suppress(ValueError):
+        for certificate in x509.load_pem_x509_certificates(bundle.read_bytes()):
+            yield certificate.not_valid_after_utc
+
+
+def _without_tls(patient: Patient, why: str) -> Finding:
+    config = patient.config
+    if config.tls.degraded is Degraded.FORBID:
+        text = f'{why}, and tls.degraded = "forbid": this device does not update any more'
+        return Finding(Severity.ERROR, "transport", text, ExitCode.RETRY_LATER)
+    kept = ", without credentials" if config.repository.credentials is not None else ""
+    text = f"{why}: updates go on over degraded transport{kept}, trust rests on signatures"
+    return Finding(Severity.WARNING, "transport", text)
+
+
+def _mirrors(patient: Patient) -> Iterator[Finding]:
+    """Each mirror alone."""
+    settings = patient.settings()
+    healthy = 0
+    for mirror in settings.mirrors:
+        finding = _ask(patient, replace(settings, mirrors=(mirror,)), mirror)
+        healthy += finding.severity is not Severity.ERROR
+        yield finding
+    if not healthy:
+        text = "no mirror answers: nothing can be checked"
+        yield Finding(Severity.ERROR, "mirrors", text, ExitCode.RETRY_LATER)
+
+
+def _ask(patient: Patient, settings: Settings, mirror: Mirror) -> Finding:
+    with HttpFetcher(settings, patient.ambient) as fetcher:
+        try:
+            data = fetcher.fetch(_TIMESTAMP, _MOST)
+        except NotFoundError:
+            text = "answers, and has no repository: correct its URL, or publish there"
+            return Finding(Severity.ERROR, mirror.url, text, ExitCode.RETRY_LATER)
+        except FirmrootError as error:
+            return Finding(Severity.ERROR, mirror.url, error.message, error.exit_code)
+        if fetcher.degraded:
+            text = f"answers with {len(data)} bytes, {'; '.join(fetcher.degraded.values())}"
+            return Finding(Severity.WARNING, mirror.url, text)
+    return Finding(Severity.FINE, mirror.url, f"answers over verified TLS, {len(data)} bytes")
+
+
+def _next_check(patient: Patient) -> Iterator[Finding]:
+    """What the next check would find, on a copy of what is stored."""
+    if patient.shelf:
+        yield from _after_the_shelf(patient)
+        return
+    state = patient.state()
+    store = MemoryStore(state)
+    position = patient.identified().position(state.install)
+    with HttpFetcher(patient.settings(), patient.ambient) as fetcher:
+        updater = Updater(store, fetcher, patient.now)
+        decision = evaluate(updater, position, Waves.OBEY)
+    if isinstance(decision, Selection):
+        text = f"would install {decision.release.version}"
+    else:
+        text = decision.detail
+    yield Finding(Severity.FINE, "next check", text)
+    if (missing := updater.missing_root) is not None:
+        text = f"root {missing} is announced, the mirrors have {updater.root.version}"
+        yield Finding(Severity.WARNING, "next check", text)
+
+
+def _after_the_shelf(patient: Patient) -> Iterator[Finding]:
+    """What will have ended by then, and that a device gets over it."""
+    state = patient.state()
+    expired = report.expired(state, patient.now)
+    years = patient.shelf.days / 365
+    if "root" in expired:
+        text = f"after {years:.1f} years root {state.trust.root_version} has expired: the device "
+        yield Finding(Severity.FINE, "root", text + "walks from it to the newest, expired or not")
+    others = ", ".join(name for name in expired if name != "root")
+    if others:
+        text = f"{others} have expired: the first check fetches newer ones, as long as somebody "
+        yield Finding(Severity.FINE, "metadata", text + "publishes them")
+
+
+_RULES: Sequence[Callable[[Patient], Iterator[Finding]]] = (
+    _configuration,
+    _signatures,
+    _factory,
+    _store,
+    _clock,
+    _installer,
+    _space,
+    _certificates,
+    _mirrors,
+    _next_check,
+)

@@ -1,0 +1,60 @@
+"""How long ago, in this boot, verified evidence was accepted (design 5).
+
+Nobody can set CLOCK_BOOTTIME. So within one boot the floor goes on with it: a device whose clock
+says 1970 and that has been up for a month knows that a month has passed, and sees a frozen mirror.
+A restart ends that knowledge, since nothing proves how long a device was off.
+
+The note is for this boot alone. It is never synced: after a cut it is torn or of another boot, and
+either way it says nothing. It is written when the floor rises, so a check without news writes
+nothing. Whoever can write it can write the trust store beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from client_reference.trust.clock import Lead
+
+__all__ = ["Uptime"]
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MOST = 4096
+
+
+class Uptime:
+    """The note in one file.
+
+    Args:
+        path: of the note.
+        boot_id: a file with a name that no other boot has.
+    """
+
+    def __init__(self, path: Path, boot_id: Path = _BOOT_ID) -> None:
+        self._path = path
+        self._boot_id = boot_id
+
+    def lead(self) -> Lead:
+        """What this boot knows; nothing without a readable note of this boot."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            with self._path.open("rb") as file:
+                note = json.loads(file.read(_MOST))
+            seconds = _seconds() - note["at"]
+            if note["boot"] == self._boot() and type(note["floor"]) is int and seconds >= 0:
+                return Lead(note["floor"], seconds)
+        return Lead()
+
+    def keep(self, floor: int) -> None:
+        """Note that `floor` (Unix seconds) was proven just now. A full disk is no failure."""
+        with suppress(OSError):
+            note = {"boot": self._boot(), "floor": floor, "at": _seconds()}
+            self._path.write_text(json.dumps(note), encoding="ascii")
+
+    def _boot(self) -> str:
+        return self._boot_id.read_text(encoding="ascii").strip()
+
+
+def _seconds() -> int:
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME))

@@ -1,0 +1,111 @@
+"""Reading where a workspace stands, and the one place that says which command is next.
+
+`status`, and every command that ends with a "next:" line, ask here, so that they cannot disagree.
+The rules are those of `repo_tools.reporting.status`, which is pure. The live state is read last,
+and only if the next command depends on it: who signs need not reach the storage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tuf.api.metadata import Targets
+
+from client_reference.errors import NotTrustedError, RetryLaterError
+from client_reference.manifest import parse_meaning
+from client_reference.payload.segments import SUFFIX
+from keys_policy.checks import KEY_CHECKS, Severity, missing_keys
+from repo_tools.anchor import describe_anchor
+from repo_tools.metadata.repository import RepositoryState, parse
+from repo_tools.metadata.roles import builds_role, channel_role
+from repo_tools.publishing.factory import load_registry
+from repo_tools.publishing.online import is_here
+from repo_tools.publishing.prepare import StorageElsewhereError, read_base
+from repo_tools.reporting.status import Situation, early_report, report
+from repo_tools.signing.ceremony import open_ceremonies
+from repo_tools.signing.ceremony import status as ceremony_status
+from repo_tools.signing.rules import findings, templates
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from repo_tools.reporting.status import Report
+    from repo_tools.workspace import Workspace
+
+__all__ = ["look", "next_step"]
+
+
+def next_step(ws: Workspace, now: datetime) -> Report:
+    """The next command, and why; its other findings may be incomplete."""
+    found = _look_inside(ws, now)
+    return early_report(found) or report(_look_outside(ws, found))
+
+
+def look(ws: Workspace, now: datetime) -> Situation:
+    """Everything that a report is made of."""
+    return _look_outside(ws, _look_inside(ws, now))
+
+
+def _look_inside(ws: Workspace, now: datetime) -> Situation:
+    """What the workspace alone says."""
+    kinds = templates(ws)
+    ceremonies = tuple(ceremony_status(ws, each) for each in open_ceremonies(ws))
+    rules = {role: ws.policy.role(role) for role in ("root", "targets", "snapshot", "timestamp")}
+    rules |= {role: ws.policy.role(role, kind) for role, kind in kinds.items()}
+    errors = [each for each in findings(ws, now) if each.severity is Severity.ERROR]
+    anchor, anchor_next = describe_anchor(ws)
+    lacking = all(each.check.id in KEY_CHECKS for each in errors)
+    return Situation(
+        now=now,
+        rules=rules,
+        ceremonies=ceremonies,
+        staged=tuple(ws.staged_roles()),
+        violations=tuple(f"{each.detail} [{each.check.id}]" for each in errors),
+        lacking=missing_keys(ws.policy) if lacking else {},
+        has_root=ws.newest_root() is not None or any(s.ceremony.role == "root" for s in ceremonies),
+        has_keys=bool(ws.keyring),
+        products=tuple(ws.config.products),
+        channels={
+            name: tuple(channel_role(name, each) for each in product.channels)
+            for name, product in ws.config.products.items()
+        },
+        exported=frozenset(each.product for each in load_registry(ws)),
+        mine=frozenset(name for name, uri in ws.key_uris().items() if is_here(ws, uri)),
+        lab=ws.config.lab,
+        anchor=anchor,
+        anchor_next=anchor_next,
+    )
+
+
+def _look_outside(ws: Workspace, found: Situation) -> Situation:
+    """The same with what is live."""
+    if not ws.roots():
+        return replace(found, built=_built(ws, RepositoryState()))
+    try:
+        state = read_base(ws, ws.storage()).state
+    except StorageElsewhereError as error:
+        built = _built(ws, RepositoryState())
+        return replace(found, unread=error.message, elsewhere=True, built=built)
+    except (RetryLaterError, NotTrustedError) as error:
+        return replace(found, unread=error.message)
+    live = {role: (each.version, each.expires) for role, each in state.newest().items()}
+    return replace(found, live=live, built=_built(ws, state))
+
+
+def _built(ws: Workspace, live: RepositoryState) -> dict[str, str]:
+    """The newest version that each builds role of this machine has and the live one does not."""
+    found: dict[str, str] = {}
+    for role in map(builds_role, ws.config.products):
+        if (data := ws.staged_role(role)) is None:
+            continue
+        before = live.role(role)
+        known = before.targets if before is not None else {}
+        new = [
+            parse_meaning(target.custom, path)
+            for path, target in parse(data, Targets, role).signed.targets.items()
+            if path not in known and not path.endswith(SUFFIX)
+        ]
+        if new:
+            found[role] = max(new, key=lambda each: each.sequence).version
+    return found

@@ -1,0 +1,164 @@
+"""Which key takes the place of another, and what is signed again for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from tuf.api.metadata import Metadata, Root
+
+from repo_tools.metadata.rotation import replace_key
+from repo_tools.rotation import make_successor
+from repo_tools.signing.ceremony import open_ceremonies
+from repo_tools.signing.keyring import new_key
+from repo_tools.workspace import Workspace
+from tests.publishing.lab import HARDWARE, PRODUCT, Lab
+from tests.signing.team import PASSPHRASE, make_lab
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def _moments(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lab, Lab]:
+    """1.0 is added and nothing but the root is signed by people; 1.0 is live."""
+    top = tmp_path_factory.mktemp("rotation")
+    lab = Lab(top / "acme")
+    lab.init()
+    lab.ok("product", "add", PRODUCT, "--hardware", HARDWARE)
+    lab.add("1.0")
+    added = lab.copy(top / "added")
+    lab.promote("1.0")
+    lab.ok("publish")
+    return added, lab
+
+
+@pytest.fixture
+def added(_moments: tuple[Lab, Lab], tmp_path: Path) -> Lab:
+    return _moments[0].copy(tmp_path / "acme")
+
+
+@pytest.fixture
+def live(_moments: tuple[Lab, Lab], tmp_path: Path) -> Lab:
+    return _moments[1].copy(tmp_path / "acme")
+
+
+@pytest.fixture
+def ws(tmp_path: Path) -> Workspace:
+    return make_lab(tmp_path / "acme")
+
+
+def successor(ws: Workspace, old: str) -> str:
+    return make_successor(ws, old, lambda _: PASSPHRASE)
+
+
+def opened(lab: Lab) -> list[str]:
+    return [each.name for each in open_ceremonies(lab.workspace)]
+
+
+def end_of_root(lab: Lab) -> datetime:
+    return Metadata[Root].from_bytes(lab.workspace.roots()[-1]).signed.expires
+
+
+# Names of successors.
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("alice", "alice-2"), ("gw-ci", "gw-ci-2"), ("ci-9", "ci-10"), ("7", "7-2")],
+)
+def test_a_successor_is_counted(ws: Workspace, old: str, new: str) -> None:
+    if old not in ws.keyring:
+        new_key(ws, old, ws.policy.algorithms[0], "alice", PASSPHRASE)
+    assert successor(Workspace.open(ws.directory), old) == new
+
+
+def test_a_successor_that_was_made_before_is_found_again(ws: Workspace) -> None:
+    made = successor(ws, "alice")
+    ws = Workspace.open(ws.directory)
+    key = ws.keyring[made].key.keyid
+    assert successor(ws, "alice") == made
+    assert Workspace.open(ws.directory).keyring[made].key.keyid == key
+
+
+def test_a_key_of_another_machine_is_no_successor(ws: Workspace) -> None:
+    made = successor(ws, "alice")
+    ws.remove_key_uri(made)
+    assert successor(Workspace.open(ws.directory), "alice") == "alice-3"
+
+
+def test_a_key_that_has_a_place_in_the_policy_is_no_successor(ws: Workspace) -> None:
+    made = successor(ws, "alice")
+    ws = Workspace.open(ws.directory)
+    taken = replace(ws, policy=replace_key(ws.policy, "bob", made))
+    assert successor(taken, "alice") == "alice-3"
+
+
+def test_a_key_that_is_signed_into_a_role_is_no_successor(live: Lab) -> None:
+    live.ok("rotate", "alice")
+    live.ok("sign")
+    ws = live.workspace
+    undone = replace(ws, policy=replace_key(ws.policy, "alice-2", "alice"))
+    assert not any(undone.policy.roles_of("alice-2"))
+    assert successor(undone, "alice") == "alice-3"
+
+
+# What a rotation does.
+
+
+def test_a_successor_that_nobody_has_is_named(live: Lab) -> None:
+    before = live.tree()
+    done = live.run("rotate", "alice", "--to", "nobody")
+    assert done.code == 2
+    assert "there is no key 'nobody'; there are: alice" in done.err
+    assert live.tree() == before
+
+
+def test_builds_whose_keys_stay_are_not_signed_again(live: Lab) -> None:
+    found = live.ok("--json", "rotate", "rita").json
+    assert (found["ceremonies"], found["renewed"]) == (["targets-2"], [])
+    assert live.workspace.staged_role("gateway-builds") is None
+
+
+def test_before_targets_are_signed_for_the_first_time_builds_are_signed_again(added: Lab) -> None:
+    for name in opened(added):
+        added.ok("--yes", "ceremony", "abandon", name)
+    found = added.ok("--json", "rotate", "ci").json
+    assert (found["ceremonies"], found["renewed"]) == (["targets-1"], ["gateway-builds"])
+
+
+def test_an_online_key_of_another_machine_gets_no_address_here(live: Lab) -> None:
+    live.ok("key", "new", "elsewhere", "--holder", "publisher")
+    live.workspace.remove_key_uri("elsewhere")
+    online = live.workspace.config.online
+    live.ok("rotate", "publisher", "--to", "elsewhere")
+    assert live.workspace.config.online == online
+    assert live.workspace.policy.role("timestamp").keys == ("elsewhere",)
+
+
+# What a recovery does.
+
+
+def test_before_the_first_publish_there_is_no_root_to_recover(added: Lab) -> None:
+    done = added.run("recover", "expired-root")
+    assert done.code == 2
+    assert "no root is published yet" in done.err
+
+
+def test_what_is_good_until_now_is_signed_again(live: Lab) -> None:
+    late = Lab(live.directory, end_of_root(live))
+    found = late.ok("--json", "recover", "expired-root").json
+    assert found["ceremonies"] == ["root-2", "targets-2", "gateway-stable-2"]
+    assert found["renewed"] == ["gateway-builds"]
+
+
+def test_what_was_signed_again_before_is_left_alone(live: Lab) -> None:
+    """Published or not: it waits here for the next publish."""
+    before = live.later(days=300)
+    before.ok("ceremony", "start", "gateway-builds", "gateway-stable")
+    before.ok("sign")
+    late = Lab(live.directory, end_of_root(live))
+    found = late.ok("--json", "recover", "expired-root").json
+    assert (found["ceremonies"], found["renewed"]) == (["root-2", "targets-2"], [])

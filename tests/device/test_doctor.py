@@ -1,0 +1,249 @@
+"""`doctor` finds what is wrong, says what to do, and touches nothing."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from client_reference.doctor import duration, moment
+from client_reference.errors import ConfigurationError, ExitCode
+from tests.power.recorder import read_tree
+from tests.simulators.device import DeviceOnDisk, Publisher
+from tests.simulators.mirror import Mirror, Trouble
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.simulators.device import Output
+
+
+@pytest.fixture
+def ready(publisher: Publisher, device: DeviceOnDisk) -> DeviceOnDisk:
+    """An initialised device, and release 1.0."""
+    publisher.release("1.0", 1, b"an image" * 100)
+    assert device.run("init").code == 0
+    return device
+
+
+def lines(said: Output, severity: str) -> list[str]:
+    return [line[9:] for line in said.out.splitlines() if line.startswith(f"{severity:<8} ")]
+
+
+def test_a_healthy_device_is_told_so_and_nothing_changes(ready: DeviceOnDisk) -> None:
+    ready.run("update")
+    ready.run("confirm")
+    before = read_tree(ready.directory)
+    said = ready.run("doctor")
+    assert said.code == 0
+    assert lines(said, "error") == []
+    fine = "\n".join(lines(said, "ok"))
+    for words in (
+        "configuration: ",
+        "signatures: all key types verify here (cryptography ",
+        "factory: ",
+        "store: ",
+        "root 1, 1 links verified",
+        "clock: this device's clock says 2031-05-14T12:00:00Z, evidence proves 2031-01-01",
+        "installer: handler slot, slot B runs",
+        "space: ",
+        "next check: ",
+    ):
+        assert words in fine
+    assert read_tree(ready.directory) == before
+
+
+def damage(copy: str) -> Callable[[DeviceOnDisk, Mirror], None]:
+    def change(device: DeviceOnDisk, _: Mirror) -> None:
+        (device.directory / "state" / copy).write_bytes(b"rust" * 1000)
+
+    return change
+
+
+def both(device: DeviceOnDisk, mirror: Mirror) -> None:
+    damage("a.db")(device, mirror)
+    damage("b.db")(device, mirror)
+
+
+def no_factory(device: DeviceOnDisk, _: Mirror) -> None:
+    (device.directory / "factory" / "root.json").write_text("{}")
+
+
+def another_product(device: DeviceOnDisk, _: Mirror) -> None:
+    floors = device.directory / "factory" / "floors.json"
+    floors.write_text(floors.read_text().replace("gateway", "toaster"))
+
+
+def no_slots(device: DeviceOnDisk, _: Mirror) -> None:
+    text = device.config.read_text().replace("slots/B.img", "/dev/disk/by-partlabel/none")
+    device.config.write_text(text)
+
+
+def small_disk(device: DeviceOnDisk, _: Mirror) -> None:
+    text = device.config.read_text()
+    text = text.replace("[download]", '[download]\nquota = "99999999GiB"')
+    command = 'handler = "command"\n[install.command]\nrun = ["true", "{path}"]\n'
+    device.config.write_text(text.split("[install]")[0] + "[install]\n" + command)
+
+
+def not_there(_: DeviceOnDisk, mirror: Mirror) -> None:
+    mirror.trouble = Trouble(status=404)
+
+
+def portal(_: DeviceOnDisk, mirror: Mirror) -> None:
+    mirror.trouble = Trouble(body=b"<html>", headers={"Content-Type": "text/html"})
+
+
+def hidden_root(device: DeviceOnDisk, mirror: Mirror) -> None:
+    del device
+    files = dict(mirror.files)
+    publisher = Publisher()
+    publisher.release("1.0", 1, b"image")
+    publisher.repo.timestamp.unrecognized_fields["x-firmroot-root"] = 9
+    publisher.repo.publish("timestamp")
+    files.update(publisher.repo.files)
+    mirror.files = files
+
+
+SICK = [
+    ("one copy", damage("a.db"), "warning", "store: copy a.db is not whole", 0),
+    ("the other copy", damage("b.db"), "warning", "store: copy b.db is not whole", 0),
+    ("both copies", both, "error", "store: both copies of the trust state", 5),
+    ("the factory root", no_factory, "error", "factory: ", 6),
+    ("the factory export", another_product, "error", "factory: ", 2),
+    ("a slot", no_slots, "error", "slots: B is ", 5),
+    ("the disk", small_disk, "warning", "space: ", 0),
+    ("the mirror is empty", not_there, "error", "answers, and has no repository", 4),
+    ("a captive portal", portal, "error", "found HTML with status 200", 4),
+    ("a hidden root", hidden_root, "warning", "next check: root 9 is announced", 0),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "severity", "words", "code"), [c[1:] for c in SICK], ids=[c[0] for c in SICK]
+)
+def test_what_is_sick_is_named(
+    ready: DeviceOnDisk,
+    mirror: Mirror,
+    change: Callable[[DeviceOnDisk, Mirror], None],
+    severity: str,
+    words: str,
+    code: int,
+) -> None:
+    change(ready, mirror)
+    said = ready.run("doctor")
+    assert any(words in line for line in lines(said, severity)), said.out
+    assert said.code == code
+    documents = json.loads(ready.run("doctor", before=("--json",)).out)["findings"]
+    assert any(words in f"{f['subject']}: {f['detail']}" for f in documents)
+
+
+def test_a_device_without_state_is_examined_as_far_as_it_goes(ready: DeviceOnDisk) -> None:
+    for file in (ready.directory / "state").iterdir():
+        file.unlink()
+    ready.now = ""
+    said = ready.run("doctor")
+    assert said.code == ExitCode.ACTION_REQUIRED
+    assert any("run `firmroot-device init`" in line for line in lines(said, "error"))
+    assert any(line.startswith("factory: ") for line in lines(said, "ok"))
+
+
+def test_a_trial_is_mentioned(ready: DeviceOnDisk) -> None:
+    ready.run("update")
+    said = ready.run("doctor")
+    assert "installer: release 1.0 is trial: nothing new starts until it ended" in lines(
+        said, "warning"
+    )
+
+
+# Suppositions
+
+
+def test_a_clock_of_1970_is_said_to_do_no_harm(ready: DeviceOnDisk) -> None:
+    said = ready.run("doctor", "--clock", "1970")
+    assert said.code == 0
+    assert any("freshness unproven" in line for line in lines(said, "warning"))
+    assert any(line.startswith("next check: would install 1.0") for line in lines(said, "ok"))
+
+
+def test_a_clock_of_2040_is_refused_and_named(ready: DeviceOnDisk) -> None:
+    said = ready.run("doctor", "--clock", "2040-01-31")
+    assert said.code == ExitCode.NOT_TRUSTED
+    assert any("your clock or a frozen mirror" in line for line in lines(said, "error"))
+    assert ready.run("check").code == 0
+
+
+def test_years_on_a_shelf_are_survived(ready: DeviceOnDisk) -> None:
+    ready.run("update")
+    said = ready.run("doctor", "--shelf", "5y")
+    assert said.code == 0
+    fine = lines(said, "ok")
+    assert any("after 5.0 years root 1 has expired: the device walks" in line for line in fine)
+    assert any("gateway-stable, gateway-stable-hold, targets have expired" in line for line in fine)
+
+
+DURATIONS = [("5y", 1825), ("6w", 42), ("90d", 90)]
+
+
+@pytest.mark.parametrize(("text", "days"), DURATIONS)
+def test_a_shelf_time_is_read(text: str, days: int) -> None:
+    assert duration(text) == timedelta(days=days)
+
+
+def test_a_moment_is_read() -> None:
+    assert moment("1970") == datetime(1970, 1, 1, tzinfo=UTC)
+    assert moment("2040-01-31") == datetime(2040, 1, 31, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["5", "y", "0y", "5h", "-5y", "5y "])
+def test_a_shelf_time_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="expected such as 5y"):
+        duration(text)
+
+
+@pytest.mark.parametrize("text", ["", "70", "2040-1-1", "2040-13-01", "0000", "now"])
+def test_a_moment_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="expected such as 1970"):
+        moment(text)
+
+
+# The archive
+
+
+def test_the_archive_has_what_support_needs_and_no_secret(
+    ready: DeviceOnDisk, tmp_path: Path
+) -> None:
+    secret = ready.directory / "secret"
+    secret.write_text("Authorization: Bearer open-sesame")
+    text = ready.config.read_text().replace(
+        "[repository]", '[repository]\ncredentials = "secret"  # http://user:open-sesame@proxy/'
+    )
+    ready.config.write_text(text)
+    ready.run("check")
+    said = ready.run("doctor", "--archive", str(tmp_path / "sick.tar.gz"))
+    assert "it holds no secret" in said.out
+    with tarfile.open(tmp_path / "sick.tar.gz") as archive:
+        names = set(archive.getnames())
+        whole = b"".join(
+            member.read() for name in names if (member := archive.extractfile(name)) is not None
+        )
+    base = "firmroot-doctor"
+    assert {
+        f"{base}/report.json",
+        f"{base}/metadata/timestamp.json",
+        f"{base}/metadata/snapshot.json",
+        f"{base}/metadata/gateway-stable.json",
+        f"{base}/metadata/root-chain/0.json",
+    } <= names
+    assert b"open-sesame" not in whole
+    assert b"(struck out)@proxy" in whole
+
+
+def test_an_archive_that_cannot_be_written_is_an_error(ready: DeviceOnDisk) -> None:
+    said = ready.run("doctor", "--archive", str(ready.directory / "no" / "such.tar.gz"))
+    assert said.code == ExitCode.USAGE
+    assert "name another file with --archive" in said.err
