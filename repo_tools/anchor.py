@@ -198,17 +198,16 @@ def underway(ws: Workspace) -> bool:
     )
 
 
-def without_keys(policy: Policy, names: Collection[str]) -> Policy:
-    """The policy without keys that are lost or stolen.
+def without_keys(ws: Workspace, names: Collection[str]) -> Policy:
+    """The policy without keys that are lost or stolen; one that has gone already stays away.
 
     Raises:
-        ConfigurationError: the policy does not name one of them.
+        ConfigurationError: there is no such key.
     """
+    policy = ws.policy
     for name in names:
-        if not any(policy.roles_of(name)):
-            raise ConfigurationError(
-                f"--without {name}: no role of policy.toml has that key", "firmroot key list"
-            )
+        if name not in ws.keyring:
+            raise ConfigurationError(f"--without {name}: there is no such key", "firmroot key list")
         policy = replace_key(policy, name, None)
     return policy
 

@@ -118,12 +118,12 @@ def re_root(
     least = _minimum(minimum)
     with ws.lock():
         begun = underway(ws)
-        if begun and lost:
+        policy = without_keys(ws, lost)
+        if begun and policy != ws.policy:
             raise ConfigurationError(
                 f"epoch {ws.epoch} has begun: --without changes nothing any more",
                 "edit policy.toml; then: firmroot ceremony start root",
             )
-        policy = without_keys(ws.policy, lost)
         if not begun:
             check_begin(ws, policy, context.now, discard_signatures=RECOVERY in discard)
         left = followers(ws, load_registry(ws))
