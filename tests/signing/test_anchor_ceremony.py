@@ -30,6 +30,7 @@ from repo_tools.signing.ceremony import (
 from repo_tools.signing.rules import enforce, peoples_roles
 from repo_tools.signing.secrets import Secrets
 from repo_tools.signing.session import adopt, describe_ceremony, export, my_keys, waiting
+from repo_tools.signing.start import start_role
 from repo_tools.workspace import Workspace
 from tests.signing.team import NOW, PASSPHRASE, clone, give, make_lab, publish_by_hand
 
@@ -103,6 +104,12 @@ def test_without_keys_there_is_no_anchor(ws: Workspace) -> None:
     assert "recovery" not in peoples_roles(without)
     with pytest.raises(ConfigurationError, match=r"names no keys in roles\.recovery"):
         init_anchor(without, NOW)
+
+
+def test_the_other_commands_point_to_its_own(ws: Workspace) -> None:
+    with pytest.raises(ConfigurationError, match="no role of the repository") as caught:
+        start_role(ws, "recovery", NOW)
+    assert "firmroot anchor renew" in caught.value.hint
 
 
 def test_a_renewal_says_the_same_and_is_signed_by_both_generations(ws: Workspace) -> None:
