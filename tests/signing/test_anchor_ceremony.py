@@ -17,6 +17,7 @@ from client_reference.errors import (
 from repo_tools.anchor import init_anchor, renew_anchor
 from repo_tools.files import replace_file
 from repo_tools.metadata.anchor import PRIMARY_FIELD, Statement, next_recovery, read_statement
+from repo_tools.metadata.edits import is_lab_root, next_root
 from repo_tools.metadata.repository import parse
 from repo_tools.signing.ceremony import (
     DiscardedSignaturesError,
@@ -90,6 +91,19 @@ def test_it_can_be_set_up_before_the_root_is_published(tmp_path: Path) -> None:
     assert read_statement(parse_root(init_anchor(ws, NOW).signed)) == Statement.about(staged)
 
 
+def test_it_is_marked_lab_as_the_root_that_it_names(tmp_path: Path) -> None:
+    ws = make_lab(tmp_path / "acme")
+    lab = init_anchor(ws, NOW)
+    assert is_lab_root(parse_root(lab.signed))
+    abandon(lab)
+    (ws.staged / "root.json").unlink()
+    root = next_root(ws.policy, ws.keyring, None, NOW, lab=False)
+    ceremony = start_ceremony(ws, "root", root)
+    give(ws, ceremony, "alice", "bob")
+    finish(ws, ceremony)
+    assert not is_lab_root(parse_root(init_anchor(ws, NOW).signed))
+
+
 def test_without_a_root_there_is_nothing_to_name(tmp_path: Path) -> None:
     ws = make_lab(tmp_path / "acme")
     (ws.staged / "root.json").unlink()
@@ -133,6 +147,17 @@ def test_a_renewal_says_the_same_and_is_signed_by_both_generations(ws: Workspace
         renew_anchor(ws, NOW)
     publish_anchor_by_hand(ws)
     assert renew_anchor(ws, NOW).version == 3
+
+
+def test_a_clone_without_its_roots_renews_nothing(ws: Workspace) -> None:
+    first_anchor(ws)
+    root = ws.metadata / "root/1.json"
+    kept = root.read_bytes()
+    root.unlink()
+    with pytest.raises(RefusedError, match="the first root of epoch 0 is not signed yet"):
+        renew_anchor(ws, NOW)
+    root.write_bytes(kept)
+    assert renew_anchor(ws, NOW).version == 2
 
 
 def test_signatures_are_not_lost_unasked(ws: Workspace) -> None:
