@@ -161,26 +161,22 @@ def _start(
 
 def describe_anchor(ws: Workspace) -> tuple[str, tuple[str, str] | None]:
     """Where the anchor stands in one line, and the command that is due with its reason."""
-    published, staged = ws.recovery_roots(), ws.staged_role(RECOVERY)
-    waits = any(each.role == RECOVERY for each in open_ceremonies(ws))
-    if not published and staged is None:
-        if waits:
+    anchor = ws.newest_recovery()
+    if anchor is None:
+        if any(each.role == RECOVERY for each in open_ceremonies(ws)):
             return "not signed yet", None
         text = "none; devices that are made now can never be re-rooted: firmroot anchor init"
         return text, None
-    anchor = ws.newest_recovery()
-    if anchor is None:
-        raise AssertionError("one of the two is there")
     statement = read_statement(anchor)
     role = anchor.roles[Root.type]
     keys = ", ".join(sorted(ws.key_name(keyid) for keyid in role.keyids))
     line = f"version {anchor.version}, epoch {statement.epoch}, {role.threshold} of {keys}"
-    if staged is not None and staged not in published:
+    if ws.staged_role(RECOVERY) is not None:
         return f"{line}; signed, not yet published", (
             "firmroot anchor publish",
             "the recovery root is signed and not published",
         )
-    if underway(ws) and not waits:
+    if underway(ws):
         line += f"; epoch {ws.epoch} has begun"
         if primary_root(ws) is not None:
             return line, ("firmroot anchor re-root", "the anchor must name the new root")

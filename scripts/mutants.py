@@ -179,6 +179,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/signing/ceremony.py": (
         "tests/signing/test_ceremony.py",
         "tests/signing/test_strangers.py",
+        "tests/signing/test_anchor_ceremony.py",
     ),
     "repo_tools/signing/signers.py": ("tests/signing/test_session.py",),
     "repo_tools/signing/session.py": (
