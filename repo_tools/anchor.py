@@ -33,7 +33,7 @@ from repo_tools.files import replace_file
 from repo_tools.metadata.anchor import Statement, next_recovery, read_statement
 from repo_tools.metadata.edits import is_lab_root, renewed
 from repo_tools.metadata.repository import parse
-from repo_tools.metadata.roles import RECOVERY, channel_role, manifest_path
+from repo_tools.metadata.roles import RECOVERY, builds_role, channel_role, manifest_path
 from repo_tools.metadata.rotation import replace_key
 from repo_tools.publishing.inherit import carried_files, inherited_role, primary_root
 from repo_tools.publishing.renewal import renew_builds
@@ -287,9 +287,9 @@ def open_epoch(
     opened = [each.name for each in _open_roles(ws, now)]
     builds: list[str] = []
     left: list[str] = []
-    for role, kind in templates(ws).items():
-        if kind == "builds" and ws.staged_role(role) is None:
-            _sign_builds(ws, role, secrets, now, builds, left)
+    for product in ws.config.products:
+        if ws.staged_role(builds_role(product)) is None:
+            _sign_builds(ws, product, secrets, now, builds, left)
     statement = _statement(ws, minimum)
     if statement is not None:
         opened.append(_start(ws, statement, now, discard_signatures=False).name)
@@ -318,13 +318,12 @@ def _open_roles(ws: Workspace, now: datetime) -> Iterator[Ceremony]:
 
 def _sign_builds(
     ws: Workspace,
-    role: str,
+    product: str,
     secrets: Secrets,
     now: datetime,
     builds: list[str],
     left: list[str],
 ) -> None:
-    product = role.removesuffix("-builds")
     if ws.roots():
         return  # the epoch is live, or on its way
     try:
@@ -334,7 +333,7 @@ def _sign_builds(
     except ActionRequiredError as error:
         left.append(f"{error.message}; {error.hint}")
     else:
-        builds.append(role)
+        builds.append(builds_role(product))
 
 
 def _statement(ws: Workspace, minimum: Mapping[str, int]) -> Statement | None:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from repo_tools.anchor import least_offered, least_sequences, underway
+from client_reference.errors import ActionRequiredError
+from repo_tools.anchor import (
+    check_begin,
+    least_offered,
+    least_sequences,
+    underway,
+    without_keys,
+)
 from repo_tools.metadata.anchor import read_statement
 from repo_tools.publishing.factory import load_registry
 from repo_tools.signing.ceremony import open_ceremonies
@@ -128,6 +135,19 @@ def test_without_a_published_anchor_nothing_leads_away(live: Lab) -> None:
     with_new_keys(live)
     done = live.run("anchor", "re-root", *WITHOUT)
     assert (done.code, "no recovery anchor is published" in done.err) == (3, True)
+
+
+def test_a_clone_without_its_roots_begins_nothing(at: Callable[[str], Lab]) -> None:
+    lab = with_new_keys(at("anchored"))
+    ws = lab.workspace
+    kept = lab.directory / "metadata/root/1.json"
+    data = kept.read_bytes()
+    kept.unlink()
+    policy = without_keys(ws, LOST)
+    with pytest.raises(ActionRequiredError, match="nothing is published that could be left"):
+        check_begin(ws, policy, lab.now, discard_signatures=False)
+    kept.write_bytes(data)
+    check_begin(ws, policy, lab.now, discard_signatures=False)
 
 
 def test_a_version_of_the_anchor_that_is_signed_goes_first(at: Callable[[str], Lab]) -> None:
