@@ -164,6 +164,15 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/promote.py": ("tests/publishing/test_promote.py",),
     "repo_tools/publishing/verify.py": ("tests/publishing/test_verify.py",),
     "repo_tools/publishing/factory.py": ("tests/publishing/test_factory.py",),
+    "repo_tools/publishing/recovery.py": ("tests/publishing/test_recovery.py",),
+    "repo_tools/publishing/following.py": ("tests/publishing/test_recovery.py",),
+    "repo_tools/publishing/inherit.py": ("tests/publishing/test_recovery.py",),
+    "repo_tools/anchor.py": (
+        "tests/signing/test_anchor_ceremony.py",
+        "tests/publishing/test_anchor.py",
+    ),
+    "repo_tools/metadata/anchor.py": ("tests/metadata/test_anchor.py",),
+    "repo_tools/storage/epoch.py": ("tests/storage/test_epoch.py",),
     "repo_tools/reporting/situation.py": (
         "tests/cli/test_next.py",
         "tests/cli/test_team.py",
@@ -187,6 +196,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/signing/ceremony.py": (
         "tests/signing/test_ceremony.py",
         "tests/signing/test_strangers.py",
+        "tests/signing/test_anchor_ceremony.py",
     ),
     "repo_tools/signing/signers.py": ("tests/signing/test_session.py",),
     "repo_tools/signing/session.py": (

@@ -8,6 +8,7 @@ import tomllib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
+from tuf.api.metadata import Root
 
 from client_reference import config, manifest, rollout
 from client_reference.config import DeviceConfig, Reboot
@@ -15,6 +16,7 @@ from client_reference.install.bootloader import FileBootloader
 from client_reference.payload import segments
 from client_reference.trust import recovery, rootchain
 from keys_policy.model import ALGORITHMS
+from repo_tools.metadata.anchor import PRIMARY_FIELD, read_statement
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.factory import make_package
 from tests.docs.pages import DOCS, vectors
@@ -76,6 +78,11 @@ def _floors(vector: Vector) -> None:
     assert json.loads(package.files["factory/floors.json"]) == vector
 
 
+def _statement(vector: Vector) -> None:
+    root = Root(unrecognized_fields={PRIMARY_FIELD: vector})
+    assert read_statement(root).to_dict() == vector
+
+
 def _recovery_chain(vector: Vector) -> None:
     first, second = (json.dumps(link).encode() for link in vector["chain"])
     anchors = [recovery.first_anchor(first)]
@@ -128,6 +135,7 @@ CHECKS: dict[str, Callable[[Vector], None]] = {
     "hold": _hold,
     "floors": _floors,
     "recovery chain": _recovery_chain,
+    "statement": _statement,
 }
 FILES: dict[str, Callable[[str, Path], None]] = {
     "device.toml": _slot_config,
