@@ -16,7 +16,7 @@ import random
 import signal
 import sys
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -536,22 +536,24 @@ def _state(run: _Run, config: DeviceConfig, store: SqliteStore) -> DeviceState:
 def _with_anchor(config: DeviceConfig, store: SqliteStore, state: DeviceState) -> DeviceState:
     """A device that was made without a recovery anchor, and runs an image that carries one.
 
-    It takes the anchor from an image of its own epoch and chain only. Whatever is wrong with that
-    image stops nothing: the stored state needs none.
+    It takes the anchor from an image of its own chain only, so of its epoch. Whatever is wrong with
+    that image stops nothing: the stored state needs none.
     """
     if not (config.trust.factory / "recovery-root.json").exists():
         return state
-    with suppress(FirmrootError):
+    try:
         factory = _factory_state(config, config.trust.factory)
-        if factory.trust.epoch == state.trust.epoch and _descends(state, factory, store):
-            trust = replace(
-                state.trust,
-                recovery_root=factory.trust.recovery_root,
-                recovery_version=factory.trust.recovery_version,
-            )
-            store.commit(state.with_trust(trust))
-            return state.with_trust(trust)
-    return state
+    except FirmrootError:
+        return state
+    if not _descends(state, factory, store):
+        return state
+    trust = replace(
+        state.trust,
+        recovery_root=factory.trust.recovery_root,
+        recovery_version=factory.trust.recovery_version,
+    )
+    store.commit(state.with_trust(trust))
+    return state.with_trust(trust)
 
 
 def _identified(config: DeviceConfig) -> Identified:

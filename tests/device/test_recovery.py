@@ -365,6 +365,60 @@ def test_what_was_staged_in_an_ended_epoch_is_not_booted(world: World) -> None:
     assert world.state.install.confirmed_sequence == 5
 
 
+def test_what_both_epochs_offer_is_of_the_new_one_once_it_is_installed(world: World) -> None:
+    world.settle()
+    world.first.release("2.0", 5, NEWER)
+    assert world.device.run("update", "--download-only").code == 0
+    world.re_root()
+    world.updates()
+    assert world.state.install.confirmed_sequence == 5
+
+
+def test_an_announcement_is_heard_once_and_only_of_a_higher_epoch(world: World) -> None:
+    """A thief of the timestamp key could otherwise have every check of every device ask."""
+    world.settle()
+    world.first.repo.timestamp.unrecognized_fields["x-firmroot-epoch"] = 0
+    world.first.repo.publish("timestamp")
+    assert world.say("check").json["recovery"] is None
+    announced(world)
+    said = world.say("check").json["recovery"]
+    assert (said["occasion"], said["outcome"]) == ("announced", "current")
+    assert world.say("check").json["recovery"] is None
+    world.re_root()
+    assert world.say("check").json["recovery"] is None
+    world.first.repo.publish("timestamp")
+    assert world.say("check").json["recovery"]["outcome"] == "re-rooted"
+    world.updates()
+
+
+@pytest.mark.parametrize("occasion", ["failure", "root"])
+def test_in_the_new_epoch_every_mirror_counts_again(world: World, occasion: str) -> None:
+    """One was given up for what it had of the old epoch; the other has nothing of the new one."""
+    world.settle()
+    other = world.stack.enter_context(Mirror(ChainMap(world.first.repo.files)))
+    recovery = json.dumps([world.urls[0].url])
+    world.device.make(
+        first_root(world.first.repo),
+        # The one that is asked first, again, has nothing; or was given up, and has it.
+        [other.url, world.mirror.url] if occasion == "failure" else [world.mirror.url, other.url],
+        NEVER,
+        recovery_root=world.anchor.newest(),
+        repository=f"recovery = {recovery}",
+    )
+    world.re_root()
+    world.mirror.files = ChainMap(
+        {"metadata/2.root.json": b"{}", "metadata/timestamp.json": b"{}"}, *world.served.maps
+    )
+    if occasion == "root":
+        new_root(world)
+    else:
+        del world.first.repo.files["metadata/timestamp.json"]
+    said = world.say("check")
+    assert said.code == 0, said.err
+    assert said.json["recovery"]["occasion"] == occasion
+    world.updates()
+
+
 def test_a_first_start_asks_before_the_primary(world: World) -> None:
     world.re_root()
     assert world.device.run("init").code == 0

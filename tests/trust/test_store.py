@@ -217,6 +217,17 @@ def test_an_epoch_begins_with_a_chain_of_its_own(filled: Path) -> None:
                 assert db.execute("SELECT position FROM root").fetchall() == [(0,), (1,)]
 
 
+def test_an_epoch_begins_in_the_copies_that_are_there(
+    filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SqliteStore(filled) as store:
+        store.load()
+        statements = trace(monkeypatch)
+        store.begin_again(state(EPOCH))
+    assert len([text for text in statements if text == "DELETE FROM root"]) == 2
+    assert not [text for text in statements if "CREATE" in text], "no copy was built anew"
+
+
 @pytest.mark.parametrize("number", [1, LAST])
 def test_an_epoch_begins_on_a_chain_of_any_length(directory: Path, number: int) -> None:
     fill(directory, number)
