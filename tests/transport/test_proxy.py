@@ -65,6 +65,9 @@ ENVIRONMENTS: dict[str, tuple[dict[str, str], Place, ProxyServer | None]] = {
     "no_proxy star domain": ({"https_proxy": URL, "no_proxy": "*.acme.example"}, HTTPS, None),
     "no_proxy ends at dots": ({"https_proxy": URL, "no_proxy": "me.example"}, HTTPS, PROXY),
     "no_proxy other host": ({"https_proxy": URL, "no_proxy": "b.example,,"}, HTTPS, PROXY),
+    "no_proxy with empty entries, a host that ends with a dot": (
+        {"https_proxy": URL, "no_proxy": "a,,b"}, Place("https", "fw.acme.", 443, "/"), PROXY
+    ),
     "no_proxy a single dot": ({"https_proxy": URL, "no_proxy": "."}, HTTPS, PROXY),
     "no_proxy upper case": ({"https_proxy": URL, "NO_PROXY": "acme.example"}, HTTPS, None),
     "no_proxy port": ({"https_proxy": URL, "no_proxy": "fw.acme.example:8443"}, ODD, None),
