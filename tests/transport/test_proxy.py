@@ -132,6 +132,26 @@ def test_a_configured_proxy_has_no_password() -> None:
     assert "secret" not in str(caught.value)
 
 
+LONGEST = b"HTTP/1.1 200 OK\r\n" + b"A: ".ljust(8192 - 17 - 4, b"b") + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize(("more", "works"), [(b"", True), (b"b", False)])
+def test_the_answer_of_a_proxy_has_a_bound(issuer: Issuer, more: bytes, *, works: bool) -> None:
+    assert len(LONGEST) == 8192
+    roots = Roots(system=False, bundle=issuer.bundle)
+    with (
+        Mirror(FILES, issuer.server("fw", names=("fw.test",))) as mirror,
+        Proxy({"fw.test": mirror}) as proxy,
+        through(proxy, "https://fw.test/", roots=roots) as http,
+    ):
+        proxy.greeting = LONGEST[:-4] + more + LONGEST[-4:]
+        if works:
+            assert http.fetch(META, 100) == FILES[META]
+        else:
+            with pytest.raises(RetryLaterError, match="does not answer as a proxy does"):
+                http.fetch(META, 100)
+
+
 REPLIES = {
     b"HTTP/1.1 200 Connection established\r\n\r\n": 200,
     b"HTTP/1.0 200\r\n\r\n": 200,
