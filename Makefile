@@ -45,11 +45,11 @@ fix: setup-dev ## let ruff format and mend what it can
 	$(VENV)/bin/ruff format .
 
 .PHONY: test-services
-test-services: setup-dev ## tests that start a real service or fetch a real package, and the full matrices
+test-services: setup-dev ## tests that start a real service or fetch a real package, and large matrices
 	@sh scripts/bootstrap fuzz || echo "without atheris the fuzzing tests are skipped (on CI they fail)"
-	$(PYTEST) -m services
-	FIRMROOT_CUTS=full FIRMROOT_KILLS=full $(PY) -m pytest -q -n $(JOBS) --dist load \
-	  tests/power tests/publishing/test_kills.py
+	FIRMROOT_FAULTS=100 $(PYTEST) -m services
+	FIRMROOT_CUTS=4 FIRMROOT_KILLS=full $(PY) -m pytest -q -n $(JOBS) --dist load \
+	  tests/power tests/trust/test_store.py tests/publishing/test_kills.py
 
 .PHONY: test-system
 test-system: setup-dev ## tests that boot a virtual machine

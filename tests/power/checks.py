@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 
     from tests.power.replay import Cut, Tree
 
-__all__ = ["FULL", "OLD", "OLDER", "placed", "slots_after", "store_after", "workspace"]
+__all__ = ["FULL", "OLD", "OLDER", "STRIDE", "placed", "slots_after", "store_after", "workspace"]
 
-# `make test` runs a reduced matrix, FIRMROOT_CUTS=full the whole of it.
-FULL = os.environ.get("FIRMROOT_CUTS") == "full"
+# `make test` runs a reduced matrix, FIRMROOT_CUTS=full the whole of it; with a number N, the whole
+# but for the cuts of whole devices, of which it is every Nth.
+_ASKED = os.environ.get("FIRMROOT_CUTS", "")
+FULL = bool(_ASKED)
+STRIDE = int(_ASKED) if _ASKED.isdecimal() else 1
 
 COPIES = ("a.db", "b.db")
 _MEMORY = Path("/dev/shm")  # noqa: S108  a file system without a medium: thousands of trees

@@ -9,6 +9,7 @@ import sys
 from collections import ChainMap
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,11 +17,14 @@ import pytest
 from client_reference import cli
 from client_reference.install.bootloader import FileBootloader
 from client_reference.trust.store import SqliteStore
+from client_reference.trust.updater import ROOT_BATCH
+from client_reference.update import TLS_BUNDLE, TLS_ROLE
 from tests.power import drivers
-from tests.power.checks import FULL, placed, workspace
+from tests.power.checks import FULL, STRIDE, placed, workspace
 from tests.power.recorder import Open, read_tree, record
 from tests.power.replay import Model, cuts
 from tests.simulators.anchor import AnchorSimulator
+from tests.simulators.certificates import make_authority
 from tests.simulators.device import LAB_NOW, DeviceOnDisk, Publisher
 from tests.simulators.mirror import Mirror
 from tests.simulators.repository import RepositorySimulator
@@ -38,8 +42,16 @@ FIRST = random.Random(1).randbytes((1 << 20) + 1000)
 SECOND = random.Random(2).randbytes((1 << 20) + 3000)
 WHOLE = {FACTORY, FIRST, SECOND}
 LAB = {"FIRMROOT_LAB_NOW": LAB_NOW}
-# So many cuts of each command in `make test`, evenly spread; all of them in the full matrix.
+# So many cuts of each command in `make test`, evenly spread; every third with services, all of them
+# in `make long`.
 SAMPLE = 8
+
+
+@cache
+def ca_bundle() -> bytes:
+    """Certificates that the second release brings."""
+    with workspace() as directory:
+        return make_authority(directory).bundle.read_bytes()
 
 
 @dataclass
@@ -69,10 +81,21 @@ class World:
         self.publisher.release("1.0", 1, FIRST)
 
     def second_release(self) -> None:
-        """Release 1.1, after a new root key and new timestamp and snapshot keys."""
+        """Release 1.1 and a CA bundle, after so many new roots that a bundle brings them.
+
+        The device takes them in more than one transaction.
+        """
+        repo = self.publisher.repo
+        for _ in range(ROOT_BATCH + 2):
+            repo.rotate("timestamp")
+            repo.publish("root")
         for role in ("root", "timestamp", "snapshot"):
-            self.publisher.repo.rotate(role)
-        self.publisher.repo.publish("root")
+            repo.rotate(role)
+        repo.publish("root")
+        repo.announce()
+        repo.delegate(TLS_ROLE, [TLS_BUNDLE])
+        repo.add_target(TLS_ROLE, TLS_BUNDLE, ca_bundle())
+        repo.publish(TLS_ROLE, "targets")
         self.publisher.release("1.1", 2, SECOND)
 
     def second_epoch(self) -> None:
@@ -141,7 +164,7 @@ def test_a_device_that_is_cut_anywhere_boots_keeps_its_trust_and_converges(name:
             states = list(cuts(recording))
             assert read_tree(directory) in [cut.tree for cut in states[-20:]], "badly recorded"
             print(f"{len(states)} cuts: {name}")
-            chosen = states if FULL else states[:: -(-len(states) // SAMPLE)]
+            chosen = states[:: STRIDE if FULL else -(-len(states) // SAMPLE)]
             newest = SECOND if {"second release", "second epoch"} & {*COMMANDS[name]} else FIRST
             check = Check(before, newest, rejecting=verb == "reject")
             wrong = [text for cut in chosen for text in check.problems(cut)]
@@ -208,10 +231,7 @@ class Check:
                 yield "status fails"
         elif device(root, "init"):
             yield "init fails"
-        for _ in range(2):
-            codes = [device(root, "update"), device(root, "confirm")]
-            if not set(codes) <= {0, 3, 5}:
-                yield f"update and confirm exit with {codes}"
+        yield from self._updates(root, loader, slots)
         yield from self._lowered(root, "at the end")
         state = SqliteStore(root / "state").peek()
         assert state is not None
@@ -220,6 +240,17 @@ class Check:
         may_reject = self.rejecting or on_trial
         if runs != self.newest and not (install.rejected and may_reject):
             yield f"it does not converge: {install.phase.value}, rejected {install.rejected}"
+
+    def _updates(
+        self, root: Path, loader: FileBootloader, slots: Mapping[str, Path]
+    ) -> Iterator[str]:
+        """Two updates at the most, until it runs the newest image."""
+        for _ in range(2):
+            codes = [device(root, "update"), device(root, "confirm")]
+            if not set(codes) <= {0, 3, 5}:
+                yield f"update and confirm exit with {codes}"
+            if codes == [0, 0] and slots[loader.running()].read_bytes() == self.newest:
+                return
 
     def _lowered(self, root: Path, when: str) -> Iterator[str]:
         now = accepted(SqliteStore(root / "state").peek())
