@@ -7,10 +7,11 @@ import json
 import shutil
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.aged import ROOTS, make_aged
 from bench.measure import CLIENTS, Command, Figures, measured, median, state_writes
 from bench.repository import MIB, Device, Repository, make_repository
 from bench.server import Server, make_certificates, serving
@@ -113,6 +114,36 @@ class Bench:
             state_writes(refresh, directory, self.scratch),
         )
 
+    def catch_up(self) -> Row:
+        """From the first of many roots to the newest, in a device's first start."""
+
+        def ours() -> Figures:
+            return self.run(self.ours(self.device(), "check"))
+
+        title = f"first start, {ROOTS} roots behind"
+        return Row(title, "ngclient", *self.interleaved(ours, self.first_refresh))
+
+    def beside(self, newest: Bench) -> tuple[Row, Row]:
+        """A device that is far behind beside one that has the newest root: first start and next."""
+        devices = {each: each.device() for each in (self, newest)}
+
+        def first(of: Bench) -> Figures:
+            place = self.scratch / f"device-{of.repository.factory.name}"
+            devices[of] = of.repository.device(place, of.server.url)
+            return of.run(of.ours(devices[of], "check"))
+
+        def again(of: Bench) -> Figures:
+            return of.run(of.ours(devices[of], "check"))
+
+        def row(title: str, call: Callable[[Bench], Figures]) -> Row:
+            pair = self.interleaved(lambda: call(self), lambda: call(newest))
+            return Row(title, "newest root", *pair)
+
+        return (
+            row(f"first start, {ROOTS} roots behind", first),
+            row("the start after it", again),
+        )
+
     def download(self, size: int) -> Row:
         """The real update path into a slot (verified, synced, read back) beside curl to a file."""
         target = self.scratch / "curl.out"
@@ -152,6 +183,10 @@ def measure(runs: int, size: int) -> dict[str, list[Row]]:
                     bench.no_change(),
                     bench.download(size),
                 ]
+        behind, newest = make_aged(scratch, repository.factory)
+        with serving(behind.directory, scratch, tls=False) as server:
+            bench = Bench(behind, server, scratch, runs, ())
+            rows["HTTP"] += [bench.catch_up(), *bench.beside(replace(bench, repository=newest))]
     return rows
 
 
