@@ -399,6 +399,7 @@ def _check_once(machine: Machine, waves: Waves) -> Checked:
     decision = evaluate(updater, position, waves)
     _heed_epoch(machine, updater, before)
     notice = _renew_bundle(machine, updater)
+    updater.keep()
     return Checked(decision, updater, observation.boot, observation.state, notice)
 
 

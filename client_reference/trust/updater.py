@@ -3,7 +3,8 @@
     root chain (5.3) -> timestamp (5.4) -> snapshot (5.5) -> targets (5.6) -> delegated on demand
 
 Rules:
- * Accepted bytes are durable before a request is made because of them (5.3.8, 5.4.5, 5.5.7, 5.6.6).
+ * Accepted bytes are durable before a request is made because of them (5.3.8, 5.4.5, 5.5.7, 5.6.6);
+   leaf roles, on whose stored files no rule rests, share one transaction at the end (`keep`).
    Root links are the exception: up to 64 of them share one transaction.
  * Who missed roots asks for them one by one (5.3.3) until one is there; then the root-chain bundle
    may bring the rest (`rootchain`), every link verified all the same. Which bundle is the newest,
@@ -263,6 +264,17 @@ class Updater:
         finally:
             self._commit()
 
+    def keep(self) -> None:
+        """Make durable what was accepted of leaf roles since `refresh`.
+
+        They are a cache: the snapshot fixes their versions, and no rule rests on the stored file.
+        So one transaction does for all of them.
+
+        Raises:
+            LocalFailureError: the store could not.
+        """
+        self._commit()
+
     def role(self, name: str) -> Targets | None:
         """Metadata of a role that `targets` itself delegates to, or None if it does not exist yet.
 
@@ -270,13 +282,12 @@ class Updater:
             DelegationError: the role delegates further. A leaf that delegates could lend its paths
                 to a key that no ceremony saw (design 4, shadowing).
             NotTrustedError, RetryLaterError, LocalFailureError: as `refresh`.
+
+        It is stored with the next `keep`.
         """
         if self._delegation(name) is None or f"{name}.json" not in self.snapshot.meta:
             return None
-        try:
-            role = self._load_targets(name, self.targets, Targets.type)
-        finally:
-            self._commit()
+        role = self._load_targets(name, self.targets, Targets.type)
         if role.delegations is not None and role.delegations.roles:
             raise verified.DelegationError(f"{name} delegates to other roles, expected a leaf role")
         return role
@@ -487,8 +498,9 @@ class Updater:
         return None if delegations is None else (delegations.roles or {}).get(role)
 
     def _fetch_metadata(self, role: str, meta: MetaFile, limit: int) -> bytes:
-        """A file that metadata above name; what was accepted so far is durable first."""
-        self._commit()
+        """A file that metadata above name; what of these was accepted is durable first."""
+        if role in {Snapshot.type, Targets.type}:
+            self._commit()
         prefix = f"{meta.version}." if self._root.consistent_snapshot else ""
         length = limit if meta.length is None else min(meta.length, limit)
         return self._fetcher.fetch(f"{self._metadata}{prefix}{quote(role, safe='')}.json", length)

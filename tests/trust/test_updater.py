@@ -63,6 +63,7 @@ class Device:
         updater = Updater(self.store, repo, now)
         updater.refresh()
         updater.role(LEAF)
+        updater.keep()
         return updater
 
     @property
@@ -192,6 +193,7 @@ def test_an_install_that_moved_on_meanwhile_is_not_taken_back(repo: RepositorySi
     moved = InstallState(phase=Phase.STAGED, confirmed_sequence=7)
     device.store.commit(updater.state.with_install(moved))
     updater.role(LEAF)
+    updater.keep()
     assert device.store.state is not None
     assert device.store.state.install == moved
     assert LEAF in device.trust.roles
