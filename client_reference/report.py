@@ -263,7 +263,7 @@ def status_lines(standing: Standing) -> list[str]:
     ]
     if ended := expired(standing.state, standing.now):
         lines.append(
-            f"expired    {', '.join(ended)}: the next check renews them, or says why it cannot"
+            f"expired    {', '.join(ended)}: renewed as soon as a check needs them, or it says why not"
         )
     if plain := without_tls(standing.mirrors):
         lines.append(f"transport  {plain}")
