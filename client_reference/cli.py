@@ -37,7 +37,8 @@ from client_reference.selection import Selection, Waves
 from client_reference.strictjson import format_time, parse_time
 from client_reference.transport.bundle import BundleFile
 from client_reference.transport.cache import TargetCache
-from client_reference.transport.fetch import Ambient, HttpFetcher, Roots, Settings
+from client_reference.transport.fetch import Ambient, Certificate, HttpFetcher, Roots, Settings
+from client_reference.transport.memory import Memory
 from client_reference.trust.clock import Freshness
 from client_reference.trust.selftest import check_key_types
 from client_reference.trust.state import Phase
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 
     from client_reference.config import DeviceConfig
     from client_reference.strictjson import Json
+    from client_reference.transport.policy import Mirror
+    from client_reference.transport.proxy import ProxyServer
     from client_reference.trust.state import DeviceState
 
 __all__ = ["main", "run"]
@@ -61,6 +64,7 @@ __all__ = ["main", "run"]
 LAB_NOW = "FIRMROOT_LAB_NOW"
 BUNDLE = "ca-bundle.pem"
 UPTIME = "uptime.json"
+MEMORY = "transport.json"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _BAR = 30
 _MAX_HEADER = 8192
@@ -73,6 +77,7 @@ class _Run:
 
     options: argparse.Namespace
     environment: Mapping[str, str]
+    ambient: Ambient
 
     @property
     def program(self) -> str:
@@ -345,7 +350,7 @@ def _doctor(run: _Run) -> int:
         config=config,
         store=store,
         settings=lambda: _transport(run, config),
-        ambient=_AMBIENT,
+        ambient=run.ambient,
         identified=lambda: _identified(config),
         now=supposed + shelf,
         shelf=shelf,
@@ -378,9 +383,6 @@ class _Wired:
             self.run.warn("a slot that was not verified was booted by somebody; it is not used")
         if checked.notice:
             self.run.warn(checked.notice)
-        # A mirror that is configured without TLS is named by `init` and `status`, not each time.
-        for sentence in self.fetcher.fallen.values():
-            self.run.warn(f"degraded transport: {sentence}; what is trusted rests on signatures")
         if (missing := checked.updater.missing_root) is not None:
             self.run.warn(
                 f"root {missing} is announced and no mirror has it, the newest here is "
@@ -400,7 +402,12 @@ def _machine(run: _Run) -> Iterator[_Wired]:
     with ExitStack() as stack:
         store = stack.enter_context(SqliteStore(config.trust.state))
         state = _state(run, config, store)
-        fetcher = stack.enter_context(HttpFetcher(_transport(run, config), _AMBIENT))
+        memory = Memory(config.download.directory / MEMORY, state.trust.timestamp)
+        settings = _transport(run, config)
+        fetcher = stack.enter_context(HttpFetcher(settings, run.ambient, memory))
+        # Whatever comes of it: what was met on the way is said, what worked is remembered.
+        stack.callback(fetcher.remember)
+        stack.callback(_warn_transport, run, fetcher)
         uptime = Uptime(config.trust.state / UPTIME)
         stack.callback(_note_floor, store, uptime, state.trust.time_floor)
         bar = _Bar(shown=sys.stderr.isatty() and not run.options.json)
@@ -431,6 +438,14 @@ def _note_floor(store: SqliteStore, uptime: Uptime, before: int) -> None:
         state = store.load()
         if state is not None and state.trust.time_floor != before:
             uptime.keep(state.trust.time_floor)
+
+
+def _warn_transport(run: _Run, fetcher: HttpFetcher) -> None:
+    # A mirror that is configured without TLS is named by `init` and `status`, not each time.
+    for sentence in fetcher.fallen.values():
+        run.warn(f"degraded transport: {sentence}; what is trusted rests on signatures")
+    for sentence in fetcher.forbidden.values():
+        run.warn(sentence)
 
 
 _AMBIENT = Ambient(time.monotonic, time.sleep, random.random)
@@ -482,15 +497,30 @@ def _transport(run: _Run, config: DeviceConfig) -> Settings:
             'put the CA bundle there, or set tls.roots = "system"',
         )
     credentials = config.repository.credentials
-    if config.tls.proxy is Proxy.ENVIRONMENT and any(run.environment.get(key) for key in PROXIES):
-        run.warn("the environment names a proxy, which this version does not use")
+    certificate = config.repository.client_certificate
     return Settings(
         mirrors=config.repository.mirrors,
         degraded=config.tls.degraded,
         roots=Roots(system=config.tls.roots is not TlsRoots.PRIVATE, bundle=bundle),
         credentials=None if credentials is None else _credentials(credentials),
+        certificate=None
+        if certificate is None
+        else Certificate(certificate, config.repository.client_key),
+        proxy=_proxy(run, config),
         minimum_rate=config.download.minimum_rate,
     )
+
+
+def _proxy(run: _Run, config: DeviceConfig) -> Callable[[Mirror], ProxyServer | None]:
+    """What each mirror is asked through."""
+    choice = config.tls.proxy
+    if not isinstance(choice, Proxy):
+        return lambda _: choice
+    if choice is Proxy.NONE or not any(run.environment.get(name) for name in PROXIES):
+        return lambda _: None
+    from client_reference.transport.proxy import environment_proxy  # noqa: PLC0415 # rare
+
+    return lambda mirror: environment_proxy(run.environment, mirror)
 
 
 def _credentials(path: Path) -> tuple[str, str]:
@@ -590,19 +620,22 @@ def _failure(error: BaseException) -> _Failure:
             )
 
 
-def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+def main(
+    arguments: Sequence[str], environment: Mapping[str, str], ambient: Ambient = _AMBIENT
+) -> int:
     """Run one command.
 
     Args:
         arguments: without the name of the program.
         environment: of the process.
+        ambient: clock for waiting, randomness, names and patience of the transport.
 
     Returns:
         the exit code; message and hint of an error were written to standard error.
     """
     try:
         options = _parser().parse_args(arguments)
-        return int(options.call(_Run(options, environment)))
+        return int(options.call(_Run(options, environment, ambient)))
     except BrokenPipeError:
         # Whoever read standard output has gone; nothing is left to say, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

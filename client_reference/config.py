@@ -31,6 +31,8 @@ from client_reference.values import frozen
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from client_reference.transport.proxy import ProxyServer
+
 __all__ = [
     "DEFAULT_PATH",
     "DeviceConfig",
@@ -95,12 +97,22 @@ class _WithoutNetwork(enum.Enum):
 
 @frozen
 class RepositoryConfig:
-    """What is followed and where it is served. `credentials`: a file with one header."""
+    """What is followed and where it is served.
+
+    Attributes:
+        product, channel: names.
+        mirrors: at least one.
+        credentials: a file with one header, for artifacts.
+        client_certificate: a PEM file, for artifacts.
+        client_key: its key, if that is in a file of its own.
+    """
 
     product: str
     channel: str
     mirrors: tuple[Mirror, ...]
     credentials: Path | None = None
+    client_certificate: Path | None = None
+    client_key: Path | None = None
 
 
 @frozen
@@ -134,7 +146,7 @@ class TlsConfig:
 
     roots: TlsRoots = TlsRoots.BOTH
     degraded: Degraded = Degraded.ALLOW
-    proxy: Proxy = Proxy.ENVIRONMENT
+    proxy: Proxy | ProxyServer = Proxy.ENVIRONMENT
 
 
 @frozen
@@ -222,12 +234,19 @@ def _repository(layers: _Layers) -> RepositoryConfig:
     except ConfigurationError as error:
         place = layers.place("repository.mirrors")
         raise ConfigurationError(f"{place}: {error.message}", error.hint) from error
-    credentials = layers.text("repository.credentials", "")
+    certificate = layers.file("repository.client_certificate")
+    key = layers.file("repository.client_key")
+    if key is not None and certificate is None:
+        raise layers.wrong(
+            "repository.client_key", str(key), "a repository.client_certificate that it belongs to"
+        )
     return RepositoryConfig(
         product=layers.text("repository.product", None, NAME),
         channel=layers.text("repository.channel", None, NAME),
         mirrors=parsed,
-        credentials=layers.absolute(credentials) if credentials else None,
+        credentials=layers.file("repository.credentials"),
+        client_certificate=certificate,
+        client_key=key,
     )
 
 
@@ -271,8 +290,25 @@ def _tls(layers: _Layers) -> TlsConfig:
     return TlsConfig(
         roots=layers.choice("tls.roots", TlsRoots, TlsRoots.BOTH),
         degraded=layers.choice("tls.degraded", Degraded, Degraded.ALLOW),
-        proxy=layers.choice("tls.proxy", Proxy, Proxy.ENVIRONMENT),
+        proxy=_proxy(layers),
     )
+
+
+def _proxy(layers: _Layers) -> Proxy | ProxyServer:
+    text = layers.text("tls.proxy", Proxy.ENVIRONMENT.value)
+    for one in Proxy:
+        if text == one.value:
+            return one
+    if ":" not in text:
+        raise layers.wrong("tls.proxy", text, '"environment", "none" or "http://HOST:PORT"')
+    from client_reference.transport.proxy import configured_proxy  # noqa: PLC0415 # rare
+
+    try:
+        return configured_proxy(text)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{layers.place('tls.proxy')}: {error.message}", error.hint
+        ) from error
 
 
 def _download(layers: _Layers) -> DownloadConfig:
@@ -422,6 +458,11 @@ class _Layers:
                 "correct it and run the command again",
             )
         return self.path.absolute().parent / path
+
+    def file(self, key: str) -> Path | None:
+        """A path that need not be given."""
+        text = self.text(key, "")
+        return self.absolute(text) if text else None
 
     def text(self, key: str, default: str | None, pattern: re.Pattern[str] | None = None) -> str:
         """A string. Without a default it must be there."""

@@ -82,7 +82,7 @@ def size(count: int) -> str:
     raise AssertionError("every count is below a KiB or not")
 
 
-def check_document(checked: Checked, fetcher: HttpFetcher) -> dict[str, Json]:
+def check_document(checked: Checked, transport: HttpFetcher) -> dict[str, Json]:
     """The outcome of a check for scripts."""
     decision = checked.decision
     document: dict[str, Json] = {
@@ -91,9 +91,10 @@ def check_document(checked: Checked, fetcher: HttpFetcher) -> dict[str, Json]:
         "freshness": checked.updater.freshness.value,
         "root": checked.updater.root.version,
         "missing_root": checked.updater.missing_root,
-        "degraded": list(fetcher.degraded.values()),
-        "requests": fetcher.traffic.requests,
-        "received": fetcher.traffic.received,
+        "requests": transport.traffic.requests,
+        "received": transport.traffic.received,
+        "degraded": list(transport.degraded.values()),
+        "forbidden": list(transport.forbidden.values()),
         "releases": [
             {
                 "version": verdict.version,

@@ -62,7 +62,8 @@ def _hash(self: object) -> int:
 
 
 def _repr(self: Any) -> str:  # noqa: ANN401  likewise
-    shown = ", ".join(f"{each.name}={self.__dict__[each.name]!r}" for each in fields(self))
+    content = self.__dict__
+    shown = ", ".join(f"{each.name}={content[each.name]!r}" for each in fields(self) if each.repr)
     return f"{type(self).__qualname__}({shown})"
 
 

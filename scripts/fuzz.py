@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 MISSING = 2
 FOUND = 1
-LATE = 60
+LATE = 120
 """Seconds after its time at which a run is ended: it starts slowly on a busy machine."""
 
 _STATE = re.compile(r"^#(\d+)\s+\w+\s+cov: (\d+) ft: (\d+) corp: (\d+)/", re.MULTILINE)

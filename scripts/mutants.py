@@ -69,6 +69,11 @@ LIBRARIES = (
     "ssl",
 )
 FORKS = multiprocessing.get_context("forkserver")
+# Not the updates under faults: they are to find what nobody thought of, and take their time.
+TRANSPORT = tuple(
+    f"tests/transport/test_{name}.py"
+    for name in ("policy", "fetch", "connect", "conditional", "proxy", "tls_servers")
+)
 MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/trust/verified.py": ("tests/trust", "tests/oracle"),
     "client_reference/trust/clock.py": (
@@ -117,8 +122,13 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/nearest.py": ("tests/test_nearest.py",),
     "client_reference/factory.py": ("tests/device/test_factory.py",),
     "client_reference/trust/selftest.py": ("tests/trust/test_selftest.py",),
-    "client_reference/transport/fetch.py": ("tests/transport",),
-    "client_reference/transport/policy.py": ("tests/transport/test_policy.py",),
+    "client_reference/transport/fetch.py": TRANSPORT,
+    "client_reference/transport/policy.py": TRANSPORT,
+    "client_reference/transport/pace.py": TRANSPORT,
+    "client_reference/transport/connect.py": TRANSPORT,
+    "client_reference/transport/answer.py": TRANSPORT,
+    "client_reference/transport/memory.py": TRANSPORT,
+    "client_reference/transport/proxy.py": ("tests/transport/test_proxy.py",),
     "client_reference/transport/bundle.py": ("tests/device/test_bundle.py",),
     "client_reference/transport/cache.py": ("tests/transport/test_cache.py",),
     "repo_tools/publishing/publish.py": (
@@ -151,7 +161,11 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/promote.py": ("tests/publishing/test_promote.py",),
     "repo_tools/publishing/verify.py": ("tests/publishing/test_verify.py",),
     "repo_tools/publishing/factory.py": ("tests/publishing/test_factory.py",),
-    "repo_tools/reporting/situation.py": ("tests/cli/test_next.py", "tests/cli/test_team.py"),
+    "repo_tools/reporting/situation.py": (
+        "tests/cli/test_next.py",
+        "tests/cli/test_team.py",
+        "tests/cli/test_recovery.py",
+    ),
     "repo_tools/reporting/status.py": ("tests/reporting",),
     "repo_tools/git.py": ("tests/test_git.py",),
     "repo_tools/storage/local.py": ("tests/storage",),

@@ -87,3 +87,12 @@ def test_a_value_may_refuse_to_exist(kind: Any) -> None:  # noqa: ANN401  either
 @both
 def test_a_value_shows_its_fields(kind: Any) -> None:  # noqa: ANN401  either
     assert repr(kind(1)).endswith("Point(x=1, y=2, tags=[])")
+
+
+def test_what_is_secret_is_not_shown() -> None:
+    @frozen
+    class Login:
+        user: str
+        password: str = dataclasses.field(default="", repr=False)
+
+    assert repr(Login("me", "secret")).endswith("Login(user='me')")

@@ -10,6 +10,10 @@ Rules (design 8, degraded transport):
 * A degraded request carries nothing that identifies or authorises: no credentials, no cookies, no
   ETag, no user agent.
 * A redirect is followed only to a configured mirror's host, and never from verified TLS to less.
+* Credentials are for artifacts. Metadata, manifests, holds and `trust/` are public: who asks for
+  them says nothing about itself.
+* The mirror that worked last time is asked first, but plain HTTP never before verified TLS: who
+  can block TLS for one day must not have the device on plain HTTP from then on.
 """
 
 from __future__ import annotations
@@ -35,15 +39,19 @@ __all__ = [
     "backoff",
     "content_start",
     "encode",
+    "is_artifact",
     "is_web_page",
     "meaning",
     "parse_mirror",
+    "preferred",
     "redirected",
+    "strong_etag",
 ]
 
 ROUNDS = 3
 """How often all mirrors are asked before it is "retry later"."""
 _FIRST_PAUSE = 0.5
+_MAX_ETAG = 128
 _PORTS = {"https": 443, "http": 80}
 _MAX_DIGITS = 19
 """Of a position in an object; int() refuses more than 4300 with an error of its own."""
@@ -71,6 +79,7 @@ class Meaning(enum.Enum):
 
     WHOLE = "whole"
     PART = "part"
+    UNCHANGED = "unchanged"
     NOT_FOUND = "not found"
     REDIRECT = "redirect"
     BUSY = "busy"
@@ -119,6 +128,11 @@ class Attempt:
     trust: Trust
     origin: Mirror
 
+    @property
+    def as_configured(self) -> bool:
+        """Whether this is how the configuration wants the mirror asked, and no way below it."""
+        return self.mirror == self.origin and self.trust is _configured(self.mirror)
+
 
 def parse_mirror(url: str) -> Mirror:
     """Read the URL of a mirror.
@@ -142,6 +156,21 @@ def parse_mirror(url: str) -> Mirror:
         raise ConfigurationError(f"mirror {url!r} must not have a query or a fragment")
     base = quote(unquote(parts.path), safe="/").rstrip("/") + "/"
     return Mirror(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], base)
+
+
+def preferred(mirrors: Sequence[Mirror], worked: str) -> tuple[Mirror, ...]:
+    """The mirrors in the order in which they are asked.
+
+    Args:
+        mirrors: in the order of the configuration.
+        worked: URL of the one that worked last time, an untrusted hint; empty if there is none.
+    """
+    remembered = next((mirror for mirror in mirrors if mirror.url == worked), None)
+    if remembered is None:
+        return tuple(mirrors)
+    rest = [mirror for mirror in mirrors if mirror != remembered]
+    safer = [one for one in rest if one.scheme == "https" and remembered.scheme == "http"]
+    return (*safer, remembered, *(one for one in rest if one not in safer))
 
 
 def attempts(
@@ -194,7 +223,13 @@ def encode(mirror: Mirror, path: str) -> str:
 
 def meaning(status: int) -> Meaning:
     """What a status code says. Only 403 and 404 are "not there" (S3 answers 403 for it)."""
-    known = {200: Meaning.WHOLE, 206: Meaning.PART, 403: Meaning.NOT_FOUND, 404: Meaning.NOT_FOUND}
+    known = {
+        200: Meaning.WHOLE,
+        206: Meaning.PART,
+        304: Meaning.UNCHANGED,
+        403: Meaning.NOT_FOUND,
+        404: Meaning.NOT_FOUND,
+    }
     if status in known:
         return known[status]
     if status in {301, 302, 303, 307, 308}:
@@ -211,6 +246,22 @@ def content_start(content_range: str | None) -> int | None:
     if unit != "bytes" or not first.isdecimal() or len(first) > _MAX_DIGITS:
         return None
     return int(first)
+
+
+def strong_etag(header: str | None) -> str:
+    """An ETag that may be sent back; empty if it may not.
+
+    A weak one does not promise the same bytes. A long one is a name for this device, not a version.
+    """
+    etag = (header or "").strip()
+    quoted = etag.startswith('"') and etag.endswith('"') and etag.count('"') == len('""')
+    short = len(etag) <= _MAX_ETAG and etag.isascii() and etag.isprintable()
+    return etag if quoted and short else ""
+
+
+def is_artifact(path: str) -> bool:
+    """Whether an object may need credentials. Everything else is public (design 8)."""
+    return path.startswith("targets/builds/")
 
 
 def is_web_page(content_type: str | None, start: bytes) -> bool:

@@ -10,6 +10,7 @@ import click
 from client_reference.errors import ConfigurationError
 from repo_tools.cli.context import Context, example
 from repo_tools.creation import LAB_KEYS, create_lab, create_workspace
+from repo_tools.git import reminder
 
 __all__ = ["init"]
 
@@ -52,7 +53,9 @@ def init(context: Context, directory: Path, storage: str, *, lab: bool) -> None:
                 f"its storage {storage}/ is a folder that git does not keep: for several clones "
                 'name one that all of them reach, storage = "file:///..." in firmroot.toml'
             )
-        context.printer.say(f"keep it in git: git init {directory}")
         following = f"firmroot -C {directory} key new NAME --role root --role targets"
     context.printer.say(f"next: {following}")
+    if not lab and not context.json:
+        # In a work tree already, it is shared like everything else there.
+        context.printer.say(reminder(directory) or f"keep it in git: git init {directory}")
     context.printer.result({"directory": str(directory), "lab": lab, "next": following})

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import click
 
 from client_reference.errors import ConfigurationError, ExitCode, FirmrootError
+from client_reference.nearest import did_you_mean
 from repo_tools.cli.context import Context, Printer, example
 from repo_tools.reporting.visible import visible
 
@@ -64,10 +65,17 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command. `ctx` is click's and not needed."""
+        """Import and return a command. `ctx` is click's and not needed.
+
+        Raises:
+            click.UsageError: there is no such command; names the nearest.
+        """
         del ctx
         if cmd_name not in COMMANDS:
-            return None
+            # click would look for near misses among commands that are loaded, and there are none.
+            raise click.UsageError(
+                f"No such command {cmd_name!r}{did_you_mean(cmd_name, COMMANDS)}"
+            )
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command = getattr(importlib.import_module(module), attribute)
         if not isinstance(command, click.Command):

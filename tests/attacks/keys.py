@@ -10,7 +10,7 @@ from client_reference.manifest import Release, Withdrawn, serialize
 from client_reference.selection import Reason
 from client_reference.trust.verified import BadSignatureError, MismatchError
 from client_reference.update import DisagreementError
-from tests.attacks.scene import BUILDS, HOLD, NOW, STABLE, TLS, Scene
+from tests.attacks.scene import BUILDS, HOLD, NOW, STABLE, TLS, Back, Scene
 from tests.attacks.table import FALLS, HONEST, ONLINE, UNHARMED, Chapter
 from tests.simulators.certificates import make_authority
 
@@ -182,6 +182,29 @@ def builds_key_removes(scene: Scene) -> None:
     scene.stolen.publish(BUILDS)
 
 
+def _begin_the_builds_role_again(scene: Scene) -> None:
+    repo = scene.honest.repo
+    repo.rotate(BUILDS, "targets")
+    repo.rotate("snapshot")
+    repo.role(BUILDS).version = 10
+    repo.publish("root")
+    repo.publish(BUILDS, "targets")
+
+
+@KEYS.row(
+    "the highest version there is, for the builds role; the publisher publishes it",
+    "design 4, Guard (fast-forward)",
+    BUILDS,
+    means="a publisher who is fooled",
+    does=UNHARMED,
+    says=INSTALLED,
+    back=Back("other keys for gateway-builds and snapshot", _begin_the_builds_role_again),
+)
+def builds_key_fast_forwards(scene: Scene) -> None:
+    scene.honest.repo.role(BUILDS).version = 2**53 - 2
+    scene.honest.repo.publish(BUILDS)
+
+
 # Channel
 
 
@@ -229,6 +252,22 @@ def channel_threshold_renumbers(scene: Scene) -> None:
 )
 def channel_threshold_raises_the_minimum(scene: Scene) -> None:
     scene.offer(lambda release: release, minimum_sequence=2**53 - 1)
+
+
+def _next_manifest(scene: Scene) -> None:
+    scene.honest.promote(*scene.honest.manifest.releases, minimum_sequence=0)
+
+
+@KEYS.row(
+    "release managers raise the minimum sequence by mistake, the publisher publishes it",
+    "design 4, Guard (fast-forward)",
+    means="insiders of the channel",
+    does=Reason.BELOW_MINIMUM,
+    says="the channel's minimum sequence is 9007199254740991",
+    back=Back("the next manifest: no device keeps a minimum", _next_manifest),
+)
+def minimum_raised_by_insiders(scene: Scene) -> None:
+    scene.honest.promote(*scene.honest.manifest.releases, minimum_sequence=2**53 - 1)
 
 
 @KEYS.row(

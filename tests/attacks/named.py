@@ -216,7 +216,7 @@ def _right_clock(scene: Scene) -> None:
     "design 5",
     means="clock",
     does=ExpiredError,
-    says="check this device's clock; if it is right, the repository must be refreshed",
+    says="your clock or a frozen mirror: set the clock if it is wrong",
     back=Back("the right clock", _right_clock),
 )
 def clock_of_2040(scene: Scene) -> None:

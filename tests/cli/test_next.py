@@ -12,6 +12,7 @@ import pytest
 
 from client_reference.errors import ExitCode
 from repo_tools.cli.main import main
+from repo_tools.storage.local import LocalStorage
 from tests.publishing.lab import HARDWARE, Lab, image
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ KEYS = {
     "ci": ("builds",),
     "publisher": ("snapshot", "timestamp"),
 }
+FIRST_ROOT = "firmroot ceremony start root  (there is no root yet)"
 SHARE = "not in git yet; share it: git -C "
 
 
@@ -121,7 +123,7 @@ _LABELS = ("-p", "gateway", "-V", "1.0", "--hardware", HARDWARE)
 def test_every_command_names_the_same_next_step_in_the_same_words(run: Terminal) -> None:
     firmware = run.directory.parent / "gw2.img"
     for words, following in (
-        (("product", "add", "gateway", "--hardware", HARDWARE), "firmroot ceremony start root"),
+        (("product", "add", "gateway", "--hardware", HARDWARE), FIRST_ROOT),
         (("ceremony", "start", "root"), "firmroot sign  (root-1 waits for alice)"),
         (("--yes", "sign"), "firmroot publish  (root, targets: signed and staged)"),
         (("publish",), "firmroot firmware add FILE -p gateway -V VERSION --hardware ID  (there"),
@@ -173,6 +175,18 @@ def test_others_are_named_by_a_machine_without_their_keys(run: Terminal) -> None
     assert signed.next() == (
         "firmroot publish  (root, targets: signed and staged; where the key publisher is)"
     )
+
+
+def test_who_signs_need_not_reach_the_storage(
+    live: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object) -> None:
+        raise AssertionError("the storage was asked")
+
+    with monkeypatch.context() as offline:
+        offline.setattr(LocalStorage, "read", unreachable)
+        assert "next: firmroot sign  (targets-2" in live("ceremony", "start", "targets")
+    assert "next: firmroot publish  (targets: signed" in live("--yes", "sign")
 
 
 def test_a_channel_waits_for_its_builder_not_for_devices_that_are_lost(live: Terminal) -> None:
@@ -233,6 +247,13 @@ def test_a_command_that_wrote_ends_with_what_git_does_not_have(tracked: Terminal
             assert said.splitlines()[-1].startswith(f"{SHARE}{tracked.directory} add --all .")
         tracked.git("add", "--all")
         tracked.git("commit", "--quiet", "--allow-empty", "-m", " ".join(map(str, words)))
+
+
+def test_a_workspace_in_a_work_tree_needs_no_other(tracked: Terminal) -> None:
+    inner = tracked.directory / "inner"
+    said = tracked("init", "inner")
+    assert said.splitlines()[-1] == f"{SHARE}{inner} add --all . && git -C {inner} commit"
+    assert "git init" not in said
 
 
 def test_scripts_and_failures_are_not_reminded(tracked: Terminal) -> None:
@@ -340,6 +361,7 @@ def test_firmware_for_no_handler_is_refused(live: Terminal, tmp_path: Path) -> N
 
 
 NEAR = {
+    "a command": (("statsu",), "status"),
     "a product of new firmware": (
         ("firmware", "add", "{firmware}", "-p", "gatewy", "-V", "2", "--hardware", HARDWARE),
         "gateway",

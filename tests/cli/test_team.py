@@ -101,7 +101,12 @@ def test_a_new_workspace_says_what_is_next(
     run = Terminal(tmp_path, capsys)
     assert "next: firmroot -C" in run("init", "acme")
     run = run.at(tmp_path / "acme")
-    assert "next: firmroot key new NAME --role root" in run("status")
+    status = run("status")
+    assert "next: firmroot key new NAME --role root --role targets  (there is no key yet" in status
+    assert (
+        "policy: keys still to be made: root 3, targets 3, snapshot 1, timestamp 1, builds 1, "
+        "channel 3, hold 1\n"
+    ) in status
     err = run("ceremony", "start", "root", code=ExitCode.REFUSED)
     assert "roles.root: threshold 2 is above its 0 keys [threshold-reachable]" in err
     assert "hint: Add keys to the role in policy.toml (firmroot key new NAME --role ROLE)" in err
@@ -282,6 +287,22 @@ def test_a_threshold_above_the_number_of_keys_stops_every_signature(run: Termina
         assert "roles.root: threshold 4 is above its 3 keys" in err
     out = run("policy", "check", code=ExitCode.REFUSED)
     assert "error: roles.root: threshold 4 is above its 3 keys [threshold-reachable]" in out
+
+
+def test_a_violation_that_no_key_mends_goes_to_the_policy(run: Terminal) -> None:
+    policy = run.directory / "policy.toml"
+    sound = policy.read_text()
+    policy.write_text(sound.replace('"tess"]', '"tess", "ci"]'))
+    status = run("status")
+    assert "policy: " in status
+    assert "keys still to be made" not in status
+    assert "next: firmroot policy check  (" in status
+    policy.write_text(sound.replace('"tess"]', "]"))
+    status = run("status")
+    assert "policy: keys still to be made: channel 1\n" in status
+    assert "next: firmroot key new NAME --role channel  (keys are missing for channel)" in status
+    policy.write_text(sound)
+    assert "policy: " not in run("status")
 
 
 def test_two_commands_at_once_are_told_apart(run: Terminal) -> None:

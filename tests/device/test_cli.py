@@ -18,15 +18,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bench.measure import Command, state_writes
 from client_reference import cli, config
 from client_reference.errors import ConfigurationError
 from client_reference.install.slots import SlotInstaller
 from client_reference.payload.segments import SEGMENT
 from client_reference.trust.store import SqliteStore
+from tests.power.recorder import require_strace
 from tests.simulators.certificates import make_authority
 from tests.simulators.device import LAB_NOW, DeviceOnDisk, Publisher
 from tests.simulators.mirror import Mirror, Trouble, wait_until
 from tests.simulators.repository import RepositorySimulator
+from tests.simulators.servers import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -396,7 +399,8 @@ def test_a_mirror_that_fell_back_from_tls_is_said_each_time(
             assert f"degraded transport: {secure.url} was read over unverified TLS" in said
         assert "no TLS" not in device.run("status").out
         found = device.run("check", before=("--json",)).json
-        assert found["degraded"] == [f"{secure.url} was read over unverified TLS"]
+        (told,) = found["degraded"]
+        assert told.startswith(f"{secure.url} was read over unverified TLS (TLS failed: ")
 
 
 def test_a_wrong_channel_is_no_quiet_no_update(ready: DeviceOnDisk) -> None:
@@ -569,12 +573,119 @@ def test_a_setting_without_effect_is_said(ready: DeviceOnDisk) -> None:
     assert "check.every is not yet honoured by this version" in ready.run("check").err
 
 
-def test_a_proxy_that_is_not_used_is_said(ready: DeviceOnDisk) -> None:
-    proxy = {"https_proxy": "http://proxy.example:3128", "FIRMROOT_LAB_NOW": LAB_NOW}
-    ready.capture.readouterr()
-    assert cli.main(["--config", str(ready.config), "check"], proxy) == 0
-    said = ready.capture.readouterr().err
-    assert "the environment names a proxy, which this version does not use" in said
+def test_a_proxy_of_the_environment_is_used_and_one_that_is_none_is_an_error(
+    ready: DeviceOnDisk, publisher: Publisher, mirror: Mirror
+) -> None:
+    root = publisher.repo.files["metadata/1.root.json"]
+    with Proxy({"fw.test": mirror}) as proxy:
+        ready.make(root, ["http://fw.test/"])
+        ready.environment = {"http_proxy": f"http://user:secret@127.0.0.1:{proxy.port}"}
+        said = ready.run("check")
+        assert said.code == 0
+        assert "secret" not in said.err
+        assert proxy.heads
+        assert all(head.startswith("GET http://fw.test/") for head in proxy.heads)
+        ready.environment = {"http_proxy": "socks5://user:secret@127.0.0.1:1080"}
+        said = ready.run("check")
+        assert said.code == 2
+        assert "http_proxy names a SOCKS proxy (socks5://), expected http://HOST:PORT" in said.err
+        assert "secret" not in said.err
+        assert ready.run("confirm").code == 0, "what needs no network does not look at it"
+        proxy.heads.clear()
+        ready.make(root, [mirror.url], tls='proxy = "none"')
+        assert ready.run("check").code == 0
+        ready.make(root, ["http://fw.test/"], tls=f'proxy = "http://127.0.0.1:{proxy.port}"')
+        assert ready.run("check").code == 0
+        assert proxy.heads
+
+
+def test_a_403_is_said_and_means_not_there(mirror: Mirror, ready: DeviceOnDisk) -> None:
+    mirror.trouble = Trouble(status=403, path="2.root.json")
+    said = ready.run("check", before=("--json",))
+    assert said.code == 0
+    sentence = (
+        f"mirror {mirror.url} answers 403 for metadata/2.root.json, which is taken as not there: "
+        "it may be a bucket without list permission, or credentials are missing"
+    )
+    assert said.json["forbidden"] == [sentence]
+    assert f"warning: {sentence}\n" in said.err
+    assert ready.run("update").code == 0
+    mirror.trouble = Trouble(times=0)
+    assert "403" not in ready.run("confirm").err
+    assert ready.run("check", before=("--json",)).json["forbidden"] == []
+
+
+def test_a_403_for_what_must_be_there_says_what_it_may_mean(
+    mirror: Mirror, ready: DeviceOnDisk
+) -> None:
+    mirror.trouble = Trouble(status=403, path=".img")
+    said = ready.run("update")
+    assert said.code == 4
+    assert "answers 403 for /targets/builds/gateway/1.0/" in said.err
+    assert "repository.credentials or repository.client_certificate" in said.err
+    assert f"warning: mirror {mirror.url} answers 403 for targets/builds/" in said.err
+    mirror.trouble = Trouble(times=0)
+    assert ready.run("update").code == 0
+
+
+def test_the_way_is_reported_when_the_check_fails_too(
+    publisher: Publisher, device: DeviceOnDisk, tmp_path: Path
+) -> None:
+    publisher.release("1.0", 1, IMAGE)
+    stranger = make_authority(tmp_path)  # no store of this device knows it
+    with Mirror(publisher.repo.files, stranger.good) as secure:
+        device.make(publisher.repo.files["metadata/1.root.json"], [secure.url])
+        device.run("init")
+        secure.trouble = Trouble(status=503, path="timestamp.json")
+        said = device.run("check")
+        assert said.code == 4
+        assert f"degraded transport: {secure.url} was read over unverified TLS" in said.err
+
+
+def test_a_check_without_news_asks_for_no_body(mirror: Mirror, ready: DeviceOnDisk) -> None:
+    mirror.etags = True
+    first = ready.run("check", before=("--json",)).json
+    second = ready.run("check", before=("--json",)).json
+    assert first["received"] > 1000
+    assert (second["requests"], second["received"]) == (2, 0)
+    assert second["releases"] == first["releases"]
+
+
+def test_the_mirror_that_worked_is_asked_first(
+    publisher: Publisher, mirror: Mirror, ready: DeviceOnDisk
+) -> None:
+    with Mirror(publisher.repo.files) as first:
+        ready.make(publisher.repo.files["metadata/1.root.json"], [first.url, mirror.url])
+        first.trouble = Trouble(status=503)
+        assert ready.run("check").code == 0
+        asked = len(first.seen)
+        assert asked
+        first.trouble = Trouble(times=0)
+        assert ready.run("check").code == 0
+        assert len(first.seen) == asked
+
+
+def test_a_check_without_news_writes_nothing(
+    mirror: Mirror, ready: DeviceOnDisk, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Counted in the real process: no call that writes, in the state or beside it."""
+    require_strace()
+    scratch = tmp_path_factory.mktemp("trace")
+    hint = ready.directory / "cache" / "transport.json"
+    line = ["-m", "client_reference", "--config", str(ready.config), "check"]
+    command = Command(line, (("FIRMROOT_LAB_NOW", LAB_NOW),))
+    mirror.etags = True
+    with Mirror({}) as first:
+        first.trouble = Trouble(status=503)
+        text = ready.config.read_text().replace(mirror.url, f'{first.url}", "{mirror.url}')
+        ready.config.write_text(text)
+        assert ready.run("check").code == 0
+        assert hint.exists()
+        mirror.seen.clear()
+        assert state_writes(command, ready.directory, scratch) == 0
+        assert [seen.headers["If-None-Match"] is None for seen in mirror.seen] == [True, False]
+        hint.unlink()
+        assert state_writes(command, ready.directory, scratch) > 0, "what is new is written"
 
 
 def test_private_roots_need_a_bundle(publisher: Publisher, device: DeviceOnDisk) -> None:

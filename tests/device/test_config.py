@@ -7,6 +7,7 @@ import pytest
 from client_reference.config import IdentitySource, Proxy, Reboot, TlsRoots, load
 from client_reference.errors import ConfigurationError
 from client_reference.transport.policy import Degraded, parse_mirror
+from client_reference.transport.proxy import ProxyServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,6 +112,29 @@ def test_a_command_is_taken_as_it_is_written(device: Path) -> None:
     assert str(install.directory) == "/data/firmroot/cache"
 
 
+PROXIES = {
+    "environment": Proxy.ENVIRONMENT,
+    "none": Proxy.NONE,
+    "http://proxy.example:3128": ProxyServer("proxy.example", 3128),
+}
+
+
+@pytest.mark.parametrize("text", PROXIES)
+def test_a_proxy_is_of_the_environment_none_or_named(device: Path, text: str) -> None:
+    (device / "device.toml").write_text(f'{MINIMAL}[tls]\nproxy = "{text}"\n')
+    assert load(device / "device.toml").tls.proxy == PROXIES[text]
+
+
+def test_files_of_the_repository_are_relative_to_the_first_file(device: Path) -> None:
+    names = ("credentials", "client_certificate", "client_key")
+    lines = "".join(f'{name} = "{name}.file"\n' for name in names)
+    (device / "device.d").mkdir()
+    (device / "device.d" / "1.toml").write_text(f"[repository]\n{lines}")
+    found = load(device / "device.toml").repository
+    for name in names:
+        assert getattr(found, name) == device / f"{name}.file"
+
+
 WRONG = {
     "an unknown key": (
         "[install]\nslot = 1",
@@ -178,6 +202,22 @@ WRONG = {
     "a command handler without a command": (
         '[install]\nhandler = "command"',
         "install.command.run: found [], expected a command",
+    ),
+    "a proxy that is no word and no URL": (
+        '[tls]\nproxy = "system"',
+        'tls.proxy: found "system", expected "environment", "none" or "http://HOST:PORT"',
+    ),
+    "a SOCKS proxy": (
+        '[tls]\nproxy = "socks5://127.0.0.1:1080"',
+        "tls.proxy: tls.proxy names a SOCKS proxy (socks5://), expected http://HOST:PORT",
+    ),
+    "a proxy with a password": (
+        '[tls]\nproxy = "http://user:secret@proxy.example:3128"',
+        "tls.proxy: tls.proxy has a user name in its URL, which anyone can read",
+    ),
+    "a key without a certificate": (
+        '[repository]\nclient_key = "device.key"',
+        'device.key", expected a repository.client_certificate that it belongs to',
     ),
     "plain HTTP where degraded is forbidden": (
         '[repository]\nmirrors = ["http://a.example/"]\n[tls]\ndegraded = "forbid"',

@@ -59,6 +59,7 @@ TUF = ("tuf", "securesystemslib")
 TARGETS = {
     "metadata": Target("metadata of the four types, their signatures", Shape.CHOSEN, 16_384, TUF),
     "chain": Target("a chain of roots, link by link", Shape.CHOSEN, 16_384, TUF),
+    "rootchain": Target("the root-chain bundle"),
     "manifest": Target("the release manifest", Shape.JSON, 16_384),
     "hold": Target("the hold file", Shape.JSON),
     "meaning": Target("the `custom` of a builds target", Shape.JSON, 4096, TUF),

@@ -18,7 +18,8 @@ from client_reference.transport.policy import parse_mirror
 from tests.fuzz import SEPARATOR
 from tests.fuzz.refusals import only
 
-MIRRORS = ("http://one.example/fw/", "http://two.example:8080/")
+# Addresses, so that no name is looked up.
+MIRRORS = ("http://192.0.2.1/fw/", "http://192.0.2.2:8080/")
 META = "metadata/timestamp.json"
 IMAGE = "targets/builds/gateway/1.0/image"
 MOST = 4096
@@ -40,6 +41,9 @@ class Wire:
         self._tail = b"".join(answer.splitlines(keepends=True)[-endless:]) if endless else b""
         self._step = step
         self._sent = 0
+
+    def connect(self, _: object) -> None:
+        """It answers at once."""
 
     def settimeout(self, seconds: float) -> None:
         assert seconds > 0, "a wait without a limit"
@@ -82,7 +86,7 @@ def run(data: bytes) -> None:
     answers = rest.split(SEPARATOR)
     wires: list[Wire] = []
 
-    def connect(*_: object) -> Wire:
+    def connect(*_: object, **__: object) -> Wire:
         answer = answers[min(len(wires), len(answers) - 1)]
         endless = 1 + (choice >> 4) if choice & 2 else 0
         wires.append(Wire(answer, endless=endless, step=1 if choice & 4 else BLOCK))
@@ -91,7 +95,10 @@ def run(data: bytes) -> None:
     mirrors = tuple(parse_mirror(url) for url in MIRRORS[: 2 if choice & 8 else 1])
     ticks = itertools.count()
     ambient = Ambient(lambda: next(ticks) / 1000, lambda _: None, lambda: 0.5)
-    with mock.patch.object(socket, "create_connection", connect):
+    with (
+        mock.patch.object(socket, "create_connection", connect),
+        mock.patch.object(socket, "socket", connect),
+    ):
         http = HttpFetcher(Settings(mirrors), ambient)
         with http, only(RetryLaterError, NotTrustedError):
             if choice & 1:

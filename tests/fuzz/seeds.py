@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from client_reference import manifest, strictjson
+from client_reference.trust import rootchain
 from client_reference.trust.known_answers import ANSWERS
 from tests.fuzz import CORPUS, SEPARATOR, TARGETS
 from tests.fuzz.honest import BUILDS, LEAF, MEANING, repository
@@ -34,6 +36,7 @@ def made() -> Mapping[str, Mapping[str, bytes]]:
     makers: Mapping[str, Callable[[], dict[str, bytes]]] = {
         "metadata": _metadata,
         "chain": _chain,
+        "rootchain": _rootchain,
         "manifest": _manifest,
         "hold": _hold,
         "meaning": _meaning,
@@ -205,6 +208,31 @@ def _second_id(signed: Any) -> None:  # noqa: ANN401 # JSON
     signed["roles"]["root"]["keyids"] = [first, "cd" * 32]
 
 
+def _rootchain() -> dict[str, bytes]:
+    # Nothing here looks into a link: short ones, which fuzzing can change as a whole.
+    honest = rootchain.make([b"{}", b'{"a": 1}', b"three"])
+    head = b"firmroot-root-chain 1\n"
+    return {
+        "honest": honest,
+        "one": rootchain.make([b"{}"]),
+        "later-block": head + b"blocks 64 131\n132 2\n{}\n133 3\n[1]\n",
+        "empty-link": head + b"blocks\n1 0\n\n",
+        "line-within-a-link": head + b"blocks\n1 9\na\n2 1\nb\n\n\n",
+        "no-link": head + b"blocks\n",
+        "link-left-out": head + b"blocks\n1 1\na\n3 1\nb\n",
+        "blocks-that-fall": head + b"blocks 9 3\n4 1\na\n",
+        "blocks-that-stay": head + b"blocks 3 3\n4 1\na\n",
+        "leading-zero": head + b"blocks\n01 1\na\n",
+        "length-too-long": head + b"blocks\n1 99\na\n",
+        "length-too-short": head + b"blocks\n1 1\nabc\n",
+        "number-of-many-digits": head + b"blocks " + b"9" * 40 + b"\n1 1\na\n",
+        "last-line-cut": honest[:-1],
+        "more": honest + b"\n",
+        "next-format": honest.replace(b"chain 1", b"chain 2"),
+        "nothing": b"",
+    }
+
+
 def _release(**changes: object) -> dict[str, Any]:
     artifact = {"path": "builds/gateway/3.1.0/gw2.ext4", "length": 335544320, "sha256": SHA}
     delta = {
@@ -294,7 +322,7 @@ def _manifest() -> dict[str, bytes]:
             )
         ),
         "release-of-one-field": with_releases({"version": "1", "sequence": 1}),
-    } | {f"text-{name}": text for name, text in _strange(honest).items()}
+    } | {f"text-{name}": text for name, text in _strange(with_releases()).items()}
 
 
 def _hold() -> dict[str, bytes]:
@@ -377,6 +405,7 @@ def _responses() -> dict[str, bytes]:
         return answer("302 Found", f"Location: {place}", "Content-Length: 0")
 
     length, chunked = f"Content-Length: {len(body)}", "Transfer-Encoding: chunked"
+    gzip = "Content-Encoding: gzip"
     whole = answer("200 OK", length, text=body)
     ranged = answer(
         "206 Partial Content",
@@ -416,6 +445,12 @@ def _responses() -> dict[str, bytes]:
         "cut-then-whole": (two, answer("200 OK", "Content-Length: 99") + SEPARATOR + whole),
         "endless-body": (endless, answer("200 OK", text=b"a\n")),
         "endless-headers": (endless, b"HTTP/1.1 200 OK\r\nA: b\r\n"),
+        "gzip": (0, answer("200 OK", gzip, text=_gzip(body))),
+        "gzip-cut": (0, answer("200 OK", gzip, text=_gzip(body)[:-3])),
+        "gzip-of-another-sum": (0, answer("200 OK", gzip, text=_gzip(body)[:-8] + bytes(8))),
+        "gzip-and-more": (0, answer("200 OK", gzip, text=_gzip(body) * 2)),
+        "coding-of-no-name": (0, answer("200 OK", "Content-Encoding: x" * 9, text=body)),
+        "not-modified": (0, answer("304 Not Modified", 'ETag: "a"')),
         "not-there": (0, answer("404 Not Found", "Content-Length: 0")),
         "busy": (two, answer("503 Busy", "Content-Length: 0") + SEPARATOR + whole),
         "refused": (0, answer("400 Bad", "Content-Length: 3", text=b"no\n")),
@@ -424,8 +459,8 @@ def _responses() -> dict[str, bytes]:
         "redirect": (0, to("/fw/other") + whole),
         "redirect-elsewhere": (0, to("http://evil.example/")),
         "redirect-in-a-circle": (0, to("/fw/metadata/timestamp.json") * 9),
-        "redirect-to-the-other": (two, to("http://two.example:8080/a?b=c") + SEPARATOR + whole),
-        "redirect-to-no-port": (0, to("http://one.example:99999/")),
+        "redirect-to-the-other": (two, to("http://192.0.2.2:8080/a?b=c") + SEPARATOR + whole),
+        "redirect-to-no-port": (0, to("http://192.0.2.1:99999/")),
         "redirect-to-no-address": (0, to("http://[::1")),
         "redirect-with-blanks": (0, to("/fw/a b?c d")),
         "redirect-with-lines": (0, to("/fw/a%0d%0aHost: evil?x%0d%0a")),
@@ -480,6 +515,15 @@ def _responses() -> dict[str, bytes]:
         ),
     }
     return {name: bytes([choice]) + text for name, (choice, text) in cases.items()}
+
+
+def _gzip(data: bytes) -> bytes:
+    """Stored, not compressed: the same bytes whatever zlib there is."""
+    head = b"\x1f\x8b\x08" + bytes(6) + b"\xff"
+    size = len(data).to_bytes(2, "little")
+    block = b"\x01" + size + bytes(byte ^ 0xFF for byte in size) + data
+    tail = zlib.crc32(data).to_bytes(4, "little") + len(data).to_bytes(4, "little")
+    return head + block + tail
 
 
 def _authorities() -> dict[str, bytes]:

@@ -60,6 +60,7 @@ ACCEPTED = {
         "builds-custom",
     ),
     "chain": ("honest", "signed-again", "other-threshold"),
+    "rootchain": ("honest", "one", "later-block"),
     "manifest": ("honest", "compact", "needs-what-nobody-has", "next-minor", "waves-at-once"),
     "hold": ("honest", "nothing-held"),
     "meaning": ("honest", "more-fields"),

@@ -47,4 +47,4 @@ def test_half_a_minute_finds_nothing(outcomes: dict[str, Outcome], name: str) ->
     assert not outcome.findings
     # It did fuzz: more than the seeds, and it saw the parser's branches.
     assert outcome.executions > len(corpus(name))
-    assert outcome.edges >= 10
+    assert outcome.edges >= 5

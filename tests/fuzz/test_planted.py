@@ -56,6 +56,13 @@ PLANTS = {
         "new.keys[keyid]",
         "KeyError",
     ),
+    "rootchain": Plant(
+        "what stands after a link is not looked at",
+        "client_reference/trust/rootchain.py",
+        'if data[end : end + 1] != b"\\n":',
+        "if end >= len(data):",
+        "AssertionError",
+    ),
     "manifest": Plant(
         "the least length is off by one",
         "client_reference/manifest.py",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Never
 import pytest
 
 from client_reference.errors import NotFoundError, NotTrustedError, RetryLaterError
-from client_reference.transport import fetch as fetching
-from client_reference.transport.fetch import PIECE, Ambient, HttpFetcher, Roots, Settings
+from client_reference.transport.fetch import Ambient, HttpFetcher, Roots, Settings
+from client_reference.transport.pace import PIECE, Patience
 from client_reference.transport.policy import parse_mirror
 from tests.simulators.certificates import Authority, make_authority
 from tests.simulators.mirror import Mirror, Trouble
@@ -41,10 +41,11 @@ def fetcher(
     *,
     roots: Roots | None = None,
     monotonic: Callable[[], float] = time.monotonic,
+    patience: Patience | None = None,
 ) -> HttpFetcher:
     return HttpFetcher(
         Settings((parse_mirror(mirror.url),), roots=roots or Roots(system=False)),
-        Ambient(monotonic, lambda _: None, lambda: 0.5),
+        Ambient(monotonic, lambda _: None, lambda: 0.5, patience=patience or Patience()),
     )
 
 
@@ -93,10 +94,13 @@ def test_a_damaged_bundle_takes_no_certificate_of_the_system_away(
         assert asking.degraded == {}
 
 
-def test_silence_is_called_silence(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "GRACE", 0.1)
+def test_silence_is_called_silence(mirror: Mirror) -> None:
     mirror.trouble = Trouble(silent=True)
-    with fetcher(mirror) as asking, pytest.raises(RetryLaterError, match="no answer in time"):
+    brief = Patience(grace=0.1)
+    with (
+        fetcher(mirror, patience=brief) as asking,
+        pytest.raises(RetryLaterError, match="no answer in time"),
+    ):
         asking.fetch(META, 100)
 
 
@@ -106,14 +110,14 @@ def test_a_failure_without_words_is_named_by_its_kind(
     def fail(*_: object) -> Never:
         raise ConnectionAbortedError
 
-    monkeypatch.setattr("socket.create_connection", fail)
+    monkeypatch.setattr("socket.socket.connect", fail)
     with fetcher(mirror) as asking, pytest.raises(RetryLaterError, match="ConnectionAbortedError"):
         asking.fetch(META, 100)
 
 
 def test_a_connection_that_took_all_the_time_is_not_asked(mirror: Mirror) -> None:
     """Exactly all of it: the grace is over when its last second is."""
-    clock = itertools.count(0.0, fetching.GRACE)
+    clock = itertools.count(0.0, Patience().connect)
     with (
         fetcher(mirror, monotonic=lambda: next(clock)) as asking,
         pytest.raises(RetryLaterError, match="no answer in time"),

@@ -17,6 +17,92 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DAY = timedelta(days=1)
+PEM = serialization.Encoding.PEM
+
+
+@dataclass(frozen=True)
+class Issuer:
+    """A key that signs certificates, and its own certificate with those above it."""
+
+    directory: Path
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+    above: tuple[x509.Certificate, ...] = ()
+
+    @property
+    def bundle(self) -> Path:
+        """Its certificate as a PEM file."""
+        path = self.directory / f"{self.label}.pem"
+        path.write_bytes(self.certificate.public_bytes(PEM))
+        return path
+
+    @property
+    def label(self) -> str:
+        (name,) = self.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return str(name.value)
+
+    def intermediate(self, label: str) -> Issuer:
+        """An authority below this one."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = _authority(label, key, self)
+        return Issuer(self.directory, key, certificate, (self.certificate, *self.above))
+
+    def files(
+        self,
+        label: str,
+        *,
+        address: str = "127.0.0.1",
+        names: tuple[str, ...] = (),
+        start: timedelta = -20 * DAY,
+        until: timedelta = 10 * DAY,
+    ) -> tuple[Path, Path]:
+        """Certificate and key of a server or client, as PEM files; times are from now."""
+        own = ec.generate_private_key(ec.SECP256R1())
+        now = datetime.now(UTC)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        hosts = [x509.IPAddress(ip_address(address)), *map(x509.DNSName, names)]
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(_name(label))
+            .issuer_name(self.certificate.subject)
+            .public_key(own.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now + start)
+            .not_valid_after(now + until)
+            .add_extension(x509.SubjectAlternativeName(hosts), critical=False)
+            .add_extension(issuer, critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+        # A root is not sent: who trusts it has it.
+        sent = [certificate, *([self.certificate, *self.above][:-1])]
+        file, key = self.directory / f"{label}.crt", self.directory / f"{label}.key"
+        file.write_bytes(b"".join(each.public_bytes(PEM) for each in sent))
+        key.write_bytes(
+            own.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        )
+        return file, key
+
+    def server(
+        self,
+        label: str,
+        *,
+        address: str = "127.0.0.1",
+        names: tuple[str, ...] = (),
+        start: timedelta = -20 * DAY,
+        until: timedelta = 10 * DAY,
+    ) -> ssl.SSLContext:
+        """What a server with such a certificate speaks TLS with."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(
+            *self.files(label, address=address, names=names, start=start, until=until)
+        )
+        return context
+
+
+def make_issuer(directory: Path, label: str = "test authority") -> Issuer:
+    """A root of its own."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return Issuer(directory, key, _authority(label, key, None))
 
 
 @dataclass(frozen=True)
@@ -32,61 +118,36 @@ class Authority:
 
 def make_authority(directory: Path) -> Authority:
     """An authority with a server certificate that is good, one expired, one for another host."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = _name("test authority")
+    issuer = make_issuer(directory)
+    return Authority(
+        directory=directory,
+        bundle=issuer.bundle,
+        good=issuer.server("good"),
+        expired=issuer.server("expired", until=-10 * DAY),
+        elsewhere=issuer.server("elsewhere", address="127.0.0.2"),
+    )
+
+
+def _authority(
+    label: str, key: ec.EllipticCurvePrivateKey, above: Issuer | None
+) -> x509.Certificate:
     now = datetime.now(UTC)
-    ca = (
+    signer = key if above is None else above.key
+    return (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(_name(label))
+        .issuer_name(_name(label) if above is None else above.certificate.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - 30 * DAY)
         .not_valid_after(now + 30 * DAY)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
         .add_extension(_usage(sign=True), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    bundle = directory / "authority.pem"
-    bundle.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
-
-    def server(label: str, address: str, until: datetime) -> ssl.SSLContext:
-        own = ec.generate_private_key(ec.SECP256R1())
-        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(_name(label))
-            .issuer_name(name)
-            .public_key(own.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - 20 * DAY)
-            .not_valid_after(until)
-            .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False
-            )
-            .add_extension(issuer, critical=False)
-            .sign(key, hashes.SHA256())
-        )
-        file = directory / f"{label}.pem"
-        file.write_bytes(
-            own.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-            + certificate.public_bytes(serialization.Encoding.PEM)
-        )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file)
-        return context
-
-    return Authority(
-        directory=directory,
-        bundle=bundle,
-        good=server("good", "127.0.0.1", now + 10 * DAY),
-        expired=server("expired", "127.0.0.1", now - 10 * DAY),
-        elsewhere=server("elsewhere", "127.0.0.2", now + 10 * DAY),
+        .sign(signer, hashes.SHA256())
     )
 
 

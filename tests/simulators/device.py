@@ -7,6 +7,7 @@ driven through the command line's own entry point, `main`, so that a test sees w
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from client_reference.manifest import (
     serialize_hold,
 )
 from client_reference.payload.segments import SEGMENT, SUFFIX, has_segments, hash_segments
+from client_reference.transport.fetch import Ambient
 from tests.simulators.repository import RepositorySimulator
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 START = datetime(2031, 1, 1, tzinfo=UTC)
 LAB_NOW = "2031-05-14T12:00:00Z"
 EVERYBODY = (ShareWave(0, 1000),)
+IMPATIENT = Ambient(time.monotonic, lambda _: None, lambda: 0.5)
+"""A device that does not wait between its rounds."""
 
 
 @dataclass
@@ -130,6 +134,8 @@ class DeviceOnDisk:
     directory: Path
     capture: pytest.CaptureFixture[str]
     now: str = LAB_NOW
+    environment: dict[str, str] = field(default_factory=dict)
+    ambient: Ambient = field(default_factory=lambda: IMPATIENT)
 
     def make(self, root: bytes, mirrors: list[str], extra: str = "", **sections: str) -> None:
         """Write the factory export and the configuration.
@@ -184,7 +190,8 @@ directory = "cache"
         """Run the command with this device's configuration."""
         self.capture.readouterr()
         environment = {"FIRMROOT_LAB_NOW": self.now} if self.now else {}
-        code = cli.main([*before, "--config", str(self.config), *arguments], environment)
+        line = [*before, "--config", str(self.config), *arguments]
+        code = cli.main(line, environment | self.environment, self.ambient)
         said = self.capture.readouterr()
         return Output(code, said.out, said.err)
 

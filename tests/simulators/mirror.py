@@ -3,21 +3,26 @@
     with Mirror(repo.files) as mirror:
         mirror.trouble = Trouble(status=503, times=1)
 
-It understands single ranges, keeps connections, and notes every request with its headers.
+It understands single ranges, keeps connections, and notes every request with its headers. With
+`packs` it gzips what it may, with `etags` it answers conditional requests, and whoever `guard`
+does not let in gets a 403.
 """
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import socket
+import ssl
 import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from email.message import Message
 
 TICK = 0.01
@@ -63,6 +68,8 @@ class Seen:
     path: str
     headers: Message
     connection: int
+    peer: str = ""
+    """Subject of the client certificate that was shown, if any."""
 
 
 class Mirror(ThreadingHTTPServer):
@@ -70,9 +77,19 @@ class Mirror(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, files: Mapping[str, bytes], context: ssl.SSLContext | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(
+        self,
+        files: Mapping[str, bytes],
+        context: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, 0), _Handler)
         self.files = files
+        self.host = f"[{host}]" if ":" in host else host
+        self.packs = False
+        self.etags = False
+        self.guard: Callable[[Seen], bool] = lambda _: True
         self.context = context
         self.trouble = Trouble(times=0)
         self.seen: list[Seen] = []
@@ -81,7 +98,7 @@ class Mirror(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         scheme = "https" if self.context else "http"
-        return f"{scheme}://127.0.0.1:{self.server_port}/"
+        return f"{scheme}://{self.host}:{self.server_port}/"
 
     @property
     def paths(self) -> list[str]:
@@ -121,8 +138,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(self.path).lstrip("/")
-        self.server.seen.append(Seen(path, self.headers, id(self)))
+        self.server.seen.append(Seen(path, self.headers, id(self), _peer(self.request)))
         trouble = self._trouble(path)
+        if not self.server.guard(self.server.seen[-1]):
+            trouble = Trouble(status=403)
         if trouble.silent:
             self.server.closing.wait()
             self.close_connection = True
@@ -134,6 +153,15 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if trouble.flip is not None:
             data = bytes([*data[: trouble.flip], data[trouble.flip] ^ 1, *data[trouble.flip + 1 :]])
+        headers = {}
+        if self.server.etags:
+            headers["ETag"] = f'"{hashlib.sha256(data).hexdigest()}"'
+            if self.headers.get("If-None-Match") == headers["ETag"]:
+                self._send(304, b"", headers, trouble)
+                return
+        if self.server.packs and "gzip" in self.headers.get("Accept-Encoding", ""):
+            data = gzip.compress(data)
+            headers["Content-Encoding"] = "gzip"
         ranged = self.headers.get("Range")
         if ranged and trouble.ranges:
             first, last = ranged.removeprefix("bytes=").split("-")
@@ -141,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
             where = {"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"}
             self._send(206, data[start:end], where, trouble)
         else:
-            self._send(200, data, {}, trouble)
+            self._send(200, data, headers, trouble)
 
     def _trouble(self, path: str) -> Trouble:
         trouble = self.server.trouble
@@ -154,7 +182,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response_only(status)
         for name, value in (headers | trouble.headers).items():
             self.send_header(name, value)
-        if trouble.announce:
+        if status == 304:
+            pass
+        elif trouble.announce:
             self.send_header("Content-Length", str(len(body)))
         else:
             self.send_header("Connection", "close")
@@ -170,6 +200,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(bytes([byte]))
             return
         self.wfile.write(body)
+
+
+def _peer(request: object) -> str:
+    shown = request.getpeercert() if isinstance(request, ssl.SSLSocket) else None
+    subject: Any = shown.get("subject", ()) if shown else ()
+    return "".join(value for names in subject for _, value in names)
 
 
 def wait_until(condition: object, seconds: float = 5.0) -> None:

@@ -115,7 +115,7 @@ STATUSES = {
     301: Meaning.REDIRECT,
     302: Meaning.REDIRECT,
     303: Meaning.REDIRECT,
-    304: Meaning.REFUSED,
+    304: Meaning.UNCHANGED,
     307: Meaning.REDIRECT,
     308: Meaning.REDIRECT,
     400: Meaning.REFUSED,
