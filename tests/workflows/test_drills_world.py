@@ -209,7 +209,7 @@ def test_torn_state_by_a_process_that_is_killed_in_mid_update(drill: Drill) -> N
         drill.mirror.seen.clear()
         drill.mirror.trouble = Trouble(path=piece, silent=True)
         device = subprocess.Popen([*command, "update"], env=environment)
-        wait_until(lambda: any(path.endswith(".img") for path in drill.mirror.paths))
+        wait_until(lambda: any(path.endswith(".img") for path in drill.mirror.paths), seconds=60)
         device.send_signal(signal.SIGKILL)
         assert device.wait() == -signal.SIGKILL
         drill.mirror.trouble = Trouble(times=0)
