@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.publishing.lab import Lab
 from tests.simulators.device import DeviceOnDisk
 from tests.simulators.mirror import Mirror
 from tests.workflows.drill import Drill, Published, live_lab
@@ -13,6 +12,8 @@ from tests.workflows.drill import Drill, Published, live_lab
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.publishing.lab import Lab
 
 
 @pytest.fixture(scope="session")

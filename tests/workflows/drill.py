@@ -14,7 +14,6 @@ from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuf.api.metadata import Metadata, MetaFile, Snapshot, TargetFile, Targets, Timestamp
@@ -22,13 +21,15 @@ from tuf.api.metadata import Metadata, MetaFile, Snapshot, TargetFile, Targets, 
 from repo_tools.signing.secrets import Secrets
 from repo_tools.signing.signers import open_signer
 from tests.publishing.lab import HARDWARE, PRODUCT, Lab, image
-from tests.simulators.device import DeviceOnDisk
-from tests.simulators.mirror import Mirror
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from securesystemslib.signer import Signer
+
+    from tests.simulators.device import DeviceOnDisk
+    from tests.simulators.mirror import Mirror
 
 __all__ = [
     "BUILDS",
@@ -99,7 +100,9 @@ class Drill:
 
     def mirrors(self, *urls: str) -> None:
         """Write the mirrors into the device's configuration."""
-        text = re.sub("mirrors = .*", f"mirrors = {json.dumps(urls)}", self.device.config.read_text())
+        text = re.sub(
+            "mirrors = .*", f"mirrors = {json.dumps(urls)}", self.device.config.read_text()
+        )
         self.device.config.write_text(text)
 
     # Time, the same on both sides

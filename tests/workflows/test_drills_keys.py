@@ -11,6 +11,8 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+import pytest
+
 from client_reference.manifest import Artifact, Meaning, parse, serialize
 from client_reference.payload.segments import SEGMENT, SUFFIX, hash_segments
 from tests.publishing.lab import HARDWARE, PRODUCT, image
@@ -70,12 +72,12 @@ def test_expired_root_of_a_device_that_slept_through_it(drill: Drill) -> None:
 # stolen-online-key
 
 
-def fast_forward(thief: Thief) -> None:
-    """Versions as high as they go, and a time shortly before all that others signed ends."""
+def fast_forward(thief: Thief, version: int) -> None:
+    """Versions far ahead, and a time shortly before all that others signed ends."""
     wild = min(thief.newest(role).signed.expires for role in ("root", "targets"))
 
     def jump(signed: Snapshot | Timestamp) -> None:
-        signed.version = HIGHEST
+        signed.version = version
         signed.expires = wild
 
     def poison(signed: Timestamp) -> None:
@@ -85,10 +87,20 @@ def fast_forward(thief: Thief) -> None:
     thief.publish(snapshot=jump, timestamp=poison)
 
 
+def cut(drill: Drill) -> None:
+    """Other online keys, without a bridge."""
+    drill.firmroot("rotate", "publisher", "--compromised")
+    drill.firmroot("sign")
+    drill.firmroot("publish")
+
+
 def test_stolen_online_key(drill: Drill) -> None:
-    """Timestamp and snapshot are pushed to the last version there is, the time to far ahead."""
+    """Timestamp and snapshot are pushed to the last version there is, the time to far ahead.
+
+    The thief has the key and the device's network.
+    """
     thief = drill.steals("publisher")
-    fast_forward(thief)
+    fast_forward(thief, HIGHEST)
     assert "no update: 1.0 is installed" in drill.run("check")
     assert drill.version("timestamp") == drill.version("snapshot") == HIGHEST
     poisoned = drill.status["time_floor"]
@@ -101,10 +113,8 @@ def test_stolen_online_key(drill: Drill) -> None:
     assert f"timestamp has version 2, expected at least {HIGHEST} (5.4.3.1)" in said
     drill.runs("1.0")
 
-    # The cut: other online keys. The new root takes versions and floor with it.
-    drill.firmroot("rotate", "publisher", "--compromised")
-    drill.firmroot("sign")
-    drill.firmroot("publish")
+    # The new root takes the versions with it, and the floor.
+    cut(drill)
     said = drill.run("check")
     assert "freshness unproven" not in said
     assert drill.status["time_floor"] < poisoned
@@ -117,6 +127,39 @@ def test_stolen_online_key(drill: Drill) -> None:
     drill.mirror.files = thief.served
     drill.run("check", code=6)
     drill.unharmed("1.2")
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        1_000_000,
+        pytest.param(
+            HIGHEST,
+            marks=pytest.mark.xfail(
+                raises=AssertionError,
+                reason="publish goes on from the last version that is live, also when the next "
+                "root has other keys for it; to begin again, the high-water mark must allow it",
+            ),
+        ),
+    ],
+)
+def test_stolen_online_key_with_the_storage(drill: Drill, version: int) -> None:
+    """The thief has the publisher's machine: the key, and what may be written with it."""
+    thief = drill.steals("publisher")
+    fast_forward(thief, version)
+    for path, data in thief.files.items():
+        (drill.lab.repository / path).write_bytes(data)
+    drill.mirror.files = drill.honest
+    assert "no update: 1.0 is installed" in drill.run("check")
+    assert drill.version("timestamp") == version
+    poisoned = drill.status["time_floor"]
+    said = drill.firmroot("verify", code=6)
+    assert "which is still to come: it would move the clocks of devices" in said
+    cut(drill)
+    drill.run("check")
+    assert drill.status["time_floor"] < poisoned
+    drill.firmroot("verify")
+    drill.unharmed("1.1")
 
 
 # lost-root-key, stolen-root-key

@@ -11,19 +11,19 @@ import random
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
 from client_reference.payload.segments import SEGMENT
-from client_reference.trust.store import SqliteStore
 from tests.publishing.lab import PRODUCT, image
 from tests.simulators.device import DeviceOnDisk, Publisher
+from tests.simulators.fault_proxy import Fault, FaultProxy
 from tests.simulators.mirror import Mirror, Trouble, wait_until
-from tests.workflows.drill import TIME, Published
+from tests.workflows.drill import hashed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.workflows.drill import Drill
@@ -197,26 +197,42 @@ def test_torn_state_of_both_copies(drill: Drill) -> None:
 
 
 def test_torn_state_by_a_process_that_is_killed_in_mid_update(drill: Drill) -> None:
-    """Killed while the image comes in, twice; the third run ends the update.
+    """Killed while the image comes in, twice; the third run goes on where the second was.
 
-    Every other moment of every command, and real power cuts, are in `tests.power`.
+    Every other moment of every command, and cuts of power, are in `tests.power`.
     """
     drill.lab.ship("1.1")
-    before = drill.status
+    data = image("1.1")
+    artifact = hashed(f"builds/{PRODUCT}/1.1/firmware.img", data)
+    trusted = drill.status
+    half, more = SEGMENT // 2, SEGMENT + SEGMENT // 16
+    with FaultProxy(drill.mirror, [Fault(stall=half), Fault(stall=more)]) as network:
+        drill.mirrors(network.url)
+        drill.mirror.seen.clear()
+        kill_an_update(drill, until=lambda: drill.mirror.paths[-1:] == [artifact])
+        kill_an_update(drill, until=lambda: len(drill.device.slot("A")) >= SEGMENT)
+        drill.runs("1.0")
+        assert drill.status["phase"] == "writing"
+        for what in ("installed", "confirmed_sequence"):
+            assert drill.status[what] == trusted[what], what
+        drill.install("1.1")
+        ranges = [seen.headers["Range"] for seen in drill.mirror.seen if seen.path == artifact]
+        whole, rest = (f"bytes={start}-{len(data) - 1}" for start in (0, SEGMENT))
+        assert ranges == [whole, whole, rest]
+    drill.mirrors(drill.mirror.url)
+    drill.unharmed("1.2")
+
+
+def kill_an_update(drill: Drill, until: Callable[[], bool]) -> None:
+    """Start one in a process of its own, and kill that when it has come so far."""
     command = [sys.executable, "-m", "client_reference", "--config", str(drill.device.config)]
     environment = {**os.environ, "FIRMROOT_LAB_NOW": drill.device.now}
-    for piece in ("1.1.img", "firmware.img"):
-        drill.mirror.seen.clear()
-        drill.mirror.trouble = Trouble(path=piece, silent=True)
-        device = subprocess.Popen([*command, "update"], env=environment)
-        wait_until(lambda: any(path.endswith(".img") for path in drill.mirror.paths), seconds=60)
-        device.send_signal(signal.SIGKILL)
-        assert device.wait() == -signal.SIGKILL
-        drill.mirror.trouble = Trouble(times=0)
-        assert drill.status["confirmed_sequence"] == before["confirmed_sequence"]
-        drill.runs("1.0")
-    drill.install("1.1")
-    drill.unharmed("1.2")
+    with subprocess.Popen([*command, "update"], env=environment) as device:
+        try:
+            wait_until(until, seconds=60)
+        finally:
+            device.kill()
+    assert device.returncode == -signal.SIGKILL
 
 
 # frozen-mirror
@@ -236,7 +252,7 @@ def test_frozen_mirror_that_stops(drill: Drill) -> None:
 
 
 def test_frozen_mirror_that_stands_still_beside_another(drill: Drill) -> None:
-    """The first mirror serves an old state: believed until it expires, then the next one is asked."""
+    """The first mirror serves an old state: believed until that expires, then left."""
     with Mirror(drill.honest) as second:
         drill.mirrors(drill.mirror.url, second.url)
         drill.mirror.files = dict(drill.honest)
