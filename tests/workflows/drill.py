@@ -12,12 +12,14 @@ import json
 import re
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from tuf.api.metadata import Metadata, MetaFile, Snapshot, TargetFile, Targets, Timestamp
 
+from client_reference.manifest import Artifact, Meaning, parse, serialize
+from client_reference.payload.segments import SEGMENT, SUFFIX, hash_segments
 from repo_tools.signing.secrets import Secrets
 from repo_tools.signing.signers import open_signer
 from tests.publishing.lab import HARDWARE, PRODUCT, Lab, image
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from securesystemslib.signer import Signer
 
+    from client_reference.manifest import Manifest
     from tests.simulators.device import DeviceOnDisk
     from tests.simulators.mirror import Mirror
 
@@ -44,16 +47,26 @@ __all__ = [
 ]
 
 STABLE, BUILDS = f"{PRODUCT}-stable", f"{PRODUCT}-builds"
+MANIFEST = f"channels/{PRODUCT}/stable.json"
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 HIGHEST = 2**53 - 1
 
 
-def live_lab(directory: Path) -> Lab:
-    """A lab with release 1.0 live, and the factory export of a device beside it, in `device`."""
+def live_lab(directory: Path, *, anchored: bool = False) -> Lab:
+    """A lab with release 1.0 live, and the factory export of a device beside it, in `device`.
+
+    Args:
+        directory: for both.
+        anchored: with a recovery anchor.
+    """
     lab = Lab(directory / "acme")
     lab.init()
     lab.ok("product", "add", PRODUCT, "--hardware", HARDWARE)
+    if anchored:
+        lab.ok("anchor", "init")
     lab.ship("1.0")
+    if anchored:
+        lab.ok("anchor", "publish")
     lab.ok("factory", "export", PRODUCT, "--to", directory / "device")
     return lab
 
@@ -98,11 +111,10 @@ class Drill:
         """What the lab published."""
         return Published(self.lab.repository)
 
-    def mirrors(self, *urls: str) -> None:
-        """Write the mirrors into the device's configuration."""
-        text = re.sub(
-            "mirrors = .*", f"mirrors = {json.dumps(urls)}", self.device.config.read_text()
-        )
+    def mirrors(self, *urls: str, key: str = "mirrors") -> None:
+        """Write the mirrors, or the recovery URLs, into the device's configuration."""
+        text = self.device.config.read_text()
+        text = re.sub(f"^{key} = .*", f"{key} = {json.dumps(urls)}", text, flags=re.MULTILINE)
         self.device.config.write_text(text)
 
     # Time, the same on both sides
@@ -139,14 +151,16 @@ class Drill:
         return self.device.run("status", before=("--json",)).json
 
     def _nothing_went_back(self) -> None:
-        """Versions fall with a newer root only; what may be installed never falls."""
+        """Versions fall with a newer root only; what may be installed, with a newer epoch only."""
         now, before = self.status, self.last
         self.last = now
         if not before:
             return
         followed = _root(now) > _root(before)
         assert _root(now) >= _root(before)
-        assert now["confirmed_sequence"] >= before["confirmed_sequence"]
+        assert now["epoch"] > before["epoch"] or (
+            now["confirmed_sequence"] >= before["confirmed_sequence"]
+        )
         if followed:
             return
         assert now["time_floor"] >= before["time_floor"]
@@ -211,13 +225,15 @@ class Thief:
 
     Attributes:
         files: what they forged.
+        copied: what was honest when they came; to be withheld.
         served: that, and what is honest where they forged nothing.
         keys: what they stole, by name.
     """
 
     def __init__(self, honest: Mapping[str, bytes], keys: dict[str, Signer]) -> None:
         self.files: dict[str, bytes] = {}
-        self.served: Mapping[str, bytes] = ChainMap(self.files, dict(honest))
+        self.copied = dict(honest)
+        self.served: Mapping[str, bytes] = ChainMap(self.files, self.copied)
         self.keys = keys
 
     def newest(self, role: str) -> Metadata[Any]:
@@ -249,6 +265,40 @@ class Thief:
             target.unrecognized_fields["custom"] = custom
         role.targets[path] = target
         self.files[hashed(path, data)] = data
+
+    def say(self, edit: Callable[[Manifest], Manifest], *names: str) -> None:
+        """Let the channel say something else."""
+        target = self.newest(STABLE).signed.targets[MANIFEST]
+        directory, _, name = MANIFEST.rpartition("/")
+        place = f"targets/{directory}/{target.hashes['sha256']}.{name}"
+        data = serialize(edit(parse(self.served[place])))
+        self.forge(STABLE, lambda signed: self.put(signed, MANIFEST, data), *names)
+
+    def offer(self, version: str, sequence: int, data: bytes, *names: str) -> None:
+        """Let the channel offer this release, and nothing else."""
+        path = f"builds/{PRODUCT}/{version}/firmware.img"
+        artifact = Artifact(path, len(data), hashlib.sha256(data).hexdigest())
+
+        def edit(manifest: Manifest) -> Manifest:
+            newest = manifest.releases[-1]
+            payload = replace(newest.payloads[0], artifact=artifact)
+            release = replace(newest, version=version, sequence=sequence, payloads=(payload,))
+            return replace(manifest, minimum_sequence=0, releases=(release,))
+
+        self.say(edit, *names)
+
+    def build(self, version: str, sequence: int, data: bytes, *names: str) -> None:
+        """Let the builds role list this release."""
+        path = f"builds/{PRODUCT}/{version}/firmware.img"
+        means = Meaning(PRODUCT, frozenset({HARDWARE}), version, sequence, "slot")
+        pieces = (data[at : at + SEGMENT] for at in range(0, len(data), SEGMENT))
+        segments = hash_segments(pieces)
+
+        def edit(signed: Targets) -> None:
+            self.put(signed, path, data, means.custom())
+            self.put(signed, path + SUFFIX, segments, {"segments-of": path})
+
+        self.forge(BUILDS, edit, *names)
 
     def publish(
         self,

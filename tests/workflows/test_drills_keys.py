@@ -8,19 +8,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
 
-from client_reference.manifest import Artifact, Meaning, parse, serialize
-from client_reference.payload.segments import SEGMENT, SUFFIX, hash_segments
-from tests.publishing.lab import HARDWARE, PRODUCT, image
+from tests.publishing.lab import PRODUCT, image
 from tests.workflows.drill import BUILDS, HIGHEST, STABLE, TIME, hashed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 
     from client_reference.manifest import Manifest
@@ -28,8 +23,6 @@ if TYPE_CHECKING:
 
 DAY = timedelta(days=1)
 EVIL = image("6.6")
-BUILDS_OF = f"builds/{PRODUCT}"
-MANIFEST = f"channels/{PRODUCT}/stable.json"
 
 
 # expired-root
@@ -217,7 +210,7 @@ def test_stolen_ci_key(drill: Drill) -> None:
     # With the online key as well it exchanges what the channel offers next.
     drill.lab.ship("1.1")
     thief = drill.steals("ci", "publisher")
-    path = f"{BUILDS_OF}/1.1/firmware.img"
+    path = f"builds/{PRODUCT}/1.1/firmware.img"
 
     def exchange(signed: Targets) -> None:
         custom = signed.targets[path].custom
@@ -250,16 +243,6 @@ def test_stolen_ci_key(drill: Drill) -> None:
 # stolen-channel-key
 
 
-def say(thief: Thief, edit: Callable[[Manifest], Manifest], *names: str) -> None:
-    """Let the channel say something else."""
-    target = thief.newest(STABLE).signed.targets[MANIFEST]
-    place = f"targets/channels/{PRODUCT}/{target.hashes['sha256']}.stable.json"
-    manifest = parse(thief.served[place])
-    data = serialize(edit(manifest))
-    thief.forge(STABLE, lambda signed: thief.put(signed, MANIFEST, data), *names)
-    thief.publish(STABLE)
-
-
 def raise_the_minimum(manifest: Manifest) -> Manifest:
     return replace(manifest, minimum_sequence=HIGHEST)
 
@@ -268,7 +251,8 @@ def test_stolen_channel_key_of_one_release_manager(drill: Drill) -> None:
     """One of three release managers is a thief, with the online keys besides: nothing."""
     drill.lab.ship("1.1")
     thief = drill.steals("rita", "publisher")
-    say(thief, raise_the_minimum, "rita")
+    thief.say(raise_the_minimum, "rita")
+    thief.publish(STABLE)
     said = drill.run("update", code=6)
     assert "gateway-stable has 1 good signatures of distinct keys, 2 are needed" in said
     drill.runs("1.0")
@@ -280,25 +264,17 @@ def test_stolen_channel_key_of_one_release_manager(drill: Drill) -> None:
     drill.unharmed("1.2")
 
 
-def offer_the_debug_build(manifest: Manifest) -> Manifest:
-    """A build that its builder made, and that no release manager would let out."""
-    data = image("1.1-debug")
-    artifact = Artifact(f"{BUILDS_OF}/1.1-debug/firmware.img", len(data), sha256(data).hexdigest())
-    newest = manifest.releases[-1]
-    payload = replace(newest.payloads[0], artifact=artifact)
-    debug = replace(newest, version="1.1-debug", sequence=2, payloads=(payload,))
-    return replace(manifest, minimum_sequence=0, releases=(debug,))
-
-
 def test_stolen_channel_key_by_a_threshold(drill: Drill) -> None:
     """Two of three release managers: they choose among honest builds, and may choose none."""
-    drill.lab.add("1.1-debug")
+    drill.lab.add("1.1-debug")  # no release manager lets that out
     drill.lab.ship("1.1")
     thief = drill.steals("rita", "sam", "publisher")
-    say(thief, raise_the_minimum, "rita", "sam")
+    thief.say(raise_the_minimum, "rita", "sam")
+    thief.publish(STABLE)
     assert "the channel's minimum sequence is 9007199254740991" in drill.run("update")
     drill.runs("1.0")
-    say(thief, offer_the_debug_build, "rita", "sam")
+    thief.offer("1.1-debug", 2, image("1.1-debug"), "rita", "sam")
+    thief.publish(STABLE)
     drill.install("1.1-debug")
 
     # Two new release managers. The minimum was never stored, and the next sequence is higher.
@@ -319,25 +295,10 @@ def test_stolen_channel_key_by_a_threshold_with_the_builder(drill: Drill) -> Non
     more is installed, and nothing brings them an older release. The recovery anchor, which has a
     sequence floor of its own, is the way back (`test_drills_anchor`).
     """
-    path = f"{BUILDS_OF}/6.6/firmware.img"
     thief = drill.steals("rita", "sam", "ci", "publisher")
-    means = Meaning(PRODUCT, frozenset({HARDWARE}), "6.6", HIGHEST, "slot")
-
-    def build(signed: Targets) -> None:
-        thief.put(signed, path, EVIL, means.custom())
-        segments = hash_segments([EVIL[:SEGMENT], EVIL[SEGMENT:]])
-        thief.put(signed, path + SUFFIX, segments, {"segments-of": path})
-
-    def offer(manifest: Manifest) -> Manifest:
-        newest = manifest.releases[-1]
-        artifact = Artifact(path, len(EVIL), sha256(EVIL).hexdigest())
-        payload = replace(newest.payloads[0], artifact=artifact)
-        release = replace(newest, version="6.6", sequence=HIGHEST, payloads=(payload,))
-        return replace(manifest, releases=(*manifest.releases, release))
-
-    thief.forge(BUILDS, build, "ci")
-    thief.publish(BUILDS)
-    say(thief, offer, "rita", "sam")
+    thief.build("6.6", HIGHEST, EVIL, "ci")
+    thief.offer("6.6", HIGHEST, EVIL, "rita", "sam")
+    thief.publish(BUILDS, STABLE)
     drill.install("6.6")
 
     drill.mirror.files = drill.honest

@@ -47,8 +47,8 @@ def test_shelf_aged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             repo.signed[role].expires = repo.later(days=365)
         repo.publish("root")
         if number == ROTATIONS - 1:
-            for role in repo.signed.values():
-                role.expires = repo.later(days=365)
+            for signed in repo.signed.values():
+                signed.expires = repo.later(days=365)
             repo.publish("gateway-stable", "gateway-stable-hold", "gateway-builds", "targets")
             repo.announce()
     publisher.release("7.0", 70, image("7.0"))
