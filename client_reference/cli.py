@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from client_reference.strictjson import Json
     from client_reference.transport.policy import Mirror
     from client_reference.transport.proxy import ProxyServer
+    from client_reference.trust.anchor import Probe, RecoveryAnchor
     from client_reference.trust.state import DeviceState
 
 __all__ = ["main", "run"]
@@ -68,6 +70,7 @@ MEMORY = "transport.json"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _BAR = 30
 _MAX_HEADER = 8192
+_DAY = 86_400
 _COLOURS = {"error": "31", "warning": "33", "hint": "36"}
 
 
@@ -192,6 +195,11 @@ def _init(run: _Run) -> int:
                 f"chain, expected the one of {directory}",
                 f"to make it forget everything, remove {config.trust.state} first",
             )
+    if config.repository.recovery and (stored or state).trust.recovery_root is None:
+        run.warn(
+            "repository.recovery is set, but this device has no recovery root: it asks nobody; "
+            "the factory export needs a recovery-root.json"
+        )
     done = "initialised" if stored is None else "initialised before; nothing changed"
     version = (stored or state).trust.root_version
     if _lab(state):
@@ -208,6 +216,8 @@ def _descends(stored: DeviceState, factory: DeviceState, store: SqliteStore) -> 
     """Whether the stored trust grew from this factory root, or went through it."""
     if stored.trust.factory_sha256 == factory.trust.factory_sha256:
         return True  # the stored chain may be shorter: damage can cost it its first links
+    if stored.trust.recovery_root is not None and stored.trust.epoch != factory.trust.epoch:
+        return True  # only the recovery anchor decides between epochs, never an image
     return factory.trust.root in [bytes(link) for link in store.root_chain()]
 
 
@@ -228,8 +238,9 @@ def _factory_state(config: DeviceConfig, directory: Path) -> DeviceState:
 
 
 def _checked_state(export: factories.Factory) -> DeviceState:
-    state = initial_state(export.root, export.floors)
-    keys = first_root(export.root).keys.values()
+    state = initial_state(export.root, export.floors, export.recovery_root)
+    roots = [root for root in (export.root, export.recovery_root) if root is not None]
+    keys = [key for root in roots for key in first_root(root).keys.values()]
     check_key_types({(key.keytype, key.scheme) for key in keys})
     return state
 
@@ -248,7 +259,7 @@ def _check(run: _Run) -> int:
             run.say(f"next: {run.program} confirm")
         elif available:
             run.say(f"next: {run.program} update")
-        run.result(report.check_document(checked, machine.fetcher))
+        run.result(report.check_document(checked, machine.fetcher, machine.probe))
     if available and run.options.exit_code:
         return ExitCode.UPDATE_AVAILABLE
     return ExitCode.DONE
@@ -265,7 +276,7 @@ def _update(run: _Run) -> int:
         run.say(*_update_lines(run, machine, result))
         document: dict[str, Json] = {"outcome": result.outcome.value}
         if result.checked is not None:
-            document |= report.check_document(result.checked, machine.fetcher)
+            document |= report.check_document(result.checked, machine.fetcher, machine.probe)
         run.result(document | {"image": report.image_document(result.image)})
     return ExitCode.DONE
 
@@ -375,6 +386,11 @@ class _Wired:
     bar: _Bar
     restart: Restart
 
+    @property
+    def probe(self) -> Probe | None:
+        """What came of asking the recovery anchor; None if it was not asked."""
+        return self.machine.anchor.probe if self.machine.anchor else None
+
     def warn(self, checked: Checked) -> None:
         """What was not as it should be on the way."""
         if checked.boot is Boot.ROLLED_BACK:
@@ -403,25 +419,31 @@ def _machine(run: _Run) -> Iterator[_Wired]:
         store = stack.enter_context(SqliteStore(config.trust.state))
         state = _state(run, config, store)
         memory = Memory(config.download.directory / MEMORY, state.trust.timestamp)
-        settings = _transport(run, config)
-        fetcher = stack.enter_context(HttpFetcher(settings, run.ambient, memory))
+        transport = _transport(run, config)
+        fetcher = stack.enter_context(HttpFetcher(transport, run.ambient, memory))
         # Whatever comes of it: what was met on the way is said, what worked is remembered.
         stack.callback(fetcher.remember)
         stack.callback(_warn_transport, run, fetcher)
         uptime = Uptime(config.trust.state / UPTIME)
         stack.callback(_note_floor, store, uptime, state.trust.time_floor)
+        mirrors = TargetCache(fetcher, config.download.directory / "targets")
+        anchor = None
+        if config.repository.recovery and state.trust.recovery_root is not None:
+            urls = _recovery_urls(config, transport, (fetcher, run.ambient), stack)
+            anchor = _anchor(run, config, store, mirrors, urls)
         bar = _Bar(shown=sys.stderr.isatty() and not run.options.json)
         stack.callback(bar.finish)
         machine = Machine(
             identified=_identified(config),
             store=store,
-            mirrors=TargetCache(fetcher, config.download.directory / "targets"),
+            mirrors=mirrors,
             installer=open_installer(config.install),
             now=_now(run, state),
             largest=config.download.quota if config.install.handler == "command" else sys.maxsize,
             progress=bar.show,
             bundle=BundleFile(config.trust.state / BUNDLE),
             lead=uptime.lead(),
+            anchor=anchor,
         )
         stays = config.reboot is Reboot.ASK or getattr(run.options, "no_reboot", False)
         try:
@@ -451,6 +473,40 @@ def _warn_transport(run: _Run, fetcher: HttpFetcher) -> None:
 _AMBIENT = Ambient(time.monotonic, time.sleep, random.random)
 
 
+def _recovery_urls(
+    config: DeviceConfig,
+    transport: Settings,
+    books: tuple[HttpFetcher, Ambient],
+    stack: ExitStack,
+) -> Mapping[str, HttpFetcher]:
+    """A fetcher for each recovery URL, that keeps its books with the primary's.
+
+    What identifies or authorises this device is for the primary's mirrors only: it is left out.
+    """
+    fetcher, ambient = books
+    fetchers = {}
+    for url in config.repository.recovery:
+        settings = replace(transport, mirrors=(url,), credentials=None, certificate=None)
+        one = stack.enter_context(HttpFetcher(settings, ambient))
+        one.traffic, one.degraded, one.fallen = fetcher.traffic, fetcher.degraded, fetcher.fallen
+        fetchers[url.url] = one
+    return fetchers
+
+
+def _anchor(
+    run: _Run,
+    config: DeviceConfig,
+    store: SqliteStore,
+    mirrors: TargetCache,
+    urls: Mapping[str, HttpFetcher],
+) -> RecoveryAnchor:
+    """The recovery anchor of a device that has one, asked about daily besides its occasions."""
+    from client_reference.trust.anchor import RecoveryAnchor  # noqa: PLC0415 # only devices that have one
+
+    due = random.SystemRandom().random() * _DAY < config.check_every
+    return RecoveryAnchor(store, urls, mirrors, config.repository.product, due=due, tell=run.warn)
+
+
 def _config(run: _Run) -> DeviceConfig:
     config = configuration.load(Path(run.options.config or DEFAULT_PATH))
     for warning in config.warnings:
@@ -472,7 +528,32 @@ def _state(run: _Run, config: DeviceConfig, store: SqliteStore) -> DeviceState:
         state = _factory_state(config, config.trust.factory)
         store.commit(state)
         run.warn(f"{lost}; started from the factory root and its floors")
+    elif config.repository.recovery and state.trust.recovery_root is None:
+        state = _with_anchor(config, store, state)
     return state
+
+
+def _with_anchor(config: DeviceConfig, store: SqliteStore, state: DeviceState) -> DeviceState:
+    """A device that was made without a recovery anchor, and runs an image that carries one.
+
+    It takes the anchor from an image of its own chain only, so of its epoch. Whatever is wrong with
+    that image stops nothing: the stored state needs none.
+    """
+    if not (config.trust.factory / "recovery-root.json").exists():
+        return state
+    try:
+        factory = _factory_state(config, config.trust.factory)
+    except FirmrootError:
+        return state
+    if not _descends(state, factory, store):
+        return state
+    trust = replace(
+        state.trust,
+        recovery_root=factory.trust.recovery_root,
+        recovery_version=factory.trust.recovery_version,
+    )
+    store.commit(state.with_trust(trust))
+    return state.with_trust(trust)
 
 
 def _identified(config: DeviceConfig) -> Identified:

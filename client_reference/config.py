@@ -101,9 +101,10 @@ class RepositoryConfig:
 
     Attributes:
         product, channel: names.
-        mirrors: at least one.
-        credentials: a file with one header, for artifacts.
-        client_certificate: a PEM file, for artifacts.
+        mirrors: of the primary repository, at least one.
+        recovery: URLs of the recovery anchor, each asked on its own.
+        credentials: a file with one header, for artifacts of `mirrors` only.
+        client_certificate: a PEM file, likewise.
         client_key: its key, if that is in a file of its own.
     """
 
@@ -113,6 +114,7 @@ class RepositoryConfig:
     credentials: Path | None = None
     client_certificate: Path | None = None
     client_key: Path | None = None
+    recovery: tuple[Mirror, ...] = ()
 
 
 @frozen
@@ -164,6 +166,7 @@ class DeviceConfig:
 
     Attributes:
         path: the first file.
+        check_every: seconds between two checks, as the device's owner plans them.
         warnings: sentences on settings that this version does not honour.
     """
 
@@ -175,6 +178,7 @@ class DeviceConfig:
     download: DownloadConfig
     install: InstallSettings
     reboot: Reboot
+    check_every: int
     warnings: tuple[str, ...] = field(default=())
 
 
@@ -213,27 +217,27 @@ def _read(layers: _Layers, trust: TrustConfig) -> DeviceConfig:
         download=_download(layers),
         install=InstallSettings(handler="", directory=trust.state),
         reboot=layers.choice("install.reboot", Reboot, Reboot.AUTOMATIC),
+        check_every=layers.duration("check.every", "6h"),
     )
     config = replace(config, install=_install(layers, config.download))
     _not_yet(layers)
     layers.refuse_unknown()
-    plain = [mirror.url for mirror in config.repository.mirrors if mirror.scheme == "http"]
-    if plain and config.tls.degraded is Degraded.FORBID:
-        raise layers.wrong(
-            "repository.mirrors", plain[0], 'https:// mirrors only, since tls.degraded = "forbid"'
-        )
+    for key, mirrors in (
+        ("repository.mirrors", config.repository.mirrors),
+        ("repository.recovery", config.repository.recovery),
+    ):
+        plain = [mirror.url for mirror in mirrors if mirror.scheme == "http"]
+        if plain and config.tls.degraded is Degraded.FORBID:
+            raise layers.wrong(
+                key, plain[0], 'https:// mirrors only, since tls.degraded = "forbid"'
+            )
     return replace(config, warnings=tuple(layers.warnings))
 
 
 def _repository(layers: _Layers) -> RepositoryConfig:
-    mirrors = layers.texts("repository.mirrors", None)
+    mirrors = _urls(layers, "repository.mirrors", None)
     if not mirrors:
         raise layers.wrong("repository.mirrors", [], "at least one URL")
-    try:
-        parsed = tuple(parse_mirror(url) for url in mirrors)
-    except ConfigurationError as error:
-        place = layers.place("repository.mirrors")
-        raise ConfigurationError(f"{place}: {error.message}", error.hint) from error
     certificate = layers.file("repository.client_certificate")
     key = layers.file("repository.client_key")
     if key is not None and certificate is None:
@@ -243,11 +247,20 @@ def _repository(layers: _Layers) -> RepositoryConfig:
     return RepositoryConfig(
         product=layers.text("repository.product", None, NAME),
         channel=layers.text("repository.channel", None, NAME),
-        mirrors=parsed,
+        mirrors=mirrors,
         credentials=layers.file("repository.credentials"),
         client_certificate=certificate,
         client_key=key,
+        recovery=_urls(layers, "repository.recovery", ()),
     )
+
+
+def _urls(layers: _Layers, key: str, default: Sequence[str] | None) -> tuple[Mirror, ...]:
+    urls = layers.texts(key, default)
+    try:
+        return tuple(parse_mirror(url) for url in urls)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{layers.place(key)}: {error.message}", error.hint) from error
 
 
 def _identity(layers: _Layers) -> Identity:
@@ -367,11 +380,13 @@ def _check_slots(layers: _Layers, slots: Mapping[str, Path]) -> None:
 
 def _not_yet(layers: _Layers) -> None:
     """Read what later versions honour. Where safety could rest on it, only the default will do."""
-    layers.unless_default("repository.recovery", layers.texts("repository.recovery", ()), ())
     checks = "/usr/lib/firmroot/confirm.d"
     layers.unless_default("confirm.checks", layers.text("confirm.checks", checks), checks)
+    if not layers.texts("repository.recovery", ()):
+        # With an anchor it says how likely a check is to ask it; nothing keeps a schedule yet.
+        every = layers.duration("check.every", "6h")
+        layers.warn_unless_default("check.every", every, _duration("6h"))
     for key, default in (
-        ("check.every", "6h"),
         ("check.jitter", "1h"),
         ("confirm.within", "15min"),
     ):

@@ -93,6 +93,10 @@ class MetadataDirectory:
         for name, data in files.items():
             self._keep(self._directory / f"{quote(name, safe='')}.json", data)
 
+    def begin_again(self, state: DeviceState) -> None:
+        """The protocol keeps the newest root only."""
+        self.commit(state)
+
     def root_chain(self) -> Sequence[bytes]:
         """The newest root only: the protocol keeps no others."""
         state = self.load()

@@ -1,4 +1,4 @@
-"""What the image carries from the factory: the root certificate and the floors, read-only files.
+"""What the image carries from the factory: roots and floors, read-only files.
 
 Written by `firmroot factory export`. Nothing here changes after the image was built.
 """
@@ -26,20 +26,25 @@ _EXPORT = "copy the directory `factory` of `firmroot factory export` there, or n
 
 @frozen
 class Factory:
-    """A factory export: `root` are the bytes of the root file, not verified yet."""
+    """A factory export: `root` and `recovery_root` are the bytes of files, not verified yet.
+
+    A repository without a recovery anchor exports no recovery root.
+    """
 
     product: str
     root: bytes
     floors: Floors
+    recovery_root: bytes | None = None
 
 
 def load(directory: Path) -> Factory:
-    """Read `root.json` and `floors.json`.
+    """Read `root.json`, `floors.json` and, if it is there, `recovery-root.json`.
 
     Raises:
         ConfigurationError: one is missing or malformed.
     """
     root = _read(directory / "root.json", MAX_ROOT)
+    recovery = directory / "recovery-root.json"
     path = directory / "floors.json"
     try:
         document = strictjson.parse(_read(path, MAX_FLOORS), MAX_FLOORS, str(path))
@@ -52,6 +57,7 @@ def load(directory: Path) -> Factory:
                 minimum_sequence=document.member("minimum_sequence").integer(),
                 epoch=document.member("epoch").integer(),
             ),
+            recovery_root=_read(recovery, MAX_ROOT) if recovery.exists() else None,
         )
     except NotTrustedError as error:
         raise ConfigurationError(error.message, _EXPORT) from error

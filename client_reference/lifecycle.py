@@ -15,7 +15,8 @@ between the two harmless:
 * the boot loader confirms, or rejects, *before* the state says so: a cut leaves TRIAL, and the same
   command finishes the job.
 
-`confirmed_sequence` rises at confirm and nowhere else, and never falls.
+`confirmed_sequence` rises at confirm and nowhere else, and never falls; only the recovery anchor
+sets it, when it begins another epoch.
 """
 
 from __future__ import annotations
@@ -90,12 +91,14 @@ def abandon(state: InstallState) -> InstallState:
     return _idle(state)
 
 
-def confirm(state: InstallState, running: str) -> InstallState:
+def confirm(state: InstallState, running: str, epoch: int = 0) -> InstallState:
     """The candidate works: it becomes the current image and raises the anti-rollback floor.
 
     Args:
         state: on trial.
         running: the slot that runs; empty where the handler owns its slots and nobody can tell.
+        epoch: of the recovery anchor that the device is in. Attack: with keys of an ended epoch
+            somebody offered a huge sequence; its trial must not raise the floor of this one.
     """
     _require(state, "confirm an image", Phase.TRIAL)
     image = candidate(state)
@@ -105,10 +108,11 @@ def confirm(state: InstallState, running: str) -> InstallState:
             "reboot into it first, or run `firmroot-device reject`",
         )
     others = [other for other in state.known if other.sha256 != image.sha256]
+    proven = image.sequence if image.epoch == epoch else 0
     return replace(
         _idle(state),
         current=image,
-        confirmed_sequence=max(state.confirmed_sequence, image.sequence),
+        confirmed_sequence=max(state.confirmed_sequence, proven),
         known=(*others, image)[-REMEMBERED:],
         rejected=tuple(digest for digest in state.rejected if digest != image.sha256),
     )

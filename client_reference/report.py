@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from client_reference.selection import Skip
     from client_reference.transport.fetch import HttpFetcher
     from client_reference.transport.policy import Mirror
+    from client_reference.trust.anchor import Probe
     from client_reference.trust.state import DeviceState, Image, InstallState
     from client_reference.update import Checked
 
@@ -82,8 +83,10 @@ def size(count: int) -> str:
     raise AssertionError("every count is below a KiB or not")
 
 
-def check_document(checked: Checked, transport: HttpFetcher) -> dict[str, Json]:
-    """The outcome of a check for scripts."""
+def check_document(
+    checked: Checked, transport: HttpFetcher, probe: Probe | None = None
+) -> dict[str, Json]:
+    """The outcome of a check for scripts. `probe`: of the recovery anchor, if it was asked."""
     decision = checked.decision
     document: dict[str, Json] = {
         "boot": checked.boot.value,
@@ -95,6 +98,7 @@ def check_document(checked: Checked, transport: HttpFetcher) -> dict[str, Json]:
         "received": transport.traffic.received,
         "degraded": list(transport.degraded.values()),
         "forbidden": list(transport.forbidden.values()),
+        "recovery": _probe_document(probe),
         "releases": [
             {
                 "version": verdict.version,
@@ -121,6 +125,18 @@ def check_document(checked: Checked, transport: HttpFetcher) -> dict[str, Json]:
         document["reason"] = decision.reason.value
         document["detail"] = decision.detail
     return document
+
+
+def _probe_document(probe: Probe | None) -> Json:
+    if probe is None:
+        return None
+    return {
+        "occasion": probe.occasion.value,
+        "outcome": probe.outcome.value,
+        "epoch": probe.epoch,
+        "version": probe.version,
+        "failures": dict(probe.failures),
+    }
 
 
 def check_lines(decision: Selection | Skip, *, explain: bool) -> list[str]:
@@ -183,6 +199,7 @@ def status_document(standing: Standing) -> dict[str, Json]:
         "time_floor": format_time(datetime.fromtimestamp(trust.time_floor, UTC)),
         "freshness": clock.freshness(standing.now, trust.time_floor).value,
         "epoch": trust.epoch,
+        "recovery_root": trust.recovery_version or None,
         "phase": install.phase.value,
         "running": standing.running,
         "installed": image_document(install.current),
@@ -268,6 +285,11 @@ def status_lines(standing: Standing) -> list[str]:
         )
     if plain := without_tls(standing.mirrors):
         lines.append(f"transport  {plain}")
+    if trust.epoch or trust.recovery_version:
+        anchor = (
+            f"recovery root {trust.recovery_version}" if trust.recovery_version else "no anchor"
+        )
+        lines.append(f"anchor     epoch {trust.epoch}, {anchor}")
     if install.rejected:
         lines.append(f"rejected   {len(install.rejected)} payloads failed here")
     lines.append(f"next       {_next(standing)}")

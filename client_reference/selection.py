@@ -17,6 +17,7 @@ labels are never compared, sequences are.
 from __future__ import annotations
 
 import enum
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from client_reference.rollout import Standing, turn
@@ -73,6 +74,9 @@ class DevicePosition:
         installed_sequence: of the confirmed image; None while only the factory image has run.
         confirmed_sequence: the anti-rollback floor.
         rejected: digests of payloads that were rolled back here.
+        doubted: payload digest of what is installed, if an ended epoch of the recovery anchor
+            offered it, empty otherwise. With the keys of that epoch somebody may have given it a
+            huge sequence, beside which all else looks older.
     """
 
     product: str
@@ -84,6 +88,7 @@ class DevicePosition:
     installed_sequence: int | None = None
     confirmed_sequence: int = 0
     rejected: Collection[str] = ()
+    doubted: str = ""
 
     @property
     def running_sequence(self) -> int:
@@ -170,6 +175,8 @@ def select(
         waves: `IGNORE` opens waves that are not open yet; nothing else, not even a pause.
     """
     releases = sorted(manifest.releases, key=lambda release: release.sequence, reverse=True)
+    if device.doubted:
+        device = _undoubted(device, releases)
     judged = [_judge(release, manifest, hold, device, now, waves) for release in releases]
     verdicts = _verdicts(judged, manifest)
     unreachable: Skip | None = None
@@ -181,6 +188,23 @@ def select(
             return Selection(hop.release, hop.payload, destination.release, verdicts)
         unreachable = unreachable or _unreachable(destination.release, device, verdicts)
     return unreachable or _nothing(verdicts, manifest)
+
+
+def _undoubted(device: DevicePosition, releases: Sequence[Release]) -> DevicePosition:
+    """The device with a sequence of what is installed that is worth believing.
+
+    This manifest's, if it lists that payload. Otherwise the recorded one if it is below the floor,
+    where only stepping stones depend on it; what claims more counts as the floor.
+    """
+    listed = (
+        release.sequence
+        for release in releases
+        for payload in release.payloads
+        if payload.artifact.sha256 == device.doubted
+    )
+    recorded = device.installed_sequence
+    below = recorded is not None and recorded < device.confirmed_sequence
+    return replace(device, installed_sequence=next(listed, recorded if below else None))
 
 
 def _judge(

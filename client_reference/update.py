@@ -12,6 +12,9 @@ manifest comes from `P-CHANNEL` only, a hold from `P-CHANNEL-hold`, an artifact 
 never from a search (shadowing). The builds role must mean by an artifact what the manifest means
 by it (meaning). An artifact longer than a segment must have its list of segments (segments).
 
+The recovery anchor, where a device has one, is asked on the occasions of `trust.anchor`; when it
+re-roots the device, the check begins again under the new epoch, in the same command.
+
 `evaluate` is the whole decision without a device; the release side rehearses every publish with it.
 """
 
@@ -52,7 +55,7 @@ from client_reference.selection import DevicePosition, Reason, Selection, Skip, 
 from client_reference.transport.fetcher import Fetcher
 from client_reference.trust import clock, verified
 from client_reference.trust.state import Image, Phase
-from client_reference.trust.updater import Updater
+from client_reference.trust.updater import EpochEndedError, Updater
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
     from client_reference.manifest import Manifest
     from client_reference.payload.segments import Segments
     from client_reference.transport.bundle import BundleFile
+    from client_reference.trust.anchor import RecoveryAnchor
     from client_reference.trust.state import DeviceState, InstallState, Store, TrustState
 
 __all__ = [
@@ -106,6 +110,9 @@ class Mirrors(Fetcher, Protocol):
     def next_mirror(self) -> bool:
         """Give up the mirror that answered last; whether there is another."""
 
+    def every_mirror(self) -> None:
+        """Take back those that were given up."""
+
 
 class Restart(enum.Enum):
     """Who restarts the device into a release that is ready."""
@@ -141,8 +148,9 @@ class Identified:
     device_id: str
     groups: tuple[str, ...] = ()
 
-    def position(self, install: InstallState) -> DevicePosition:
-        """Where this device stands with what it has installed."""
+    def position(self, install: InstallState, epoch: int = 0) -> DevicePosition:
+        """Where this device stands with what it has installed, in an epoch of the anchor."""
+        current = install.current
         return DevicePosition(
             product=self.product,
             channel=self.channel,
@@ -150,9 +158,10 @@ class Identified:
             handler=self.handler,
             device_id=self.device_id,
             groups=self.groups,
-            installed_sequence=install.current.sequence if install.current else None,
+            installed_sequence=current.sequence if current else None,
             confirmed_sequence=install.confirmed_sequence,
             rejected=install.rejected,
+            doubted=current.sha256 if current and current.epoch != epoch else "",
         )
 
 
@@ -170,6 +179,7 @@ class Machine:
         progress: called with (bytes in place, bytes of the whole).
         lead: what this boot knows beyond the stored time floor.
         bundle: where a published CA bundle is kept; None if this device does not want one.
+        anchor: the recovery anchor; None if this device has none.
     """
 
     identified: Identified
@@ -181,6 +191,7 @@ class Machine:
     progress: Callable[[int, int], None]
     bundle: BundleFile | None = None
     lead: clock.Lead | None = None
+    anchor: RecoveryAnchor | None = None
 
 
 @frozen
@@ -356,7 +367,7 @@ def check(machine: Machine, waves: Waves = Waves.OBEY) -> Checked:
     A mirror whose bytes do not verify, or that lacks an object, is left for the next one, as long
     as there is one.
     """
-    return _with_each_mirror(machine, lambda: _check(machine, waves))
+    return _anchored(machine, lambda: _check(machine, waves))
 
 
 def _check(machine: Machine, waves: Waves) -> Checked:
@@ -375,10 +386,18 @@ def _check(machine: Machine, waves: Waves) -> Checked:
 
 
 def _check_once(machine: Machine, waves: Waves) -> Checked:
-    updater = Updater(machine.store, machine.mirrors, machine.now, lead=machine.lead)
+    updater = Updater(
+        machine.store,
+        machine.mirrors,
+        machine.now,
+        lead=machine.lead,
+        before_root=_before_root(machine),
+    )
+    before = updater.state.trust
     observation = _observe(machine, updater.state)
-    position = machine.identified.position(observation.state)
+    position = machine.identified.position(observation.state, before.epoch)
     decision = evaluate(updater, position, waves)
+    _heed_epoch(machine, updater, before)
     notice = _renew_bundle(machine, updater)
     return Checked(decision, updater, observation.boot, observation.state, notice)
 
@@ -395,6 +414,47 @@ def _renew_bundle(machine: Machine, updater: Updater) -> str:
     except (NotTrustedError, RetryLaterError) as error:
         return f"a new CA bundle could not be had: {error}"
     return "a new CA bundle was accepted; it serves from the next run on"
+
+
+def _anchored(machine: Machine, step: Callable[[], T]) -> T:
+    """A step with each mirror, begun again whenever the recovery anchor re-rooted the device.
+
+    That the anchor is asked once in a cycle is what ends this loop.
+    """
+    anchor = machine.anchor
+    if anchor is not None:
+        anchor.at_start()
+    while True:
+        try:
+            return _with_each_mirror(machine, step)
+        except EpochEndedError:
+            machine.mirrors.every_mirror()
+        except (NotTrustedError, RetryLaterError):
+            if anchor is None or not anchor.after_failure():
+                raise
+            machine.mirrors.every_mirror()
+
+
+def _before_root(machine: Machine) -> Callable[[], None] | None:
+    anchor = machine.anchor
+    return None if anchor is None else lambda: _begin_again_if(rerooted=anchor.before_root())
+
+
+def _heed_epoch(machine: Machine, updater: Updater, before: TrustState) -> None:
+    """A higher epoch that a new timestamp speaks of: a hint, good for one question.
+
+    Only a timestamp that was not there before is heard, or its thief could have every check of
+    every device ask.
+    """
+    if machine.anchor is None or updater.state.trust.timestamp == before.timestamp:
+        return
+    if (updater.hints.epoch or 0) > before.epoch:
+        _begin_again_if(rerooted=machine.anchor.announced())
+
+
+def _begin_again_if(*, rerooted: bool) -> None:
+    if rerooted:
+        raise EpochEndedError("the recovery anchor began another epoch")
 
 
 def _with_each_mirror(machine: Machine, step: Callable[[], T]) -> T:
@@ -430,7 +490,7 @@ def update(machine: Machine, waves: Waves, stop: Stop, restart: Restart) -> Resu
     install = _observe(machine, _load(machine)).state
     if install.phase is Phase.TRIAL:
         return _resume_trial(machine, install, restart)
-    checked, image = _with_each_mirror(machine, lambda: _check_and_stage(machine, waves))
+    checked, image = _anchored(machine, lambda: _check_and_stage(machine, waves))
     if image is None:
         return Result(Outcome.NOTHING, checked)
     if stop is Stop.AFTER_STAGING:
@@ -461,8 +521,11 @@ def _check_and_stage(machine: Machine, waves: Waves) -> tuple[Checked, Image | N
     decision = checked.decision
     if isinstance(decision, Skip):
         return checked, None
+    if machine.anchor is not None:
+        _begin_again_if(rerooted=machine.anchor.before_install())
     artifact, release = decision.payload.artifact, decision.release
-    image = Image(artifact.sha256, artifact.length, release.version, release.sequence)
+    epoch = checked.updater.state.trust.epoch
+    image = Image(artifact.sha256, artifact.length, release.version, release.sequence, epoch=epoch)
     begun = checked.install.candidate
     if begun is not None and _same(begun, image):
         if checked.install.phase is Phase.STAGED:
@@ -473,7 +536,11 @@ def _check_and_stage(machine: Machine, waves: Waves) -> tuple[Checked, Image | N
 
 def _same(begun: Image, image: Image) -> bool:
     """Whether they are one release; the slot is the device's own business."""
-    return (begun.sha256, begun.sequence) == (image.sha256, image.sequence)
+    return (begun.sha256, begun.sequence, begun.epoch) == (
+        image.sha256,
+        image.sequence,
+        image.epoch,
+    )
 
 
 def _stage(machine: Machine, updater: Updater, decision: Selection, image: Image) -> Image:
@@ -532,7 +599,7 @@ def confirm(machine: Machine) -> Image | None:
     install = _observe(machine, state).state
     if install.phase is not Phase.TRIAL:
         return None
-    confirmed = lifecycle.confirm(install, machine.installer.running())
+    confirmed = lifecycle.confirm(install, machine.installer.running(), state.trust.epoch)
     _verify_stored(machine.store, state)
     image = lifecycle.candidate(install)
     machine.installer.confirm(image)

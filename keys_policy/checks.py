@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 from securesystemslib.signer import SSlibKey
 from tuf.api.metadata import Root
 
-from keys_policy.model import ALGORITHMS, ONLINE_ROLES, Scale
+from keys_policy.model import ALGORITHMS, ONLINE_ROLES, RECOVERY, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -91,8 +91,12 @@ class Evidence:
     live: Mapping[str, Root | Targets] = field(default_factory=dict)
 
     def rules(self) -> Iterator[tuple[str, RolePolicy]]:
-        """Every section of the policy."""
-        return iter(self.policy.roles.items())
+        """Every section of the policy; an anchor without keys is one that is not set up yet."""
+        return (
+            (name, rules)
+            for name, rules in self.policy.roles.items()
+            if name != RECOVERY or rules.keys
+        )
 
     def template(self, role: str) -> str:
         """The kind of a role: itself, or the template that it follows."""
@@ -210,6 +214,44 @@ def _builds_channel(evidence: Evidence) -> Iterator[str]:
                 yield f"{key} is in roles.{one} and in roles.{other}"
 
 
+def _recovery_keys(evidence: Evidence) -> Iterator[str]:
+    if (recovery := evidence.policy.recovery) is None:
+        return
+    for name, rules in evidence.rules():
+        for key in sorted(set(recovery.keys).intersection(rules.keys)) if name != RECOVERY else ():
+            yield f"{key} is in roles.{RECOVERY} and in roles.{name}"
+
+
+def _recovery_holders(evidence: Evidence) -> Iterator[str]:
+    if (recovery := evidence.policy.recovery) is None:
+        return
+    root = {holder.holder for holder in evidence.keys(evidence.policy.role("root"))}
+    for holder in sorted({each.holder for each in evidence.keys(recovery)} & root):
+        yield (
+            f"{holder} holds keys of root and of roles.{RECOVERY}: whoever robs {holder}, or an "
+            "accident there, takes both, and then devices must be reflashed by hand"
+        )
+
+
+def _recovery_threshold(evidence: Evidence) -> Iterator[str]:
+    recovery, root = evidence.policy.recovery, evidence.policy.role("root")
+    if recovery is not None and recovery.threshold < root.threshold:
+        yield f"roles.{RECOVERY}: threshold {recovery.threshold}, root has {root.threshold}"
+
+
+def _recovery_behind(evidence: Evidence) -> Iterator[str]:
+    signed, rules = evidence.signed.get(RECOVERY), evidence.policy.recovery
+    if rules is None or RECOVERY in evidence.pending or not isinstance(signed, Root):
+        return
+    keyids = {holder.key.keyid for holder in evidence.keys(rules)}
+    role = signed.roles[Root.type]
+    if role.threshold != rules.threshold or set(role.keyids) != keyids:
+        yield (
+            f"{RECOVERY} {signed.version} is {_rule(evidence, role)}; the policy expects "
+            f"{rules.threshold} of {', '.join(sorted(rules.keys))}"
+        )
+
+
 def _known_keys(evidence: Evidence) -> Iterator[tuple[str, Key]]:
     """Every key of the keyring and of signed metadata, with a name for messages."""
     for name, holder in evidence.keyring.items():
@@ -310,12 +352,15 @@ def _expiry(evidence: Evidence) -> Iterator[str]:
 def _policy_binds(evidence: Evidence) -> Iterator[str]:
     """What waits for signatures is judged in the place of what it will replace."""
     for role, signed in {**evidence.signed, **evidence.pending}.items():
-        if _is_recovery(evidence, role, signed):
+        anchor = role == RECOVERY
+        if _signs_again(evidence, role, signed) or (anchor and role not in evidence.pending):
             continue
         for name, delegated in _delegated(signed).items():
             found = f"{role} {signed.version}: {name} is {_rule(evidence, delegated)}"
             try:
-                rules = evidence.policy.role(name, evidence.delegated.get(name))
+                # The four roles of a recovery root are all the same.
+                section = RECOVERY if anchor else name
+                rules = evidence.policy.role(section, evidence.delegated.get(name))
             except KeyError:
                 yield f"{found}; expected no such role, since no product has it"
                 continue
@@ -325,7 +370,7 @@ def _policy_binds(evidence: Evidence) -> Iterator[str]:
                 yield f"{found}; the policy expects {rules.threshold} of {keys}"
 
 
-def _is_recovery(evidence: Evidence, role: str, signed: Root | Targets) -> bool:
+def _signs_again(evidence: Evidence, role: str, signed: Root | Targets) -> bool:
     """Whether it signs again, as it was, what is live and has expired.
 
     A recovery changes one thing at a time: the policy may be ahead of a root that has expired.
@@ -360,7 +405,7 @@ def _lab(evidence: Evidence) -> Iterator[str]:
 BINDS = "policy-binds"
 
 # Checks that want several people, which a maker does not have.
-_PEOPLE = frozenset({"threshold-two", "threshold-spare", "distinct-holders"})
+_PEOPLE = frozenset({"threshold-two", "threshold-spare", "distinct-holders", "recovery-holders"})
 
 KEY_CHECKS = frozenset({"threshold-reachable", "threshold-spare"})
 """Checks that fail as long as keys are still being made."""
@@ -378,7 +423,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "threshold-two",
         Severity.ERROR,
-        "Root, targets, channels and device-tls need at least two keys to sign.",
+        "Root, targets, channels, device-tls and recovery need at least two keys to sign.",
         "One stolen key would be enough to ship any firmware.",
         'Set threshold = 2 or more; a single person says scale = "maker" in policy.toml.',
         _threshold_two,
@@ -386,7 +431,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "threshold-spare",
         Severity.ERROR,
-        "Root, targets, channels and device-tls have more keys than their threshold.",
+        "Root, targets, channels, device-tls and recovery have more keys than their threshold.",
         "Losing one key must not be a disaster.",
         "Add another key to the role in policy.toml: firmroot key new NAME --role ROLE.",
         _threshold_spare,
@@ -414,6 +459,41 @@ CHECKS: tuple[Check, ...] = (
         "A stolen CI key alone must ship nothing.",
         "Make another key for builds.",
         _builds_channel,
+    ),
+    Check(
+        "recovery-keys",
+        Severity.ERROR,
+        "Keys of the recovery anchor sign nothing else.",
+        "The anchor is the way back when the other keys are lost or stolen; a key that is used "
+        "elsewhere is lost or stolen with them.",
+        "Make keys for it alone: firmroot key new NAME --role recovery.",
+        _recovery_keys,
+    ),
+    Check(
+        "recovery-holders",
+        Severity.ERROR,
+        "Nobody holds keys of root and of the recovery anchor.",
+        "What takes the root keys away from their holders must not take the anchor as well.",
+        "Give the anchor to other people in other places; a single person keeps its keys away "
+        "from home and lives with the warning.",
+        _recovery_holders,
+    ),
+    Check(
+        "recovery-threshold",
+        Severity.ERROR,
+        "The threshold of the recovery anchor is not below that of root.",
+        "A fleet is as strong as the weaker of its two anchors.",
+        "Raise roles.recovery.threshold in policy.toml, with more keys if need be: "
+        "firmroot key new NAME --role recovery.",
+        _recovery_threshold,
+    ),
+    Check(
+        "recovery-behind",
+        Severity.WARNING,
+        "The recovery anchor has the keys and the threshold of the policy.",
+        "Whoever left can still sign for the anchor, whoever joined cannot.",
+        "firmroot anchor renew, then its holders sign.",
+        _recovery_behind,
     ),
     Check(
         "duplicate-key",

@@ -22,6 +22,7 @@ __all__ = [
     "NAME",
     "ONLINE_ROLES",
     "OPTIONAL_ROLES",
+    "RECOVERY",
     "REQUIRED_ROLES",
     "TEMPLATES",
     "KeyHolder",
@@ -45,7 +46,9 @@ ALGORITHMS: Mapping[str, tuple[str, str]] = {
 ONLINE_ROLES = ("snapshot", "timestamp")
 TEMPLATES = ("builds", "channel", "hold")
 REQUIRED_ROLES = ("root", "targets", *ONLINE_ROLES, *TEMPLATES)
-OPTIONAL_ROLES = ("device-tls",)
+# The root of the recovery anchor; a section without keys means that there is no anchor yet.
+RECOVERY = "recovery"
+OPTIONAL_ROLES = ("device-tls", RECOVERY)
 
 
 class Scale:
@@ -106,6 +109,12 @@ class Policy:
     scale: str = Scale.TEAM
     lab: bool = False
     source: str = field(default="policy.toml", compare=False)
+
+    @property
+    def recovery(self) -> RolePolicy | None:
+        """The rules of the recovery anchor, None while its section names no keys."""
+        rules = self.roles.get(RECOVERY)
+        return rules if rules is not None and rules.keys else None
 
     def role(self, name: str, template: str | None = None) -> RolePolicy:
         """The rules of a role: its own section, else those of its template.

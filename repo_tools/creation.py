@@ -30,6 +30,7 @@ LAB_KEYS = (
     *("alice", "bob", "carol"),
     *("rita", "sam", "tess"),
     *("oncall-1", "oncall-2", "ci", "publisher"),
+    *("noor", "otto", "pia"),
 )
 
 _GITIGNORE = """\
@@ -50,6 +51,10 @@ storage = "{storage}"
 
 # Where devices fetch from, first choice first; goes into factory exports.
 urls = []
+
+# The recovery anchor (firmroot anchor): a storage in another account, and where devices ask it.
+{recovery}
+recovery_urls = []
 
 # Keys that publish and refresh use by themselves: name = "file:PATH".
 [online]
@@ -116,7 +121,10 @@ def _appear(draft: Path, directory: Path) -> Workspace:
 def _write_files(draft: Path, storage: str, example: str, *, lab: bool) -> None:
     online = f'publisher = "file:{KEY_DIRECTORY}/publisher.pem"\n' if lab else ""
     mark = "lab = true   # made by init --lab: for trying out, never for devices in the field\n"
-    config = _CONFIG.format(lab=mark if lab else "", storage=storage, online=online)
+    recovery = f'{"" if lab else "# "}recovery_storage = "{"recovery" if lab else "file:///..."}"'
+    config = _CONFIG.format(
+        lab=mark if lab else "", storage=storage, recovery=recovery, online=online
+    )
     policy = files("keys_policy.examples").joinpath(f"{example}.toml").read_bytes()
     replace_file(draft / ".gitignore", _gitignore(storage).encode())
     replace_file(draft / "firmroot.toml", config.encode())

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import os
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import tomlkit
@@ -21,9 +21,10 @@ from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import ConfigurationError, NotTrustedError
 from keys_policy.load import PolicyError, load_keyring, load_policy
-from keys_policy.model import NAME
+from keys_policy.model import NAME, RECOVERY
 from repo_tools.files import exclusive_lock, replace_file, sweep
 from repo_tools.metadata.repository import parse
+from repo_tools.storage.epoch import EpochStorage
 from repo_tools.storage.local import LocalStorage
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ class Config:
     Attributes:
         storage: `repository` (a directory relative to the workspace) or `file:///...`.
         urls: where devices fetch from, for factory exports.
+        recovery_storage: likewise, where the recovery anchor is published; another account.
+        recovery_urls: where devices fetch it from.
+        epoch: how often the fleet was re-rooted; changed by `anchor re-root` alone.
         lab: `init --lab` made this workspace.
         online: key name to key URI of the keys that `publish` and `refresh` use by themselves.
         products: by name, in the order in which they were added.
@@ -65,6 +69,9 @@ class Config:
 
     storage: str = "repository"
     urls: tuple[str, ...] = ()
+    recovery_storage: str = ""
+    recovery_urls: tuple[str, ...] = ()
+    epoch: int = 0
     lab: bool = False
     online: Mapping[str, str] = field(default_factory=dict)
     products: Mapping[str, Product] = field(default_factory=dict)
@@ -119,9 +126,29 @@ class Workspace:
                 "\n       ".join(error.problems), "correct the file, then: firmroot policy check"
             ) from error
         ws = cls(directory, config, policy, keyring)
-        for top in (ws.ceremonies, ws.staged):
-            _check_no_links(top)
+        for name in ("ceremonies", "staged"):
+            _check_no_links(directory / name)
         return ws
+
+    # Epochs. Each has places of its own, so that what an old one leaves is never touched.
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that people work in; see `repo_tools.anchor`."""
+        return self.config.epoch
+
+    def before(self) -> Workspace | None:
+        """This workspace as it was in the epoch before; None in the first."""
+        if not self.epoch:
+            return None
+        return replace(self, config=replace(self.config, epoch=self.epoch - 1))
+
+    def after(self) -> Workspace:
+        """This workspace as it would be in the next epoch."""
+        return replace(self, config=replace(self.config, epoch=self.epoch + 1))
+
+    def _of_epoch(self, top: Path) -> Path:
+        return top / f"e{self.epoch}" if self.epoch else top
 
     # Places.
 
@@ -131,9 +158,14 @@ class Workspace:
         return self.directory / ".firmroot"
 
     @property
+    def memory(self) -> Path:
+        """What this machine alone knows of this epoch: builds that wait, what it saw live."""
+        return self._of_epoch(self.private)
+
+    @property
     def staged(self) -> Path:
         """Roles signed to their threshold by people and not yet published; in git."""
-        return self.directory / "staged"
+        return self._of_epoch(self.directory / "staged")
 
     @property
     def outbox(self) -> Path:
@@ -143,12 +175,22 @@ class Workspace:
     @property
     def ceremonies(self) -> Path:
         """What waits for signatures; in git."""
-        return self.directory / "ceremonies"
+        return self._of_epoch(self.directory / "ceremonies")
 
     @property
     def metadata(self) -> Path:
         """Last verified live metadata of the roles that people sign; in git."""
-        return self.directory / "metadata"
+        return self._of_epoch(self.directory / "metadata")
+
+    @property
+    def history(self) -> Path:
+        """One record for each publish; in git."""
+        return self._of_epoch(self.directory / "history")
+
+    @property
+    def anchor(self) -> Path:
+        """The published chain of recovery roots, of all epochs; in git."""
+        return self.directory / "metadata" / RECOVERY
 
     @property
     def lab_passphrase(self) -> Path:
@@ -156,19 +198,46 @@ class Workspace:
         return self.private / "lab-passphrase"
 
     def storage(self) -> Storage:
-        """The storage that this workspace publishes to.
+        """The storage that this workspace publishes to, as this epoch sees it.
 
         Raises:
             ConfigurationError: `storage` in firmroot.toml has a scheme that does not exist.
         """
-        url = self.config.storage
+        whole = self.whole_storage()
+        return EpochStorage(whole, self.epoch) if self.epoch else whole
+
+    def whole_storage(self) -> Storage:
+        """The storage with every epoch in it. Raises as `storage`."""
+        return self._open_storage("storage", self.config.storage)
+
+    def recovery_storage(self) -> Storage:
+        """The storage of the recovery anchor.
+
+        Raises:
+            ConfigurationError: there is none, or it is the one that the anchor is to replace.
+        """
+        url = self.config.recovery_storage or (RECOVERY if self.config.lab else "")
+        if not url:
+            raise ConfigurationError(
+                "firmroot.toml: recovery_storage: expected where the recovery anchor is published",
+                "name a storage in another account than `storage`: file:///...",
+            )
+        if url == self.config.storage:
+            raise ConfigurationError(
+                f"firmroot.toml: recovery_storage is {url!r}, which is also `storage`: "
+                "who can write to one must not be able to write to the other",
+                "name a storage in another account",
+            )
+        return self._open_storage("recovery_storage", url)
+
+    def _open_storage(self, key: str, url: str) -> Storage:
         scheme, separator, rest = url.partition("://")
         if not separator:
             return LocalStorage(self.directory / url, url)
         if scheme == "file" and rest.startswith("/"):
             return LocalStorage(type(self.directory)(rest), url)
         raise ConfigurationError(
-            f"firmroot.toml: storage: expected a directory or file:///..., found {url!r}",
+            f"firmroot.toml: {key}: expected a directory or file:///..., found {url!r}",
             "other storages come with later versions",
         )
 
@@ -196,17 +265,23 @@ class Workspace:
         Raises:
             ConfigurationError: a version is missing in `metadata/root`.
         """
+        return self._chain(self.metadata / "root")
+
+    def recovery_roots(self) -> tuple[bytes, ...]:
+        """The published chain of the recovery anchor, oldest first. Raises as `roots`."""
+        return self._chain(self.anchor)
+
+    def _chain(self, directory: Path) -> tuple[bytes, ...]:
         numbers = sorted(
-            int(path.stem)
-            for path in (self.metadata / "root").glob("*.json")
-            if path.stem.isdecimal()
+            int(path.stem) for path in directory.glob("*.json") if path.stem.isdecimal()
         )
         if numbers != list(range(1, len(numbers) + 1)):
             raise ConfigurationError(
-                f"metadata/root has versions {numbers}, expected every one from 1 on",
+                f"{directory.relative_to(self.directory)} has versions {numbers}, "
+                "expected every one from 1 on",
                 "the chain is never deleted: take the missing files from git",
             )
-        return tuple((self.metadata / "root" / f"{n}.json").read_bytes() for n in numbers)
+        return tuple((directory / f"{n}.json").read_bytes() for n in numbers)
 
     def published_role(self, name: str) -> bytes | None:
         """Last verified live bytes of `targets` or a channel, None before its first publish."""
@@ -214,17 +289,21 @@ class Workspace:
 
     def staged_role(self, name: str) -> bytes | None:
         """Signed bytes that wait for a publish, of people's roles or of this machine's builds."""
-        for directory in (self.staged, self.private / "staged"):
+        for directory in (self.staged, self.memory / "staged"):
             if (data := _read_optional(directory / f"{name}.json")) is not None:
                 return data
         return None
 
     def staged_roles(self) -> dict[str, bytes]:
-        """Everything signed that waits for a publish, by role name; root included."""
+        """Everything signed that waits for a publish, by role name; root included.
+
+        Not the recovery anchor, which goes to a storage of its own.
+        """
         return {
             path.stem: path.read_bytes()
-            for directory in (self.private / "staged", self.staged)
+            for directory in (self.memory / "staged", self.staged)
             for path in sorted(directory.glob("*.json"))
+            if path.stem != RECOVERY
         }
 
     def staged_targets(self) -> dict[str, Path]:
@@ -236,10 +315,22 @@ class Workspace:
             if path.is_file() and not path.name.startswith(".")
         }
 
+    def newest_recovery(self) -> Root | None:
+        """The newest recovery root signed to its threshold: staged, else published."""
+        data = self.staged_role(RECOVERY) or next(reversed(self.recovery_roots()), None)
+        return None if data is None else parse(data, Root, RECOVERY).signed
+
     def newest_root(self) -> Root | None:
         """The newest root signed to its threshold: staged, else published."""
         data = self.staged_role("root") or next(reversed(self.roots()), None)
         return None if data is None else parse(data, Root, "root").signed
+
+    def ruling_root(self) -> Root | None:
+        """The newest signed root; while an epoch has none yet, that of the epoch before it."""
+        if (found := self.newest_root()) is not None:
+            return found
+        before = self.before()
+        return None if before is None else before.ruling_root()
 
     def newest_targets(self) -> Targets | None:
         """The newest targets signed to its threshold: staged, else published."""
@@ -334,6 +425,9 @@ def _parse_config(text: str) -> Config:
     config = Config(
         storage=take("storage", str, "repository", "a directory or URL"),
         urls=tuple(take("urls", list, [], "a list of URLs")),
+        recovery_storage=take("recovery_storage", str, "", "a directory or URL"),
+        recovery_urls=tuple(take("recovery_urls", list, [], "a list of URLs")),
+        epoch=take("epoch", int, 0, "a whole number"),
         lab=take("lab", bool, False, "true or false"),  # noqa: FBT003  a default, not a switch
         online=take("online", dict, {}, "a table of key URIs"),
         products={
@@ -347,9 +441,12 @@ def _parse_config(text: str) -> Config:
         for name, uri in config.online.items()
         if not isinstance(uri, str)
     )
+    if config.epoch < 0 or isinstance(config.epoch, bool):
+        problems.append(f"firmroot.toml: epoch: expected a whole number, found {config.epoch!r}")
     problems.extend(
-        f"firmroot.toml: urls: expected http(s)://.../, found {url!r}"
-        for url in config.urls
+        f"firmroot.toml: {key}: expected http(s)://.../, found {url!r}"
+        for key, urls in (("urls", config.urls), ("recovery_urls", config.recovery_urls))
+        for url in urls
         if not (isinstance(url, str) and url.startswith(("http://", "https://")))
     )
     if problems:

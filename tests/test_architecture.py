@@ -26,6 +26,7 @@ PURE = [
     "client_reference/selection.py",
     "client_reference/transport/policy.py",
     "client_reference/trust/clock.py",
+    "client_reference/trust/recovery.py",
     "client_reference/trust/state.py",
     "client_reference/trust/verified.py",
     "keys_policy/checks.py",

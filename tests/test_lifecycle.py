@@ -157,6 +157,14 @@ def test_confirming_an_older_sequence_does_not_lower_the_floor() -> None:
     assert lifecycle.confirm(state, "B").confirmed_sequence == 99
 
 
+def test_what_an_ended_epoch_offered_does_not_raise_the_floor() -> None:
+    for running, offered, floor in ((1, 0, 1), (1, 1, NEW.sequence), (2, 1, 1)):
+        image = replace(NEW, epoch=offered)
+        state = replace(TRIAL, candidate=image, confirmed_sequence=1)
+        after = lifecycle.confirm(state, "B", running)
+        assert (after.confirmed_sequence, after.current) == (floor, image)
+
+
 def test_confirming_makes_an_image_known_once_and_no_longer_rejected() -> None:
     state = replace(TRIAL, rejected=(NEW.sha256,), known=(NEW, OLD))
     after = lifecycle.confirm(state, "B")

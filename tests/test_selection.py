@@ -368,3 +368,68 @@ def test_every_release_has_a_verdict_newest_first() -> None:
         (42, None),
         (40, Reason.UP_TO_DATE),
     ]
+
+
+# What an ended epoch of the recovery anchor offered: its sequence is not believed as it is.
+FAR = 2**53 - 1
+STONES = (release(50, stone=True, from_sequence=30), release(60, from_sequence=50))
+DOUBTED: dict[str, tuple[Manifest, dict[str, int], tuple[int, int] | Reason]] = {
+    "a huge sequence does not stand in the way": (
+        manifest(release(41)), {"installed_sequence": FAR, "confirmed_sequence": 40}, (41, 41)
+    ),
+    "nor does one above the floor": (
+        manifest(release(41)), {"installed_sequence": 42, "confirmed_sequence": 40}, (41, 41)
+    ),
+    "what runs under a sequence of its own is replaced by what has it here": (
+        manifest(release(40)), {"installed_sequence": 40, "confirmed_sequence": 40}, (40, 40)
+    ),
+    "what claims much has the floor as its place": (
+        manifest(*STONES), {"installed_sequence": FAR, "confirmed_sequence": 40}, (50, 60)
+    ),
+    "what is below the floor needs its stone": (
+        manifest(*STONES), {"installed_sequence": 30, "confirmed_sequence": 50}, (50, 60)
+    ),
+    "at the floor no stone is needed": (
+        manifest(*STONES), {"installed_sequence": 50, "confirmed_sequence": 50}, (60, 60)
+    ),
+    "too far below the floor no stone is in reach": (
+        manifest(*STONES),
+        {"installed_sequence": 29, "confirmed_sequence": 50},
+        Reason.UNREACHABLE,
+    ),
+    "the floor holds": (
+        manifest(release(39)),
+        {"installed_sequence": FAR, "confirmed_sequence": 40},
+        Reason.BELOW_FLOOR,
+    ),
+    "a factory image has none": (
+        manifest(*STONES), {"confirmed_sequence": 40}, (50, 60)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", DOUBTED)
+def test_what_an_ended_epoch_said_of_the_installed_image(sentence: str) -> None:
+    offered, numbers, expected = DOUBTED[sentence]
+    fields: dict[str, Any] = {"installed_sequence": None, "doubted": digest(1), **numbers}
+    decision = select(offered, frozenset(), replace(DEVICE, **fields), NOW)
+    if isinstance(decision, Selection):
+        assert (decision.release.sequence, decision.destination.sequence) == expected
+    else:
+        assert decision.reason is expected
+
+
+def test_an_image_that_this_epoch_lists_has_the_sequence_that_it_lists() -> None:
+    device = replace(DEVICE, installed_sequence=FAR, doubted=digest(41), confirmed_sequence=0)
+    decision = select(manifest(release(41)), frozenset(), device, NOW)
+    assert isinstance(decision, Skip)
+    assert decision.reason is Reason.UP_TO_DATE
+    offered = manifest(release(41), release(42), release(40))
+    decision = select(offered, frozenset(), device, NOW)
+    assert isinstance(decision, Selection)
+    assert decision.release.sequence == 42
+    assert [verdict.reason for verdict in decision.verdicts] == [
+        None,
+        Reason.UP_TO_DATE,
+        Reason.OLDER,
+    ]

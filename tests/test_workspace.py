@@ -11,6 +11,7 @@ import pytest
 from client_reference.errors import ConfigurationError, LockedError
 from repo_tools.creation import LAB_KEYS, create_lab, create_workspace
 from repo_tools.metadata.edits import is_lab_root
+from repo_tools.storage.epoch import EpochStorage
 from repo_tools.storage.local import LocalStorage
 from repo_tools.workspace import Product, Workspace
 from tests.signing.team import NOW, PASSPHRASE, publish_by_hand
@@ -163,7 +164,7 @@ def test_mistakes_of_the_policy_become_one_error(ws: Workspace) -> None:
     (ws.directory / "keys" / "ci.toml").unlink()
     with pytest.raises(ConfigurationError) as caught:
         Workspace.open(ws.directory)
-    assert caught.value.message.count("threshold: expected a whole number") == 3
+    assert caught.value.message.count("threshold: expected a whole number") == 4
     assert "there is no keys/ci.toml" in caught.value.message
     assert caught.value.hint.endswith("firmroot policy check")
 
@@ -204,6 +205,68 @@ def test_storages(ws: Workspace, url: str, fine: bool) -> None:  # noqa: FBT001 
     else:
         with pytest.raises(ConfigurationError, match="expected a directory or file:///"):
             ws.storage()
+
+
+def test_the_anchor_has_a_storage_of_its_own(ws: Workspace) -> None:
+    """Who can write to the one that it is to replace must not be able to write to it."""
+    assert ws.recovery_storage().url == "recovery", "a lab's own"
+    config = ws.directory / "firmroot.toml"
+    text = config.read_text()
+    for line, message in (
+        ('recovery_storage = "repository"', "which is also `storage`"),
+        ('recovery_storage = "s3://b"', "recovery_storage: expected a directory or file:///"),
+        ("", "expected where the recovery anchor is published"),
+    ):
+        changed = text.replace('recovery_storage = "recovery"', line)
+        config.write_text(changed if line else changed.replace("lab = true", "lab = false"))
+        with pytest.raises(ConfigurationError, match=message):
+            Workspace.open(ws.directory).recovery_storage()
+    config.write_text(text.replace('"recovery"', '"file:///elsewhere"'))
+    assert Workspace.open(ws.directory).recovery_storage().url == "file:///elsewhere"
+
+
+def test_each_epoch_has_places_of_its_own(ws: Workspace) -> None:
+    later = ws.after()
+    assert later.epoch == 1
+    for first, second in (
+        (ws.metadata, later.metadata),
+        (ws.staged, later.staged),
+        (ws.ceremonies, later.ceremonies),
+        (ws.history, later.history),
+        (ws.memory, later.memory),
+    ):
+        assert second == first / "e1"
+    assert later.anchor == ws.anchor == ws.directory / "metadata/recovery"
+    assert (ws.before(), later.before()) == (None, ws)
+    assert later.storage().url == ws.storage().url
+    assert isinstance(later.storage(), EpochStorage)
+    assert isinstance(later.whole_storage(), LocalStorage)
+
+
+def test_while_an_epoch_has_no_root_the_one_before_rules(ws: Workspace) -> None:
+    later = ws.after()
+    assert later.newest_root() is None
+    found = later.ruling_root()
+    assert found is not None
+    assert is_lab_root(found)
+    (ws.staged / "root.json").unlink()
+    assert later.ruling_root() is None
+
+
+def test_what_stands_in_the_configuration_is_checked(ws: Workspace) -> None:
+    config = ws.directory / "firmroot.toml"
+    text = config.read_text()
+    for line, message in (
+        ("epoch = -1", "epoch: expected a whole number, found -1"),
+        ("epoch = true", "epoch: expected a whole number, found True"),
+        ('epoch = "1"', "epoch: expected a whole number, found '1'"),
+    ):
+        config.write_text(f"{line}\n{text}")
+        with pytest.raises(ConfigurationError, match=message):
+            Workspace.open(ws.directory)
+    config.write_text(text.replace("recovery_urls = []", 'recovery_urls = ["ftp://x/"]'))
+    with pytest.raises(ConfigurationError, match="recovery_urls: expected http"):
+        Workspace.open(ws.directory)
 
 
 # What is newest.

@@ -63,3 +63,7 @@ class TargetCache:
     def next_mirror(self) -> bool:
         """See `Mirrors`."""
         return self._mirrors.next_mirror()
+
+    def every_mirror(self) -> None:
+        """See `Mirrors`."""
+        self._mirrors.every_mirror()

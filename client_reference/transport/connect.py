@@ -221,13 +221,13 @@ class Connector:
         def look_up() -> None:
             try:
                 found.append(self._resolve(host, port))
-            except (OSError, UnicodeError) as error:
+            except Exception as error:  # noqa: BLE001 # told to who waits
                 found.append(error)
             finally:
                 done.release()
 
         _thread.start_new_thread(look_up, ())
-        if not done.acquire(timeout=deadline.left()) or not found:
+        if not done.acquire(timeout=deadline.left()):
             raise TransportError(f"the name {host} was not resolved in time")
         if isinstance(found[0], Exception):
             raise TransportError(f"{host}: {explain(found[0])}") from found[0]
@@ -242,13 +242,20 @@ class Connector:
             context = self._context(way.trust, identified=identified)
             # For the whole handshake: the ssl module counts it down over its reads and writes.
             raw.settimeout(deadline.left())
-            return context.wrap_socket(raw, server_hostname=way.mirror.host)
+            # Attack: reset it now. Python takes such a socket without a handshake, and what is sent
+            # over it would be sent in the clear.
+            raw.getpeername()
+            encrypted = context.wrap_socket(raw, server_hostname=way.mirror.host)
         except ssl.SSLEOFError as error:
             raise TransportError("the connection broke during the TLS handshake") from error
         except ssl.SSLError as error:
             raise TlsError(f"TLS failed: {explain(error)}", again=False) from error
         except (OSError, UnicodeError) as error:
             raise TransportError(explain(error)) from error
+        if encrypted.version() is None:
+            encrypted.close()
+            raise TransportError("the connection broke before the TLS handshake")
+        return encrypted
 
     def _context(self, trust: Trust, *, identified: bool) -> ssl.SSLContext:
         if (trust, identified) not in self._contexts:

@@ -198,6 +198,7 @@ class HttpFetcher:
         self._failed: dict[Mirror, Trust] = {}
         self._reasons: dict[Mirror, str] = {}
         self._given_up: set[Mirror] = set()
+        self._closed = False
         self._asked: Mirror | None = None
         self._answered: Mirror | None = None
 
@@ -209,6 +210,7 @@ class HttpFetcher:
 
     def close(self) -> None:
         """Close every connection."""
+        self._closed = True
         for connection in self._connections.values():
             connection.close()
         self._connections.clear()
@@ -231,6 +233,10 @@ class HttpFetcher:
         self._given_up.add(self._asked)
         self._asked = None
         return len(self._given_up) < len(self._mirrors)
+
+    def every_mirror(self) -> None:
+        """Ask every mirror again: another repository is asked for than the one it failed with."""
+        self._given_up.clear()
 
     def fetch(self, path: str, max_length: int) -> bytes:
         """One whole object. See `Fetcher.fetch`."""
@@ -287,17 +293,17 @@ class HttpFetcher:
         return None
 
     def _whole(self, way: Attempt, path: str, max_length: int) -> bytes:
-        known = None
+        etag, stored = "", b""
         if self._memory is not None and way.as_configured:
-            known = self._memory.condition(way.mirror.url, path)
+            etag, stored = self._memory.condition(way.mirror.url, path)
         metadata = path.startswith("metadata/")
         coding = {"Accept-Encoding": "gzip"} if metadata else {}
-        wanted = _Wanted(path, coding, "" if known is None else known[0])
+        wanted = _Wanted(path, coding, etag)
         answer, found_at = self._get(way, wanted, self._pace())
         try:
-            if answer.meaning is Meaning.UNCHANGED and known is not None:
+            if answer.meaning is Meaning.UNCHANGED:
                 answer.drop()
-                return known[1]
+                return stored
             if answer.meaning is not Meaning.WHOLE:
                 raise TransportError("answered a part of what was asked for", again=False)
             read = answer.inflated if metadata else answer.whole
@@ -436,7 +442,8 @@ class HttpFetcher:
         And a second one to the same place: a segment was fetched again amid a stream.
         """
         usable = response.isclosed() and connection.sock is not None and not connection.paced.ended
-        if usable and self._connections.get(place, connection) is connection:
+        # A stream that its reader abandoned may end after this object was closed.
+        if usable and not self._closed and self._connections.get(place, connection) is connection:
             self._connections[place] = connection
         else:
             response.close()

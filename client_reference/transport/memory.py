@@ -56,17 +56,19 @@ class Memory:
         """URL of the mirror that worked last time; empty if nothing is known."""
         return self._kept.mirror
 
-    def condition(self, mirror: str, name: str) -> tuple[str, bytes] | None:
+    def condition(self, mirror: str, name: str) -> tuple[str, bytes]:
         """The ETag by which a mirror may answer "not modified", and the bytes that it stands for.
+
+        Both are empty if the object must be sent whole.
 
         Args:
             mirror: URL of the mirror that will be asked.
             name: path of the object in the repository.
         """
         kept, data = self._kept, self._timestamp
-        if data is None or not kept.etag or (mirror, name) != (kept.mirror, kept.object):
-            return None
-        return (kept.etag, data) if _sha256(data) == kept.sha256 else None
+        if data is None or (mirror, name) != (kept.mirror, kept.object):
+            return "", b""
+        return (kept.etag, data) if _sha256(data) == kept.sha256 else ("", b"")
 
     def received(self, mirror: str, name: str, etag: str | None, data: bytes) -> None:
         """A mirror sent an object whose ETag is worth remembering."""

@@ -53,7 +53,7 @@ ROUNDS = 3
 _FIRST_PAUSE = 0.5
 _MAX_ETAG = 128
 _PORTS = {"https": 443, "http": 80}
-_MAX_DIGITS = 19
+_MAX_DIGITS = 18
 """Of a position in an object; int() refuses more than 4300 with an error of its own."""
 _QUERY = "/?:@!$&'()*+,;=-._~%"
 """What stands for itself in a query (RFC 3986, 3.4), the percent of what is encoded already too."""

@@ -41,9 +41,12 @@ class TrustState:
         snapshot: last accepted snapshot file, or None likewise.
         roles: last accepted files of targets and delegated roles, by role name.
         time_floor: Unix seconds; the earliest time that verified evidence allows it to be now.
-        epoch: of the recovery anchor; 0 until a re-root.
+        epoch: of the recovery anchor; 0 until a re-root. Never falls.
         factory_floor: Unix seconds; the floor that the image carries, to which a root link with
             new timestamp keys takes `time_floor` back (design 5, poisoning).
+        recovery_root: newest accepted root file of the recovery anchor; None on a device that was
+            made without one.
+        recovery_version: its version; 0 without one.
     """
 
     factory_sha256: str
@@ -55,6 +58,8 @@ class TrustState:
     time_floor: int = 0
     epoch: int = 0
     factory_floor: int = 0
+    recovery_root: bytes | None = None
+    recovery_version: int = 0
 
 
 @frozen
@@ -67,6 +72,8 @@ class Image:
         version: label, never compared.
         sequence: release sequence (interfaces, manifest rule 1).
         slot: name of the slot it was written to; empty for handlers that own their slots.
+        epoch: in which it was offered. What the release managers of an ended epoch said of it is
+            not believed any more.
     """
 
     sha256: str
@@ -74,6 +81,7 @@ class Image:
     version: str
     sequence: int
     slot: str = ""
+    epoch: int = 0
 
 
 class Phase(enum.Enum):
@@ -163,8 +171,14 @@ class Store(Protocol):
             LocalFailureError: it could not be made durable; the state before is kept.
         """
 
+    def begin_again(self, state: DeviceState) -> None:
+        """Make `state` durable as `commit` does, with a root chain of nothing but its root.
+
+        Raises as `commit`.
+        """
+
     def root_chain(self) -> Sequence[bytes]:
-        """Every accepted root, the factory root first."""
+        """Every accepted root of this epoch, the one that it began with first."""
 
 
 class MemoryStore:
@@ -198,6 +212,12 @@ class MemoryStore:
         self.chain.extend(new_roots)
         self.commits += 1
 
+    def begin_again(self, state: DeviceState) -> None:
+        """Keep `state`, and forget every root but its own."""
+        self.state = state
+        self.chain = [state.trust.root]
+        self.commits += 1
+
     def root_chain(self) -> Sequence[bytes]:
-        """Every accepted root, the factory root first."""
+        """Every accepted root of this epoch, the one that it began with first."""
         return tuple(self.chain)

@@ -14,8 +14,9 @@ The directory holds `a.db`, `b.db` and `lock`. Rules, in the order in which the 
   accepted version.
 * A damaged copy is built anew from the other before `load` returns. With both gone, `load` raises
   `StoreLostError`, and the next `commit` starts the store again.
-* Root files are only ever appended. A start reads the running hash, not the chain; `root_chain`
-  verifies the whole.
+* Root files are only ever appended, and all dropped at once when another epoch begins
+  (`begin_again`), in the transaction that stores its state. A start reads the running hash, not
+  the chain; `root_chain` verifies the whole.
 * The digest's framing never changes and the schema only grows. A newer schema is an error, never
   "damage": the newer client's state must not be thrown away by the older one.
 * Reading makes no write-class system call: rollback journal, not WAL; no pragma that writes; a lock
@@ -251,6 +252,19 @@ class SqliteStore:
         if new == base:
             return
         new = dataclasses.replace(new, number=base.number + 1).with_roots(new_roots)
+        self._replace(base, new, new_roots)
+
+    def begin_again(self, state: DeviceState) -> None:
+        """Make `state` durable in both copies, the root chain beginning anew with its root.
+
+        Raises as `commit`.
+        """
+        base = self._known()
+        roots = (state.trust.root,)
+        new = _Generation(base.number + 1, record.encode(state, base.parts)).with_roots(roots)
+        self._replace(base, new, roots)
+
+    def _replace(self, base: _Generation, new: _Generation, new_roots: Sequence[bytes]) -> None:
         self._base = None
         with _local_failures(self._directory):
             for path in self._paths:
@@ -258,7 +272,7 @@ class SqliteStore:
         self._base = new
 
     def root_chain(self) -> Sequence[bytes]:
-        """Every accepted root, the factory root first, verified against the running hash.
+        """Every accepted root of this epoch, oldest first, verified against the running hash.
 
         Should damage have cost both copies a root, the chain begins again at the newest one.
         """
@@ -335,10 +349,16 @@ class SqliteStore:
                 _update(path, base, new, roots)
                 return
         except _DamagedError:
-            other = next(other for other in self._paths if other != path)
-            held = _examine(other, "rw").generation
-            roots = _read_chain(other, held) + (() if held == new else tuple(roots))
+            if not _begins(new, roots):
+                other = next(other for other in self._paths if other != path)
+                held = _examine(other, "rw").generation
+                roots = _read_chain(other, held) + (() if held == new else tuple(roots))
         _rebuild(path, new, roots)
+
+
+def _begins(new: _Generation, roots: Sequence[bytes]) -> bool:
+    """Whether the roots that come with a generation are its whole chain."""
+    return new.chain_length == len(roots)
 
 
 def _examine(path: Path, mode: str) -> _Finding:
@@ -432,6 +452,8 @@ def _store(
     )
     changed = [item for item in new.parts.items() if base.parts.get(item[0]) != item[1]]
     db.executemany("INSERT OR REPLACE INTO part VALUES (?, ?)", changed)
+    if _begins(new, roots):
+        db.execute("DELETE FROM root")
     first = new.chain_length - len(roots)
     db.executemany("INSERT INTO root VALUES (?, ?)", enumerate(roots, first))
     db.execute(

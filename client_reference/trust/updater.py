@@ -20,6 +20,8 @@ Rules:
  * Stored files are verified again, under the metadata in hand, before they are used. The root is
    not: whoever can write the store can write another root.
  * A check that brings nothing new commits nothing.
+ * An epoch above 0 has its metadata under `metadata/eE/`; a device whose epoch was left meanwhile
+   commits nothing of the old one.
  * `now` is given once; the floor may raise it, nothing reads a clock.
 """
 
@@ -45,6 +47,7 @@ from client_reference.trust.state import DeviceState, InstallState, TrustState
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from tuf.api.metadata import DelegatedRole, MetaFile, T, TargetFile
@@ -53,7 +56,7 @@ if TYPE_CHECKING:
     from client_reference.trust.rootchain import Bundle
     from client_reference.trust.state import Store
 
-__all__ = ["Floors", "Hints", "Limits", "Updater", "initial_state"]
+__all__ = ["EpochEndedError", "Floors", "Hints", "Limits", "Updater", "initial_state"]
 
 M = TypeVar("M", Timestamp, Snapshot, Targets)
 
@@ -62,6 +65,10 @@ MAX_VISITED_ROLES = 32
 # Fields of `timestamp.signed`, see `Hints`.
 ROOT = "x-firmroot-root"
 EPOCH = "x-firmroot-epoch"
+
+
+class EpochEndedError(RetryLaterError):
+    """The recovery anchor re-rooted this device meanwhile: what was begun must begin again."""
 
 
 @frozen
@@ -108,13 +115,14 @@ class Hints:
     epoch: int | None
 
 
-def initial_state(root: bytes, floors: Floors) -> DeviceState:
-    """The state of a device that has only its factory root.
+def initial_state(root: bytes, floors: Floors, recovery_root: bytes | None = None) -> DeviceState:
+    """The state of a device that has only what its image carries.
 
     Raises:
-        MalformedError, BadSignatureError: the root is not a root signed by itself.
+        MalformedError, BadSignatureError: a root is not a root signed by itself.
+        MalformedJsonError, MismatchError: the recovery root does not speak for this root.
     """
-    return DeviceState(
+    state = DeviceState(
         trust=TrustState(
             factory_sha256=hashlib.sha256(root).hexdigest(),
             root=root,
@@ -125,6 +133,13 @@ def initial_state(root: bytes, floors: Floors) -> DeviceState:
         ),
         install=InstallState(confirmed_sequence=floors.minimum_sequence),
     )
+    if recovery_root is None:
+        return state
+    from client_reference.trust import recovery  # noqa: PLC0415 # only then
+
+    anchor = recovery.first_anchor(recovery_root)
+    recovery.check_origin(anchor, floors.epoch, root)
+    return recovery.renewed(state, anchor)
 
 
 class Updater:
@@ -136,6 +151,8 @@ class Updater:
         now: aware UTC reading of the system clock.
         limits: see `Limits`.
         lead: what this boot knows beyond the stored floor.
+        before_root: called once, before the first new root of a refresh is accepted. What it
+            raises ends the refresh, with nothing changed.
 
     Raises:
         ConfigurationError: the store is empty.
@@ -149,6 +166,7 @@ class Updater:
         now: datetime,
         limits: Limits = _LIMITS,
         lead: clock.Lead | None = None,
+        before_root: Callable[[], object] | None = None,
     ) -> None:
         state = store.load()
         if state is None:
@@ -161,6 +179,10 @@ class Updater:
         self._now = now
         self._limits = limits
         self._lead = lead
+        self._before_root = before_root
+        # Each epoch of the recovery anchor has a place of its own (design 7).
+        epoch = state.trust.epoch
+        self._metadata = f"metadata/e{epoch}/" if epoch else "metadata/"
         self._state = state
         self._trust = state.trust
         self._new_roots: list[bytes] = []
@@ -227,6 +249,7 @@ class Updater:
             NotTrustedError: a file did not verify (the subclasses of `verified` say how).
             NotFoundError, RetryLaterError: a file could not be had.
             LocalFailureError: the store could not make a step durable.
+            EpochEndedError: the device was re-rooted meanwhile.
         """
         try:
             self._refresh_root()
@@ -333,7 +356,9 @@ class Updater:
         while True:
             version = self._root.version + 1
             try:
-                data = self._fetcher.fetch(f"metadata/{version}.root.json", self._limits.root)
+                data = self._fetcher.fetch(
+                    f"{self._metadata}{version}.root.json", self._limits.root
+                )
             except NotFoundError:
                 break
             self._accept_root(data)
@@ -365,14 +390,14 @@ class Updater:
 
     def _announced_root(self) -> int | None:
         """What a timestamp that nobody has verified says about the newest root."""
-        data = self._fetcher.fetch("metadata/timestamp.json", self._limits.timestamp)
+        data = self._fetcher.fetch(f"{self._metadata}timestamp.json", self._limits.timestamp)
         fields = verified.read(Timestamp, Timestamp.type, data).signed.unrecognized_fields
         return _integer(fields.get(ROOT))
 
     def _fetch_bundle(self, version: int) -> Bundle:
         from client_reference.trust import rootchain  # noqa: PLC0415 # most checks find no new root
 
-        path = f"metadata/{rootchain.location(version)}"
+        path = f"{self._metadata}{rootchain.location(version)}"
         return rootchain.parse(self._fetcher.fetch(path, rootchain.MAX_BUNDLE))
 
     def _accept_links(self, bundle: Bundle) -> None:
@@ -382,6 +407,9 @@ class Updater:
     def _accept_root(self, data: bytes) -> None:
         """The next link, verified."""
         root = verified.next_root(self._root, data)
+        if self._before_root is not None:
+            ask, self._before_root = self._before_root, None
+            ask()
         trust = replace(self._trust, root=data, root_version=root.version)
         other_timestamp_keys = verified.rotated(self._root, root, Timestamp.type)
         if other_timestamp_keys or verified.rotated(self._root, root, Snapshot.type):
@@ -396,7 +424,7 @@ class Updater:
 
     def _refresh_timestamp(self) -> None:
         trusted = self._rollback_base(Timestamp, self._trust.timestamp)
-        data = self._fetcher.fetch("metadata/timestamp.json", self._limits.timestamp)
+        data = self._fetcher.fetch(f"{self._metadata}timestamp.json", self._limits.timestamp)
         timestamp = verified.accept_timestamp(self._root, data, trusted, self.effective_now)
         clock.check_issued(timestamp, self._root)
         self._timestamp = timestamp
@@ -463,7 +491,7 @@ class Updater:
         self._commit()
         prefix = f"{meta.version}." if self._root.consistent_snapshot else ""
         length = limit if meta.length is None else min(meta.length, limit)
-        return self._fetcher.fetch(f"metadata/{prefix}{quote(role, safe='')}.json", length)
+        return self._fetcher.fetch(f"{self._metadata}{prefix}{quote(role, safe='')}.json", length)
 
     def _commit(self) -> None:
         if self._trust is self._state.trust:
@@ -476,6 +504,18 @@ class Updater:
             )
         if self._new_roots:
             self._trust = self._without_unverifiable(self._trust)
+        if stored.trust.epoch != self._trust.epoch:
+            raise EpochEndedError(
+                f"this device is in epoch {stored.trust.epoch} now, the check began in epoch "
+                f"{self._trust.epoch}",
+                "run the same command again",
+            )
+        # The recovery anchor is not this class's: it may have been renewed since.
+        self._trust = replace(
+            self._trust,
+            recovery_root=stored.trust.recovery_root,
+            recovery_version=stored.trust.recovery_version,
+        )
         state = stored.with_trust(self._trust)
         self._store.commit(state, self._new_roots)
         self._new_roots = []

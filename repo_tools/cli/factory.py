@@ -13,8 +13,10 @@ from tuf.api.metadata import Root
 from client_reference.errors import ActionRequiredError, ConfigurationError, RefusedError
 from client_reference.install.handlers import HANDLERS
 from repo_tools.cli.context import Context, example
+from repo_tools.metadata.anchor import read_statement
 from repo_tools.metadata.edits import ISSUED_FIELD, format_time, is_lab_root
 from repo_tools.metadata.repository import parse
+from repo_tools.metadata.roles import RECOVERY
 from repo_tools.publishing.channels import check_channel, read_channel
 from repo_tools.publishing.factory import (
     Export,
@@ -84,19 +86,21 @@ def export(
     """Write what a new device needs, and register it: from now on no publish may strand it."""
     ws = context.workspace()
     check_channel(ws, product, channel)
+    mirrors = _mirrors(servers or ws.config.urls, lab=ws.config.lab)
     target = Target(
         product=product,
         channel=channel,
         hardware=ws.config.products[product].hardware,
         handler=handler,
-        mirrors=_mirrors(servers or ws.config.urls, lab=ws.config.lab),
+        mirrors=mirrors,
+        recovery=_recovery_urls(context, ws, mirrors[0]),
     )
     with ws.lock():
         live = _published(ws)
         root = parse(live.state.roots[-1], Root, "root").signed
         _check_root(context, root)
         package = _package(ws, live, target)
-        entry = register(ws, _entry(context, target, root, count), package)
+        entry = register(ws, _entry(context, ws, target, root, count), package)
         write_package(package, directory)
     lab = is_lab_root(root)
     mark = "LAB export, never for devices in the field: " if lab else ""
@@ -142,10 +146,42 @@ def _package(ws: Workspace, live: Live, target: Target) -> Package:
         _floor(live),
         manifest.minimum_sequence,
         device_toml(target, lab=ws.config.lab),
+        epoch=ws.epoch,
+        recovery=next(reversed(ws.recovery_roots()), None),
     )
 
 
-def _entry(context: Context, target: Target, root: Root, count: int) -> Export:
+def _recovery_urls(context: Context, ws: Workspace, server: str) -> tuple[str, ...]:
+    """Where the devices ask for the recovery anchor; nowhere if there is none.
+
+    Raises:
+        ActionRequiredError: what is live is of an epoch that the published anchor does not name.
+        ConfigurationError: there is an anchor, and nobody knows where.
+    """
+    if (anchor := next(reversed(ws.recovery_roots()), None)) is None:
+        if not ws.config.lab:
+            context.printer.say(
+                "warning: these devices get no recovery anchor: if a threshold of root is lost or "
+                "stolen, they must be reflashed by hand; first: firmroot anchor init"
+            )
+        return ()
+    named = read_statement(parse(anchor, Root, RECOVERY).signed).epoch
+    if named != ws.epoch:
+        raise ActionRequiredError(
+            f"the published anchor is at epoch {named}, this workspace at {ws.epoch}: a device "
+            "would leave the factory between the two",
+            "firmroot anchor publish",
+        )
+    urls = ws.config.recovery_urls or ((f"{server}recovery/",) if ws.config.lab else ())
+    if not urls:
+        raise ConfigurationError(
+            "the devices would not know where to ask for the recovery anchor",
+            "set `recovery_urls` in firmroot.toml",
+        )
+    return tuple(url if url.endswith("/") else f"{url}/" for url in urls)
+
+
+def _entry(context: Context, ws: Workspace, target: Target, root: Root, count: int) -> Export:
     """What the registry says of it; `register` names it."""
     return Export(
         id="",
@@ -157,6 +193,8 @@ def _entry(context: Context, target: Target, root: Root, count: int) -> Export:
         root_version=root.version,
         client_version=version("firmroot"),
         count=count,
+        epoch=ws.epoch,
+        recovery_version=len(ws.recovery_roots()),
     )
 
 
@@ -217,8 +255,10 @@ def list_exports(context: Context) -> None:
     exports = load_registry(context.workspace())
     for each in exports:
         state = f"retired {each.retired}" if each.retired else "in service"
+        anchor = f"recovery {each.recovery_version}" if each.recovery_version else "no anchor"
         context.printer.say(
             f"{each.id}  {each.date}  {each.product}/{each.channel}  root {each.root_version}  "
+            f"epoch {each.epoch}, {anchor}  "
             f"client {each.client_version}  {each.count or 'unknown'} devices  {state}"
         )
     if not exports:

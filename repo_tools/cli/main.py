@@ -51,6 +51,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "ceremony": ("repo_tools.cli.ceremony:ceremony", "Signing by several people."),
     "rotate": ("repo_tools.cli.rotate:rotate", "Replace or remove a key."),
     "recover": ("repo_tools.cli.recover:recover", "The way back from an accident."),
+    "anchor": ("repo_tools.cli.anchor:anchor", "The second root, if the first is lost."),
     "factory": ("repo_tools.cli.factory:factory", "What a device is born with."),
     "demo": ("repo_tools.cli.demo:demo", "The whole story on this terminal, in a minute."),
 }
@@ -134,7 +135,7 @@ def _read_clock(directory: Path, command: str) -> tuple[datetime, bool]:
         from repo_tools.metadata.edits import is_lab_root  # noqa: PLC0415  tuf is not for --help
         from repo_tools.workspace import Workspace  # noqa: PLC0415  likewise
 
-        root = Workspace.open(directory).newest_root()
+        root = Workspace.open(directory).ruling_root()
         if root is None or not is_lab_root(root):
             raise ConfigurationError(
                 f"{LAB_NOW} is set, but the root of this workspace is not marked LAB",

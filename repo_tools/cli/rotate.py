@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from repo_tools.cli.context import Context, discard_option, example, passphrase_option
+from repo_tools.metadata.roles import RECOVERY
 from repo_tools.rotation import check_rotations, prepare
 from repo_tools.rotation import rotate as carry_out
 
@@ -85,6 +86,8 @@ def run_rotation(
             f"the snapshot key must rotate too, so that devices forget versions that {key} may "
             f"have signed: firmroot rotate {names} --to NEW --compromised"
         )
+    if any(RECOVERY in each.sections for each in rotations):
+        left.append("the recovery anchor still names the old key: firmroot anchor renew")
     report_outcome(context, outcome, left)
 
 

@@ -29,13 +29,13 @@ __all__ = ["serve"]
 @click.option("--host", default="127.0.0.1", show_default=True, help="Interface to listen on.")
 @click.pass_obj
 def serve(context: Context, port: int, host: str) -> None:
-    """Serve metadata/ and targets/ of the local storage until Ctrl-C."""
+    """Serve metadata/ and targets/ of the local storage, in a lab recovery/ too, until Ctrl-C."""
     from repo_tools.publishing.prepare import check_present  # noqa: PLC0415  likewise
     from repo_tools.publishing.serve import listen, run  # noqa: PLC0415  slow, and only here
     from repo_tools.storage.local import LocalStorage  # noqa: PLC0415  likewise
 
     ws = context.workspace()
-    storage = ws.storage()
+    storage = ws.whole_storage()
     if not isinstance(storage, LocalStorage):
         raise ConfigurationError(
             f"{storage.url} is not a local storage",
@@ -47,5 +47,7 @@ def serve(context: Context, port: int, host: str) -> None:
         context.printer.say(f"serving {storage.root} at {url}  (Ctrl-C stops)")
         context.printer.result({"url": url})
 
-    run(storage.root, listen(host, port), ready, log=context.verbose)
+    anchor = ws.recovery_storage() if ws.config.lab else None
+    recovery = anchor.root if isinstance(anchor, LocalStorage) else None
+    run(storage.root, listen(host, port), ready, log=context.verbose, recovery=recovery)
     context.printer.say("stopped")

@@ -17,10 +17,13 @@ from client_reference.transport.policy import parse_mirror
 from repo_tools.cli.context import Context, example
 from repo_tools.publishing.factory import devices, future_devices
 from repo_tools.publishing.prepare import check_present
-from repo_tools.publishing.verify import Audit, Severity, audit, meet_devices
+from repo_tools.publishing.recovery import audit_anchor
+from repo_tools.publishing.verify import Audit, Finding, Severity, audit, meet_devices
+from repo_tools.storage.epoch import EpochFetcher
 from repo_tools.storage.overlay import OverlayStorage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from client_reference.transport.fetcher import Fetcher
@@ -48,12 +51,15 @@ def verify(context: Context, place: str | None, *, as_device: bool) -> None:
         )
     if place is None:
         check_present(ws, ws.storage())
-    with _reach(ws, place) as fetcher:
+    with _reach(ws, place) as whole:
+        fetcher = EpochFetcher(whole, ws.epoch)
         findings = [
             *meet_devices((*devices(ws), *future_devices(ws, roots[-1])), fetcher, context.now)
         ]
         if not as_device:
             findings += audit(Audit(fetcher, roots, ws.policy, context.now))
+    if place is None and not as_device:
+        findings += _anchor(ws)
     for finding in findings:
         context.printer.say(f"{finding.severity.value:8} {finding.subject}: {finding.detail}")
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
@@ -74,10 +80,19 @@ def verify(context: Context, place: str | None, *, as_device: bool) -> None:
     context.printer.say("trusted: everything that is live verifies")
 
 
+def _anchor(ws: Workspace) -> Iterator[Finding]:
+    """The recovery storage of this workspace; a re-rooting that is under way is no error."""
+    problems = list(audit_anchor(ws))
+    for each in problems:
+        yield Finding(Severity.ERROR if each.serious else Severity.WARNING, "anchor", each.detail)
+    if not problems:
+        yield Finding(Severity.FINE, "anchor", f"{len(ws.recovery_roots())} versions, published")
+
+
 def _reach(ws: Workspace, place: str | None) -> AbstractContextManager[Fetcher]:
     """The repository there."""
     if place is None:
-        return nullcontext(OverlayStorage(ws.storage(), {}))
+        return nullcontext(OverlayStorage(ws.whole_storage(), {}))
     if place.startswith(("http://", "https://")):
         ambient = Ambient(time.monotonic, time.sleep, random.random)
         return HttpFetcher(Settings((parse_mirror(place),)), ambient)

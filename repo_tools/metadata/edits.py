@@ -56,6 +56,7 @@ __all__ = [
     "ROOT_FIELD",
     "add_artifacts",
     "assemble",
+    "expiry",
     "format_time",
     "is_lab_root",
     "manifest_targets",
@@ -63,6 +64,7 @@ __all__ = [
     "next_snapshot",
     "next_targets",
     "next_timestamp",
+    "next_version",
     "renewed",
     "signed_bytes",
 ]
@@ -113,8 +115,8 @@ def assemble(signed: Signed, signatures: Iterable[Signature]) -> bytes:
 def renewed(previous: T, rules: RolePolicy, now: datetime) -> T:
     """The same content, as the next version with a fresh expiry."""
     fields = previous.to_dict()
-    fields["version"] = _next_version(previous)
-    fields["expires"] = format_time(_expiry(rules, now))
+    fields["version"] = next_version(previous)
+    fields["expires"] = format_time(expiry(rules, now))
     if ISSUED_FIELD in fields:
         fields[ISSUED_FIELD] = format_time(now)
     return type(previous).from_dict(fields)
@@ -140,8 +142,8 @@ def next_root(
     if lab:
         fields[LAB_FIELD] = True
     return Root(
-        version=_next_version(previous),
-        expires=_expiry(policy.role("root"), now),
+        version=next_version(previous),
+        expires=expiry(policy.role("root"), now),
         keys=keys,
         roles=roles,
         consistent_snapshot=True,
@@ -179,8 +181,8 @@ def next_targets(
     delegations = Delegations(keys, roles)
     check_delegations(delegations)
     return Targets(
-        version=_next_version(previous),
-        expires=_expiry(policy.role("targets"), now),
+        version=next_version(previous),
+        expires=expiry(policy.role("targets"), now),
         delegations=delegations,
     )
 
@@ -207,7 +209,7 @@ def add_artifacts(
                 f"{artifact.path} is published already, with other bytes or another meaning",
                 "a published path never changes: give the new build a new version",
             )
-    return Targets(version=_next_version(previous), expires=_expiry(rules, now), targets=targets)
+    return Targets(version=next_version(previous), expires=expiry(rules, now), targets=targets)
 
 
 def manifest_targets(
@@ -228,8 +230,8 @@ def manifest_targets(
         if other := sorted(set(previous.targets) - {path}):
             raise RefusedError(f"{role} speaks for {other[0]}, expected {path} alone")
     return Targets(
-        version=_next_version(previous),
-        expires=_expiry(rules, now),
+        version=next_version(previous),
+        expires=expiry(rules, now),
         targets={path: TargetFile.from_data(path, data, ["sha256"])},
     )
 
@@ -262,7 +264,7 @@ def next_snapshot(
         if before is not None and entry.version == before.version and entry != before:
             raise RefusedError(f"{name} version {entry.version} is live with other bytes")
         meta[f"{name}.json"] = entry
-    return Snapshot(version=_next_version(previous), expires=_expiry(rules, now), meta=meta)
+    return Snapshot(version=next_version(previous), expires=expiry(rules, now), meta=meta)
 
 
 def next_timestamp(
@@ -276,8 +278,8 @@ def next_timestamp(
     """The commit point: this snapshot is the truth from now on."""
     version = parse(snapshot, Snapshot, "snapshot").signed.version
     return Timestamp(
-        version=_next_version(previous),
-        expires=_expiry(rules, now),
+        version=next_version(previous),
+        expires=expiry(rules, now),
         snapshot_meta=MetaFile(version, len(snapshot), {"sha256": sha256(snapshot)}),
         unrecognized_fields={
             ISSUED_FIELD: format_time(now),
@@ -287,7 +289,8 @@ def next_timestamp(
     )
 
 
-def _next_version(previous: Signed | None) -> int:
+def next_version(previous: Signed | None) -> int:
+    """One more than the predecessor, 1 without one. Raises `RefusedError` at the last number."""
     version = previous.version + 1 if previous else 1
     if version > MAX_VERSION:
         raise RefusedError(
@@ -297,5 +300,6 @@ def _next_version(previous: Signed | None) -> int:
     return version
 
 
-def _expiry(rules: RolePolicy, now: datetime) -> datetime:
+def expiry(rules: RolePolicy, now: datetime) -> datetime:
+    """When what is signed now ends, by the policy."""
     return now.replace(microsecond=0) + timedelta(days=rules.expiry_days)

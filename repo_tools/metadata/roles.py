@@ -16,7 +16,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from client_reference.errors import ConfigurationError, RefusedError
-from keys_policy.model import NAME
+from keys_policy.model import NAME, RECOVERY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEVICE_TLS",
+    "RECOVERY",
     "TOP_LEVEL",
     "Delegated",
     "builds_role",

@@ -1,8 +1,8 @@
 """Pure: what it takes to replace or remove a key.
 
 A key lives in sections of the policy. Top-level roles change with a new root, delegated ones with a
-new targets; what the key has signed must be signed anew by who remains, if it no longer reaches its
-threshold.
+new targets, the recovery anchor with `anchor renew`; what the key has signed must be signed anew by
+who remains, if it no longer reaches its threshold.
 
 **Guard (fast-forward).** Whoever held a delegated role's key could have moved its version forward;
 devices keep the version until the *snapshot* key changes (TUF 5.3.11 clears timestamp and
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from client_reference.errors import ConfigurationError, RefusedError
-from keys_policy.model import ONLINE_ROLES
+from keys_policy.model import ONLINE_ROLES, RECOVERY
 from repo_tools.metadata.roles import TOP_LEVEL
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def plan_rotation(
                 f"give it a successor: firmroot rotate {old} --to NEW",
             )
     root = any(name in TOP_LEVEL for name in (*sections, *held))
-    delegated = any(name not in TOP_LEVEL for name in (*sections, *held))
+    delegated = any(name not in {*TOP_LEVEL, RECOVERY} for name in (*sections, *held))
     # A new root may leave the targets role without its threshold of signatures.
     targets = delegated or "targets" in sections or "targets" in held
     return Rotation(

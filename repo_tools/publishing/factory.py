@@ -21,6 +21,9 @@ from client_reference.nearest import did_you_mean
 from client_reference.selection import DevicePosition
 from client_reference.trust.updater import Floors
 from repo_tools.files import replace_file, sweep
+from repo_tools.metadata.anchor import read_statement
+from repo_tools.publishing.following import RECOVERY_ROOT, cannot_follow
+from repo_tools.publishing.inherit import primary_root
 from repo_tools.publishing.rehearse import Device
 
 if TYPE_CHECKING:
@@ -59,6 +62,8 @@ class Export:
         client_version: of the client that was current then.
         count: devices that were made with it, as far as anybody said.
         retired: when the last of them was taken out of service; empty while there are any.
+        epoch: of the factory root.
+        recovery_version: of the recovery root that it carries, 0 if it has none.
     """
 
     id: str
@@ -71,6 +76,8 @@ class Export:
     client_version: str
     count: int = 0
     retired: str = ""
+    epoch: int = 0
+    recovery_version: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,7 @@ class Target:
         hardware: ids of its boards.
         handler: how it installs.
         mirrors: where it fetches, first choice first.
+        recovery: where it asks for the recovery anchor; none without an anchor.
     """
 
     product: str
@@ -90,6 +98,7 @@ class Target:
     hardware: tuple[str, ...]
     handler: str
     mirrors: tuple[str, ...]
+    recovery: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,14 @@ class Package:
 
 
 def make_package(
-    product: str, root: bytes, floor: str, minimum_sequence: int, configuration: str
+    product: str,
+    root: bytes,
+    floor: str,
+    minimum_sequence: int,
+    configuration: str,
+    *,
+    epoch: int = 0,
+    recovery: bytes | None = None,
 ) -> Package:
     """Pure: the files that a device is born with.
 
@@ -118,21 +134,22 @@ def make_package(
         floor: `YYYY-MM-DDTHH:MM:SSZ`, from signed metadata, never from a raw clock.
         minimum_sequence: nothing older is ever installed on these devices.
         configuration: from `device_toml`.
+        epoch: of the root.
+        recovery: the newest recovery root; None if there is no anchor.
     """
     floors = {
         "schema": 1,
         "product": product,
-        "epoch": 0,
+        "epoch": epoch,
         "time": floor,
         "minimum_sequence": minimum_sequence,
     }
-    return Package(
-        {
-            "device.toml": configuration.encode(),
-            "factory/root.json": root,
-            "factory/floors.json": json.dumps(floors, indent=1).encode() + b"\n",
-        }
-    )
+    files = {
+        "device.toml": configuration.encode(),
+        "factory/root.json": root,
+        "factory/floors.json": json.dumps(floors, indent=1).encode() + b"\n",
+    }
+    return Package(files if recovery is None else {**files, RECOVERY_ROOT: recovery})
 
 
 def device_toml(target: Target, *, lab: bool) -> str:
@@ -142,12 +159,14 @@ def device_toml(target: Target, *, lab: bool) -> str:
     the usual places of a Linux system, and are edited before they are shipped.
     """
     mirrors = ", ".join(_text(url) for url in target.mirrors)
+    recovery = ", ".join(_text(url) for url in target.recovery)
     lines = [
         "schema = 1",
         "[repository]",
         f"product = {_text(target.product)}",
         f"channel = {_text(target.channel)}",
         f"mirrors = [{mirrors}]",
+        *([f"recovery = [{recovery}]"] if recovery else []),
         "[identity]",
         f"hardware = {_text('literal:' + target.hardware[0] if lab else 'device-tree')}",
         *(['device_id = "literal:lab"'] if lab else []),
@@ -221,6 +240,8 @@ def _parse(entry: Mapping[str, Any]) -> Export:
         client_version=str(entry["client_version"]),
         count=int(entry["count"]),
         retired=str(entry["retired"]),
+        epoch=int(entry.get("epoch", 0)),
+        recovery_version=int(entry.get("recovery_version", 0)),
     )
 
 
@@ -298,11 +319,32 @@ def devices(workspace: Workspace) -> tuple[Device, ...]:
                 f"the files of factory export {export.id} are not as they were: {error.message}",
                 "restore factory/ from git; without them nobody knows what these devices trust",
             ) from error
+        # Everything is rehearsed as this epoch sees it (`repo_tools.storage.epoch`).
+        root, floors = born.root, replace(born.floors, epoch=0)
+        if export.epoch != workspace.epoch:
+            if cannot_follow(workspace, export.id):
+                continue  # it reads another epoch: nothing that is published here can strand it
+            root, floors = _re_rooted(workspace, export)
         found += [
-            Device(export.id, _position(export, hardware), born.root, born.floors)
+            Device(export.id, _position(export, hardware), root, floors)
             for hardware in export.hardware
         ]
     return tuple(found)
+
+
+def _re_rooted(workspace: Workspace, export: Export) -> tuple[bytes, Floors]:
+    """What a device of an older epoch trusts right after it has followed the anchor here.
+
+    It has forgotten versions and time of the old epoch, and installs nothing below the statement.
+    """
+    first, anchor = primary_root(workspace), workspace.newest_recovery()
+    if first is None or anchor is None:
+        raise ConfigurationError(
+            f"{export.id} is of epoch {export.epoch}, and nothing leads to epoch {workspace.epoch}",
+            "firmroot anchor re-root",
+        )
+    least = read_statement(anchor).minimum_sequence.get(export.product, 0)
+    return first, Floors(time=0, minimum_sequence=least, epoch=0)
 
 
 def _position(export: Export, hardware: str) -> DevicePosition:

@@ -8,7 +8,7 @@ that names them is staged, and adding the same file again finishes or finds it.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tuf.api.metadata import TargetFile, Targets
@@ -22,6 +22,7 @@ from repo_tools.metadata.edits import add_artifacts, assemble, signed_bytes
 from repo_tools.metadata.repository import RepositoryState, parse
 from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.artifacts import AlreadyAdded, copy_in, judge, stored_name
+from repo_tools.publishing.inherit import inherited_builds
 from repo_tools.publishing.plan import StaleError
 from repo_tools.publishing.prepare import read_base
 from repo_tools.signing.signers import open_signer, sign
@@ -68,15 +69,23 @@ class Builds:
     Attributes:
         live: what is published, None if nothing is.
         staged: what this machine signed and did not publish, None if nothing.
+        inherited: artifacts of the epoch before, while this one has no builds role.
     """
 
     live: Targets | None
     staged: Targets | None
+    inherited: Mapping[str, TargetFile] = field(default_factory=dict)
+
+    @property
+    def waiting(self) -> list[TargetFile]:
+        """What the next version has beside what is live."""
+        staged = self.staged.targets if self.staged is not None else {}
+        return list({**self.inherited, **staged}.values())
 
     @property
     def targets(self) -> Mapping[str, TargetFile]:
         """Every target of either, by path."""
-        found: dict[str, TargetFile] = {}
+        found = dict(self.inherited)
         for role in (self.staged, self.live):
             if role is not None:
                 found |= role.targets
@@ -100,10 +109,11 @@ def read_builds(workspace: Workspace, storage: Storage, product: str) -> Builds:
     role = builds_role(product)
     rooted = bool(workspace.roots()) or workspace.staged_role("root") is not None
     state = read_base(workspace, storage).state if rooted else RepositoryState()
-    staged = workspace.staged_role(role)
+    live, staged = state.role(role), workspace.staged_role(role)
     builds = Builds(
-        state.role(role),
+        live,
         None if staged is None else parse(staged, Targets, role).signed,
+        {} if live is not None else inherited_builds(workspace, product),
     )
     _check_sequences(role, builds)
     return builds
@@ -242,10 +252,9 @@ def _stage(
     """Sign what is live, what waited already and what is new, as one next version."""
     role = builds_role(product)
     rules = workspace.policy.role(role, "builds")
-    waiting = builds.staged.targets.values() if builds.staged is not None else ()
-    signed = add_artifacts(role, builds.live, [*waiting, *targets], rules, now)
+    signed = add_artifacts(role, builds.live, [*builds.waiting, *targets], rules, now)
     # Above what was staged before as well: an interrupted publish may have uploaded that.
     signed.version = builds.version + 1
     payload = signed_bytes(signed)
     data = assemble(signed, [sign(signer, holder, payload) for signer, holder in signers])
-    replace_file(workspace.private / "staged" / f"{role}.json", data)
+    replace_file(workspace.memory / "staged" / f"{role}.json", data)

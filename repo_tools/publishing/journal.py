@@ -133,13 +133,13 @@ def write_journal(workspace: Workspace, journal: Journal) -> None:
 
 
 def _journal(workspace: Workspace) -> Path:
-    return workspace.private / "publish.json"
+    return workspace.memory / "publish.json"
 
 
 def high_water(workspace: Workspace) -> HighWater:
     """What this workspace has seen live."""
     try:
-        data = (workspace.private / "high-water.json").read_bytes()
+        data = (workspace.memory / "high-water.json").read_bytes()
     except FileNotFoundError:
         return HighWater()
     return HighWater.from_json(data)
@@ -154,7 +154,7 @@ def committed(workspace: Workspace) -> HighWater:
         NotTrustedError: a file of it is damaged.
     """
     found = HighWater()
-    for path in sorted((workspace.directory / "history").glob("*.json")):
+    for path in sorted(workspace.history.glob("*.json")):
         found = found.raised(_recorded(path))
     return found.raised(
         HighWater(
@@ -197,7 +197,7 @@ def settle(
     """
     seen = high_water(workspace)
     if (mark := seen.raised(HighWater.of(state))) != seen:
-        replace_file(workspace.private / "high-water.json", mark.to_json())
+        replace_file(workspace.memory / "high-water.json", mark.to_json())
     for data in state.roots:
         version = parse(data, Root, "root").signed.version
         _keep(workspace.metadata / "root" / f"{version}.json", data)
@@ -207,7 +207,7 @@ def settle(
         name = f"{record['timestamp']['version']:06d}.json"
         with contextlib.suppress(FileExistsError):
             create_file(
-                workspace.directory / "history" / name,
+                workspace.history / name,
                 json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n",
             )
     _remove_published(workspace, state)
@@ -224,7 +224,7 @@ def _keep(path: Path, data: bytes) -> None:
 def _remove_published(workspace: Workspace, state: RepositoryState) -> None:
     """What was staged and is live now, byte for byte, waits no longer."""
     live = {"root": state.roots[-1], **state.roles}
-    for directory in (workspace.staged, workspace.private / "staged"):
+    for directory in (workspace.staged, workspace.memory / "staged"):
         for path in sorted(directory.glob("*.json")):
             if path.read_bytes() == live.get(path.stem):
                 remove_file(path)

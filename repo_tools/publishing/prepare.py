@@ -45,6 +45,7 @@ from repo_tools.publishing.plan import (
     new_targets,
 )
 from repo_tools.publishing.rehearse import Views, first_expiry, rehearse
+from repo_tools.storage.epoch import EpochStorage
 from repo_tools.storage.local import LocalStorage
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ def check_present(workspace: Workspace, storage: Storage) -> None:
     Raises:
         StorageElsewhereError: what was published is in a directory that is not here.
     """
+    if isinstance(storage, EpochStorage):
+        storage = storage.whole
     if not workspace.roots() or not isinstance(storage, LocalStorage) or storage.root.exists():
         return
     if high_water(workspace).marks:
@@ -206,6 +209,7 @@ def sign_online(
         roots[-1].version,
         workspace.policy.role("timestamp"),
         now,
+        workspace.epoch,
     )
     return Signed(snapshot, keys.sign(roots, timestamp))
 

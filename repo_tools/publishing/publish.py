@@ -31,6 +31,7 @@ from client_reference.trust.state import MemoryStore
 from client_reference.trust.updater import Floors, Updater, initial_state
 from repo_tools.metadata.edits import format_time
 from repo_tools.metadata.repository import parse, sha256
+from repo_tools.metadata.roles import RECOVERY
 from repo_tools.publishing.journal import Journal, load_journal, settle, write_journal
 from repo_tools.publishing.live import MAX_METADATA, TIMESTAMP
 from repo_tools.publishing.prepare import (
@@ -41,6 +42,7 @@ from repo_tools.publishing.prepare import (
     read_base,
     sign_online,
 )
+from repo_tools.publishing.recovery import check_epoch
 from repo_tools.reporting.situation import next_step
 from repo_tools.reporting.status import renewal_command
 from repo_tools.signing.ceremony import finish_complete, open_ceremonies, status, tidy
@@ -176,6 +178,7 @@ def plan_publish(
     """
     enforce(workspace, now)
     finish_complete(workspace)
+    check_epoch(workspace)
     if not workspace.roots() and workspace.staged_role("root") is None:
         raise _missing_signatures(workspace, now)
     live = read_base(workspace, storage)
@@ -226,9 +229,11 @@ def finish_interrupted(workspace: Workspace, live: Live) -> None:
 
 
 def waiting(workspace: Workspace) -> tuple[Waiting, ...]:
-    """Open ceremonies and who they wait for."""
+    """Open ceremonies of what is published here, and who they wait for."""
     found: list[Waiting] = []
     for ceremony in open_ceremonies(workspace):
+        if ceremony.role == RECOVERY:
+            continue  # `anchor publish` waits for it
         current = status(workspace, ceremony)
         needed = max((quorum.needed for quorum in current.quorums), default=0)
         found.append(Waiting(ceremony.name, ceremony.role, needed, current.missing))

@@ -13,6 +13,7 @@ from client_reference.errors import ActionRequiredError, LockedError
 from repo_tools.publishing.plan import Admitted
 from repo_tools.publishing.prepare import check_stranding, prepare, read_base, sign_online
 from repo_tools.publishing.publish import commit, finish_interrupted
+from repo_tools.publishing.recovery import check_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +56,7 @@ def refresh(
         ActionRequiredError: nothing is live yet, or online keys are missing.
         RefusedError, NotTrustedError, RetryLaterError: as `publish`.
     """
+    check_epoch(workspace)
     live = read_base(workspace, storage)
     if live.tag is None:
         raise ActionRequiredError("nothing is published yet", "firmroot publish")

@@ -37,7 +37,7 @@ def renew_builds(ws: Workspace, product: str, secrets: Secrets, now: datetime) -
     role = builds_role(product)
     rules, uris = ws.policy.role(role, "builds"), ws.key_uris()
     builds = read_builds(ws, ws.storage(), product)
-    if not builds.version:
+    if not builds.targets:
         raise ConfigurationError(
             f"{role} has no content yet, so there is nothing to renew", "firmroot firmware add FILE"
         )
@@ -48,8 +48,7 @@ def renew_builds(ws: Workspace, product: str, secrets: Secrets, now: datetime) -
             f"has the private keys of: {', '.join(each.name for each in mine) or 'none'}",
             f"on the builder's machine: firmroot ceremony start {role}",
         )
-    waiting = builds.staged.targets.values() if builds.staged else ()
-    signed = add_artifacts(role, builds.live, waiting, rules, now)
+    signed = add_artifacts(role, builds.live, builds.waiting, rules, now)
     # Above what was staged before as well: an interrupted publish may have uploaded that.
     signed.version = builds.version + 1
     payload = signed_bytes(signed)
@@ -57,5 +56,5 @@ def renew_builds(ws: Workspace, product: str, secrets: Secrets, now: datetime) -
         sign(open_signer(uris[each.name], each, secrets, ws.directory), each, payload)
         for each in mine
     ]
-    replace_file(ws.private / "staged" / f"{role}.json", assemble(signed, signatures))
+    replace_file(ws.memory / "staged" / f"{role}.json", assemble(signed, signatures))
     return signed.version

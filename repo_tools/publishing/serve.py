@@ -1,4 +1,4 @@
-"""A repository over HTTP, for trying out: `metadata/` and `targets/` of a local storage, no more.
+"""A repository over HTTP, for trying out: `metadata/`, `targets/` and, in a lab, `recovery/`.
 
 Ranges, entity tags and conditional requests are Starlette's. Ours are the cache rules of design 8
 (versioned and hashed objects never change, `timestamp.json` is always asked again, errors are not
@@ -40,6 +40,9 @@ NEVER_KEEP = "no-store"
 class _Objects(StaticFiles):
     """One public directory of a storage."""
 
+    async def check_config(self) -> None:
+        """A directory that is not there yet has no objects; that is no failure of the server."""
+
     def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
         """Find a file; names that begin with a dot are not objects."""
         if any(segment.startswith(".") for segment in path.split("/")):
@@ -70,12 +73,15 @@ def _refuse(request: Request, error: Exception) -> Response:
     )
 
 
-def application(root: Path) -> Starlette:
-    """The storage in that directory as an ASGI application."""
+def application(root: Path, recovery: Path | None = None) -> Starlette:
+    """The storage in that directory, and the recovery storage, as an ASGI application."""
+    places = {name: root / name for name in ("metadata", "targets")}
+    if recovery is not None:
+        places["recovery"] = recovery
     return Starlette(
         routes=[
-            Mount(f"/{name}", _Objects(directory=root / name, check_dir=False))
-            for name in ("metadata", "targets")
+            Mount(f"/{name}", _Objects(directory=place, check_dir=False))
+            for name, place in places.items()
         ],
         exception_handlers={HTTPException: _refuse},
     )
@@ -111,7 +117,14 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(root: Path, listener: socket.socket, ready: Callable[[str], None], *, log: bool) -> None:
+def run(
+    root: Path,
+    listener: socket.socket,
+    ready: Callable[[str], None],
+    *,
+    log: bool,
+    recovery: Path | None = None,
+) -> None:
     """Serve until SIGINT or SIGTERM, then return.
 
     Args:
@@ -119,11 +132,12 @@ def run(root: Path, listener: socket.socket, ready: Callable[[str], None], *, lo
         listener: from `listen`.
         ready: told the URL once connections are answered.
         log: one line per request on the terminal.
+        recovery: directory of the recovery storage, served below `recovery/`.
     """
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
     config = uvicorn.Config(
-        application(root),
+        application(root, recovery),
         lifespan="off",
         log_config=uvicorn.config.LOGGING_CONFIG if log else None,
         access_log=log,

@@ -6,6 +6,7 @@ Everything that the signature covers and that differs from the predecessor is to
   says which fields it tells;
 * whatever else differs is told as `path: before -> after`, so that nothing passes unseen;
 * a manifest is told whole, with whatever its reader left out;
+* a recovery root is told as what it does to the fleet;
 * a key is shown with the first eight digits of its id, since a name is only what people call it.
 """
 
@@ -18,7 +19,9 @@ from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import FirmrootError
 from client_reference.manifest import GroupWave, parse, serialize
+from repo_tools.metadata.anchor import PRIMARY_FIELD, read_statement
 from repo_tools.metadata.repository import sha256
+from repo_tools.metadata.roles import RECOVERY
 from repo_tools.reporting.visible import visible
 
 if TYPE_CHECKING:
@@ -58,7 +61,11 @@ def describe_change(
     new = _document(after)
     old = _document(before) if before is not None else _nothing_before(new)
     told: set[Field] = {("version",), ("expires",)}
-    for sentence, fields in (*_delegator_facts(old, new, name_of), *_target_facts(old, new)):
+    facts = [*_delegator_facts(old, new, name_of), *_target_facts(old, new)]
+    if role == RECOVERY and isinstance(after, Root):
+        old, new = _as_anchor(old), _as_anchor(new)
+        facts = [*_anchor_facts(before, after), *_delegator_facts(old, new, name_of)]
+    for sentence, fields in facts:
         told.update(fields)
         lines.extend([sentence] if sentence else [])
     lines.extend(_difference(old, new, told))
@@ -97,6 +104,39 @@ def _nothing_before(new: Mapping[str, Any]) -> dict[str, Any]:
         "delegations": {"keys": {}, "roles": {}, "order": []},
     }
     return {name: value for name, value in usual.items() if name in new}
+
+
+# The recovery anchor.
+
+
+def _as_anchor(document: dict[str, Any]) -> dict[str, Any]:
+    """The four roles of a recovery root as one, where they are alike."""
+    roles = list(document["roles"].values())
+    if not roles or any(not _same(each, roles[0]) for each in roles):
+        return document
+    return {**document, "roles": {RECOVERY: roles[0]}}
+
+
+def _anchor_facts(before: Root | Targets | None, after: Root) -> Iterator[Fact]:
+    """What devices will do about a primary root, in words; the rest is told field by field."""
+    try:
+        new = read_statement(after)
+        old = read_statement(before) if isinstance(before, Root) else None
+    except FirmrootError as error:
+        yield f"NO DEVICE FOLLOWS THIS: {error.message}", []
+        return
+    if old is not None and old == new:
+        yield f"devices stay in epoch {new.epoch}; only the keys of the anchor change", []
+        return
+    root = f"the root with sha256 {new.sha256}, {new.length} bytes"
+    if old is None:
+        yield f"the anchor begins with epoch {new.epoch}: {root}", []
+    else:
+        yield f"RE-ROOTS THE FLEET: every device leaves epoch {old.epoch} for {root}", []
+        yield f"epoch {new.epoch} begins; nothing signed by the root before counts any more", []
+    for product, least in sorted(new.minimum_sequence.items()):
+        yield f"devices of {product} then install nothing below sequence {least}", []
+    yield "", [(PRIMARY_FIELD, name) for name in new.to_dict()]
 
 
 # Roles and keys.

@@ -16,6 +16,7 @@ from client_reference.errors import NotTrustedError, RetryLaterError
 from client_reference.manifest import parse_meaning
 from client_reference.payload.segments import SUFFIX
 from keys_policy.checks import KEY_CHECKS, Severity, missing_keys
+from repo_tools.anchor import describe_anchor
 from repo_tools.metadata.repository import RepositoryState, parse
 from repo_tools.metadata.roles import builds_role, channel_role
 from repo_tools.publishing.factory import load_registry
@@ -53,6 +54,7 @@ def _look_inside(ws: Workspace, now: datetime) -> Situation:
     rules = {role: ws.policy.role(role) for role in ("root", "targets", "snapshot", "timestamp")}
     rules |= {role: ws.policy.role(role, kind) for role, kind in kinds.items()}
     errors = [each for each in findings(ws, now) if each.severity is Severity.ERROR]
+    anchor, anchor_next = describe_anchor(ws)
     lacking = all(each.check.id in KEY_CHECKS for each in errors)
     return Situation(
         now=now,
@@ -71,6 +73,8 @@ def _look_inside(ws: Workspace, now: datetime) -> Situation:
         exported=frozenset(each.product for each in load_registry(ws)),
         mine=frozenset(name for name, uri in ws.key_uris().items() if is_here(ws, uri)),
         lab=ws.config.lab,
+        anchor=anchor,
+        anchor_next=anchor_next,
     )
 
 

@@ -68,6 +68,8 @@ class Situation:
         exported: products for which devices were made.
         mine: names of the keys of this machine.
         lab: the keys were made for trying out.
+        anchor: the recovery anchor in one line; empty if nobody looked.
+        anchor_next: the command that brings it forward, with its reason; None if nothing is due.
     """
 
     now: datetime
@@ -87,6 +89,8 @@ class Situation:
     exported: frozenset[str] = frozenset()
     mine: frozenset[str] = frozenset()
     lab: bool = False
+    anchor: str = ""
+    anchor_next: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,8 @@ class Report:
             )
         if not self.expiries and not situation.unread:
             found.append("live: nothing is published yet")
+        if situation.anchor:
+            found.append(f"anchor: {situation.anchor}")
         found.append(f"next: {self.next_step}")
         return found
 
@@ -175,6 +181,7 @@ class Report:
                 for each in self.expiries
             },
             "unread": situation.unread,
+            "anchor": situation.anchor,
             "next": self.next_command,
             "reason": self.reason,
         }
@@ -225,6 +232,8 @@ def _early_steps(situation: Situation) -> Iterator[tuple[str, str]]:
         yield _next_root(situation)
     if situation.ceremonies:
         yield _next_signature(situation)
+    if situation.anchor_next is not None and not _goes_last(situation.anchor_next[0]):
+        yield situation.anchor_next
 
 
 def _next_key(situation: Situation) -> tuple[str, str]:
@@ -243,6 +252,11 @@ def _next_root(situation: Situation) -> tuple[str, str]:
     return f"firmroot ceremony start {roles}", "there is no root yet"
 
 
+def _goes_last(command: str) -> bool:
+    """What the anchor names must be live before it is published."""
+    return command == "firmroot anchor publish"
+
+
 def _steps_in_operation(
     situation: Situation, expiries: Sequence[Expiry]
 ) -> Iterator[tuple[str, str]]:
@@ -252,6 +266,8 @@ def _steps_in_operation(
         yield _next_staged(situation)
     if situation.unread:
         yield "firmroot verify", f"the live repository cannot be looked at: {situation.unread}"
+    if situation.anchor_next is not None and situation.live:
+        yield situation.anchor_next
     if due := {each.role: each.due for each in expiries if each.due is not Due.GOOD}:
         yield _next_renewal(situation, due)
     if situation.staged:

@@ -12,8 +12,9 @@ It exists when `payload.json` does: that file is written last and removed first.
 
 * a signature counts only after it has verified, each time it is read; one that does not is
   reported with the key that it claims, and ignored;
-* a root needs the threshold of its predecessor and its own (TUF 5.3.4); any other role needs that
-  of the newest role that delegates to it, signed or still waiting;
+* a root, of the repository or of the recovery anchor, needs the threshold of its predecessor and
+  its own (TUF 5.3.4); any other role needs that of the newest role that delegates to it, signed or
+  still waiting;
 * at the threshold the role goes to `staged/`, but never before the role that delegates to it;
 * signatures that would be lost are named, and only the caller may say that they are;
 * what a ceremony holds may be written by a stranger: a key is the one that its id names, a carried
@@ -41,10 +42,11 @@ from client_reference.errors import (
 from client_reference.nearest import did_you_mean
 from keys_policy.checks import derived_keyid
 from repo_tools.files import TEMPORARY_SUFFIX, remove_file, replace_file
+from repo_tools.metadata.anchor import check_follows, read_statement
 from repo_tools.metadata.edits import assemble as assemble_metadata
 from repo_tools.metadata.edits import signed_bytes
 from repo_tools.metadata.repository import parse, sha256
-from repo_tools.metadata.roles import TOP_LEVEL, check_delegations, check_leaf
+from repo_tools.metadata.roles import RECOVERY, TOP_LEVEL, check_delegations, check_leaf
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -84,6 +86,9 @@ Signable: TypeAlias = Root | Targets
 
 _SIGNATURE = ".sig.json"
 
+# Roles whose metadata are root files, with the command that publishes what is staged of them.
+_ROOTS: Mapping[str, str] = {Root.type: "firmroot publish", RECOVERY: "firmroot anchor publish"}
+
 
 class DiscardedSignaturesError(ActionRequiredError):
     """Going on would discard signatures that people have given."""
@@ -119,6 +124,11 @@ class Ceremony:
     def name(self) -> str:
         """Such as `gateway-stable-3`."""
         return self.directory.name
+
+    @property
+    def tuf_role(self) -> str:
+        """What TUF calls the role: the recovery anchor is a root as well."""
+        return Root.type if isinstance(self.signed, Root) else self.role
 
     @property
     def version(self) -> int:
@@ -219,9 +229,11 @@ def find_ceremony(ws: Workspace, name: str) -> Ceremony:
 
 def predecessor(ws: Workspace, role: str) -> bytes | None:
     """The newest bytes of a role that are signed to their threshold: staged, else published."""
+    # A staged root must be published before the next: devices walk the chain one by one.
     if role == "root":
-        # A staged root must be published before the next: devices walk the chain one by one.
         return next(reversed(ws.roots()), None)
+    if role == RECOVERY:
+        return next(reversed(ws.recovery_roots()), None)
     return ws.staged_role(role) or ws.published_role(role)
 
 
@@ -253,7 +265,7 @@ def _load(directory: Path) -> Ceremony:
 
 
 def _parse(data: bytes, role: str, name: str) -> Signable:
-    return parse(data, Root, name).signed if role == "root" else parse(data, Targets, name).signed
+    return parse(data, Root, name).signed if role in _ROOTS else parse(data, Targets, name).signed
 
 
 # Writing.
@@ -308,12 +320,12 @@ def check_startable(ws: Workspace, role: str, *, discard_signatures: bool) -> No
         DiscardedSignaturesError: signatures would be discarded, and that is not wanted.
         ActionRequiredError: a signed root must be published first.
     """
-    staged = ws.staged_role("root") if role == "root" else None
+    staged = ws.staged_role(role) if role in _ROOTS else None
     if staged is not None and staged != predecessor(ws, role):
-        version = parse(staged, Root, "staged root").signed.version
+        version = parse(staged, Root, f"staged {role}").signed.version
         raise ActionRequiredError(
-            f"root {version} is signed and not yet published; devices need every root in turn",
-            "firmroot publish",
+            f"{role} {version} is signed and not yet published; devices need every root in turn",
+            _ROOTS[role],
         )
     for existing in open_ceremonies(ws):
         signed = status(ws, existing).signed if existing.role == role else ()
@@ -410,6 +422,8 @@ def _check_content(ws: Workspace, ceremony: Ceremony, carries: Mapping[str, byte
     if isinstance(signed, Root):
         if not signed.consistent_snapshot:
             raise RefusedError("the root turns consistent snapshots off; they are required")
+        if role == RECOVERY:
+            _check_anchor(ws, signed)
         return
     if role == "targets":
         check_delegations(signed.delegations)
@@ -417,6 +431,30 @@ def _check_content(ws: Workspace, ceremony: Ceremony, carries: Mapping[str, byte
             raise RefusedError("targets names target files itself; it may only delegate")
         return
     check_leaf(role, signed)
+
+
+def _check_anchor(ws: Workspace, signed: Root) -> None:
+    """A recovery root sends the whole fleet somewhere: only to a root that this workspace has.
+
+    Raises:
+        RefusedError: its roles are not all the same, or its statement is about another root.
+        NotTrustedError: it has no statement, or one that does not follow its predecessor's.
+    """
+    roles = [(set(role.keyids), role.threshold) for role in signed.roles.values()]
+    if any(each != roles[0] for each in roles):
+        raise RefusedError(f"{RECOVERY} {signed.version} gives its roles different keys")
+    statement = read_statement(signed)
+    if (before := predecessor(ws, RECOVERY)) is not None:
+        old = read_statement(parse(before, Root, RECOVERY).signed)
+        check_follows(old, statement, f"{RECOVERY} {signed.version}")
+    first = next(iter(ws.roots()), None) or ws.staged_role("root")
+    if first is None or statement.epoch != ws.epoch or not statement.names(first):
+        raise RefusedError(
+            f"{RECOVERY} {signed.version} starts epoch {statement.epoch} from root sha256 "
+            f"{statement.sha256}, {statement.length} bytes; the first root of epoch {ws.epoch} is "
+            f"{'not signed yet' if first is None else 'sha256 ' + sha256(first)}",
+            "find out who wrote this: it would lead every device to another repository",
+        )
 
 
 def _check_keys(ws: Workspace, role: str, signed: Signable) -> None:
@@ -512,7 +550,7 @@ def _targets_in_force(ws: Workspace) -> Targets | None:
 def _root_in_force(ws: Workspace) -> Root | None:
     """The newest root, signed or still waiting."""
     for each in open_ceremonies(ws):
-        if isinstance(each.signed, Root):
+        if each.role == Root.type and isinstance(each.signed, Root):
             return each.signed
     return ws.newest_root()
 
@@ -521,8 +559,8 @@ def _delegators(ws: Workspace, ceremony: Ceremony) -> list[tuple[str, Root | Tar
     """Whose thresholds must be reached, each with the name by which people know it."""
     found: list[tuple[str, Root | Targets | None]] = []
     if isinstance(ceremony.signed, Root):
-        before = predecessor(ws, "root")
-        old = None if before is None else parse(before, Root, "root").signed
+        before = predecessor(ws, ceremony.role)
+        old = None if before is None else parse(before, Root, ceremony.role).signed
         found = [("the root before", old), ("the new root", ceremony.signed)]
     elif ceremony.role in TOP_LEVEL:
         found = [("root", _root_in_force(ws))]
@@ -536,7 +574,7 @@ def members(ws: Workspace, ceremony: Ceremony) -> dict[str, Key]:
     found: dict[str, Key] = {}
     for _, delegator in _delegators(ws, ceremony):
         try:
-            keyids = delegator.get_delegated_role(ceremony.role).keyids
+            keyids = delegator.get_delegated_role(ceremony.tuf_role).keyids
         except ValueError as error:
             raise ConfigurationError(
                 f"nobody delegates to a role {ceremony.role!r}",
@@ -623,7 +661,7 @@ def status(ws: Workspace, ceremony: Ceremony) -> CeremonyStatus:
     given = {signature.keyid: signature for signature in signatures}
     quorums = []
     for title, delegator in _delegators(ws, ceremony):
-        result = delegator.get_verification_result(ceremony.role, ceremony.payload, given)
+        result = delegator.get_verification_result(ceremony.tuf_role, ceremony.payload, given)
         quorums.append(
             Quorum(
                 title,
@@ -699,7 +737,7 @@ def _is_staged(ws: Workspace, ceremony: Ceremony) -> bool:
 
 def _waits_for(ceremonies: Sequence[Ceremony], ceremony: Ceremony) -> Ceremony | None:
     """The open ceremony of the role that delegates to this one."""
-    if ceremony.role == "root":
+    if ceremony.role in _ROOTS:
         return None
     delegator = "root" if ceremony.role in TOP_LEVEL else "targets"
     return next((each for each in ceremonies if each.role == delegator), None)

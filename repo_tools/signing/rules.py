@@ -9,7 +9,7 @@ from tuf.api.metadata import Root, Targets
 from client_reference.errors import RefusedError
 from keys_policy.checks import BINDS, Evidence, Severity, run_checks
 from repo_tools.metadata.repository import parse
-from repo_tools.metadata.roles import delegated_roles
+from repo_tools.metadata.roles import RECOVERY, delegated_roles
 from repo_tools.signing.ceremony import open_ceremonies
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def templates(ws: Workspace) -> dict[str, str]:
 def peoples_roles(ws: Workspace) -> tuple[str, ...]:
     """The roles of this workspace that have ceremonies; a machine signs builds by itself."""
     kinds = templates(ws).items()
-    return ("root", "targets", *(name for name, kind in kinds if kind != "builds"))
+    anchor = (RECOVERY,) if ws.policy.recovery is not None else ()
+    return ("root", "targets", *(name for name, kind in kinds if kind != "builds"), *anchor)
 
 
 def findings(ws: Workspace, now: datetime) -> list[Finding]:
@@ -53,8 +54,10 @@ def findings(ws: Workspace, now: datetime) -> list[Finding]:
         signed["root"] = root
     if (targets := ws.newest_targets()) is not None:
         signed["targets"] = targets
+    if ws.policy.recovery is not None and (anchor := ws.newest_recovery()) is not None:
+        signed[RECOVERY] = anchor
     kinds = templates(ws)
-    known = {"root", "targets", *kinds}
+    known = {"root", "targets", *kinds, *peoples_roles(ws)}
     pending = {each.role: each.signed for each in open_ceremonies(ws) if each.role in known}
     evidence = Evidence(ws.policy, ws.keyring, signed, pending, kinds, now, _live(ws))
     return run_checks(evidence)

@@ -19,6 +19,7 @@ from tuf.api.metadata import Root, Targets
 from client_reference.errors import ConfigurationError, RefusedError
 from client_reference.nearest import did_you_mean
 from repo_tools.metadata.repository import parse
+from repo_tools.metadata.roles import RECOVERY
 from repo_tools.reporting.difference import describe_change
 from repo_tools.signing.ceremony import (
     add_signature,
@@ -216,7 +217,7 @@ def adopt(ws: Workspace, path: Path) -> Ceremony:
             "take the workspace as it is in git (git pull), or find out who wrote the file",
         )
     signed: Root | Targets
-    if role == "root":
+    if role in {"root", RECOVERY}:
         signed = parse(data, Root, str(path)).signed
     else:
         signed = parse(data, Targets, str(path)).signed

@@ -10,6 +10,7 @@ from client_reference.errors import ConfigurationError
 from client_reference.nearest import did_you_mean
 from repo_tools.metadata.edits import is_lab_root, next_root, next_targets, renewed
 from repo_tools.metadata.repository import parse
+from repo_tools.metadata.roles import RECOVERY
 from repo_tools.publishing.prepare import check_present
 from repo_tools.signing.ceremony import predecessor, start_ceremony
 from repo_tools.signing.rules import peoples_roles, templates
@@ -41,6 +42,11 @@ def start_role(
     kinds = templates(ws)
     people = peoples_roles(ws)
     before = predecessor(ws, role)
+    if role == RECOVERY:
+        raise ConfigurationError(
+            "the recovery anchor is no role of the repository",
+            "its first version: firmroot anchor init; the next: firmroot anchor renew",
+        )
     if role not in people:
         raise ConfigurationError(
             f"{role!r} is not a role that people sign; those are: {', '.join(people)}"

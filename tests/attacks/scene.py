@@ -319,11 +319,10 @@ class Scene:
         self.patch.setattr(cli, "_failure", on_failure)
         self.patch.setattr(update, "update", on_update)
         self.patch.setattr(cli, "open_installer", on_open)
-        self.ambient(cli._AMBIENT.monotonic)
 
     def ambient(self, monotonic: Callable[[], float]) -> None:
         """The device waits for nobody in earnest, and measures time with this."""
-        self.patch.setattr(cli, "_AMBIENT", Ambient(monotonic, lambda _: None, lambda: 0.5))
+        self.device.ambient = Ambient(monotonic, lambda _: None, lambda: 0.5)
 
     def run(self, *arguments: str) -> Output:
         """One command of the device."""
@@ -347,7 +346,7 @@ class Scene:
     def configure(self, *first: Mirror, **sections: str) -> None:
         """Write the device's configuration anew: mirrors to ask before the usual one, lines."""
         urls = [mirror.url for mirror in (*first, self.mirror)]
-        self.device.make(self.factory, urls, **sections)
+        self.device.make(self.factory, urls, "", recovery_root=None, epoch=0, **sections)
 
     def use_command(self) -> None:
         """Another device: new from the factory, it installs with a command that copies."""

@@ -223,9 +223,13 @@ WRONG = {
         '[repository]\nmirrors = ["http://a.example/"]\n[tls]\ndegraded = "forbid"',
         "expected https:// mirrors only",
     ),
-    "a recovery anchor that this version does not ask": (
-        '[repository]\nrecovery = ["https://r.example/"]',
-        "repository.recovery: this version does not honour it yet",
+    "a recovery URL that is none": (
+        '[repository]\nrecovery = ["r.example"]',
+        "repository.recovery: mirror 'r.example' must begin with https://",
+    ),
+    "plain HTTP to the anchor where degraded is forbidden": (
+        '[repository]\nrecovery = ["http://r.example/"]\n[tls]\ndegraded = "forbid"',
+        'repository.recovery: found "http://r.example/", expected https:// mirrors only',
     ),
     "a clock that this version does not set": (
         "[trust]\nset_clock = true",
@@ -307,6 +311,14 @@ def test_a_command_needs_no_slots(device: Path) -> None:
     text = path.read_text().partition("slots =")[0]
     path.write_text(f'{text}handler = "command"\ncommand = {{ run = ["true"] }}\n')
     assert load(path).install.slots == {}
+
+
+def test_how_often_a_device_checks_counts_where_there_is_an_anchor_to_ask(device: Path) -> None:
+    text = MINIMAL.replace("[repository]", '[repository]\nrecovery = ["https://r.example/fw"]')
+    (device / "device.toml").write_text(text + '[check]\nevery = "12h"')
+    config = load(device / "device.toml")
+    assert [url.url for url in config.repository.recovery] == ["https://r.example/fw/"]
+    assert (config.check_every, config.warnings) == (43_200, ())
 
 
 FILES = {

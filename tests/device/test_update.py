@@ -184,6 +184,9 @@ class Network:
             return True
         return False
 
+    def every_mirror(self) -> None:
+        """It has no way back."""
+
 
 @dataclass
 class Bench:

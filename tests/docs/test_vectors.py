@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tomllib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
+from tuf.api.metadata import Root
 
 from client_reference import config, manifest, rollout
 from client_reference.config import DeviceConfig, Reboot
 from client_reference.install.bootloader import FileBootloader
 from client_reference.payload import segments
-from client_reference.trust import rootchain
+from client_reference.trust import recovery, rootchain
 from keys_policy.model import ALGORITHMS
+from repo_tools.metadata.anchor import PRIMARY_FIELD, read_statement
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.factory import make_package
 from tests.docs.pages import DOCS, vectors
@@ -75,6 +78,24 @@ def _floors(vector: Vector) -> None:
     assert json.loads(package.files["factory/floors.json"]) == vector
 
 
+def _statement(vector: Vector) -> None:
+    root = Root(unrecognized_fields={PRIMARY_FIELD: vector})
+    assert read_statement(root).to_dict() == vector
+
+
+def _recovery_chain(vector: Vector) -> None:
+    first, second = (json.dumps(link).encode() for link in vector["chain"])
+    anchors = [recovery.first_anchor(first)]
+    anchors.append(recovery.next_anchor(anchors[0], second))
+    assert [anchor.statement.epoch for anchor in anchors] == [0, 1]
+    for anchor, text in zip(anchors, vector["primary roots"], strict=True):
+        named = (hashlib.sha256(text.encode()).hexdigest(), len(text))
+        assert anchor.statement.primary == named
+    assert anchors[1].statement.minimum_sequence == {"gateway": 12}
+    decision = recovery.decide(anchors[0], 0, [recovery.Walk(anchors[1:])])
+    assert decision == recovery.Reroot(anchors[1])
+
+
 def _config(text: str, scratch: Path) -> DeviceConfig:
     path = scratch / "device.toml"
     path.write_text(text)
@@ -85,7 +106,7 @@ def _slot_config(text: str, scratch: Path) -> None:
     loaded = _config(text, scratch)
     assert loaded.warnings == ()
     assert (loaded.install.handler, list(loaded.install.slots)) == ("slot", ["A", "B"])
-    assert len(loaded.repository.mirrors) == 2
+    assert len(loaded.repository.mirrors) == len(loaded.repository.recovery) == 2
 
 
 def _command_config(text: str, scratch: Path) -> None:
@@ -113,6 +134,8 @@ CHECKS: dict[str, Callable[[Vector], None]] = {
     "position": _position,
     "hold": _hold,
     "floors": _floors,
+    "recovery chain": _recovery_chain,
+    "statement": _statement,
 }
 FILES: dict[str, Callable[[str, Path], None]] = {
     "device.toml": _slot_config,

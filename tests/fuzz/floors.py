@@ -20,20 +20,24 @@ class Shelf(dict[str, bytes]):
     """A directory, as far as it is read here. A real one is a hundred times slower."""
 
     def __truediv__(self, name: str) -> Book:
-        return Book(name, self[name])
+        return Book(name, self.get(name))
 
 
 class Book:
     """A file of it."""
 
-    def __init__(self, name: str, data: bytes) -> None:
+    def __init__(self, name: str, data: bytes | None) -> None:
         self._name, self._data = name, data
+
+    def exists(self) -> bool:
+        return self._data is not None
 
     def __str__(self) -> str:
         return self._name
 
     def open(self, mode: str) -> io.BytesIO:
         assert mode == "rb"
+        assert self._data is not None
         return io.BytesIO(self._data)
 
 

@@ -88,7 +88,7 @@ def test_all_mistakes_are_told_together() -> None:
     )
     with pytest.raises(PolicyError) as caught:
         parse_policy(text)
-    assert len(caught.value.problems) == 4
+    assert len(caught.value.problems) == 5
 
 
 def test_a_role_names_only_keys_that_are_there() -> None:

@@ -20,6 +20,7 @@ from client_reference.trust.store import SqliteStore, StoreLostError
 ROOT = Path(__file__).resolve().parents[2]
 PAYLOAD = bytes(range(256)) * 12  # six sectors: several writes, several places to tear one
 PIECE = 1024
+EPOCH = 100  # from this number on the states are of epoch 1, whose roots begin at 1 again
 IMAGE = Image(hashlib.sha256(PAYLOAD).hexdigest(), len(PAYLOAD), "1.1", 2)
 
 
@@ -33,22 +34,26 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def root_file(number: int) -> bytes:
+def root_file(number: int, epoch: int = 0) -> bytes:
     """A root file; large enough that a chain of them spreads over pages."""
-    return f"root {number}".encode() * 300
+    return f"root {number}{f' of epoch {epoch}' if epoch else ''}".encode() * 300
 
 
 def state(number: int) -> DeviceState:
     """The state that commit `number` stores: every second one brings a root and drops metadata."""
-    version = 1 + number // 2
+    epoch, step = divmod(number, EPOCH)
+    version = 1 + step // 2
     trust = TrustState(
         factory_sha256="ab" * 32,
-        root=root_file(version),
+        root=root_file(version, epoch),
         root_version=version,
         timestamp=f"timestamp {number}".encode() if number % 2 else None,
         snapshot=f"snapshot {number}".encode() * 100 if number % 2 else None,
         roles={"targets": f"targets {number}".encode() * 500, "gateway-stable": b"{}"},
         time_floor=number,
+        epoch=epoch,
+        recovery_root=f"recovery root {epoch}".encode() * 200,
+        recovery_version=1 + epoch,
     )
     install = InstallState(phase=Phase.IDLE, confirmed_sequence=number)
     return DeviceState(trust, install)
@@ -56,7 +61,8 @@ def state(number: int) -> DeviceState:
 
 def chain(number: int) -> list[bytes]:
     """The root chain after commit `number`."""
-    return [root_file(version) for version in range(1, 2 + number // 2)]
+    epoch, step = divmod(number, EPOCH)
+    return [root_file(version, epoch) for version in range(1, 2 + step // 2)]
 
 
 def commit(tree: Path, first: int, last: int) -> None:
@@ -68,6 +74,15 @@ def commit(tree: Path, first: int, last: int) -> None:
             new_roots = [root_file(1 + number // 2)] if number and number % 2 == 0 else []
             store.commit(state(number), new_roots)
             say(f"done {number}")
+
+
+def begin_epoch(tree: Path, number: int) -> None:
+    """Commit a state whose root chain begins again."""
+    with SqliteStore(tree / "state") as store:
+        store.load()
+        say(f"begin {number}")
+        store.begin_again(state(number))
+        say(f"done {number}")
 
 
 def load(tree: Path) -> None:
@@ -123,6 +138,8 @@ def main(name: str, tree: str, *words: str) -> None:
     match name:
         case "commit":
             commit(Path(tree), int(words[0]), int(words[1]))
+        case "begin_epoch":
+            begin_epoch(Path(tree), int(words[0]))
         case "load":
             load(Path(tree))
         case "restart":

@@ -64,6 +64,8 @@ LAST = 6 if FULL else 2
 CASES = {
     "the first commit and those after it": Case(None, ("commit", 0, LAST)),
     "commits with and without roots on an old store": Case(3, ("commit", 4, 5 if FULL else 4)),
+    "an epoch that begins": Case(5, ("begin_epoch", drivers.EPOCH)),
+    "an epoch that begins over a ruined copy": Case(3, ("begin_epoch", drivers.EPOCH), ruin_second),
     "a load after a cut between the two copies": Case(3, ("load",), age_second),
     "a load that finds the first copy ruined": Case(3, ("load",), ruin_first),
     "a load that finds the second copy ruined": Case(3, ("load",), ruin_second),

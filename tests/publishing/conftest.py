@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from repo_tools.publishing.factory import load_registry
 from tests.publishing.lab import HARDWARE, PRODUCT, Lab
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -74,3 +76,71 @@ def live(moments: dict[str, Lab], tmp_path: Path) -> Lab:
 def following(moments: dict[str, Lab], tmp_path: Path) -> Lab:
     """1.0 is live, 1.1 is signed."""
     return _copy(moments, "next", tmp_path)
+
+
+LOST = ("alice", "bob", "carol")
+
+
+@pytest.fixture(scope="session")
+def anchor_moments(
+    moments: dict[str, Lab], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Lab]:
+    """From a live repository to a fleet that was re-rooted.
+
+    `anchored` (one export is older than the anchor, one has it), `begun` (epoch 1 waits for its
+    root), `named` (the recovery root waits for signatures), `staged` (nothing does), `there`.
+    """
+    top = tmp_path_factory.mktemp("anchor")
+    found: dict[str, Lab] = {}
+    lab = moments["live"]
+    for name, step in (
+        ("anchored", _anchor),
+        ("begun", _begin),
+        ("named", _name_root),
+        ("staged", lambda lab: lab.ok("sign")),
+        ("there", _send),
+    ):
+        (top / name).mkdir()
+        lab = found[name] = lab.copy(top / name / "acme")
+        step(lab)
+    return found
+
+
+def _anchor(lab: Lab) -> None:
+    lab.ok("anchor", "init")
+    lab.ok("sign")
+    lab.ok("anchor", "publish")
+    lab.ok("factory", "export", PRODUCT, "--to", lab.directory.parent / "anchored-device")
+
+
+def stranded(lab: Lab) -> tuple[str, str]:
+    """The option that accepts the loss of the export which is older than the anchor."""
+    export = next(each for each in load_registry(lab.workspace) if not each.recovery_version)
+    return "--accept-stranded", export.id
+
+
+def _begin(lab: Lab) -> None:
+    for name in ("ada", "ben", "cleo"):
+        lab.ok("key", "new", name, "--role", "root", "--role", "targets")
+    lost = [word for name in LOST for word in ("--without", name)]
+    lab.ok("anchor", "re-root", *lost, *stranded(lab))
+
+
+def _name_root(lab: Lab) -> None:
+    lab.ok("sign")
+    lab.ok("anchor", "re-root", *stranded(lab))
+
+
+def _send(lab: Lab) -> None:
+    lab.ok("publish")
+    lab.ok("anchor", "publish")
+
+
+@pytest.fixture
+def at(anchor_moments: dict[str, Lab], tmp_path: Path) -> Callable[[str], Lab]:
+    """A copy of the lab at a moment of `anchor_moments`."""
+
+    def copy(name: str) -> Lab:
+        return anchor_moments[name].copy(tmp_path / name / "acme")
+
+    return copy

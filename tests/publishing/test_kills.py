@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.publishing.conftest import LOST, stranded
 from tests.publishing.kills import count_operations, run_killed
 from tests.publishing.lab import HARDWARE, PRODUCT, image
 
@@ -30,6 +31,12 @@ CASES = {
     "adding firmware": ("live", ("firmware", "add", "{file}", "-p", PRODUCT), {"1.0"}),
     "a factory export": ("live", ("factory", "export", PRODUCT, "--to", "{out}"), {"1.0"}),
     "a publish with a new root": ("rotated", ("publish",), {"1.0"}),
+    "beginning an epoch": (
+        "lost",
+        ("anchor", "re-root", *(word for name in LOST for word in ("--without", name))),
+        {"1.0"},
+    ),
+    "sending the fleet to an epoch": ("named", ("anchor", "publish"), {"1.0"}),
 }
 
 # What a second run rightly does once more: a refresh that was committed is refreshed again.
@@ -43,7 +50,8 @@ def _points(count: int) -> list[int]:
 
 
 def _prepare(moments: dict[str, Lab], moment: str, top: Path) -> Lab:
-    source = {"unsigned": "live", "rotated": "live"}.get(moment, moment)
+    sources = {"unsigned": "live", "rotated": "live", "lost": "anchored", "named": "staged"}
+    source = sources.get(moment, moment)
     lab = moments[source].copy(top / "start" / "acme")
     if moment == "unsigned":
         lab.add("1.1")
@@ -51,6 +59,12 @@ def _prepare(moments: dict[str, Lab], moment: str, top: Path) -> Lab:
     if moment == "rotated":
         lab.ok("ceremony", "start", "root")
         lab.ok("sign")
+    if moment == "lost":
+        lab.ok("--yes", "factory", "retire", stranded(lab)[1])
+        for name in ("ada", "ben", "cleo"):
+            lab.ok("key", "new", name, "--role", "root", "--role", "targets")
+    if moment == "named":
+        lab.ok("publish")
     return lab
 
 
@@ -65,10 +79,13 @@ def _offered(lab: Lab) -> str:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_killed_command_run_again_finishes(
-    case: str, moments: dict[str, Lab], tmp_path: Path
+    case: str,
+    moments: dict[str, Lab],
+    anchor_moments: dict[str, Lab],
+    tmp_path: Path,
 ) -> None:
     moment, template, allowed = CASES[case]
-    start = _prepare(moments, moment, tmp_path)
+    start = _prepare({**anchor_moments, **moments}, moment, tmp_path)
     root = (moments["live"].directory / "metadata/root/1.json").read_bytes()
     (tmp_path / "firmware.img").write_bytes(image("1.2"))
     options = ("-V", "1.2", "--hardware", HARDWARE) if "{file}" in template else ()

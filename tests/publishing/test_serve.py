@@ -103,6 +103,25 @@ def test_ranges_and_entity_tags_are_honoured(served: tuple[Server, Lab]) -> None
     assert server.get(path, Range="bytes=99999999-").status == 416
 
 
+def test_a_lab_serves_its_recovery_storage_and_every_epoch(
+    anchor_moments: dict[str, Lab], served: tuple[Server, Lab]
+) -> None:
+    assert served[0].get("/recovery/1.root.json").status == 404, "there is no anchor"
+    lab = anchor_moments["there"]
+    with _serving(lab) as server:
+        for path, file in (
+            ("/recovery/2.root.json", "recovery/2.root.json"),
+            ("/recovery/e1/1.root.json", "repository/metadata/e1/1.root.json"),
+            ("/metadata/e1/timestamp.json", "repository/metadata/e1/timestamp.json"),
+            ("/metadata/timestamp.json", "repository/metadata/timestamp.json"),
+        ):
+            assert server.get(path).body == (lab.directory / file).read_bytes()
+        following = server.get("/recovery/3.root.json")
+        assert (following.status, following.headers["cache-control"]) == (404, "no-store")
+        kept = server.get("/metadata/e1/timestamp.json").headers["cache-control"]
+        assert kept == "no-cache", "it is replaced like the other"
+
+
 PRIVATE = (
     "/",
     "/firmroot.toml",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from client_reference.errors import ConfigurationError, NotTrustedError, RefusedError
+from repo_tools.creation import LAB_KEYS
 from repo_tools.metadata.edits import manifest_targets
 from repo_tools.signing.ceremony import (
     DiscardedSignaturesError,
@@ -133,7 +134,7 @@ def test_a_named_key_must_have_a_say_somewhere(ws: Workspace, targets: Ceremony)
 
 def test_keys_are_chosen_by_name_uri_or_file(ws: Workspace, tmp_path: Path) -> None:
     everything, named = my_keys(ws, None, SECRETS)
-    assert (len(everything), named) == (10, None)
+    assert (len(everything), named) == (len(LAB_KEYS), None)
     assert my_keys(ws, "alice", SECRETS) == ({"alice": uri("alice")}, "alice")
     assert my_keys(ws, uri("bob"), SECRETS) == ({"bob": uri("bob")}, "bob")
     stick = f"file:{shutil.copy(ws.directory / '.firmroot/keys/bob.pem', tmp_path / 'stick.pem')}"
@@ -257,7 +258,7 @@ def test_a_difference_is_told_to_the_predecessor(ws: Workspace, targets: Ceremon
 def test_the_first_root_replaces_nothing(ws: Workspace) -> None:
     (ws.staged / "root.json").unlink()
     lines = describe_ceremony(ws, start_root(ws, NOW))
-    assert lines[0].startswith("root version 1 (replaces nothing before)")
+    assert lines[0].startswith("root version 1 (the first)")
 
 
 def test_targets_are_told_by_what_changes_in_them(ws: Workspace, targets: Ceremony) -> None:
@@ -307,6 +308,7 @@ def test_a_violation_names_the_rule_and_the_fix(ws: Workspace) -> None:
     assert caught.value.message == (
         "the policy forbids this: "
         "roles.root: threshold 4 is above its 3 keys [threshold-reachable]\n       "
+        "roles.recovery: threshold 2, root has 4 [recovery-threshold]\n       "
         "root 1: root is 2 of alice, bob, carol; the policy expects 4 of alice, bob, carol "
         "[policy-binds]"
     )

@@ -137,22 +137,36 @@ class DeviceOnDisk:
     environment: dict[str, str] = field(default_factory=dict)
     ambient: Ambient = field(default_factory=lambda: IMPATIENT)
 
-    def make(self, root: bytes, mirrors: list[str], extra: str = "", **sections: str) -> None:
+    def make(
+        self,
+        root: bytes,
+        mirrors: list[str],
+        extra: str = "",
+        *,
+        recovery_root: bytes | None = None,
+        epoch: int = 0,
+        **sections: str,
+    ) -> None:
         """Write the factory export and the configuration.
 
         Args:
             root: the factory root.
             mirrors: their URLs.
+            recovery_root: of the export, if the repository has an anchor.
+            epoch: of the export.
             extra: TOML at the end.
             sections: lines that are added to a section, by its name.
         """
         factory = self.directory / "factory"
         factory.mkdir(parents=True, exist_ok=True)
         (factory / "root.json").write_bytes(root)
+        (factory / "recovery-root.json").unlink(missing_ok=True)
+        if recovery_root is not None:
+            (factory / "recovery-root.json").write_bytes(recovery_root)
         floors = {
             "schema": 1,
             "product": "gateway",
-            "epoch": 0,
+            "epoch": epoch,
             "time": "2031-01-01T00:00:00Z",
             "minimum_sequence": 0,
         }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import socket
 import ssl
 import threading
@@ -87,6 +88,7 @@ class Mirror(ThreadingHTTPServer):
         super().__init__((host, 0), _Handler)
         self.files = files
         self.host = f"[{host}]" if ":" in host else host
+        self.numbers = itertools.count(1)
         self.packs = False
         self.etags = False
         self.guard: Callable[[Seen], bool] = lambda _: True
@@ -124,6 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def setup(self) -> None:
+        self.number = next(self.server.numbers)
         if self.server.context is not None:
             # Here, in the connection's own thread: a failing handshake must not stop the others.
             self.request = self.server.context.wrap_socket(self.request, server_side=True)
@@ -138,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(self.path).lstrip("/")
-        self.server.seen.append(Seen(path, self.headers, id(self), _peer(self.request)))
+        self.server.seen.append(Seen(path, self.headers, self.number, _peer(self.request)))
         trouble = self._trouble(path)
         if not self.server.guard(self.server.seen[-1]):
             trouble = Trouble(status=403)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 from urllib.parse import quote
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -58,12 +58,14 @@ class RepositorySimulator:
         signers: who signs each role, by key id; remove or exchange them freely.
         hashes: whether snapshot and timestamp carry lengths and hashes.
         now: the moment that expiry is computed from.
+        epoch: of the recovery anchor; each has its own keys, and its own place from 1 on.
     """
 
     def __init__(
-        self, now: datetime = NOW, *, hashes: bool = True, consistent: bool = True
+        self, now: datetime = NOW, *, hashes: bool = True, consistent: bool = True, epoch: int = 0
     ) -> None:
         self.now = now
+        self.epoch = epoch
         self.hashes = hashes
         self.files: dict[str, bytes] = {}
         self.requests: list[str] = []
@@ -123,7 +125,9 @@ class RepositorySimulator:
     def new_signer(self) -> CryptoSigner:
         """An ed25519 key that nothing uses yet."""
         self._key_count += 1
-        seed = hashlib.sha256(f"simulated key {self._key_count}".encode()).digest()
+        of_epoch = f" of epoch {self.epoch}" if self.epoch else ""
+        name = f"simulated key {self._key_count}{of_epoch}"
+        seed = hashlib.sha256(name.encode()).digest()
         return CryptoSigner(Ed25519PrivateKey.from_private_bytes(seed))
 
     def add_key(
@@ -185,7 +189,7 @@ class RepositorySimulator:
             self.files[f"targets/{place}"] = data
         return target
 
-    def fork(self) -> RepositorySimulator:
+    def fork(self) -> Self:
         """The same repository in other hands, keys included: what happens to it stays there."""
         other = copy.copy(self)
         other.files = dict(self.files)
@@ -240,7 +244,8 @@ class RepositorySimulator:
         versioned = role == Root.type or (
             role != Timestamp.type and bool(self.root.consistent_snapshot)
         )
-        return f"metadata/{f'{version}.' if versioned else ''}{quote(role, safe='')}.json"
+        place = f"metadata/e{self.epoch}/" if self.epoch else "metadata/"
+        return f"{place}{f'{version}.' if versioned else ''}{quote(role, safe='')}.json"
 
     def save(self, directory: Path) -> None:
         """Write what is served as files, laid out as on every storage."""

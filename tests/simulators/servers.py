@@ -109,6 +109,7 @@ class Proxy(Raw):
     Attributes:
         heads: as they arrived.
         answer: given to every request instead of an honest one.
+        greeting: said when a connection through it stands.
     """
 
     def __init__(self, hosts: Mapping[str, Mirror]) -> None:
@@ -116,6 +117,7 @@ class Proxy(Raw):
         self._hosts = hosts
         self.heads: list[str] = []
         self.answer = b""
+        self.greeting = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
     def _proxy(self, peer: socket.socket) -> None:
         head = b""
@@ -135,7 +137,7 @@ class Proxy(Raw):
         with ExitStack() as stack:
             there = stack.enter_context(socket.create_connection(("127.0.0.1", target.server_port)))
             if method == "CONNECT":
-                peer.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                peer.sendall(self.greeting)
             else:
                 path = "/" + place.split("/", 3)[3]
                 own = [

@@ -34,6 +34,16 @@ class Counting:
     def next_mirror(self) -> bool:
         return True
 
+    def every_mirror(self) -> None:
+        self.asked.append("every mirror")
+
+
+def test_mirrors_are_turned_away_from_and_taken_back_behind_the_cache(tmp_path: Path) -> None:
+    mirror = Counting()
+    cache = TargetCache(mirror, tmp_path / "cache")
+    cache.every_mirror()
+    assert (cache.next_mirror(), mirror.asked) == (True, ["every mirror"])
+
 
 def test_a_manifest_is_fetched_once(tmp_path: Path) -> None:
     mirror = Counting()

@@ -154,6 +154,21 @@ def test_more_gzip_than_any_such_object_has_is_refused_before_it_is_read() -> No
         assert http.traffic.received == 0
 
 
+@pytest.mark.parametrize(("length", "fits"), [(1224, True), (1225, False)])
+def test_gzip_may_be_a_little_longer_than_what_it_holds(length: int, *, fits: bool) -> None:
+    """Its frame may hold a name."""
+    name = bytes(length - len(PACKED) - 1).replace(b"\0", b"n") + b"\0"
+    padded = PACKED[:3] + b"\x08" + PACKED[4:10] + name + PACKED[10:]
+    assert len(padded) == length
+    with Mirror(FILES) as mirror, fetcher(mirror) as http:
+        mirror.trouble = Trouble(body=padded, headers={"Content-Encoding": "gzip"})
+        if fits:
+            assert http.fetch(META, 200) == STAMP
+        else:
+            with pytest.raises(NotTrustedError, match="longer than the 200 bytes"):
+                http.fetch(META, 200)
+
+
 @pytest.mark.parametrize("length", [0, 1, 1000, 70_000])
 def test_what_does_not_shrink_fits_all_the_same(length: int) -> None:
     data = b"{" + random.Random(length).randbytes(length)
@@ -406,6 +421,7 @@ TORN = {
     "a list": b"[]",
     "null": b"null",
     "no text": b'{"mirror": 1, "object": "", "etag": "", "sha256": ""}',
+    "a number for an ETag": b'{"mirror": "x", "object": "", "etag": 1, "sha256": ""}',
     "a member less": b'{"mirror": "x", "object": "", "etag": ""}',
 }
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import select
 import socket
+import struct
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -8,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from client_reference.errors import RetryLaterError
-from client_reference.transport.connect import system_addresses
+from client_reference.transport.connect import _Deadline, system_addresses
 from client_reference.transport.fetch import Roots
-from client_reference.transport.pace import HEAD
+from client_reference.transport.pace import HEAD, TransportError
+from client_reference.transport.policy import Attempt, Trust, parse_mirror
 from tests.simulators.certificates import Issuer, make_issuer
 from tests.simulators.mirror import Mirror, Trouble
 from tests.simulators.servers import Raw, Unanswering
@@ -161,6 +164,26 @@ def test_a_name_without_an_address_is_retried_later() -> None:
 def test_the_system_knows_this_machine() -> None:
     found = system_addresses("127.0.0.1", 80)
     assert found == [(socket.AF_INET, ("127.0.0.1", 80))]
+
+
+@pytest.mark.parametrize("trust", [Trust.VERIFIED, Trust.UNVERIFIED])
+def test_a_connection_that_was_reset_before_its_handshake_is_none(trust: Trust) -> None:
+    """Python would take the socket, make no handshake, and send in the clear."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, socket.create_connection(listener.getsockname()) as ours:
+        theirs, _ = listener.accept()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()
+        select.select([ours], [], [], 5)
+        connector = fetcher("https://127.0.0.1/")._connector
+        mirror = parse_mirror("https://127.0.0.1/")
+        with pytest.raises(TransportError):
+            connector._encrypt(
+                ours,
+                Attempt(mirror, trust, mirror),
+                _Deadline(time.monotonic, time.monotonic() + 5),
+                identified=False,
+            )
 
 
 def test_a_handshake_that_drips_is_left_at_the_deadline(issuer: Issuer) -> None:
@@ -325,6 +348,18 @@ def test_a_kept_connection_that_falls_silent_is_left_for_the_next_mirror() -> No
             silent.trouble = Trouble(silent=True)
             with pytest.raises(RetryLaterError, match="no answer in time"):
                 http.fetch(META, 100)
+
+
+def test_a_stream_that_ends_after_its_fetcher_leaves_nothing_open() -> None:
+    """Its reader failed at the last segment, and is still being reported."""
+    with Mirror(FILES) as mirror, fetcher(mirror) as http:
+        stream = http.stream(IMAGE, 0, 300_000)
+        got = 0
+        while got < 300_000:
+            got += len(next(stream))
+        http.close()
+        next(stream, None)
+        assert http._connections == {}
 
 
 def test_a_second_connection_amid_a_stream_is_closed() -> None:

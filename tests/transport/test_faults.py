@@ -1,7 +1,9 @@
 """Updates over a bad network: each one ends installed, or in a state from which the next one works.
 
 A schedule of faults comes from a seed, so that a failure can be seen again:
-`FIRMROOT_FAULT_SEED=123 pytest tests/transport/test_faults.py -m services`.
+`FIRMROOT_FAULT_SEED=123 pytest tests/transport/test_faults.py -m services`. `FIRMROOT_FAULTS` is
+how many there are; 500, the first 25 of them among the ordinary tests. 500 take 19 minutes on two
+cores that are busy with other things, most of it waiting.
 """
 
 from __future__ import annotations

@@ -65,6 +65,9 @@ ENVIRONMENTS: dict[str, tuple[dict[str, str], Place, ProxyServer | None]] = {
     "no_proxy star domain": ({"https_proxy": URL, "no_proxy": "*.acme.example"}, HTTPS, None),
     "no_proxy ends at dots": ({"https_proxy": URL, "no_proxy": "me.example"}, HTTPS, PROXY),
     "no_proxy other host": ({"https_proxy": URL, "no_proxy": "b.example,,"}, HTTPS, PROXY),
+    "no_proxy with empty entries, a host that ends with a dot": (
+        {"https_proxy": URL, "no_proxy": "a,,b"}, Place("https", "fw.acme.", 443, "/"), PROXY
+    ),
     "no_proxy a single dot": ({"https_proxy": URL, "no_proxy": "."}, HTTPS, PROXY),
     "no_proxy upper case": ({"https_proxy": URL, "NO_PROXY": "acme.example"}, HTTPS, None),
     "no_proxy port": ({"https_proxy": URL, "no_proxy": "fw.acme.example:8443"}, ODD, None),
@@ -127,6 +130,26 @@ def test_a_configured_proxy_has_no_password() -> None:
     with pytest.raises(ConfigurationError, match="has a user name in its URL") as caught:
         configured_proxy("http://user:secret@proxy.example:3128")
     assert "secret" not in str(caught.value)
+
+
+LONGEST = b"HTTP/1.1 200 OK\r\n" + b"A: ".ljust(8192 - 17 - 4, b"b") + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize(("more", "works"), [(b"", True), (b"b", False)])
+def test_the_answer_of_a_proxy_has_a_bound(issuer: Issuer, more: bytes, *, works: bool) -> None:
+    assert len(LONGEST) == 8192
+    roots = Roots(system=False, bundle=issuer.bundle)
+    with (
+        Mirror(FILES, issuer.server("fw", names=("fw.test",))) as mirror,
+        Proxy({"fw.test": mirror}) as proxy,
+        through(proxy, "https://fw.test/", roots=roots) as http,
+    ):
+        proxy.greeting = LONGEST[:-4] + more + LONGEST[-4:]
+        if works:
+            assert http.fetch(META, 100) == FILES[META]
+        else:
+            with pytest.raises(RetryLaterError, match="does not answer as a proxy does"):
+                http.fetch(META, 100)
 
 
 REPLIES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import os
 import random
 import shutil
@@ -23,13 +24,20 @@ from client_reference.errors import (
     LockedError,
 )
 from client_reference.trust import record
-from client_reference.trust.state import DeviceState, Image, InstallState, Phase, TrustState
+from client_reference.trust.state import (
+    DeviceState,
+    Image,
+    InstallState,
+    MemoryStore,
+    Phase,
+    TrustState,
+)
 from client_reference.trust.store import SCHEMA, SqliteStore, StoreLostError
 from tests.power.checks import FULL, workspace
-from tests.power.drivers import ROOT, chain, root_file, state
+from tests.power.drivers import EPOCH, ROOT, chain, root_file, state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 LAST = 4
@@ -113,7 +121,7 @@ def test_under_the_lock_a_state_is_read_once(filled: Path, monkeypatch: pytest.M
 
 
 def test_every_fact_comes_back_as_it_was(directory: Path) -> None:
-    image = Image("ab" * 32, 5, "1.0", 7, "B")
+    image = Image("ab" * 32, 5, "1.0", 7, "B", epoch=4)
     trust = TrustState(
         factory_sha256="cd" * 32,
         root=b"\x00\xff root",
@@ -123,6 +131,8 @@ def test_every_fact_comes_back_as_it_was(directory: Path) -> None:
         roles={"targets": b"", "a/b": b"x", "ünïcode": b"y"},
         time_floor=2**53 - 1,
         epoch=4,
+        recovery_root=b"\x00\xff recovery",
+        recovery_version=6,
     )
     install = InstallState(Phase.TRIAL, image, image, 9, ("ef" * 32,), (image, image))
     with SqliteStore(directory) as store:
@@ -187,6 +197,109 @@ def test_the_first_commit_may_bring_more_than_one_root(directory: Path) -> None:
         assert list(store.root_chain()) == chain(2)
 
 
+# Another epoch of the recovery anchor.
+
+
+def test_an_epoch_begins_with_a_chain_of_its_own(filled: Path) -> None:
+    with SqliteStore(filled) as store:
+        store.begin_again(state(EPOCH))
+        assert store.load() == state(EPOCH)
+        assert list(store.root_chain()) == chain(EPOCH) == [root_file(1, 1)]
+        store.commit(state(EPOCH + 2), [root_file(2, 1)])
+        assert list(store.root_chain()) == chain(EPOCH + 2)
+    for copy in (A, B):
+        with workspace() as other:
+            shutil.copy(filled / copy, other / copy)
+            with SqliteStore(other) as store:
+                assert store.load() == state(EPOCH + 2)
+                assert list(store.root_chain()) == chain(EPOCH + 2)
+            with closing(sqlite3.connect(other / copy)) as db:
+                assert db.execute("SELECT position FROM root").fetchall() == [(0,), (1,)]
+
+
+def test_an_epoch_begins_in_the_copies_that_are_there(
+    filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SqliteStore(filled) as store:
+        store.load()
+        statements = trace(monkeypatch)
+        store.begin_again(state(EPOCH))
+    assert len([text for text in statements if text == "DELETE FROM root"]) == 2
+    assert not [text for text in statements if "CREATE" in text], "no copy was built anew"
+
+
+@pytest.mark.parametrize("number", [1, LAST])
+def test_an_epoch_begins_on_a_chain_of_any_length(directory: Path, number: int) -> None:
+    fill(directory, number)
+    with SqliteStore(directory) as store:
+        store.begin_again(state(EPOCH))
+    with SqliteStore(directory) as store:
+        assert (store.load(), list(store.root_chain())) == (state(EPOCH), chain(EPOCH))
+
+
+def test_an_epoch_may_begin_in_an_empty_store(directory: Path) -> None:
+    with SqliteStore(directory) as store:
+        store.begin_again(state(EPOCH))
+    with SqliteStore(directory) as store:
+        assert (store.load(), list(store.root_chain())) == (state(EPOCH), chain(EPOCH))
+
+
+@pytest.mark.parametrize("copies", [(A,), (B,), (A, B)])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE part SET content = X'00' WHERE name = 'facts'",
+        "UPDATE part SET name = 'else' WHERE name = 'trust.root'",
+    ],
+)
+def test_an_epoch_that_begins_over_damage_that_came_meanwhile_is_whole(
+    filled: Path, copies: Sequence[str], statement: str
+) -> None:
+    with SqliteStore(filled) as store:
+        store.load()
+        for copy in copies:
+            with closing(sqlite3.connect(filled / copy, isolation_level=None)) as db:
+                db.execute(statement)
+        store.begin_again(state(EPOCH))
+        assert list(store.root_chain()) == chain(EPOCH)
+    for copy in (A, B):
+        with workspace() as other:
+            shutil.copy(filled / copy, other / copy)
+            with SqliteStore(other) as store:
+                assert (store.load(), list(store.root_chain())) == (state(EPOCH), chain(EPOCH))
+
+
+def test_a_cut_between_the_copies_of_a_new_epoch_is_completed(filled: Path) -> None:
+    with workspace() as old:
+        shutil.copy(filled / B, old / B)
+        with SqliteStore(filled) as store:
+            store.begin_again(state(EPOCH))
+        shutil.copy(old / B, filled / B)
+    with SqliteStore(filled) as store:
+        assert store.load() == state(EPOCH)
+    (filled / A).unlink()
+    with SqliteStore(filled) as store:
+        assert (store.load(), list(store.root_chain())) == (state(EPOCH), chain(EPOCH))
+
+
+def test_a_record_from_before_there_was_an_anchor_reads_as_without_one() -> None:
+    parts = record.encode(state(1), {})
+    facts = json.loads(parts["facts"])
+    del facts["trust"]["recovery_version"], facts["trust"]["epoch"]
+    old = {name: part for name, part in parts.items() if name != "trust.recovery_root"}
+    trust = record.decode(old | {"facts": json.dumps(facts).encode()}).trust
+    assert (trust.recovery_root, trust.recovery_version, trust.epoch) == (None, 0, 0)
+
+
+def test_a_store_in_memory_begins_an_epoch_too() -> None:
+    store = MemoryStore(state(0))
+    store.commit(state(2), [root_file(2)])
+    assert list(store.root_chain()) == chain(2)
+    store.begin_again(state(EPOCH))
+    assert (store.load(), list(store.root_chain())) == (state(EPOCH), chain(EPOCH))
+    assert store.commits == 2
+
+
 def test_an_empty_store_has_no_root_chain(directory: Path) -> None:
     with SqliteStore(directory) as store:
         assert list(store.root_chain()) == []
@@ -229,7 +342,12 @@ def test_a_commit_that_changes_nothing_writes_nothing(filled: Path) -> None:
 
 def test_a_store_is_used_only_in_its_block(directory: Path) -> None:
     store = SqliteStore(directory)
-    for use in (store.load, store.root_chain, lambda: store.commit(state(0))):
+    for use in (
+        store.load,
+        store.root_chain,
+        lambda: store.commit(state(0)),
+        lambda: store.begin_again(state(0)),
+    ):
         with pytest.raises(RuntimeError, match="outside"):
             use()
     with store:

@@ -1,0 +1,247 @@
+"""The device and its recovery anchor during one cycle: when to ask, whom, and what to do with it.
+
+`recovery` judges bytes; this module fetches, stores and reports. Rules (design 7):
+
+ * Each recovery URL is asked on its own, from the trusted recovery root on, so that one that
+   withholds, lies or hangs hides nothing of what another shows.
+ * It is asked once in a cycle, on the first of these occasions: nothing was trusted from the
+   primary yet (first start, store lost); the primary failed; a new primary root is about to be
+   accepted; an image is about to be written; a new timestamp announces a higher epoch (a hint,
+   never believed); and otherwise when the caller drew it, about daily.
+ * A recovery URL that cannot be asked stops nothing. A higher epoch whose first root cannot be had
+   stops everything but changes nothing: the old epoch is not acted on any more.
+ * Re-rooting is one transaction of the store. It is told in any case, and so is a fork.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import field
+from typing import TYPE_CHECKING
+
+from client_reference.errors import (
+    LocalFailureError,
+    NotFoundError,
+    NotTrustedError,
+    RetryLaterError,
+)
+from client_reference.trust import recovery
+from client_reference.trust.recovery import ForkedError, Walk
+from client_reference.values import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from client_reference.transport.fetcher import Fetcher
+    from client_reference.trust.recovery import Anchor
+    from client_reference.trust.state import DeviceState, Store
+    from client_reference.update import Mirrors
+
+__all__ = ["Occasion", "Outcome", "Probe", "RecoveryAnchor"]
+
+
+class Occasion(enum.Enum):
+    """Why the anchor was asked; the values are part of `--json`."""
+
+    START = "start"
+    FAILURE = "failure"
+    ROOT = "root"
+    INSTALL = "install"
+    ANNOUNCED = "announced"
+    DAILY = "daily"
+
+
+class Outcome(enum.Enum):
+    """What came of it; the values are part of `--json`."""
+
+    CURRENT = "current"
+    RENEWED = "renewed"
+    REROOTED = "re-rooted"
+    FORKED = "forked"
+    PENDING = "pending"
+    UNREACHABLE = "unreachable"
+
+
+_CHANCE = frozenset({Occasion.DAILY, Occasion.ANNOUNCED})
+"""Occasions on which no rule depends on an answer."""
+
+
+@frozen
+class Probe:
+    """One asking of every recovery URL.
+
+    Attributes:
+        occasion: why.
+        outcome: what came of it.
+        epoch: that the device is in after it.
+        version: of the recovery root that it trusts after it.
+        failures: what was wrong with a recovery URL, by URL.
+    """
+
+    occasion: Occasion
+    outcome: Outcome
+    epoch: int
+    version: int
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+
+class RecoveryAnchor:
+    """See the module. One object lives for one cycle.
+
+    Args:
+        store: entered and initialised. A device without a recovery root never asks.
+        urls: who can be asked for `N.root.json`, by URL, in the order of the configuration.
+        mirrors: of the primary, which may have the first root of an epoch as well.
+        product: the device's own.
+        due: whether this cycle asks without another occasion.
+        tell: called with a sentence that a person must see, whatever the cycle comes to.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        urls: Mapping[str, Fetcher],
+        mirrors: Mirrors,
+        product: str,
+        *,
+        due: bool,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._urls = urls
+        self._mirrors = mirrors
+        self._product = product
+        self._due = due
+        self._tell = tell
+        self._probe: Probe | None = None
+        self._pending: RetryLaterError | None = None
+
+    @property
+    def probe(self) -> Probe | None:
+        """What was asked in this cycle; None if nothing was."""
+        return self._probe
+
+    # Each of these tells whether the device is in another epoch now: the cycle begins again.
+    # All raise RetryLaterError when it should be and cannot, LocalFailureError if the store fails.
+
+    def at_start(self) -> bool:
+        """Before anything is asked of the primary."""
+        if self._state().trust.timestamp is None:
+            return self._ask(Occasion.START)
+        return self._due and self._ask(Occasion.DAILY)
+
+    def after_failure(self) -> bool:
+        """The primary could not be reached, or what it sent did not verify."""
+        return self._ask(Occasion.FAILURE)
+
+    def before_root(self) -> bool:
+        """A new primary root verified and is about to be accepted."""
+        return self._ask(Occasion.ROOT)
+
+    def before_install(self) -> bool:
+        """An image is about to be written, or to be booted."""
+        return self._ask(Occasion.INSTALL)
+
+    def announced(self) -> bool:
+        """A timestamp that was not there before speaks of a higher epoch."""
+        return self._ask(Occasion.ANNOUNCED)
+
+    def _ask(self, occasion: Occasion) -> bool:
+        if self._pending is not None:
+            raise self._pending
+        state = self._state()
+        if self._probe is not None or state.trust.recovery_root is None:
+            return False
+        trusted = recovery.stored_anchor(state.trust.recovery_root)
+        walks, failures = [], {}
+        for url, fetcher in self._urls.items():
+            walk, failure = _walk(trusted, fetcher)
+            walks.append(walk)
+            if failure:
+                failures[url] = failure
+        outcome = self._follow(state, recovery.decide(trusted, state.trust.epoch, walks))
+        if outcome is Outcome.CURRENT and len(failures) == len(self._urls):
+            outcome = Outcome.UNREACHABLE
+            if occasion not in _CHANCE:
+                told = "; ".join(f"{url}: {failure}" for url, failure in failures.items())
+                self._tell(f"the recovery anchor could not be asked: {told}")
+        trust = self._state().trust
+        self._probe = Probe(occasion, outcome, trust.epoch, trust.recovery_version, failures)
+        if self._pending is not None:
+            raise self._pending
+        return outcome is Outcome.REROOTED
+
+    def _follow(self, state: DeviceState, decision: recovery.Decision) -> Outcome:
+        match decision:
+            case recovery.Fork():
+                self._tell(f"{decision.error.message}; {decision.error.hint}")
+                return Outcome.FORKED
+            case recovery.Renew():
+                self._store.commit(recovery.renewed(state, decision.anchor))
+                return Outcome.RENEWED
+            case recovery.Reroot():
+                return self._reroot(state, decision.anchor)
+        return Outcome.CURRENT
+
+    def _reroot(self, state: DeviceState, anchor: Anchor) -> Outcome:
+        old, new = state.trust.epoch, anchor.statement.epoch
+        after, failures = self._in_new_epoch(state, anchor)
+        if after is None:
+            self._pending = RetryLaterError(
+                f"the recovery anchor has ended epoch {old}, and the first root of epoch {new} "
+                f"cannot be had: {'; '.join(failures)}",
+                "nothing was changed, and nothing of the old epoch is installed; try again later",
+            )
+            return Outcome.PENDING
+        self._store.begin_again(after)
+        self._tell(
+            f"the recovery anchor re-rooted this device: epoch {old} has ended, epoch {new} "
+            f"begins (recovery root {anchor.version}); nothing of the old primary is trusted"
+        )
+        return Outcome.REROOTED
+
+    def _in_new_epoch(
+        self, state: DeviceState, anchor: Anchor
+    ) -> tuple[DeviceState | None, Sequence[str]]:
+        """The state with the new first root, or why nobody has it: recovery URLs, then mirrors."""
+        path = recovery.first_root_path(anchor.statement.epoch)
+        places: list[tuple[Fetcher, str]] = [(fetcher, path) for fetcher in self._urls.values()]
+        places.append((self._mirrors, f"metadata/{path}"))
+        failures: list[str] = []
+        while places:
+            fetcher, place = places.pop(0)
+            try:
+                root = fetcher.fetch(place, anchor.statement.length)
+                return recovery.rerooted(state, anchor, root, self._product), failures
+            except RetryLaterError as error:
+                failures.append(error.message)
+                turn_away = fetcher is self._mirrors and isinstance(error, NotFoundError)
+            except NotTrustedError as error:
+                failures.append(error.message)
+                turn_away = fetcher is self._mirrors
+            if turn_away and self._mirrors.next_mirror():
+                places.append((fetcher, place))
+        return None, failures
+
+    def _state(self) -> DeviceState:
+        state = self._store.load()
+        if state is None:
+            raise LocalFailureError("the trust store is empty", "run `firmroot-device init`")
+        return state
+
+
+def _walk(trusted: Anchor, fetcher: Fetcher) -> tuple[Walk, str]:
+    """What one recovery URL shows, and what was wrong with it."""
+    links: list[Anchor] = []
+    newest = trusted
+    try:
+        while True:
+            data = fetcher.fetch(recovery.link_path(newest.version + 1), recovery.MAX_ROOT)
+            newest = recovery.next_anchor(newest, data)
+            links.append(newest)
+    except NotFoundError:
+        return Walk(links), ""
+    except ForkedError as error:
+        return Walk(links, error), error.message
+    except (NotTrustedError, RetryLaterError) as error:
+        return Walk(links), error.message

@@ -1,0 +1,210 @@
+"""The recovery storage: publishing the anchor there, and auditing it.
+
+It holds the chain of recovery roots as `N.root.json`, and for each epoch after the first the
+primary root that it starts from as `eE/1.root.json`. Everything in it is created once. The rules:
+
+* nothing of an epoch is published before the anchor, signed to its threshold, has named its root;
+* the anchor is published after that: devices that follow it find a live repository there;
+* `N.root.json` is what devices act on, so the root that it names is there before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from client_reference.errors import (
+    ActionRequiredError,
+    FirmrootError,
+    NotFoundError,
+    RefusedError,
+)
+from repo_tools.files import remove_file, replace_file
+from repo_tools.metadata.anchor import read_statement, walk
+from repo_tools.metadata.repository import sha256
+from repo_tools.metadata.roles import RECOVERY
+from repo_tools.publishing.inherit import earlier, primary_root
+from repo_tools.publishing.live import MAX_METADATA
+from repo_tools.publishing.prepare import read_base
+from repo_tools.signing.ceremony import finish, open_ceremonies
+from repo_tools.storage.protocol import Created
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from repo_tools.metadata.anchor import Statement
+    from repo_tools.storage.protocol import Storage
+    from repo_tools.workspace import Workspace
+
+__all__ = ["Problem", "audit_anchor", "check_epoch", "publish_anchor"]
+
+
+def check_epoch(ws: Workspace) -> None:
+    """Refuse to publish into an epoch whose root the anchor has not named, or into one that ended.
+
+    Raises:
+        ActionRequiredError: the re-rooting is not finished.
+        RefusedError: the workspace is in another epoch than the anchor, or from another root.
+    """
+    anchor = ws.newest_recovery()
+    named = read_statement(anchor) if anchor is not None else None
+    reached = named.epoch if named is not None else 0
+    if named is not None and ws.epoch == reached + 1:
+        raise ActionRequiredError(
+            f"epoch {ws.epoch} has begun, and the anchor has not named its root yet: no device "
+            "would come here",
+            "firmroot anchor re-root, then: firmroot sign",
+        )
+    if ws.epoch != reached:
+        raise RefusedError(
+            f"firmroot.toml says epoch {ws.epoch}, the recovery anchor says {reached}",
+            "take firmroot.toml and metadata/recovery from git; only anchor re-root changes epochs",
+        )
+    first = primary_root(ws)
+    if named is not None and first is not None and not named.names(first):
+        raise RefusedError(
+            f"the anchor says that epoch {named.epoch} starts from the root with sha256 "
+            f"{named.sha256}, this workspace starts from {sha256(first)}",
+            "take metadata/ from git as it was; devices would be led to another repository",
+        )
+
+
+def publish_anchor(ws: Workspace) -> tuple[tuple[int, ...], Statement]:
+    """Write the chain to the recovery storage, and what was staged to git's copy of the chain.
+
+    Killed anywhere and run again, it finishes; versions that the storage lost are put back. The
+    caller holds the workspace's lock.
+
+    Returns:
+        the versions that were not there before, and the newest statement.
+
+    Raises:
+        ActionRequiredError: nothing is signed, or the primary repository is not live yet.
+        NotTrustedError: the chain does not verify.
+        LockedError: another object is in the place of one of these.
+    """
+    for ceremony in open_ceremonies(ws):
+        if ceremony.role == RECOVERY:
+            finish(ws, ceremony)
+    staged = ws.staged_role(RECOVERY)
+    chain = ws.recovery_roots()
+    if staged is not None and staged not in chain:
+        chain = (*chain, staged)
+    if not chain:
+        raise ActionRequiredError("there is no recovery anchor yet", "firmroot anchor init")
+    newest = walk(chain)[-1][1]
+    storage = ws.recovery_storage()
+    if staged is not None:
+        check_epoch(ws)
+        _check_live(ws)
+    for epoch, root in _first_roots(ws, newest.epoch):
+        storage.create(f"e{epoch}/1.root.json", root, sha256(root))
+    new = tuple(
+        version
+        for version, data in enumerate(chain, 1)
+        if storage.create(_path(version), data, sha256(data)) is Created.NEW
+    )
+    if staged is not None:
+        replace_file(ws.anchor / f"{len(chain)}.json", staged)
+        remove_file(ws.staged / f"{RECOVERY}.json")
+    return new, newest
+
+
+def _path(version: int) -> str:
+    return f"{version}.root.json"
+
+
+def _check_live(ws: Workspace) -> None:
+    """Devices act on the anchor at once: what it names must be there."""
+    if read_base(ws, ws.storage()).tag is None:
+        raise ActionRequiredError(
+            f"epoch {ws.epoch} is not live: devices would be sent where nothing is",
+            "firmroot publish, then: firmroot anchor publish",
+        )
+
+
+def _first_roots(ws: Workspace, newest: int) -> Iterator[tuple[int, bytes]]:
+    """The first primary root of each epoch after the first, up to one."""
+    for view in (ws, *earlier(ws)):
+        if 0 < view.epoch <= newest and (root := primary_root(view)) is not None:
+            yield view.epoch, root
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with the published anchor.
+
+    Attributes:
+        serious: devices could be led elsewhere, or could not follow.
+        detail: what was found and what was expected.
+    """
+
+    serious: bool
+    detail: str
+
+
+def audit_anchor(ws: Workspace) -> Iterator[Problem]:
+    """Hold the recovery storage against the chain of git. Changes nothing."""
+    chain = ws.recovery_roots()
+    if not chain:
+        text = "there is none: devices that are made now can never be re-rooted"
+        yield Problem(serious=False, detail=f"{text}; firmroot anchor init")
+        return
+    try:
+        newest = walk(chain)[-1][1]
+        yield from _audit_statement(ws, newest)
+        yield from _audit_chain(ws.recovery_storage(), chain)
+        yield from _audit_roots(ws, newest.epoch)
+    except FirmrootError as error:
+        yield Problem(serious=True, detail=error.message)
+
+
+def _audit_statement(ws: Workspace, statement: Statement) -> Iterator[Problem]:
+    """The newest statement is about the primary root of its epoch."""
+    for view in (ws, *earlier(ws)):
+        if view.epoch == statement.epoch:
+            root = primary_root(view)
+            if root is None or not statement.names(root):
+                text = f"names sha256 {statement.sha256} as the first root of epoch {view.epoch}"
+                found = "there is none" if root is None else f"it is {sha256(root)}"
+                yield Problem(serious=True, detail=f"{text}; {found}")
+            return
+    text = f"is at epoch {statement.epoch}, firmroot.toml says {ws.epoch}"
+    yield Problem(serious=True, detail=text)
+
+
+def _audit_chain(storage: Storage, chain: tuple[bytes, ...]) -> Iterator[Problem]:
+    """Every version is there as git has it, and nobody has published another one after them."""
+    for version, data in enumerate(chain, 1):
+        found = _find(storage, _path(version))
+        if found is None:
+            text = f"{_path(version)} is not in {storage.url}; firmroot anchor publish"
+            yield Problem(serious=False, detail=text)
+        elif found != data:
+            text = f"{_path(version)} in {storage.url} is not metadata/recovery/{version}.json"
+            yield Problem(serious=True, detail=text)
+    if (found := _find(storage, _path(len(chain) + 1))) is not None:
+        text = f"{_path(len(chain) + 1)} in {storage.url} is not known to git: "
+        try:
+            walk((*chain, found))
+        except FirmrootError as error:
+            yield Problem(serious=True, detail=f"{text}{error.message}")
+        else:
+            text += "it is signed, devices follow it; git is behind, or the keys were stolen"
+            yield Problem(serious=True, detail=text)
+
+
+def _audit_roots(ws: Workspace, newest: int) -> Iterator[Problem]:
+    """The primary roots of later epochs are beside the chain."""
+    storage = ws.recovery_storage()
+    for epoch, root in _first_roots(ws, newest):
+        if _find(storage, f"e{epoch}/1.root.json") != root:
+            text = f"e{epoch}/1.root.json in {storage.url} is not the first root of that epoch"
+            yield Problem(serious=True, detail=text)
+
+
+def _find(storage: Storage, path: str) -> bytes | None:
+    try:
+        return storage.read(path, MAX_METADATA).data
+    except NotFoundError:
+        return None

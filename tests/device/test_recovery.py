@@ -1,0 +1,781 @@
+"""A device at its command line whose primary root is lost or stolen, and what the anchor does."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections import ChainMap
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from client_reference.transport.fetch import Ambient
+from client_reference.transport.pace import Patience
+from client_reference.trust.clock import ISSUED
+from client_reference.trust.store import SqliteStore
+from tests.simulators.anchor import AnchorSimulator, first_root
+from tests.simulators.certificates import make_authority
+from tests.simulators.device import DeviceOnDisk, Publisher
+from tests.simulators.mirror import Mirror, Trouble
+from tests.simulators.repository import NOW, SECONDS, RepositorySimulator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from client_reference.trust.state import DeviceState
+    from tests.simulators.device import Output
+
+ROOT = Path(__file__).parents[2]
+OLD = random.Random(1).randbytes(5000)
+NEWER = random.Random(2).randbytes(6000)
+HUGE = 2**53 - 2
+NEVER, ALWAYS = '[check]\nevery = "0s"\n', '[check]\nevery = "24h"\n'
+
+
+def second_publisher(epoch: int = 1) -> Publisher:
+    """The primary repository of another epoch."""
+    return Publisher(RepositorySimulator(epoch=epoch))
+
+
+@dataclass
+class World:
+    """One device, its mirror, its recovery URLs, and who publishes there.
+
+    Attributes:
+        urls: of the anchor; each serves `anchor` until a test gives it something else.
+    """
+
+    device: DeviceOnDisk
+    stack: ExitStack
+    first: Publisher = field(default_factory=Publisher)
+    second: Publisher = field(default_factory=second_publisher)
+    urls: list[Mirror] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.anchor = AnchorSimulator(first_root(self.first.repo))
+        self.served: ChainMap[str, bytes] = ChainMap(self.first.repo.files)
+        self.mirror = self.stack.enter_context(Mirror(self.served))
+        self.urls = [self.stack.enter_context(Mirror(self.anchor.files)) for _ in range(3)]
+        self.make()
+        self.first.release("1.0", 1, OLD)
+
+    def make(self, extra: str = NEVER, **options: str) -> None:
+        """The image and the configuration, as they left the factory."""
+        recovery = json.dumps([url.url for url in self.urls])
+        options["repository"] = f"recovery = {recovery}\n{options.get('repository', '')}"
+        self.device.make(
+            first_root(self.first.repo),
+            [self.mirror.url],
+            extra,
+            recovery_root=self.anchor.files["1.root.json"],
+            **options,  # type: ignore[arg-type] # sections only
+        )
+
+    def re_root(self, **minimum: int) -> None:
+        """The first root is gone; the second repository stands beside the old one."""
+        self.served.maps.append(self.second.repo.files)
+        self.second.release("2.0", 5, NEWER)
+        self.anchor.re_root(self.second.repo, **minimum)
+
+    def settle(self) -> None:
+        """A device that runs 1.0 of the first epoch."""
+        for command in ("init", "update", "confirm"):
+            assert self.device.run(command).code == 0
+
+    def say(self, *command: str) -> Output:
+        """Run a command with --json."""
+        for server in (self.mirror, *self.urls):
+            server.seen.clear()
+        return self.device.run(*command, before=("--json",))
+
+    @property
+    def state(self) -> DeviceState:
+        state = SqliteStore(self.device.directory / "state").peek()
+        assert state is not None
+        return state
+
+    @property
+    def epoch(self) -> int:
+        return self.state.trust.epoch
+
+    def updates(self) -> None:
+        """The honest release of the second epoch installs and is confirmed."""
+        updated = self.device.run("update")
+        assert updated.code == 0, updated.err
+        assert self.device.run("confirm").code == 0
+        install = self.state.install
+        assert install.current is not None
+        assert (install.current.version, install.current.epoch) == ("2.0", 1)
+        assert NEWER in {self.device.slot("A"), self.device.slot("B")}
+        assert self.epoch == 1
+        assert "2.0 is installed" in self.device.run("check").out
+
+
+@pytest.fixture
+def world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[World]:
+    """It waits for nobody."""
+    brief = Patience(grace=0.3)
+    ambient = Ambient(time.monotonic, lambda _: None, random.random, patience=brief)
+    with ExitStack() as stack:
+        yield World(DeviceOnDisk(tmp_path, capsys, ambient=ambient), stack)
+
+
+# A device in peace
+
+
+def test_a_check_without_news_asks_twice_and_no_recovery_url(world: World) -> None:
+    world.settle()
+    world.device.run("check")
+    said = world.say("check")
+    assert (said.json["requests"], said.json["recovery"]) == (2, None)
+    assert [url.paths for url in world.urls] == [[], [], []]
+
+
+def test_a_check_that_drew_it_asks_each_recovery_url_once(world: World) -> None:
+    world.settle()
+    world.make(ALWAYS)
+    world.device.run("check")
+    said = world.say("check").json
+    assert [url.paths for url in world.urls] == [["2.root.json"]] * 3
+    assert said["requests"] == 5
+    assert said["recovery"] == {
+        "occasion": "daily",
+        "outcome": "current",
+        "epoch": 0,
+        "version": 1,
+        "failures": {},
+    }
+
+
+def test_how_likely_it_is_follows_from_how_often_a_device_checks(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.settle()
+    world.make('[check]\nevery = "6h"\n')
+    for drawn, occasion in ((0.2499, "daily"), (0.2501, None)):
+        monkeypatch.setattr(random.SystemRandom, "random", lambda _, drawn=drawn: drawn)
+        recovery = world.say("check").json["recovery"]
+        assert (recovery and recovery["occasion"]) == occasion
+
+
+def test_other_recovery_keys_are_stored_and_shown(world: World) -> None:
+    world.settle()
+    world.anchor.renew()
+    world.make(ALWAYS)
+    said = world.say("check")
+    assert (said.json["recovery"]["outcome"], said.json["recovery"]["version"]) == ("renewed", 2)
+    status = world.say("status").json
+    assert (status["epoch"], status["recovery_root"]) == (0, 2)
+    assert "anchor     epoch 0, recovery root 2" in world.device.run("status").out
+    world.re_root()
+    world.device.run("check")
+    world.updates()
+
+
+def test_nothing_is_loaded_for_an_anchor_that_nobody_configured(world: World) -> None:
+    world.settle()
+    world.device.make(first_root(world.first.repo), [world.mirror.url])
+    program = (
+        "import sys; from client_reference.cli import main; code = main(sys.argv[1:], {});"
+        "print([m for m in sys.modules if m.endswith(('anchor', 'recovery'))]); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", program, "--config", str(world.device.config), "check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stderr
+
+
+def test_a_device_without_a_recovery_root_says_so_once_and_never_asks(world: World) -> None:
+    (world.device.directory / "factory" / "recovery-root.json").unlink()
+    world.re_root()
+    said = world.device.run("init")
+    assert "this device has no recovery root: it asks nobody" in said.err
+    updated = world.say("update")
+    assert (updated.code, updated.json["recovery"]) == (0, None)
+    assert [url.paths for url in world.urls] == [[], [], []]
+    status = world.say("status").json
+    assert (status["epoch"], status["recovery_root"]) == (0, None)
+    assert "anchor" not in world.device.run("status").out
+
+
+def test_a_recovery_root_of_another_repository_begins_nothing(world: World) -> None:
+    place = world.device.directory / "factory" / "recovery-root.json"
+    place.write_bytes(AnchorSimulator(first_root(world.second.repo)).newest())
+    refused = world.device.run("init")
+    assert refused.code == 6
+    assert "the first primary root of epoch 0 has" in refused.err
+    world.make()
+    assert world.device.run("init").code == 0
+
+
+def test_an_anchor_that_comes_with_a_later_image_is_taken(world: World) -> None:
+    recovery_root = world.device.directory / "factory" / "recovery-root.json"
+    recovery_root.unlink()
+    world.settle()
+    assert world.state.trust.recovery_version == 0
+    # Of another repository: it speaks of other roots.
+    recovery_root.write_bytes(AnchorSimulator(first_root(world.second.repo)).newest())
+    assert world.device.run("check").code == 0
+    assert world.state.trust.recovery_version == 0
+    # Of another chain altogether.
+    world.make()
+    other = Publisher(RepositorySimulator(epoch=0))
+    other.repo.rotate("root")
+    foreign = other.repo.write("root")
+    (world.device.directory / "factory" / "root.json").write_bytes(foreign)
+    recovery_root.write_bytes(AnchorSimulator(foreign).newest())
+    assert world.device.run("check").code == 0
+    assert world.state.trust.recovery_version == 0
+    before = world.state
+    world.make()
+    assert world.device.run("check").code == 0
+    assert world.state.trust.recovery_root == world.anchor.newest()
+    assert world.state.trust.recovery_version == 1
+    assert world.state.trust.root == before.trust.root
+    world.re_root()
+    world.make(ALWAYS)
+    world.updates()
+
+
+def test_an_anchor_of_another_epoch_is_not_taken_from_an_image(world: World) -> None:
+    (world.device.directory / "factory" / "recovery-root.json").unlink()
+    world.settle()
+    world.re_root()
+    world.device.make(
+        first_root(world.second.repo),
+        [world.mirror.url],
+        NEVER,
+        recovery_root=world.anchor.newest(),
+        epoch=1,
+        repository=f"recovery = {json.dumps([world.urls[0].url])}",
+    )
+    assert world.device.run("check").code == 0
+    assert (world.epoch, world.state.trust.recovery_root) == (0, None)
+
+
+# Every occasion
+
+
+def poisoned_timestamp(world: World) -> None:
+    world.first.repo.files["metadata/timestamp.json"] = b"{}"
+
+
+def empty_primary(world: World) -> None:
+    del world.first.repo.files["metadata/timestamp.json"]
+
+
+def lost_store(world: World) -> None:
+    for copy in ("a.db", "b.db"):
+        (world.device.directory / "state" / copy).unlink()
+
+
+def ruined_store(world: World) -> None:
+    for copy in ("a.db", "b.db"):
+        (world.device.directory / "state" / copy).write_bytes(b"\xff" * 9000)
+
+
+def new_root(world: World) -> None:
+    world.first.repo.publish("root")
+
+
+def announced(world: World) -> None:
+    world.first.repo.timestamp.unrecognized_fields["x-firmroot-epoch"] = 1
+    world.first.repo.publish("timestamp")
+
+
+def nothing(_: World) -> None:
+    """Things are as they were."""
+
+
+OCCASIONS: dict[str, tuple[str, Callable[[World], None]]] = {
+    # What `--json` names as the occasion, and what happened to a settled device before a check.
+    "the store is lost": ("start", lost_store),
+    "the store is ruined": ("start", ruined_store),
+    "the primary does not answer": (
+        "failure",
+        lambda world: setattr(world.mirror, "trouble", Trouble(path="timestamp.json", status=503)),
+    ),
+    "the primary has nothing": ("failure", empty_primary),
+    "the primary lies": ("failure", poisoned_timestamp),
+    "the primary has expired": (
+        "failure",
+        lambda world: setattr(world.device, "now", "2032-05-13T12:00:00Z"),
+    ),
+    "there is a new primary root": ("root", new_root),
+    "a new timestamp speaks of another epoch": ("announced", announced),
+    "it is its turn": ("daily", lambda world: world.make(ALWAYS)),
+}
+
+
+@pytest.mark.parametrize("sentence", OCCASIONS)
+def test_on_each_occasion_a_check_follows_the_anchor(world: World, sentence: str) -> None:
+    occasion, happen = OCCASIONS[sentence]
+    world.settle()
+    world.re_root()
+    assert world.say("check").json["recovery"] is None, "nobody told it"
+    happen(world)
+    if sentence == "the primary has expired":
+        for role in ("timestamp", "snapshot", "targets", "root"):
+            world.second.repo.signed[role].expires = world.second.repo.later(days=800)
+        world.second.repo.publish("root", "targets", "gateway-stable", "gateway-builds")
+    said = world.say("check")
+    if world.mirror.trouble.status:
+        # The new epoch is behind the same mirror: the device is in it all the same.
+        assert said.code == 4
+        world.mirror.trouble = Trouble(times=0)
+    elif sentence != "the primary has expired":
+        assert said.code == 0, said.err
+        assert said.json["recovery"]["occasion"] == occasion
+        assert said.json["recovery"]["outcome"] == "re-rooted"
+        assert said.json["update"]["version"] == "2.0", "the same check goes on in the new epoch"
+    assert "the recovery anchor re-rooted this device: epoch 0 has ended, epoch 1" in said.err
+    assert world.epoch == 1
+    if sentence != "the primary has expired":
+        world.updates()
+
+
+def test_before_an_install_the_anchor_is_asked_and_nothing_of_the_old_epoch_is_written(
+    world: World,
+) -> None:
+    world.settle()
+    world.first.release("1.1", 2, b"the thief's" * 100)
+    assert world.device.run("check").code == 0
+    world.re_root()
+    slot = world.device.slot("A")
+    updated = world.say("update")
+    assert updated.code == 0
+    assert updated.json["recovery"]["occasion"] == "install"
+    assert (updated.json["image"]["version"], updated.json["outcome"]) == ("2.0", "rebooting")
+    assert slot != world.device.slot("A") == NEWER
+    assert not [path for path in world.mirror.paths if "builds/gateway/1.1" in path]
+    assert world.device.run("confirm").code == 0
+
+
+def test_what_was_staged_in_an_ended_epoch_is_not_booted(world: World) -> None:
+    world.settle()
+    world.first.release("1.1", 2, b"the thief's" * 100)
+    assert world.device.run("update", "--download-only").code == 0
+    world.re_root()
+    world.updates()
+    assert world.state.install.confirmed_sequence == 5
+
+
+def test_what_both_epochs_offer_is_of_the_new_one_once_it_is_installed(world: World) -> None:
+    world.settle()
+    world.first.release("2.0", 5, NEWER)
+    assert world.device.run("update", "--download-only").code == 0
+    world.re_root()
+    world.updates()
+    assert world.state.install.confirmed_sequence == 5
+
+
+def test_an_announcement_is_heard_once_and_only_of_a_higher_epoch(world: World) -> None:
+    """A thief of the timestamp key could otherwise have every check of every device ask."""
+    world.settle()
+    world.first.repo.timestamp.unrecognized_fields["x-firmroot-epoch"] = 0
+    world.first.repo.publish("timestamp")
+    assert world.say("check").json["recovery"] is None
+    announced(world)
+    said = world.say("check").json["recovery"]
+    assert (said["occasion"], said["outcome"]) == ("announced", "current")
+    assert world.say("check").json["recovery"] is None
+    world.re_root()
+    assert world.say("check").json["recovery"] is None
+    world.first.repo.publish("timestamp")
+    assert world.say("check").json["recovery"]["outcome"] == "re-rooted"
+    world.updates()
+
+
+@pytest.mark.parametrize("occasion", ["failure", "root"])
+def test_in_the_new_epoch_every_mirror_counts_again(world: World, occasion: str) -> None:
+    """One was given up for what it had of the old epoch; the other has nothing of the new one."""
+    world.settle()
+    other = world.stack.enter_context(Mirror(ChainMap(world.first.repo.files)))
+    recovery = json.dumps([world.urls[0].url])
+    world.device.make(
+        first_root(world.first.repo),
+        # The one that is asked first, again, has nothing; or was given up, and has it.
+        [other.url, world.mirror.url] if occasion == "failure" else [world.mirror.url, other.url],
+        NEVER,
+        recovery_root=world.anchor.newest(),
+        repository=f"recovery = {recovery}",
+    )
+    world.re_root()
+    world.mirror.files = ChainMap(
+        {"metadata/2.root.json": b"{}", "metadata/timestamp.json": b"{}"}, *world.served.maps
+    )
+    if occasion == "root":
+        new_root(world)
+    else:
+        del world.first.repo.files["metadata/timestamp.json"]
+    said = world.say("check")
+    assert said.code == 0, said.err
+    assert said.json["recovery"]["occasion"] == occasion
+    world.updates()
+
+
+def test_a_first_start_asks_before_the_primary(world: World) -> None:
+    world.re_root()
+    assert world.device.run("init").code == 0
+    said = world.say("check")
+    assert said.json["recovery"]["occasion"] == "start"
+    assert all("/e1/" in f"/{path}" for path in world.mirror.paths if "metadata" in path)
+    world.updates()
+
+
+# Recovery URLs
+
+
+@pytest.mark.parametrize("honest", range(3))
+def test_one_honest_url_among_three_suffices(world: World, honest: int) -> None:
+    """One withholds, one lies, one never answers; the honest one takes the place of each."""
+    assert world.device.run("init").code == 0
+    world.re_root()
+    withheld = {"1.root.json": world.anchor.files["1.root.json"]}
+    liar = AnchorSimulator(first_root(world.first.repo), number=2)
+    liar.re_root(second_publisher(9).repo)
+    troubles: list[Callable[[Mirror], None]] = [
+        lambda url: setattr(url, "files", withheld),
+        lambda url: setattr(url, "files", liar.files),
+        lambda url: setattr(url, "trouble", Trouble(silent=True)),
+    ]
+    for number, url in enumerate(world.urls):
+        if number != honest:
+            troubles[number](url)
+    said = world.say("update")
+    assert (said.code, said.json["recovery"]["outcome"]) == (0, "re-rooted"), said.err
+    failing = {world.urls[n].url for n in (1, 2) if n != honest}
+    assert set(said.json["recovery"]["failures"]) == failing
+    assert world.device.run("confirm").code == 0
+    assert world.epoch == 1
+
+
+def test_that_no_url_answers_stops_nothing_and_is_said_before_an_install(world: World) -> None:
+    assert world.device.run("init").code == 0
+    for url in world.urls:
+        url.trouble = Trouble(status=503)
+    said = world.say("update")
+    assert said.code == 0
+    assert said.json["recovery"]["outcome"] == "unreachable"
+    assert set(said.json["recovery"]["failures"]) == {url.url for url in world.urls}
+    assert "warning: the recovery anchor could not be asked" in said.err
+    assert world.device.run("confirm").code == 0
+    # By chance: noted, not told.
+    world.make(ALWAYS)
+    said = world.say("check")
+    assert (said.code, said.json["recovery"]["outcome"]) == (0, "unreachable")
+    assert "could not be asked" not in said.err
+
+
+def test_no_recovery_url_is_sent_what_is_meant_for_the_mirrors(
+    world: World, tmp_path: Path
+) -> None:
+    (tmp_path / "ca").mkdir()
+    authority = make_authority(tmp_path / "ca")
+    world.urls = [
+        world.stack.enter_context(Mirror(world.anchor.files, authority.good)) for _ in range(2)
+    ]
+    world.mirror = world.stack.enter_context(Mirror(world.served, authority.good))
+    (tmp_path / "header").write_text("X-Secret: of the mirrors")
+    world.make(repository='credentials = "header"')
+    bundle = world.device.directory / "factory" / "ca-bundle.pem"
+    bundle.write_bytes(authority.bundle.read_bytes())
+    world.re_root()
+    said = world.say("update")
+    assert (said.code, said.json["recovery"]["outcome"]) == (0, "re-rooted")
+    assert "degraded" not in said.err
+    artifacts = [seen for seen in world.mirror.seen if seen.path.startswith("targets/builds/")]
+    assert {seen.headers["X-Secret"] for seen in artifacts} == {"of the mirrors"}
+    for url in world.urls:
+        assert url.seen
+        assert {seen.headers["X-Secret"] for seen in url.seen} == {None}
+
+
+def test_a_recovery_url_over_broken_tls_is_read_all_the_same_and_said(
+    world: World, tmp_path: Path
+) -> None:
+    world.settle()
+    (tmp_path / "ca").mkdir()
+    authority = make_authority(tmp_path / "ca")
+    world.urls = [world.stack.enter_context(Mirror(world.anchor.files, authority.expired))]
+    world.make(ALWAYS)
+    world.re_root()
+    said = world.device.run("check")
+    assert said.code == 0
+    assert f"degraded transport: {world.urls[0].url} was read over unverified TLS" in said.err
+    assert world.epoch == 1
+
+
+# A thief with every key of the primary
+
+
+def stolen(world: World) -> Publisher:
+    """The whole primary repository of epoch 0 in a thief's hands."""
+    thief = Publisher.__new__(Publisher)
+    thief.repo, thief.manifest = world.first.repo.fork(), world.first.manifest
+    return thief
+
+
+def more_roots(thief: Publisher) -> None:
+    for _ in range(3):
+        thief.repo.publish("root")
+
+
+def far_versions(thief: Publisher) -> None:
+    below = ("gateway-stable", "gateway-stable-hold", "gateway-builds")
+    for role in ("timestamp", "snapshot", "targets", *below):
+        thief.repo.signed[role].version = HUGE - 10
+        thief.repo.signed[role].expires = thief.repo.later(days=30_000)
+    thief.repo.timestamp.unrecognized_fields[ISSUED] = thief.repo.later(days=20_000).strftime(
+        SECONDS
+    )
+    thief.repo.root.expires = thief.repo.later(days=30_000)
+    thief.repo.publish("root", "targets", *below)
+
+
+def own_epoch(thief: Publisher) -> None:
+    """It serves its repository where the new epoch has its own."""
+    files = dict(thief.repo.files)
+    for path, data in files.items():
+        if path.startswith("metadata/"):
+            thief.repo.files[path.replace("metadata/", "metadata/e1/")] = data
+            thief.repo.files[path.replace("metadata/", "metadata/e2/")] = data
+
+
+def own_announcement(thief: Publisher) -> None:
+    thief.repo.timestamp.unrecognized_fields["x-firmroot-epoch"] = 0
+    thief.repo.publish("timestamp")
+
+
+ATTACKS = {
+    "the old primary replayed": lambda _: None,
+    "more roots of the old primary": more_roots,
+    "versions and time pushed forward": far_versions,
+    "the old primary in the place of the new one": own_epoch,
+    "an announcement that nothing happened": own_announcement,
+}
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["store kept", "store lost"])
+@pytest.mark.parametrize("sentence", ATTACKS)
+def test_a_thief_with_every_primary_key_cannot_undo_it(
+    world: World, sentence: str, *, lost: bool
+) -> None:
+    assert world.device.run("init").code == 0
+    world.re_root()
+    world.updates()
+    thief = stolen(world)
+    ATTACKS[sentence](thief)
+    thief.release("6.6", HUGE, b"the thief's" * 100)
+    if sentence == "the old primary in the place of the new one":
+        own_epoch(thief)
+    world.mirror.files = thief.repo.files
+    if lost:
+        lost_store(world)
+        assert world.device.run("init").code == 0, "with the old image's factory"
+        assert world.epoch == 0
+    before = world.state.trust
+    for command in ("check", "update", "check"):
+        said = world.device.run(command)
+        assert said.code in {4, 6}, said.out
+        assert world.epoch == 1
+        assert b"the thief's" not in world.device.slot("A") + world.device.slot("B")
+        if not lost:
+            assert world.state.trust == before
+    world.mirror.files = world.served
+    world.device.run("update")
+    assert world.device.run("check").code == 0
+    if lost:
+        world.device.run("confirm")
+    assert "2.0 is installed" in world.device.run("check").out
+
+
+def test_what_the_thief_did_before_is_forgotten(world: World) -> None:
+    """Versions, time and sequence were pushed to the end on a device that trusted the thief."""
+    world.settle()
+    thief = stolen(world)
+    far_versions(thief)
+    thief.release("6.6", HUGE, b"the thief's" * 100)
+    world.mirror.files = thief.repo.files
+    for command in ("update", "confirm", "check"):
+        assert world.device.run(command).code == 0
+    state = world.state
+    assert state.install.confirmed_sequence == HUGE
+    assert state.trust.time_floor > NOW.timestamp() + 10_000 * 86_400
+    world.mirror.files = world.served
+    world.re_root(gateway=4)
+    # Nothing in the old repository says so: the lot must fall on this check.
+    world.make(ALWAYS)
+    assert "re-rooted" in world.device.run("check").err
+    state = world.state
+    assert (state.trust.time_floor, state.trust.factory_floor) == (0, 0)
+    assert state.install.confirmed_sequence == 4
+    world.updates()
+    assert world.state.install.confirmed_sequence == 5
+
+
+def test_a_trial_of_an_ended_epoch_does_not_raise_the_floor_of_this_one(world: World) -> None:
+    world.settle()
+    thief = stolen(world)
+    thief.release("6.6", HUGE, b"the thief's" * 100)
+    world.mirror.files = thief.repo.files
+    assert world.device.run("update").code == 0
+    world.re_root(gateway=4)
+    world.mirror.files = world.served
+    world.make(ALWAYS)
+    assert world.say("check").json["recovery"]["outcome"] == "re-rooted"
+    assert world.device.run("confirm").code == 0
+    assert world.state.install.confirmed_sequence == 4
+    world.updates()
+
+
+def test_a_device_that_runs_what_the_new_epoch_lists_has_nothing_to_do(world: World) -> None:
+    world.settle()
+    artifact = world.second.release("1.0", 3, OLD)
+    assert artifact.sequence == 3
+    world.served.maps.append(world.second.repo.files)
+    world.anchor.re_root(world.second.repo)
+    world.make(ALWAYS)
+    said = world.device.run("check")
+    assert "re-rooted" in said.err
+    assert "no update: 1.0 is installed" in said.out
+    world.second.release("2.0", 5, NEWER)
+    world.updates()
+
+
+# Images and boots
+
+
+def test_no_image_takes_a_device_to_an_older_epoch(world: World) -> None:
+    world.settle()
+    world.re_root()
+    world.make(ALWAYS)
+    assert world.device.run("update").code == 0
+    state = world.state
+    # The trial is rolled back: the image of the old epoch runs again.
+    again = world.device.run("init")
+    assert (again.code, "nothing changed" in again.out) == (0, True)
+    assert world.device.run("reject").code == 0
+    for _ in range(2):
+        assert world.device.run("init").code == 0
+        world.device.run("check")
+        assert (world.epoch, world.state.trust.recovery_version) == (1, 2)
+    assert world.state.trust.root == state.trust.root
+    # An image of epoch 0 that was built later is no other chain either.
+    world.first.repo.publish("root")
+    later = world.first.repo.files["metadata/2.root.json"]
+    (world.device.directory / "factory" / "root.json").write_bytes(later)
+    assert world.device.run("init").code == 0
+    assert world.epoch == 1
+
+
+def test_an_image_of_the_new_epoch_starts_in_it(world: World) -> None:
+    world.re_root(gateway=5)
+    world.second.repo.publish("root")
+    world.device.make(
+        world.second.repo.files["metadata/e1/2.root.json"],
+        [world.mirror.url],
+        NEVER,
+        recovery_root=world.anchor.newest(),
+        epoch=1,
+        repository=f"recovery = {json.dumps([world.urls[0].url])}",
+    )
+    assert world.device.run("init").code == 0
+    world.updates()
+    assert not [path for path in world.mirror.paths if path.startswith("metadata/1.")]
+    assert (world.state.trust.recovery_version, world.state.trust.root_version) == (2, 2)
+
+
+def test_an_image_of_another_chain_is_refused_as_before(world: World) -> None:
+    world.settle()
+    stranger = Publisher(RepositorySimulator(epoch=7)).repo
+    (world.device.directory / "factory" / "root.json").write_bytes(first_root(stranger))
+    (world.device.directory / "factory" / "recovery-root.json").unlink()
+    assert world.device.run("init").code == 2
+
+
+# What cannot be followed
+
+
+def test_two_roots_for_one_epoch_are_said_loudly_and_the_device_goes_on(world: World) -> None:
+    world.settle()
+    forked = world.anchor.fork()
+    forked.re_root(second_publisher(9).repo)
+    world.re_root()
+    world.urls[1].files = forked.files
+    world.first.release("1.1", 2, b"honest, of epoch 0" * 50)
+    said = world.say("update")
+    assert (said.code, said.json["image"]["version"]) == (0, "1.1")
+    assert said.json["recovery"]["outcome"] == "forked"
+    assert "the recovery anchor names two primary roots for epoch 1" in said.err
+    assert world.device.run("confirm").code == 0
+    assert (world.epoch, world.state.trust.recovery_version) == (0, 1)
+    world.urls[1].files = world.anchor.files
+    world.make(ALWAYS)
+    world.updates()
+
+
+def test_until_the_new_root_can_be_had_nothing_changes_and_nothing_is_installed(
+    world: World,
+) -> None:
+    world.settle()
+    world.first.release("1.1", 2, b"of the old epoch" * 100)
+    assert world.device.run("check").code == 0
+    world.re_root()
+    hidden = world.second.repo.files.pop("metadata/e1/1.root.json")
+    assert world.anchor.files.pop("e1/1.root.json") == hidden
+    before, slots = world.state, [world.device.slot(name) for name in ("A", "B")]
+    refused = world.device.run("update")
+    assert refused.code == 4
+    assert "has ended epoch 0, and the first root of epoch 1 cannot be had" in refused.err
+    world.make(ALWAYS)
+    assert world.device.run("check").code == 4
+    assert world.state == before
+    assert [world.device.slot(name) for name in ("A", "B")] == slots
+    world.served["metadata/e1/1.root.json"] = hidden
+    world.updates()
+
+
+# Clocks
+
+
+@pytest.mark.parametrize("now", ["1970-01-01T00:00:00Z", "2106-02-07T06:28:15Z"])
+def test_the_anchor_works_at_any_time(world: World, now: str) -> None:
+    world.anchor = AnchorSimulator(first_root(world.first.repo), now=NOW)
+    world.anchor.root.expires = NOW.replace(year=1999)
+    world.anchor.write("root")
+    for url in world.urls:
+        url.files = world.anchor.files
+    world.make()
+    assert world.device.run("init").code == 0
+    world.re_root()
+    world.device.now = now
+    said = world.device.run("check")
+    assert "re-rooted this device" in said.err
+    assert world.epoch == 1
+    # What the new primary signed has ended by 2106, and a clock of 1970 proves nothing.
+    assert said.code == (6 if now > "2100" else 0)
+    world.device.now = "2031-05-14T12:00:00Z"
+    world.updates()
+
+
+def test_several_epochs_at_once(world: World) -> None:
+    world.settle()
+    world.anchor.renew()
+    world.re_root()
+    third = second_publisher(2)
+    third.release("3.0", 7, NEWER[::-1])
+    world.served.maps.append(third.repo.files)
+    world.anchor.renew()
+    world.anchor.re_root(third.repo, gateway=6)
+    world.make(ALWAYS)
+    said = world.say("update")
+    assert (said.code, said.json["image"]["version"]) == (0, "3.0")
+    assert said.json["recovery"]["epoch"] == 2
+    assert world.device.run("confirm").code == 0
+    assert (world.epoch, world.state.install.confirmed_sequence) == (2, 7)
