@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tests.workflows.drill import Drill
 
 ROTATIONS = 30
+ROTATIONS_A_YEAR = 5
+RELEASED_EVERY = 4  # rotations, or the channel expires
 
 
 # shelf-aged
@@ -41,7 +43,7 @@ def test_shelf_aged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     device = DeviceOnDisk(tmp_path, capsys, "2037-05-14T12:00:00Z")
     first = repo.files["metadata/1.root.json"]
     for number in range(ROTATIONS):
-        repo.now = repo.later(days=73)
+        repo.now = repo.later(days=365 // ROTATIONS_A_YEAR)
         for role in ("root", "timestamp", "snapshot", "targets"):
             repo.rotate(role)
             repo.signed[role].expires = repo.later(days=365)
@@ -67,15 +69,17 @@ def test_shelf_aged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.services
 def test_shelf_aged_with_every_rotation_at_the_command_line(drill: Drill) -> None:
-    """The same with thirty real ceremonies, publishes and rehearsals."""
+    """The same with thirty real ceremonies, publishes and rehearsals, and releases."""
     people = ("alice", "bob", "carol")
     for number in range(ROTATIONS):
-        drill.lab.now = drill.lab.later(days=73).now
+        drill.lab.now = drill.lab.later(days=365 // ROTATIONS_A_YEAR).now
         name = people[number % len(people)]
         count = number // len(people) + 1
         drill.firmroot("rotate", name if count == 1 else f"{name}-{count}")
         drill.firmroot("sign")
         drill.firmroot("publish")
+        if number % RELEASED_EVERY == 0:
+            drill.lab.ship(f"1.{number + 1}")
     drill.at(drill.lab.now)
     drill.unharmed("2.0")
     assert drill.version("root") == ROTATIONS + 1
