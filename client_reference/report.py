@@ -280,9 +280,8 @@ def status_lines(standing: Standing) -> list[str]:
         "roles      " + _role_line(standing.state),
     ]
     if ended := expired(standing.state, standing.now):
-        lines.append(
-            f"expired    {', '.join(ended)}: the next check renews them, or says why it cannot"
-        )
+        names = ", ".join(ended)
+        lines.append(f"expired    {names}: renewed when a check needs them, or it says why not")
     if plain := without_tls(standing.mirrors):
         lines.append(f"transport  {plain}")
     if trust.epoch or trust.recovery_version:

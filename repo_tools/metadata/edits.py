@@ -295,7 +295,8 @@ def next_version(previous: Signed | None) -> int:
     if version > MAX_VERSION:
         raise RefusedError(
             f"{previous.type if previous else 'metadata'} has version {version - 1}, the last one",
-            "somebody moved it forward on purpose: rotate the keys of the role that signed it",
+            "somebody moved it forward on purpose: restore metadata/timestamp.json in the storage "
+            "from before, then rotate the keys of the role that signed it (--compromised)",
         )
     return version
 
