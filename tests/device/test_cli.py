@@ -424,7 +424,7 @@ def test_metadata_that_expired_are_refused(ready: DeviceOnDisk) -> None:
     assert refused.code == 6
     assert "expired at 2032-05-13T12:00:00Z, it is 2033-01-01T00:00:00Z here" in refused.err
     assert "your clock or a frozen mirror" in refused.err
-    assert "expired    root: the next check" in ready.run("status").out
+    assert "expired    root: renewed when a check needs" in ready.run("status").out
     assert "root" in ready.run("status", before=("--json",)).json["expired"]
     ready.now = LAB_NOW
     assert ready.run("check").code == 0, "nothing remains of a clock that was wrong"
