@@ -200,6 +200,11 @@ def _init(run: _Run) -> int:
             "repository.recovery is set, but this device has no recovery root: it asks nobody; "
             "the factory export needs a recovery-root.json"
         )
+    try:
+        check_key_types()
+    except ConfigurationError as error:
+        # Nothing that this root needs; what a later root may need is better known today.
+        run.warn(f"{error.message}: a repository that begins to use such keys ends updates here")
     done = "initialised" if stored is None else "initialised before; nothing changed"
     version = (stored or state).trust.root_version
     if _lab(state):

@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 )
 from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -31,7 +30,14 @@ from cryptography.hazmat.primitives.serialization import (
 from securesystemslib.signer import SSlibKey
 
 from client_reference.errors import ConfigurationError
+from client_reference.trust.selftest import check_key_types
 from repo_tools.files import create_file
+
+try:
+    from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
+except ImportError:
+    check_key_types()  # it names the library that is too old
+    raise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

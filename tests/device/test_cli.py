@@ -23,6 +23,7 @@ from client_reference import cli, config
 from client_reference.errors import ConfigurationError
 from client_reference.install.slots import SlotInstaller
 from client_reference.payload.segments import SEGMENT
+from client_reference.trust import selftest
 from client_reference.trust.store import SqliteStore
 from tests.power.recorder import require_strace
 from tests.simulators.certificates import make_authority
@@ -804,3 +805,17 @@ def test_ctrl_c_in_every_command(
     assert stopped.code == 130
     assert "run the same command again" in stopped.err
     assert ready.run("status").out == before
+
+
+def test_init_names_a_library_that_a_later_root_could_need(
+    publisher: Publisher, device: DeviceOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher.release("1.0", 1, IMAGE)
+    verifies = selftest._verifies
+    monkeypatch.setattr(
+        selftest, "_verifies", lambda kind, scheme: kind != "ml-dsa" and verifies(kind, scheme)
+    )
+    said = device.run("init")
+    assert said.code == 0, "this root needs none of it"
+    assert "good signatures of type ml-dsa/ml-dsa-65/1 do not verify here" in said.err
+    assert device.run("update").code == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import stat
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -167,3 +169,13 @@ def test_a_public_key_is_read(tmp_path: Path) -> None:
     path.write_bytes(data)
     assert not is_private(path)
     assert load_public(path) == public_key(private)
+
+
+def test_a_cryptography_without_ml_dsa_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric.mldsa", None)
+    monkeypatch.delitem(sys.modules, "repo_tools.signing.keyfiles")
+    monkeypatch.setattr("client_reference.trust.selftest._verifies", lambda *_: False)
+    with pytest.raises(
+        ConfigurationError, match=r"found cryptography .*expected cryptography >= 48"
+    ):
+        importlib.import_module("repo_tools.signing.keyfiles")
