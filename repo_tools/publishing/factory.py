@@ -19,9 +19,9 @@ from client_reference.errors import ConfigurationError
 from client_reference.factory import load as load_factory
 from client_reference.nearest import did_you_mean
 from client_reference.selection import DevicePosition
+from client_reference.trust.recovery import read_statement
 from client_reference.trust.updater import Floors
 from repo_tools.files import replace_file, sweep
-from repo_tools.metadata.anchor import read_statement
 from repo_tools.publishing.following import RECOVERY_ROOT, cannot_follow
 from repo_tools.publishing.inherit import primary_root
 from repo_tools.publishing.rehearse import Device

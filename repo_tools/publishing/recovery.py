@@ -19,8 +19,9 @@ from client_reference.errors import (
     NotFoundError,
     RefusedError,
 )
+from client_reference.trust.recovery import first_root_path, link_path, read_statement
 from repo_tools.files import remove_file, replace_file
-from repo_tools.metadata.anchor import read_statement, walk
+from repo_tools.metadata.anchor import names, walk
 from repo_tools.metadata.repository import sha256
 from repo_tools.metadata.roles import RECOVERY
 from repo_tools.publishing.inherit import earlier, primary_root
@@ -32,7 +33,7 @@ from repo_tools.storage.protocol import Created
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from repo_tools.metadata.anchor import Statement
+    from client_reference.trust.recovery import Statement
     from repo_tools.storage.protocol import Storage
     from repo_tools.workspace import Workspace
 
@@ -61,7 +62,7 @@ def check_epoch(ws: Workspace) -> None:
             "take firmroot.toml and metadata/recovery from git; only anchor re-root changes epochs",
         )
     first = primary_root(ws)
-    if named is not None and first is not None and not named.names(first):
+    if named is not None and first is not None and not names(named, first):
         raise RefusedError(
             f"the anchor says that epoch {named.epoch} starts from the root with sha256 "
             f"{named.sha256}, this workspace starts from {sha256(first)}",
@@ -92,26 +93,22 @@ def publish_anchor(ws: Workspace) -> tuple[tuple[int, ...], Statement]:
         chain = (*chain, staged)
     if not chain:
         raise ActionRequiredError("there is no recovery anchor yet", "firmroot anchor init")
-    newest = walk(chain)[-1][1]
+    newest = walk(chain)[-1].statement
     storage = ws.recovery_storage()
     if staged is not None:
         check_epoch(ws)
         _check_live(ws)
     for epoch, root in _first_roots(ws, newest.epoch):
-        storage.create(f"e{epoch}/1.root.json", root, sha256(root))
+        storage.create(first_root_path(epoch), root, sha256(root))
     new = tuple(
         version
         for version, data in enumerate(chain, 1)
-        if storage.create(_path(version), data, sha256(data)) is Created.NEW
+        if storage.create(link_path(version), data, sha256(data)) is Created.NEW
     )
     if staged is not None:
         replace_file(ws.anchor / f"{len(chain)}.json", staged)
         remove_file(ws.staged / f"{RECOVERY}.json")
     return new, newest
-
-
-def _path(version: int) -> str:
-    return f"{version}.root.json"
 
 
 def _check_live(ws: Workspace) -> None:
@@ -151,7 +148,7 @@ def audit_anchor(ws: Workspace) -> Iterator[Problem]:
         yield Problem(serious=False, detail=f"{text}; firmroot anchor init")
         return
     try:
-        newest = walk(chain)[-1][1]
+        newest = walk(chain)[-1].statement
         yield from _audit_statement(ws, newest)
         yield from _audit_chain(ws.recovery_storage(), chain)
         yield from _audit_roots(ws, newest.epoch)
@@ -164,7 +161,7 @@ def _audit_statement(ws: Workspace, statement: Statement) -> Iterator[Problem]:
     for view in (ws, *earlier(ws)):
         if view.epoch == statement.epoch:
             root = primary_root(view)
-            if root is None or not statement.names(root):
+            if root is None or not names(statement, root):
                 text = f"names sha256 {statement.sha256} as the first root of epoch {view.epoch}"
                 found = "there is none" if root is None else f"it is {sha256(root)}"
                 yield Problem(serious=True, detail=f"{text}; {found}")
@@ -176,15 +173,15 @@ def _audit_statement(ws: Workspace, statement: Statement) -> Iterator[Problem]:
 def _audit_chain(storage: Storage, chain: tuple[bytes, ...]) -> Iterator[Problem]:
     """Every version is there as git has it, and nobody has published another one after them."""
     for version, data in enumerate(chain, 1):
-        found = _find(storage, _path(version))
+        found = _find(storage, link_path(version))
         if found is None:
-            text = f"{_path(version)} is not in {storage.url}; firmroot anchor publish"
+            text = f"{link_path(version)} is not in {storage.url}; firmroot anchor publish"
             yield Problem(serious=False, detail=text)
         elif found != data:
-            text = f"{_path(version)} in {storage.url} is not metadata/recovery/{version}.json"
+            text = f"{link_path(version)} in {storage.url} is not metadata/recovery/{version}.json"
             yield Problem(serious=True, detail=text)
-    if (found := _find(storage, _path(len(chain) + 1))) is not None:
-        text = f"{_path(len(chain) + 1)} in {storage.url} is not known to git: "
+    if (found := _find(storage, link_path(len(chain) + 1))) is not None:
+        text = f"{link_path(len(chain) + 1)} in {storage.url} is not known to git: "
         try:
             walk((*chain, found))
         except FirmrootError as error:
@@ -198,8 +195,8 @@ def _audit_roots(ws: Workspace, newest: int) -> Iterator[Problem]:
     """The primary roots of later epochs are beside the chain."""
     storage = ws.recovery_storage()
     for epoch, root in _first_roots(ws, newest):
-        if _find(storage, f"e{epoch}/1.root.json") != root:
-            text = f"e{epoch}/1.root.json in {storage.url} is not the first root of that epoch"
+        if _find(storage, first_root_path(epoch)) != root:
+            text = f"{first_root_path(epoch)} in {storage.url} is not the first root of that epoch"
             yield Problem(serious=True, detail=text)
 
 

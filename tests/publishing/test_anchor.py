@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from client_reference.errors import ActionRequiredError
+from client_reference.trust.recovery import read_statement
 from repo_tools.anchor import (
     check_begin,
     least_offered,
@@ -17,7 +18,6 @@ from repo_tools.anchor import (
     underway,
     without_keys,
 )
-from repo_tools.metadata.anchor import read_statement
 from repo_tools.publishing.factory import load_registry
 from repo_tools.signing.ceremony import open_ceremonies
 from tests.publishing.conftest import LOST, stranded

@@ -61,8 +61,8 @@ def test_the_published_anchor_leads_from_the_factory_to_the_new_root(
     while (file := recovery / f"{len(chain) + 1}.root.json").exists():
         chain.append(file.read_bytes())
     links = walk(chain)
-    assert [root.version for root, _ in links] == [1, 2]
-    statement = links[-1][1]
+    assert [link.version for link in links] == [1, 2]
+    statement = links[-1].statement
     assert statement.epoch == 1
     assert statement.minimum_sequence == {PRODUCT: 2}
     beside = (recovery / "e1/1.root.json").read_bytes()
