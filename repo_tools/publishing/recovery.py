@@ -24,6 +24,7 @@ from repo_tools.files import remove_file, replace_file
 from repo_tools.metadata.anchor import names, walk
 from repo_tools.metadata.repository import sha256
 from repo_tools.metadata.roles import RECOVERY
+from repo_tools.publishing.following import first_roots, signed_chain
 from repo_tools.publishing.inherit import earlier, primary_root
 from repo_tools.publishing.live import MAX_METADATA
 from repo_tools.publishing.prepare import read_base
@@ -88,9 +89,7 @@ def publish_anchor(ws: Workspace) -> tuple[tuple[int, ...], Statement]:
         if ceremony.role == RECOVERY:
             finish(ws, ceremony)
     staged = ws.staged_role(RECOVERY)
-    chain = ws.recovery_roots()
-    if staged is not None and staged not in chain:
-        chain = (*chain, staged)
+    chain = signed_chain(ws)
     if not chain:
         raise ActionRequiredError("there is no recovery anchor yet", "firmroot anchor init")
     newest = walk(chain)[-1].statement
@@ -98,7 +97,7 @@ def publish_anchor(ws: Workspace) -> tuple[tuple[int, ...], Statement]:
     if staged is not None:
         check_epoch(ws)
         _check_live(ws)
-    for epoch, root in _first_roots(ws, newest.epoch):
+    for epoch, root in first_roots(ws, newest.epoch):
         storage.create(first_root_path(epoch), root, sha256(root))
     new = tuple(
         version
@@ -118,13 +117,6 @@ def _check_live(ws: Workspace) -> None:
             f"epoch {ws.epoch} is not live: devices would be sent where nothing is",
             "firmroot publish, then: firmroot anchor publish",
         )
-
-
-def _first_roots(ws: Workspace, newest: int) -> Iterator[tuple[int, bytes]]:
-    """The first primary root of each epoch after the first, up to one."""
-    for view in (ws, *earlier(ws)):
-        if 0 < view.epoch <= newest and (root := primary_root(view)) is not None:
-            yield view.epoch, root
 
 
 @dataclass(frozen=True)
@@ -194,7 +186,7 @@ def _audit_chain(storage: Storage, chain: tuple[bytes, ...]) -> Iterator[Problem
 def _audit_roots(ws: Workspace, newest: int) -> Iterator[Problem]:
     """The primary roots of later epochs are beside the chain."""
     storage = ws.recovery_storage()
-    for epoch, root in _first_roots(ws, newest):
+    for epoch, root in first_roots(ws, newest):
         if _find(storage, first_root_path(epoch)) != root:
             text = f"{first_root_path(epoch)} in {storage.url} is not the first root of that epoch"
             yield Problem(serious=True, detail=text)

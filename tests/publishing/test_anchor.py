@@ -320,7 +320,7 @@ def test_status_leads_through_a_re_rooting(at: Callable[[str], Lab]) -> None:
     assert "next: firmroot sign " in lab.ok("status").out
     lab.ok("sign")
     assert "next: firmroot publish " in lab.ok("status").out
-    lab.ok("publish")
+    lab.ok("publish", *stranded(lab))
     assert "next: firmroot anchor publish " in lab.ok("status").out
     lab.ok("anchor", "publish")
     assert "anchor: version 2, epoch 1, " in lab.ok("status").out
@@ -349,7 +349,7 @@ def test_nobody_leaves_the_factory_between_two_epochs(
     at: Callable[[str], Lab], tmp_path: Path
 ) -> None:
     lab = at("staged")
-    lab.ok("publish")
+    lab.ok("publish", *stranded(lab))
     done = lab.run("factory", "export", PRODUCT, "--to", tmp_path / "out")
     assert (done.code, "the published anchor is at epoch 0, this" in done.err) == (3, True)
     lab.ok("anchor", "publish")
