@@ -341,7 +341,7 @@ def test_a_device_of_an_older_epoch_walks_along_the_anchor(at: Callable[[str], L
 
 def test_a_device_that_the_anchor_does_not_lead_here_is_stranded(at: Callable[[str], Lab]) -> None:
     views, device = _older(at("there"))
-    files = views.lead.files
+    files = dict(views.lead.files)
     second = files["2.root.json"]
     # It could go on in epoch 0, whose metadata are still there.
     assert meet(device, MappingFetcher(views.candidate), NOW)[0] is Outcome.UPDATES
