@@ -207,8 +207,8 @@ def test_a_device_without_a_recovery_root_says_so_once_and_never_asks(world: Wor
     world.re_root()
     said = world.device.run("init")
     assert "this device has no recovery root: it asks nobody" in said.err
-    status = world.device.run("status").out
-    assert "anchor     epoch 0, none: it needs recovery-root.json of the factory export\n" in status
+    shown = world.device.run("status").out
+    assert "anchor     epoch 0, none: it needs recovery-root.json of the factory export\n" in shown
     updated = world.say("update")
     assert (updated.code, updated.json["recovery"]) == (0, None)
     assert [url.paths for url in world.urls] == [[], [], []]
