@@ -172,8 +172,8 @@ def test_other_recovery_keys_are_stored_and_shown(world: World) -> None:
     assert (said.json["recovery"]["outcome"], said.json["recovery"]["version"]) == ("renewed", 2)
     status = world.say("status").json
     assert (status["epoch"], status["recovery_root"]) == (0, 2)
-    said = world.device.run("status").out
-    assert "anchor     epoch 0, recovery root 2, asked at 3 URL(s)\n" in said
+    shown = world.device.run("status").out
+    assert "anchor     epoch 0, recovery root 2, asked at 3 URL(s)\n" in shown
     world.re_root()
     world.device.run("check")
     world.updates()
