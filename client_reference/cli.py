@@ -345,6 +345,7 @@ def _status(run: _Run) -> int:
         now=_now(run, state),
         program=run.program,
         mirrors=config.repository.mirrors,
+        recovery=config.repository.recovery,
     )
     run.say(*report.status_lines(standing))
     run.result(report.status_document(standing))

@@ -2,7 +2,8 @@
 
 Each examination is a function that yields findings, and what stops it is one more. Nothing is
 changed: the trust store is read, never repaired, and the trial check works on a copy in memory. It
-asks each mirror on its own, so that a healthy second one does not hide a sick first one.
+asks each mirror and each recovery URL on its own, so that a healthy second one does not hide a sick
+first one.
 
 Not for machines: `check` and `status` decide and tell; this explains.
 """
@@ -32,7 +33,8 @@ from client_reference.selection import Selection, Waves
 from client_reference.strictjson import format_time
 from client_reference.transport.fetch import HttpFetcher
 from client_reference.transport.policy import Degraded
-from client_reference.trust import clock
+from client_reference.trust import clock, recovery
+from client_reference.trust.anchor import walk_from
 from client_reference.trust.clock import Freshness
 from client_reference.trust.selftest import MINIMUM_VERSIONS, check_key_types
 from client_reference.trust.state import MemoryStore, Phase
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from client_reference.strictjson import Json
     from client_reference.transport.fetch import Ambient, Settings
     from client_reference.transport.policy import Mirror
+    from client_reference.trust.recovery import Anchor, Walk
     from client_reference.trust.state import DeviceState
     from client_reference.trust.store import SqliteStore
     from client_reference.update import Identified
@@ -57,7 +60,6 @@ _DAYS = {"d": 1, "w": 7, "y": 365}
 _DURATION = re.compile(r"([1-9][0-9]{0,4})([dwy])")
 _MOMENT = re.compile(r"([0-9]{4})(?:-([0-9]{2})-([0-9]{2}))?")
 _DEVICES = Path("/dev")
-_TIMESTAMP = "metadata/timestamp.json"
 _MOST = 65_536
 _LOW = 64 * 1024 * 1024
 
@@ -205,7 +207,7 @@ def _factory(patient: Patient) -> Iterator[Finding]:
             f"{patient.config.repository.product!r}",
             "correct repository.product, or put the right export there",
         )
-    state = initial_state(export.root, export.floors)
+    state = initial_state(export.root, export.floors, export.recovery_root)
     yield Finding(Severity.FINE, "factory", f"{directory}: root {state.trust.root_version}")
     if report.is_lab(export.root):
         text = "LAB: the keys of this root protect nothing; never for devices in the field"
@@ -330,7 +332,7 @@ def _mirrors(patient: Patient) -> Iterator[Finding]:
 def _ask(patient: Patient, settings: Settings, mirror: Mirror) -> Finding:
     with HttpFetcher(settings, patient.ambient) as fetcher:
         try:
-            data = fetcher.fetch(_TIMESTAMP, _MOST)
+            data = fetcher.fetch(_timestamp(patient), _MOST)
         except NotFoundError:
             text = "answers, and has no repository: correct its URL, or publish there"
             return Finding(Severity.ERROR, mirror.url, text, ExitCode.RETRY_LATER)
@@ -342,6 +344,80 @@ def _ask(patient: Patient, settings: Settings, mirror: Mirror) -> Finding:
     return Finding(Severity.FINE, mirror.url, f"answers over verified TLS, {len(data)} bytes")
 
 
+def _timestamp(patient: Patient) -> str:
+    """Where the epoch that the device is in has its timestamp."""
+    epoch = 0
+    with suppress(FirmrootError):
+        epoch = patient.state().trust.epoch
+    return f"metadata/e{epoch}/timestamp.json" if epoch else "metadata/timestamp.json"
+
+
+def _recovery_anchor(patient: Patient) -> Iterator[Finding]:
+    """Each recovery URL alone: whether it answers, and what it says of the epoch here.
+
+    What cannot be asked stops no update, so it is no error; two primary roots for one epoch are.
+    """
+    urls, trust = patient.config.repository.recovery, patient.state().trust
+    if trust.recovery_root is None:
+        if urls:
+            text = (
+                "repository.recovery is set, and this device has no recovery root: it asks nobody"
+            )
+            yield Finding(Severity.WARNING, "recovery anchor", text)
+        return
+    if not urls:
+        text = f"recovery root {trust.recovery_version} is trusted, and repository.recovery names "
+        text += "no URL: if a threshold of root is lost or stolen, this device stays behind"
+        yield Finding(Severity.WARNING, "recovery anchor", text)
+        return
+    trusted = recovery.stored_anchor(trust.recovery_root)
+    settings = patient.settings()
+    walks = []
+    for mirror in urls:
+        # As an update asks: what identifies or authorises this device is for its mirrors only.
+        alone = replace(settings, mirrors=(mirror,), credentials=None, certificate=None)
+        finding, walk = _ask_anchor(patient, alone, mirror, trusted)
+        if walk is not None:
+            walks.append(walk)
+        yield finding
+    decision = recovery.decide(trusted, trust.epoch, walks)
+    if isinstance(decision, recovery.Fork):
+        text = f"{decision.error.message}: {decision.error.hint}"
+        yield Finding(Severity.ERROR, "recovery anchor", text, ExitCode.NOT_TRUSTED)
+    elif isinstance(decision, recovery.Reroot):
+        text = f"epoch {decision.anchor.statement.epoch} has begun, this device is in epoch "
+        text += f"{trust.epoch}: the next `firmroot-device update` follows"
+        yield Finding(Severity.WARNING, "recovery anchor", text)
+    elif not walks:
+        text = "no recovery URL has it: updates go on, a re-rooting would not be heard"
+        yield Finding(Severity.WARNING, "recovery anchor", text)
+
+
+def _ask_anchor(
+    patient: Patient, settings: Settings, mirror: Mirror, trusted: Anchor
+) -> tuple[Finding, Walk | None]:
+    """What one recovery URL is like, and shows; None if it does not even have the trusted link."""
+    here = recovery.link_path(trusted.version)
+    with HttpFetcher(settings, patient.ambient) as fetcher:
+        try:
+            same = fetcher.fetch(here, recovery.MAX_ROOT) == trusted.data
+        except NotFoundError:
+            text = f"answers, and has no {here}: correct its URL, or publish there"
+            return Finding(Severity.WARNING, mirror.url, text), None
+        except FirmrootError as error:
+            return Finding(Severity.WARNING, mirror.url, error.message), None
+        if not same:
+            text = f"its {here} is not the one that this device trusts"
+            return Finding(Severity.WARNING, mirror.url, text), None
+        walk, failure = walk_from(trusted, fetcher)
+        newest = walk.links[-1] if walk.links else trusted
+        text = f"recovery root {newest.version}, epoch {newest.statement.epoch}"
+        problems = [*([failure] if failure else []), *fetcher.degraded.values()]
+    if problems:
+        return Finding(Severity.WARNING, mirror.url, f"{text}; {'; '.join(problems)}"), walk
+    return Finding(Severity.FINE, mirror.url, text), walk
+
+
 def _next_check(patient: Patient) -> Iterator[Finding]:
     """What the next check would find, on a copy of what is stored."""
     if patient.shelf:
@@ -349,7 +425,7 @@ def _next_check(patient: Patient) -> Iterator[Finding]:
         return
     state = patient.state()
     store = MemoryStore(state)
-    position = patient.identified().position(state.install)
+    position = patient.identified().position(state.install, state.trust.epoch)
     with HttpFetcher(patient.settings(), patient.ambient) as fetcher:
         updater = Updater(store, fetcher, patient.now)
         decision = evaluate(updater, position, Waves.OBEY)
@@ -387,5 +463,6 @@ _RULES: Sequence[Callable[[Patient], Iterator[Finding]]] = (
     _space,
     _certificates,
     _mirrors,
+    _recovery_anchor,
     _next_check,
 )

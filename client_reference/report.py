@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from client_reference.transport.fetch import HttpFetcher
     from client_reference.transport.policy import Mirror
     from client_reference.trust.anchor import Probe
-    from client_reference.trust.state import DeviceState, Image, InstallState
+    from client_reference.trust.state import DeviceState, Image, InstallState, TrustState
     from client_reference.update import Checked
 
 __all__ = [
@@ -171,7 +171,7 @@ class Standing:
         pending: whether the next boot will try a release.
         now: aware UTC reading of the system clock.
         program: how this command was called, for the next one.
-        mirrors: from the configuration.
+        mirrors, recovery: from the configuration.
     """
 
     product: str
@@ -183,6 +183,7 @@ class Standing:
     now: datetime
     program: str
     mirrors: Sequence[Mirror] = ()
+    recovery: Sequence[Mirror] = ()
 
 
 def status_document(standing: Standing) -> dict[str, Json]:
@@ -284,15 +285,21 @@ def status_lines(standing: Standing) -> list[str]:
         lines.append(f"expired    {names}: renewed when a check needs them, or it says why not")
     if plain := without_tls(standing.mirrors):
         lines.append(f"transport  {plain}")
-    if trust.epoch or trust.recovery_version:
-        anchor = (
-            f"recovery root {trust.recovery_version}" if trust.recovery_version else "no anchor"
-        )
-        lines.append(f"anchor     epoch {trust.epoch}, {anchor}")
+    lines.append(f"anchor     {_anchor(trust, standing.recovery)}")
     if install.rejected:
         lines.append(f"rejected   {len(install.rejected)} payloads failed here")
     lines.append(f"next       {_next(standing)}")
     return lines
+
+
+def _anchor(trust: TrustState, urls: Sequence[Mirror]) -> str:
+    """Where the device stands with its recovery anchor, and what it lacks to be led by it."""
+    if not trust.recovery_version:
+        lacks = "recovery-root.json of the factory export"
+        lacks += "" if urls else " and repository.recovery of device.toml"
+        return f"epoch {trust.epoch}, none: it needs {lacks}"
+    asked = f"asked at {len(urls)} URL(s)" if urls else "never asked: set repository.recovery"
+    return f"epoch {trust.epoch}, recovery root {trust.recovery_version}, {asked}"
 
 
 def _place(image: Image | None) -> str:

@@ -84,6 +84,8 @@ __all__ = [
     "Result",
     "Stop",
     "agreed_target",
+    "anchored",
+    "before_root",
     "check",
     "confirm",
     "evaluate",
@@ -367,7 +369,7 @@ def check(machine: Machine, waves: Waves = Waves.OBEY) -> Checked:
     A mirror whose bytes do not verify, or that lacks an object, is left for the next one, as long
     as there is one.
     """
-    return _anchored(machine, lambda: _check(machine, waves))
+    return anchored(machine.anchor, machine.mirrors, lambda: _check(machine, waves))
 
 
 def _check(machine: Machine, waves: Waves) -> Checked:
@@ -391,7 +393,7 @@ def _check_once(machine: Machine, waves: Waves) -> Checked:
         machine.mirrors,
         machine.now,
         lead=machine.lead,
-        before_root=_before_root(machine),
+        before_root=before_root(machine.anchor),
     )
     before = updater.state.trust
     observation = _observe(machine, updater.state)
@@ -417,27 +419,26 @@ def _renew_bundle(machine: Machine, updater: Updater) -> str:
     return "a new CA bundle was accepted; it serves from the next run on"
 
 
-def _anchored(machine: Machine, step: Callable[[], T]) -> T:
+def anchored(anchor: RecoveryAnchor | None, mirrors: Mirrors, step: Callable[[], T]) -> T:
     """A step with each mirror, begun again whenever the recovery anchor re-rooted the device.
 
-    That the anchor is asked once in a cycle is what ends this loop.
+    That the anchor is asked once in a cycle is what ends this loop. Raises as `step`.
     """
-    anchor = machine.anchor
     if anchor is not None:
         anchor.at_start()
     while True:
         try:
-            return _with_each_mirror(machine, step)
+            return _with_each_mirror(mirrors, step)
         except EpochEndedError:
-            machine.mirrors.every_mirror()
+            mirrors.every_mirror()
         except (NotTrustedError, RetryLaterError):
             if anchor is None or not anchor.after_failure():
                 raise
-            machine.mirrors.every_mirror()
+            mirrors.every_mirror()
 
 
-def _before_root(machine: Machine) -> Callable[[], None] | None:
-    anchor = machine.anchor
+def before_root(anchor: RecoveryAnchor | None) -> Callable[[], None] | None:
+    """What an `Updater` calls before it accepts a new root."""
     return None if anchor is None else lambda: _begin_again_if(rerooted=anchor.before_root())
 
 
@@ -458,14 +459,14 @@ def _begin_again_if(*, rerooted: bool) -> None:
         raise EpochEndedError("the recovery anchor began another epoch")
 
 
-def _with_each_mirror(machine: Machine, step: Callable[[], T]) -> T:
+def _with_each_mirror(mirrors: Mirrors, step: Callable[[], T]) -> T:
     while True:
         try:
             return step()
         except (NotTrustedError, NotFoundError):
             # Where "not there" is an answer (the next root) it does not come this far; here a
             # mirror lacks what it must have.
-            if not machine.mirrors.next_mirror():
+            if not mirrors.next_mirror():
                 raise
 
 
@@ -491,7 +492,9 @@ def update(machine: Machine, waves: Waves, stop: Stop, restart: Restart) -> Resu
     install = _observe(machine, _load(machine)).state
     if install.phase is Phase.TRIAL:
         return _resume_trial(machine, install, restart)
-    checked, image = _anchored(machine, lambda: _check_and_stage(machine, waves))
+    checked, image = anchored(
+        machine.anchor, machine.mirrors, lambda: _check_and_stage(machine, waves)
+    )
     if image is None:
         return Result(Outcome.NOTHING, checked)
     if stop is Stop.AFTER_STAGING:

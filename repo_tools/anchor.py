@@ -29,8 +29,9 @@ from client_reference.errors import (
     NotFoundError,
     RefusedError,
 )
+from client_reference.trust.recovery import read_statement
 from repo_tools.files import replace_file
-from repo_tools.metadata.anchor import Statement, next_recovery, read_statement
+from repo_tools.metadata.anchor import next_recovery, statement_about
 from repo_tools.metadata.edits import is_lab_root, renewed
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import RECOVERY, builds_role, channel_role, manifest_path
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from datetime import datetime
 
+    from client_reference.trust.recovery import Statement
     from keys_policy.model import Policy, RolePolicy
     from repo_tools.signing.ceremony import Ceremony
     from repo_tools.signing.secrets import Secrets
@@ -107,7 +109,7 @@ def init_anchor(ws: Workspace, now: datetime, *, discard_signatures: bool = Fals
             "there is no root yet that the anchor could name",
             "firmroot ceremony start root, then: firmroot sign",
         )
-    statement = Statement.about(first, ws.epoch)
+    statement = statement_about(first, ws.epoch)
     return _start(ws, statement, now, discard_signatures=discard_signatures)
 
 
@@ -345,7 +347,7 @@ def _statement(ws: Workspace, minimum: Mapping[str, int]) -> Statement | None:
     waits = any(each.role == RECOVERY for each in open_ceremonies(ws))
     if first is None or waits or ws.staged_role(RECOVERY) is not None or not underway(ws):
         return None
-    return Statement.about(first, ws.epoch, least_sequences(ws, minimum))
+    return statement_about(first, ws.epoch, least_sequences(ws, minimum))
 
 
 def least_sequences(ws: Workspace, minimum: Mapping[str, int]) -> dict[str, int]:

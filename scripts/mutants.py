@@ -163,7 +163,10 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/artifacts.py": ("tests/publishing/test_artifacts.py",),
     "repo_tools/publishing/promote.py": ("tests/publishing/test_promote.py",),
     "repo_tools/publishing/verify.py": ("tests/publishing/test_verify.py",),
-    "repo_tools/publishing/factory.py": ("tests/publishing/test_factory.py",),
+    "repo_tools/publishing/factory.py": (
+        "tests/publishing/test_factory.py",
+        "tests/publishing/test_recovery.py",
+    ),
     "repo_tools/publishing/recovery.py": ("tests/publishing/test_recovery.py",),
     "repo_tools/publishing/following.py": ("tests/publishing/test_recovery.py",),
     "repo_tools/publishing/inherit.py": ("tests/publishing/test_recovery.py",),

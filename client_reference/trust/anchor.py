@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from client_reference.trust.state import DeviceState, Store
     from client_reference.update import Mirrors
 
-__all__ = ["Occasion", "Outcome", "Probe", "RecoveryAnchor"]
+__all__ = ["Occasion", "Outcome", "Probe", "RecoveryAnchor", "walk_from"]
 
 
 class Occasion(enum.Enum):
@@ -155,7 +155,7 @@ class RecoveryAnchor:
         trusted = recovery.stored_anchor(state.trust.recovery_root)
         walks, failures = [], {}
         for url, fetcher in self._urls.items():
-            walk, failure = _walk(trusted, fetcher)
+            walk, failure = walk_from(trusted, fetcher)
             walks.append(walk)
             if failure:
                 failures[url] = failure
@@ -230,8 +230,8 @@ class RecoveryAnchor:
         return state
 
 
-def _walk(trusted: Anchor, fetcher: Fetcher) -> tuple[Walk, str]:
-    """What one recovery URL shows, and what was wrong with it."""
+def walk_from(trusted: Anchor, fetcher: Fetcher) -> tuple[Walk, str]:
+    """What one recovery URL shows, and what was wrong with it; empty if nothing was."""
     links: list[Anchor] = []
     newest = trusted
     try:

@@ -53,6 +53,7 @@ __all__ = [
     "Statement",
     "Stay",
     "Walk",
+    "check_follows",
     "check_origin",
     "decide",
     "first_anchor",
@@ -233,8 +234,23 @@ def next_anchor(trusted: Anchor, data: bytes) -> Anchor:
         ForkedError: it names another primary root for the same epoch.
     """
     root = verified.next_root(trusted.root, data)
-    before, after = trusted.statement, read_statement(root)
-    place = f"recovery root {root.version}"
+    statement = read_statement(root)
+    check_follows(trusted.statement, statement, f"recovery root {root.version}")
+    return Anchor(data, root, statement)
+
+
+def check_follows(before: Statement, after: Statement, place: str) -> None:
+    """Whether a statement may come after another one.
+
+    Args:
+        before: of the link before.
+        after: of this link.
+        place: what to call this link.
+
+    Raises:
+        MismatchError: the epoch falls or jumps, or minimum_sequence changes within one.
+        ForkedError: another primary root for the same epoch.
+    """
     if after.epoch not in {before.epoch, before.epoch + 1}:
         raise MismatchError(
             f"{place} is of epoch {after.epoch}, expected {before.epoch} or {before.epoch + 1}"
@@ -246,7 +262,6 @@ def next_anchor(trusted: Anchor, data: bytes) -> Anchor:
             raise MismatchError(
                 f"{place} changes minimum_sequence within epoch {after.epoch}, expected a new epoch"
             )
-    return Anchor(data, root, after)
 
 
 def decide(trusted: Anchor, epoch: int, walks: Sequence[Walk]) -> Decision:

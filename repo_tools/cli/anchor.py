@@ -18,6 +18,7 @@ from repo_tools.anchor import (
     without_keys,
 )
 from repo_tools.cli.context import Context, discard_option, example, passphrase_option
+from repo_tools.metadata.anchor import as_field
 from repo_tools.metadata.roles import RECOVERY
 from repo_tools.publishing.factory import load_registry
 from repo_tools.publishing.following import followers
@@ -194,7 +195,7 @@ def _report(context: Context, ws: Workspace, done: Opened, exports: Sequence[Fol
             {"id": each.export.id, "follows": not each.obstacle, "obstacle": each.obstacle}
             for each in exports
         ],
-        "statement": done.statement.to_dict() if done.statement else None,
+        "statement": as_field(done.statement) if done.statement else None,
         "next": context.say_next(),
     }
     context.printer.result(facts)
@@ -215,5 +216,5 @@ def publish(context: Context) -> None:
     names = ", ".join(f"{version}.root.json" for version in new)
     context.printer.say(f"{url}: {f'{names} is there now' if new else 'everything was there'}")
     context.printer.say(f"devices that can follow start from epoch {statement.epoch}")
-    facts = {"published": list(new), "storage": url, **statement.to_dict()}
+    facts = {"published": list(new), "storage": url, **as_field(statement)}
     context.printer.result({**facts, "next": context.say_next()})

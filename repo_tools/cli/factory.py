@@ -12,8 +12,8 @@ from tuf.api.metadata import Root
 
 from client_reference.errors import ActionRequiredError, ConfigurationError, RefusedError
 from client_reference.install.handlers import HANDLERS
+from client_reference.trust.recovery import read_statement
 from repo_tools.cli.context import Context, example
-from repo_tools.metadata.anchor import read_statement
 from repo_tools.metadata.edits import ISSUED_FIELD, format_time, is_lab_root
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import RECOVERY

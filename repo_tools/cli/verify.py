@@ -16,6 +16,7 @@ from client_reference.transport.fetcher import DirectoryFetcher
 from client_reference.transport.policy import parse_mirror
 from repo_tools.cli.context import Context, example
 from repo_tools.publishing.factory import devices, future_devices
+from repo_tools.publishing.following import lead
 from repo_tools.publishing.prepare import check_present
 from repo_tools.publishing.recovery import audit_anchor
 from repo_tools.publishing.verify import Audit, Finding, Severity, audit, meet_devices
@@ -53,9 +54,8 @@ def verify(context: Context, place: str | None, *, as_device: bool) -> None:
         check_present(ws, ws.storage())
     with _reach(ws, place) as whole:
         fetcher = EpochFetcher(whole, ws.epoch)
-        findings = [
-            *meet_devices((*devices(ws), *future_devices(ws, roots[-1])), fetcher, context.now)
-        ]
+        known = (*devices(ws), *future_devices(ws, roots[-1]))
+        findings = [*meet_devices(known, whole, context.now, lead(ws))]
         if not as_device:
             findings += audit(Audit(fetcher, roots, ws.policy, context.now))
     if place is None and not as_device:

@@ -29,14 +29,19 @@ POLL = 0.02  # seconds
 class Network:
     """A mirror on loopback. Use it as a context manager.
 
+    Args:
+        root: directory of the storage.
+        recovery: directory of the recovery storage, served below `recovery/`.
+
     Attributes:
         tampering: flip one bit of every artifact.
         stall_after: stop sending an artifact after so many bytes, for as long as this is set.
         stalled: set once an artifact has stopped arriving.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._application: ASGIApp = serve.application(root)
+    def __init__(self, root: Path, recovery: Path | None = None) -> None:
+        self._recovery = recovery
+        self._application: ASGIApp = serve.application(root, recovery)
         self.tampering = False
         self.stall_after: int | None = None
         self.stalled = threading.Event()
@@ -60,8 +65,8 @@ class Network:
         return f"http://127.0.0.1:{self._socket.getsockname()[1]}/"
 
     def swap(self, root: Path) -> None:
-        """Serve another storage from now on, at the same address."""
-        self._application = serve.application(root)
+        """Serve another storage from now on, at the same address; the anchor's stays."""
+        self._application = serve.application(root, self._recovery)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -93,7 +93,8 @@ def tell(directory: Path, images: Sequence[Path], now: datetime) -> int:
     """
     firmware = _firmware(directory, images)
     stage = Stage(directory, now)
-    with Network(directory / "acme" / "repository") as network:
+    acme = directory / "acme"
+    with Network(acme / "repository", acme / "recovery") as network:
         scenery = Scenery(stage, network, firmware)
         for scene in (
             _repository,
@@ -106,6 +107,7 @@ def tell(directory: Path, images: Sequence[Path], now: datetime) -> int:
             _six_years,
             _expired_root,
             _power_cut,
+            _stolen_root,
         ):
             scene(scenery)
     return stage.checks
@@ -142,9 +144,11 @@ def _repository(scenery: Scenery) -> None:
         "A repository, 2 of 3 keys",
         "Alice, Bob and Carol hold the root: any two of them decide. Releases are decided by two",
         "of Rita, Sam and Tess. The build server and the publisher have keys that decide nothing.",
+        "Noor, Otto and Pia hold the recovery anchor, and are not needed for a long time.",
     )
     stage.firmroot("init acme --lab", place=".")
     stage.firmroot("product add gateway --hardware acme,gw-2")
+    stage.firmroot("anchor init")
     root = scenery.workspace().newest_root()
     stage.insist(
         root is not None
@@ -160,6 +164,7 @@ def _first_release(scenery: Scenery) -> None:
         "The publish is rehearsed with the device's own code before anything is visible.",
     )
     scenery.release("1.0")
+    stage.firmroot("anchor publish")
     stage.firmroot(f"factory export gateway --to ../device --server {scenery.network.url}")
     shutil.copytree(stage.directory / "device", stage.directory / "shelf")
     stage.device("init")
@@ -327,6 +332,39 @@ def _power_cut(scenery: Scenery) -> None:
         stage.status()["installed"]["version"] == f"1.{number}",
         f"the same command again: 1.{number} is installed, confirmed",
     )
+
+
+def _stolen_root(scenery: Scenery) -> None:
+    stage = scenery.stage
+    stage.scene(
+        "A threshold of root keys is stolen: the recovery anchor re-roots the fleet",
+        "The thief signs the next root, as good as any, and shows it to the device. New people",
+        "take over the root; Noor, Otto and Pia say so, and nothing of the old one counts then.",
+    )
+    names = scenery.workspace().policy.role("root").keys
+    mirror = scenery.mirror("mirror-3")
+    forged = Thief(scenery.workspace(), mirror).take_root(names[:2])
+    for name in ("ada", "ben", "cleo"):
+        stage.firmroot(f"key new {name} --role root --role targets", quiet=True)
+    stage.firmroot(f"anchor re-root {' '.join(f'--without {name}' for name in names)}")
+    stage.firmroot("sign", quiet=True)
+    stage.firmroot("anchor re-root", quiet=True)
+    version = f"1.{ROTATIONS + 4}"
+    scenery.release(version, quiet=True)
+    stage.firmroot("anchor publish")
+    # The thief keeps a whole mirror: the new epoch stands beside the forged root.
+    shutil.copytree(scenery.repository, mirror, dirs_exist_ok=True)
+    scenery.network.swap(mirror)
+    output = stage.device("update")
+    stage.device("confirm")
+    scenery.network.swap(scenery.repository)
+    status = stage.status()
+    stage.insist(
+        "the recovery anchor re-rooted this device" in output
+        and (status["epoch"], status["roles"]["root"]["version"]) == (1, 1),
+        f"refused: not the thief's root {forged}, but root 1 of a new epoch",
+    )
+    stage.insist(status["installed"]["version"] == version, f"{version} is installed, confirmed")
 
 
 def _tear(slot: Path) -> None:

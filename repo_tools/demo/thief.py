@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tuf.api.metadata import (
     Metadata,
     MetaFile,
+    Root,
     Snapshot,
     TargetFile,
     Targets,
@@ -20,6 +21,7 @@ from tuf.api.metadata import (
 )
 
 from client_reference.payload.segments import SEGMENT, SUFFIX
+from client_reference.trust.verified import next_root
 from repo_tools.signing.secrets import Secrets
 from repo_tools.signing.signers import open_signer
 
@@ -77,6 +79,24 @@ class Thief:
         role = f"{product}-{channel}"
         self._publish(role, Metadata[Targets].from_bytes(self._newest(role)), stolen)
 
+    def take_root(self, stolen: Sequence[str]) -> int:
+        """Sign the next root, as every device of the old root would believe it; it is theirs alone.
+
+        Args:
+            stolen: names of keys: a threshold of root.
+
+        Returns:
+            its version.
+        """
+        newest = self._newest("root")
+        root, before = (Metadata[Root].from_bytes(newest) for _ in range(2))
+        kept = {self.workspace.keyring[name].key.keyid for name in stolen}
+        for keyid in set(before.signed.roles[Root.type].keyids) - kept:
+            root.signed.revoke_key(keyid, Root.type)
+        root.signed.version += 1
+        next_root(before.signed, self._write("root", root, stolen))  # what a device would say
+        return root.signed.version
+
     def _newest(self, role: str) -> bytes:
         files = (self.mirror / "metadata").glob(f"*.{role}.json")
         return max(files, key=lambda file: int(file.name.partition(".")[0])).read_bytes()
@@ -111,7 +131,10 @@ class Thief:
         place.write_bytes(timestamp.to_bytes())
 
     def _write(
-        self, role: str, metadata: Metadata[Targets] | Metadata[Snapshot], stolen: Sequence[str]
+        self,
+        role: str,
+        metadata: Metadata[Root] | Metadata[Targets] | Metadata[Snapshot],
+        stolen: Sequence[str],
     ) -> bytes:
         self._sign(metadata, stolen)
         data = metadata.to_bytes()
@@ -121,7 +144,7 @@ class Thief:
 
     def _sign(
         self,
-        metadata: Metadata[Targets] | Metadata[Snapshot] | Metadata[Timestamp],
+        metadata: Metadata[Root] | Metadata[Targets] | Metadata[Snapshot] | Metadata[Timestamp],
         stolen: Sequence[str],
     ) -> None:
         metadata.signatures.clear()

@@ -21,9 +21,7 @@ from client_reference.nearest import did_you_mean
 from client_reference.selection import DevicePosition
 from client_reference.trust.updater import Floors
 from repo_tools.files import replace_file, sweep
-from repo_tools.metadata.anchor import read_statement
 from repo_tools.publishing.following import RECOVERY_ROOT, cannot_follow
-from repo_tools.publishing.inherit import primary_root
 from repo_tools.publishing.rehearse import Device
 
 if TYPE_CHECKING:
@@ -319,32 +317,20 @@ def devices(workspace: Workspace) -> tuple[Device, ...]:
                 f"the files of factory export {export.id} are not as they were: {error.message}",
                 "restore factory/ from git; without them nobody knows what these devices trust",
             ) from error
-        # Everything is rehearsed as this epoch sees it (`repo_tools.storage.epoch`).
-        root, floors = born.root, replace(born.floors, epoch=0)
-        if export.epoch != workspace.epoch:
-            if cannot_follow(workspace, export.id):
-                continue  # it reads another epoch: nothing that is published here can strand it
-            root, floors = _re_rooted(workspace, export)
+        elsewhere = export.epoch != workspace.epoch
+        obstacle = cannot_follow(workspace, export.id) if elsewhere else ""
         found += [
-            Device(export.id, _position(export, hardware), root, floors)
+            Device(
+                export.id,
+                _position(export, hardware),
+                born.root,
+                born.floors,
+                recovery=None if obstacle else born.recovery_root,
+                obstacle=obstacle,
+            )
             for hardware in export.hardware
         ]
     return tuple(found)
-
-
-def _re_rooted(workspace: Workspace, export: Export) -> tuple[bytes, Floors]:
-    """What a device of an older epoch trusts right after it has followed the anchor here.
-
-    It has forgotten versions and time of the old epoch, and installs nothing below the statement.
-    """
-    first, anchor = primary_root(workspace), workspace.newest_recovery()
-    if first is None or anchor is None:
-        raise ConfigurationError(
-            f"{export.id} is of epoch {export.epoch}, and nothing leads to epoch {workspace.epoch}",
-            "firmroot anchor re-root",
-        )
-    least = read_statement(anchor).minimum_sequence.get(export.product, 0)
-    return first, Floors(time=0, minimum_sequence=least, epoch=0)
 
 
 def _position(export: Export, hardware: str) -> DevicePosition:
@@ -364,7 +350,7 @@ def future_devices(workspace: Workspace, root: bytes) -> tuple[Device, ...]:
             f"next export of {product.name}/{channel}",
             DevicePosition(product.name, channel, (hardware,), "slot", "next"),
             root,
-            Floors(time=0, minimum_sequence=0, epoch=0),
+            Floors(time=0, minimum_sequence=0, epoch=workspace.epoch),
             promised=False,
         )
         for product in workspace.config.products.values()

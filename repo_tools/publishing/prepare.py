@@ -27,6 +27,7 @@ from repo_tools.metadata.repository import RepositoryState, parse
 from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.factory import devices, future_devices
+from repo_tools.publishing.following import lead
 from repo_tools.publishing.journal import committed, high_water
 from repo_tools.publishing.live import (
     MAX_METADATA,
@@ -45,7 +46,7 @@ from repo_tools.publishing.plan import (
     new_targets,
 )
 from repo_tools.publishing.rehearse import Views, first_expiry, rehearse
-from repo_tools.storage.epoch import EpochStorage
+from repo_tools.storage.epoch import EpochStorage, epoch_path
 from repo_tools.storage.local import LocalStorage
 
 if TYPE_CHECKING:
@@ -314,7 +315,12 @@ def _views(workspace: Workspace, storage: Storage, plan: Plan) -> Views:
         live = _objects(workspace, storage, base)
     during = live | {path: data for path, data in after.items() if path != TIMESTAMP}
     ends = first_expiry(candidate)
-    return Views(live, first_expiry(base) if live else ends, during, after, ends)
+    expires = first_expiry(base) if live else ends
+    before, between, then = (
+        {epoch_path(path, workspace.epoch): data for path, data in each.items()}
+        for each in (live, during, after)
+    )
+    return Views(before, expires, between, then, ends, lead(workspace))
 
 
 def _objects(workspace: Workspace, storage: Storage, state: RepositoryState) -> dict[str, bytes]:

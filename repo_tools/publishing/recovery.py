@@ -19,10 +19,12 @@ from client_reference.errors import (
     NotFoundError,
     RefusedError,
 )
+from client_reference.trust.recovery import first_root_path, link_path, read_statement
 from repo_tools.files import remove_file, replace_file
-from repo_tools.metadata.anchor import read_statement, walk
+from repo_tools.metadata.anchor import names, walk
 from repo_tools.metadata.repository import sha256
 from repo_tools.metadata.roles import RECOVERY
+from repo_tools.publishing.following import first_roots, signed_chain
 from repo_tools.publishing.inherit import earlier, primary_root
 from repo_tools.publishing.live import MAX_METADATA
 from repo_tools.publishing.prepare import read_base
@@ -32,7 +34,7 @@ from repo_tools.storage.protocol import Created
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from repo_tools.metadata.anchor import Statement
+    from client_reference.trust.recovery import Statement
     from repo_tools.storage.protocol import Storage
     from repo_tools.workspace import Workspace
 
@@ -61,7 +63,7 @@ def check_epoch(ws: Workspace) -> None:
             "take firmroot.toml and metadata/recovery from git; only anchor re-root changes epochs",
         )
     first = primary_root(ws)
-    if named is not None and first is not None and not named.names(first):
+    if named is not None and first is not None and not names(named, first):
         raise RefusedError(
             f"the anchor says that epoch {named.epoch} starts from the root with sha256 "
             f"{named.sha256}, this workspace starts from {sha256(first)}",
@@ -87,31 +89,25 @@ def publish_anchor(ws: Workspace) -> tuple[tuple[int, ...], Statement]:
         if ceremony.role == RECOVERY:
             finish(ws, ceremony)
     staged = ws.staged_role(RECOVERY)
-    chain = ws.recovery_roots()
-    if staged is not None and staged not in chain:
-        chain = (*chain, staged)
+    chain = signed_chain(ws)
     if not chain:
         raise ActionRequiredError("there is no recovery anchor yet", "firmroot anchor init")
-    newest = walk(chain)[-1][1]
+    newest = walk(chain)[-1].statement
     storage = ws.recovery_storage()
     if staged is not None:
         check_epoch(ws)
         _check_live(ws)
-    for epoch, root in _first_roots(ws, newest.epoch):
-        storage.create(f"e{epoch}/1.root.json", root, sha256(root))
+    for epoch, root in first_roots(ws, newest.epoch):
+        storage.create(first_root_path(epoch), root, sha256(root))
     new = tuple(
         version
         for version, data in enumerate(chain, 1)
-        if storage.create(_path(version), data, sha256(data)) is Created.NEW
+        if storage.create(link_path(version), data, sha256(data)) is Created.NEW
     )
     if staged is not None:
         replace_file(ws.anchor / f"{len(chain)}.json", staged)
         remove_file(ws.staged / f"{RECOVERY}.json")
     return new, newest
-
-
-def _path(version: int) -> str:
-    return f"{version}.root.json"
 
 
 def _check_live(ws: Workspace) -> None:
@@ -121,13 +117,6 @@ def _check_live(ws: Workspace) -> None:
             f"epoch {ws.epoch} is not live: devices would be sent where nothing is",
             "firmroot publish, then: firmroot anchor publish",
         )
-
-
-def _first_roots(ws: Workspace, newest: int) -> Iterator[tuple[int, bytes]]:
-    """The first primary root of each epoch after the first, up to one."""
-    for view in (ws, *earlier(ws)):
-        if 0 < view.epoch <= newest and (root := primary_root(view)) is not None:
-            yield view.epoch, root
 
 
 @dataclass(frozen=True)
@@ -151,7 +140,7 @@ def audit_anchor(ws: Workspace) -> Iterator[Problem]:
         yield Problem(serious=False, detail=f"{text}; firmroot anchor init")
         return
     try:
-        newest = walk(chain)[-1][1]
+        newest = walk(chain)[-1].statement
         yield from _audit_statement(ws, newest)
         yield from _audit_chain(ws.recovery_storage(), chain)
         yield from _audit_roots(ws, newest.epoch)
@@ -164,7 +153,7 @@ def _audit_statement(ws: Workspace, statement: Statement) -> Iterator[Problem]:
     for view in (ws, *earlier(ws)):
         if view.epoch == statement.epoch:
             root = primary_root(view)
-            if root is None or not statement.names(root):
+            if root is None or not names(statement, root):
                 text = f"names sha256 {statement.sha256} as the first root of epoch {view.epoch}"
                 found = "there is none" if root is None else f"it is {sha256(root)}"
                 yield Problem(serious=True, detail=f"{text}; {found}")
@@ -176,15 +165,15 @@ def _audit_statement(ws: Workspace, statement: Statement) -> Iterator[Problem]:
 def _audit_chain(storage: Storage, chain: tuple[bytes, ...]) -> Iterator[Problem]:
     """Every version is there as git has it, and nobody has published another one after them."""
     for version, data in enumerate(chain, 1):
-        found = _find(storage, _path(version))
+        found = _find(storage, link_path(version))
         if found is None:
-            text = f"{_path(version)} is not in {storage.url}; firmroot anchor publish"
+            text = f"{link_path(version)} is not in {storage.url}; firmroot anchor publish"
             yield Problem(serious=False, detail=text)
         elif found != data:
-            text = f"{_path(version)} in {storage.url} is not metadata/recovery/{version}.json"
+            text = f"{link_path(version)} in {storage.url} is not metadata/recovery/{version}.json"
             yield Problem(serious=True, detail=text)
-    if (found := _find(storage, _path(len(chain) + 1))) is not None:
-        text = f"{_path(len(chain) + 1)} in {storage.url} is not known to git: "
+    if (found := _find(storage, link_path(len(chain) + 1))) is not None:
+        text = f"{link_path(len(chain) + 1)} in {storage.url} is not known to git: "
         try:
             walk((*chain, found))
         except FirmrootError as error:
@@ -197,9 +186,9 @@ def _audit_chain(storage: Storage, chain: tuple[bytes, ...]) -> Iterator[Problem
 def _audit_roots(ws: Workspace, newest: int) -> Iterator[Problem]:
     """The primary roots of later epochs are beside the chain."""
     storage = ws.recovery_storage()
-    for epoch, root in _first_roots(ws, newest):
-        if _find(storage, f"e{epoch}/1.root.json") != root:
-            text = f"e{epoch}/1.root.json in {storage.url} is not the first root of that epoch"
+    for epoch, root in first_roots(ws, newest):
+        if _find(storage, first_root_path(epoch)) != root:
+            text = f"{first_root_path(epoch)} in {storage.url} is not the first root of that epoch"
             yield Problem(serious=True, detail=text)
 
 

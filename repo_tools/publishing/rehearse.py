@@ -1,8 +1,9 @@
 """Pure: what every device that ever left the factory would do with a candidate, before it is live.
 
-The simulated device is the real one: the client's own updater and its own decision, over objects in
-memory and a store in memory. `rehearse` is a function of (views, devices, time): it reads no file,
-network or clock, so the same question has the same answer for ever.
+The simulated device is the real one: the client's own updater, its own walk along the recovery
+anchor and its own decision, over objects in memory and a store in memory. `rehearse` is a function
+of (views, devices, time): it reads no file, network or clock, so the same question has the same
+answer for ever.
 
 Asked, for each device: fresh from the factory, with the live state in its store, and with what it
 sees in the middle of this publish (the new root is there, the timestamp not yet); now, at the
@@ -10,27 +11,33 @@ horizon (the last second before the first signature of the candidate expires), w
 with one that says 1970, and with one that said 2106 in the check before. What must hold in
 each case: within two checks the device trusts the candidate and can decide what to run next. One
 that cannot is stranded.
+
+A device that left the factory in an older epoch follows the recovery anchor as it would in the
+field, in a check that asks it; what it had of the older epoch is gone then, so no view shows that.
+One that does not arrive in the epoch of the candidate is stranded, whatever else works for it.
 """
 
 from __future__ import annotations
 
 import enum
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from client_reference.errors import FirmrootError, NotFoundError, NotTrustedError, RetryLaterError
 from client_reference.selection import Reason, Selection, Waves
+from client_reference.trust.anchor import RecoveryAnchor
 from client_reference.trust.state import MemoryStore
-from client_reference.trust.updater import Updater, initial_state
-from client_reference.update import evaluate
+from client_reference.trust.updater import EpochEndedError, Updater, initial_state
+from client_reference.update import anchored, before_root, evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from client_reference.selection import DevicePosition
+    from client_reference.selection import DevicePosition, Skip
     from client_reference.transport.fetcher import Fetcher
+    from client_reference.trust.state import DeviceState
     from client_reference.trust.updater import Floors
     from repo_tools.metadata.repository import RepositoryState
 
@@ -38,6 +45,7 @@ __all__ = [
     "Cached",
     "Clock",
     "Device",
+    "Lead",
     "MappingFetcher",
     "Moment",
     "Outcome",
@@ -99,6 +107,8 @@ class Device:
         root: the factory root.
         floors: what its image carries.
         promised: it was sold with a channel that had a manifest; without one it is stranded.
+        recovery: the recovery root that its image carries; None if it has none, or nowhere to ask.
+        obstacle: why the anchor does not lead it to another epoch, if that is known.
     """
 
     name: str
@@ -106,11 +116,29 @@ class Device:
     root: bytes
     floors: Floors
     promised: bool = True
+    recovery: bytes | None = None
+    obstacle: str = ""
+
+
+@dataclass(frozen=True)
+class Lead:
+    """Where the recovery anchor leads.
+
+    Attributes:
+        files: what a recovery URL serves, by path: the chain, and the roots that it names.
+        epoch: in which every device must arrive.
+    """
+
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    epoch: int = 0
+
+
+_NOWHERE = Lead()
 
 
 @dataclass(frozen=True)
 class Views:
-    """What a device can fetch, by storage path: metadata, manifests, holds; no artifacts.
+    """What a device can fetch, by path: metadata, manifests, holds; no artifacts.
 
     Attributes:
         live: before the publish; empty before the first.
@@ -118,6 +146,7 @@ class Views:
         mid_publish: with everything but the new timestamp.
         candidate: after the publish.
         candidate_expires: when its first signature expires.
+        lead: the recovery anchor, as it will be after the publish.
     """
 
     live: Mapping[str, bytes]
@@ -125,6 +154,7 @@ class Views:
     mid_publish: Mapping[str, bytes]
     candidate: Mapping[str, bytes]
     candidate_expires: datetime
+    lead: Lead = _NOWHERE
 
 
 @dataclass(frozen=True)
@@ -232,7 +262,7 @@ def _ask(
     candidate = MappingFetcher(views.candidate)
     if clock is Clock.AHEAD:
         seen = (*seen, (candidate, _FAR_AHEAD))
-    outcome, detail = meet(device, candidate, readings.candidate, seen)
+    outcome, detail = meet(device, candidate, readings.candidate, seen, views.lead)
     return Row(device.name, cached, moment, clock, outcome, detail)
 
 
@@ -250,6 +280,7 @@ def meet(
     fetcher: Fetcher,
     reading: datetime,
     seen: Sequence[tuple[Fetcher, datetime]] = (),
+    lead: Lead = _NOWHERE,
 ) -> tuple[Outcome, str]:
     """What a device does with a repository; stranded if it cannot trust it or decide.
 
@@ -258,38 +289,98 @@ def meet(
         fetcher: the repository.
         reading: of its clock.
         seen: repositories that it checked before, and when; it keeps what it accepted there.
+        lead: where the recovery anchor leads; a device that does not arrive there is stranded.
     """
     try:
-        store = MemoryStore(initial_state(device.root, device.floors))
-        for before, earlier in seen:
-            with suppress(FirmrootError):
-                evaluate(Updater(store, before, earlier), device.position)
-        return _converge(store, device, fetcher, reading)
+        store = MemoryStore(initial_state(device.root, device.floors, device.recovery))
     except FirmrootError as error:
         return Outcome.STRANDED, error.message
+    try:
+        for before, earlier in seen:
+            with suppress(FirmrootError):
+                _decide(store, device, before, earlier, lead)
+        outcome, detail = _converge(store, device, fetcher, reading, lead)
+    except FirmrootError as error:
+        outcome, detail = Outcome.STRANDED, error.message
+    epoch = _state(store).trust.epoch
+    if epoch != lead.epoch:
+        why = device.obstacle or detail
+        return Outcome.STRANDED, f"stays in epoch {epoch}, expected epoch {lead.epoch}: {why}"
+    return outcome, detail
+
+
+def _state(store: MemoryStore) -> DeviceState:
+    if store.state is None:
+        raise AssertionError("a store that began with a state has one")
+    return store.state
 
 
 def _converge(
-    store: MemoryStore, device: Device, fetcher: Fetcher, reading: datetime
+    store: MemoryStore, device: Device, fetcher: Fetcher, reading: datetime, lead: Lead
 ) -> tuple[Outcome, str]:
     """Up to two checks; the last verdict counts."""
     with suppress(FirmrootError):
-        return _check(store, device, fetcher, reading)
-    return _check(store, device, fetcher, reading)
+        return _check(store, device, fetcher, reading, lead)
+    return _check(store, device, fetcher, reading, lead)
 
 
 def _check(
-    store: MemoryStore, device: Device, fetcher: Fetcher, reading: datetime
+    store: MemoryStore, device: Device, fetcher: Fetcher, reading: datetime, lead: Lead
 ) -> tuple[Outcome, str]:
-    decision = evaluate(Updater(store, fetcher, reading), device.position)
+    decision = _decide(store, device, fetcher, reading, lead)
     if isinstance(decision, Selection):
         return Outcome.UPDATES, f"installs {decision.release.version}"
     if decision.reason is Reason.NO_CHANNEL and device.promised:
         return Outcome.STRANDED, decision.detail
     if decision.reason is Reason.UNREACHABLE:
         # A stone whose wave is still to come is a matter of days; one that is missing is not.
-        updater = Updater(store, fetcher, reading)
-        later = evaluate(updater, device.position, Waves.IGNORE)
+        later = _decide(store, device, fetcher, reading, lead, Waves.IGNORE)
         if not isinstance(later, Selection):
             return Outcome.STRANDED, decision.detail
     return Outcome.STAYS, decision.detail
+
+
+def _decide(
+    store: MemoryStore,
+    device: Device,
+    fetcher: Fetcher,
+    reading: datetime,
+    lead: Lead,
+    waves: Waves = Waves.OBEY,
+) -> Selection | Skip:
+    """One check of one device, as `client_reference.update` has it, on the day that it asks."""
+    mirrors = _OnlyMirror(fetcher)
+    anchor = RecoveryAnchor(
+        store,
+        {"the recovery anchor": MappingFetcher(lead.files)},
+        mirrors,
+        device.position.product,
+        due=True,
+        tell=lambda _: None,
+    )
+
+    def step() -> Selection | Skip:
+        updater = Updater(store, mirrors, reading, before_root=before_root(anchor))
+        floor = updater.state.install.confirmed_sequence
+        position = replace(device.position, confirmed_sequence=floor)
+        decision = evaluate(updater, position, waves)
+        if isinstance(decision, Selection) and anchor.before_install():
+            raise EpochEndedError("the recovery anchor began another epoch")
+        return decision
+
+    return anchored(anchor, mirrors, step)
+
+
+class _OnlyMirror:
+    """A repository that is the only mirror of a device. See `client_reference.update.Mirrors`."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        self.fetch = fetcher.fetch
+        self.stream = fetcher.stream
+
+    def next_mirror(self) -> bool:
+        """There is none."""
+        return False
+
+    def every_mirror(self) -> None:
+        """None was given up."""

@@ -31,6 +31,7 @@ from repo_tools.publishing.live import (
     root_chain_object,
 )
 from repo_tools.publishing.rehearse import Clock, Outcome, meet
+from repo_tools.storage.epoch import epoch_path
 from repo_tools.storage.protocol import Blob
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from client_reference.transport.fetcher import Fetcher
     from keys_policy.model import Policy
     from repo_tools.metadata.repository import RepositoryState
-    from repo_tools.publishing.rehearse import Device
+    from repo_tools.publishing.rehearse import Device, Lead
 
 __all__ = ["Audit", "Finding", "Severity", "audit", "meet_devices"]
 
@@ -332,20 +333,22 @@ _RULES: Sequence[Callable[[Audit, RepositoryState], Iterator[Finding]]] = (
 )
 
 
-def meet_devices(devices: Sequence[Device], fetcher: Fetcher, now: datetime) -> Iterator[Finding]:
+def meet_devices(
+    devices: Sequence[Device], fetcher: Fetcher, now: datetime, lead: Lead
+) -> Iterator[Finding]:
     """What each device does with the repository, with a good clock and with one that says 1970.
 
     Raises:
         RetryLaterError: the repository cannot be reached at all, or a web page answers for it.
     """
     try:
-        fetcher.fetch(TIMESTAMP, MAX_METADATA)
+        fetcher.fetch(epoch_path(TIMESTAMP, lead.epoch), MAX_METADATA)
     except NotFoundError as error:
         yield Finding(Severity.ERROR, "timestamp", f"nothing is published there: {error.message}")
         return
     for device in devices:
         for clock, reading in ((Clock.GOOD, now), (Clock.RESET, _EPOCH)):
-            outcome, detail = meet(device, fetcher, reading)
+            outcome, detail = meet(device, fetcher, reading, lead=lead)
             severity = Severity.ERROR if outcome is Outcome.STRANDED else Severity.FINE
             yield Finding(
                 severity, f"device {device.name}", f"clock {clock.value}: {outcome.value}, {detail}"

@@ -19,7 +19,8 @@ from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import FirmrootError
 from client_reference.manifest import GroupWave, parse, serialize
-from repo_tools.metadata.anchor import PRIMARY_FIELD, read_statement
+from client_reference.trust.recovery import FIELD, read_statement
+from repo_tools.metadata.anchor import as_field
 from repo_tools.metadata.repository import sha256
 from repo_tools.metadata.roles import RECOVERY
 from repo_tools.reporting.visible import visible
@@ -136,7 +137,7 @@ def _anchor_facts(before: Root | Targets | None, after: Root) -> Iterator[Fact]:
         yield f"epoch {new.epoch} begins; nothing signed by the root before counts any more", []
     for product, least in sorted(new.minimum_sequence.items()):
         yield f"devices of {product} then install nothing below sequence {least}", []
-    yield "", [(PRIMARY_FIELD, name) for name in new.to_dict()]
+    yield "", [(FIELD, name) for name in as_field(new)]
 
 
 # Roles and keys.

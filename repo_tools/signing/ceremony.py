@@ -40,9 +40,10 @@ from client_reference.errors import (
     RefusedError,
 )
 from client_reference.nearest import did_you_mean
+from client_reference.trust.recovery import check_follows, read_statement
 from keys_policy.checks import derived_keyid
 from repo_tools.files import TEMPORARY_SUFFIX, remove_file, replace_file
-from repo_tools.metadata.anchor import check_follows, read_statement
+from repo_tools.metadata.anchor import names
 from repo_tools.metadata.edits import assemble as assemble_metadata
 from repo_tools.metadata.edits import signed_bytes
 from repo_tools.metadata.repository import parse, sha256
@@ -448,7 +449,7 @@ def _check_anchor(ws: Workspace, signed: Root) -> None:
         old = read_statement(parse(before, Root, RECOVERY).signed)
         check_follows(old, statement, f"{RECOVERY} {signed.version}")
     first = next(iter(ws.roots()), None) or ws.staged_role("root")
-    if first is None or statement.epoch != ws.epoch or not statement.names(first):
+    if first is None or statement.epoch != ws.epoch or not names(statement, first):
         raise RefusedError(
             f"{RECOVERY} {signed.version} starts epoch {statement.epoch} from root sha256 "
             f"{statement.sha256}, {statement.length} bytes; the first root of epoch {ws.epoch} is "

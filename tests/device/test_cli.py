@@ -83,6 +83,7 @@ def test_status_says_everything_there_is(publisher: Publisher, ready: DeviceOnDi
         f"clock      {LAB_NOW}, freshness proven",
         "root 1",
         "gateway-stable 2",
+        "anchor     epoch 0, none: it needs recovery-root.json of the factory export and",
         "confirm",
     ):
         assert words in said

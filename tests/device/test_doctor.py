@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,13 @@ import pytest
 from client_reference.doctor import duration, moment
 from client_reference.errors import ConfigurationError, ExitCode
 from tests.power.recorder import read_tree
+from tests.simulators.anchor import AnchorSimulator
 from tests.simulators.device import DeviceOnDisk, Publisher
 from tests.simulators.mirror import Mirror, Trouble
+from tests.simulators.repository import RepositorySimulator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.simulators.device import Output
@@ -247,3 +250,155 @@ def test_an_archive_that_cannot_be_written_is_an_error(ready: DeviceOnDisk) -> N
     said = ready.run("doctor", "--archive", str(ready.directory / "no" / "such.tar.gz"))
     assert said.code == ExitCode.USAGE
     assert "name another file with --archive" in said.err
+
+
+# The recovery anchor.
+
+
+@dataclass
+class Rescue:
+    """A device with an anchor, and the URLs where it asks."""
+
+    device: DeviceOnDisk
+    anchor: AnchorSimulator
+    urls: list[Mirror]
+
+    def doctor(self) -> tuple[int, dict[str, list[str]]]:
+        """Exit code, and what was found about the anchor by severity; URLs by their number."""
+        said = self.device.run("doctor", before=("--json",))
+        found: dict[str, list[str]] = {}
+        names = {url.url: str(number) for number, url in enumerate(self.urls)}
+        for each in json.loads(said.out)["findings"]:
+            subject = names.get(each["subject"], each["subject"])
+            if subject in {*names.values(), "recovery anchor"}:
+                found.setdefault(each["severity"], []).append(f"{subject}: {each['detail']}")
+        return said.code, found
+
+
+@pytest.fixture
+def rescue(publisher: Publisher, mirror: Mirror, device: DeviceOnDisk) -> Iterator[Rescue]:
+    publisher.release("1.0", 1, b"an image" * 100)
+    root = publisher.repo.files["metadata/1.root.json"]
+    anchor = AnchorSimulator(root)
+    with Mirror(anchor.files) as one, Mirror(anchor.files) as other:
+        urls = f"recovery = {json.dumps([one.url, other.url])}"
+        device.make(root, [mirror.url], recovery_root=anchor.files["1.root.json"], repository=urls)
+        assert device.run("init").code == 0
+        yield Rescue(device, anchor, [one, other])
+
+
+def test_each_recovery_url_is_asked_on_its_own(rescue: Rescue) -> None:
+    before = read_tree(rescue.device.directory)
+    code, found = rescue.doctor()
+    assert code == 0
+    lines = [line for each in found.values() for line in each]
+    assert [line.split(";")[0] for line in lines][:2] == [
+        "0: recovery root 1, epoch 0",
+        "1: recovery root 1, epoch 0",
+    ]
+    assert {path for url in rescue.urls for path in url.paths} == {"1.root.json", "2.root.json"}
+    assert "not be heard" not in str(found)
+    assert read_tree(rescue.device.directory) == before
+
+
+def empty(rescue: Rescue) -> None:
+    rescue.urls[1].files = {}
+
+
+def broken(rescue: Rescue) -> None:
+    rescue.urls[1].files = rescue.anchor.files | {"2.root.json": b"{}"}
+
+
+def another(rescue: Rescue) -> None:
+    rescue.urls[1].files = {"1.root.json": AnchorSimulator(b"another").newest()}
+
+
+def failing(rescue: Rescue) -> None:
+    rescue.urls[1].trouble = Trouble(status=503)
+
+
+BAD = [
+    ("nothing is there", empty, "answers, and has no 1.root.json: correct its URL"),
+    ("a link that is none", broken, "recovery root 1, epoch 0; "),
+    ("another anchor", another, "its 1.root.json is not the one that this device trusts"),
+    ("it fails", failing, "503"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), [c[1:] for c in BAD], ids=[c[0] for c in BAD])
+def test_a_bad_recovery_url_is_named_and_hides_no_good_one(
+    rescue: Rescue, change: Callable[[Rescue], None], words: str
+) -> None:
+    change(rescue)
+    code, found = rescue.doctor()
+    assert code == 0, "it stops no update"
+    assert any(line.startswith("1: ") and words in line for line in found["warning"]), found
+    assert any("0: recovery root 1, epoch 0" in line for each in found.values() for line in each)
+
+
+def test_a_new_epoch_and_a_fork_are_told(rescue: Rescue) -> None:
+    kept = dict(rescue.anchor.files)
+    second = Publisher(RepositorySimulator(epoch=1))
+    second.release("2.0", 5, b"another image" * 100)
+    rescue.anchor.re_root(second.repo)
+    rescue.urls[0].files, rescue.urls[1].files = rescue.anchor.files, kept
+    code, found = rescue.doctor()
+    assert code == 0
+    assert any(line.startswith("0: recovery root 2, epoch 1") for line in found["warning"])
+    assert any(
+        line.startswith("recovery anchor: epoch 1 has begun, this device is in epoch 0")
+        for line in found["warning"]
+    )
+    fork = AnchorSimulator.__new__(AnchorSimulator)
+    fork.__dict__.update(rescue.anchor.__dict__)
+    fork.files = dict(kept)
+    fork.says = {**rescue.anchor.says, "sha256": "ab" * 32}
+    fork.write("root")
+    rescue.urls[1].files = fork.files
+    code, found = rescue.doctor()
+    assert code == ExitCode.NOT_TRUSTED
+    assert any("names two primary roots for epoch 1" in line for line in found["error"])
+
+
+def test_a_re_rooted_device_is_examined_in_its_epoch(rescue: Rescue, mirror: Mirror) -> None:
+    second = Publisher(RepositorySimulator(epoch=1))
+    second.release("2.0", 5, b"another image" * 100)
+    rescue.anchor.re_root(second.repo)
+    mirror.files = second.repo.files
+    for command in ("update", "confirm"):
+        assert rescue.device.run(command).code == 0
+    code, found = rescue.doctor()
+    assert code == 0
+    assert any("0: recovery root 2, epoch 1" in line for each in found.values() for line in each)
+    assert "begun" not in str(found)
+    mirror.files = {}
+    said = rescue.device.run("doctor")
+    assert any("answers, and has no repository" in line for line in lines(said, "error"))
+
+
+def test_a_recovery_root_with_nowhere_to_ask_is_told(
+    rescue: Rescue, publisher: Publisher, mirror: Mirror
+) -> None:
+    root = publisher.repo.files["metadata/1.root.json"]
+    rescue.device.make(root, [mirror.url], recovery_root=rescue.anchor.files["1.root.json"])
+    code, found = rescue.doctor()
+    assert (code, len(found["warning"])) == (0, 1)
+    assert "names no URL" in found["warning"][0]
+
+
+def test_urls_without_a_recovery_root_are_told(ready: DeviceOnDisk, mirror: Mirror) -> None:
+    root = (ready.directory / "factory/root.json").read_bytes()
+    ready.make(root, [mirror.url], repository='recovery = ["http://127.0.0.1:9/"]')
+    said = ready.run("doctor")
+    assert any("recovery anchor: repository.recovery is set" in x for x in lines(said, "warning"))
+    assert said.code == 0
+
+
+def test_recovery_urls_that_all_fail_are_told_once_more(rescue: Rescue) -> None:
+    for url in rescue.urls:
+        url.files = {}
+    code, found = rescue.doctor()
+    assert code == 0
+    assert any("a re-rooting would not be heard" in line for line in found["warning"])
+    for url in rescue.urls:
+        url.files = rescue.anchor.files

@@ -172,7 +172,8 @@ def test_other_recovery_keys_are_stored_and_shown(world: World) -> None:
     assert (said.json["recovery"]["outcome"], said.json["recovery"]["version"]) == ("renewed", 2)
     status = world.say("status").json
     assert (status["epoch"], status["recovery_root"]) == (0, 2)
-    assert "anchor     epoch 0, recovery root 2" in world.device.run("status").out
+    shown = world.device.run("status").out
+    assert "anchor     epoch 0, recovery root 2, asked at 3 URL(s)\n" in shown
     world.re_root()
     world.device.run("check")
     world.updates()
@@ -190,17 +191,30 @@ def test_nothing_is_loaded_for_an_anchor_that_nobody_configured(world: World) ->
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stderr
 
 
+def test_a_recovery_root_that_is_never_asked_is_shown(world: World) -> None:
+    world.settle()
+    root = world.anchor.files["1.root.json"]
+    world.device.make(first_root(world.first.repo), [world.mirror.url], recovery_root=root)
+    said = world.device.run("status").out
+    assert "anchor     epoch 0, recovery root 1, never asked: set repository.recovery\n" in said
+    world.make(ALWAYS)
+    world.re_root()
+    world.updates()
+
+
 def test_a_device_without_a_recovery_root_says_so_once_and_never_asks(world: World) -> None:
     (world.device.directory / "factory" / "recovery-root.json").unlink()
     world.re_root()
     said = world.device.run("init")
     assert "this device has no recovery root: it asks nobody" in said.err
+    shown = world.device.run("status").out
+    assert "anchor     epoch 0, none: it needs recovery-root.json of the factory export\n" in shown
     updated = world.say("update")
     assert (updated.code, updated.json["recovery"]) == (0, None)
     assert [url.paths for url in world.urls] == [[], [], []]
     status = world.say("status").json
     assert (status["epoch"], status["recovery_root"]) == (0, None)
-    assert "anchor" not in world.device.run("status").out
+    assert "anchor     epoch 0, none" in world.device.run("status").out
 
 
 def test_a_recovery_root_of_another_repository_begins_nothing(world: World) -> None:

@@ -16,7 +16,7 @@ from client_reference.install.bootloader import FileBootloader
 from client_reference.payload import segments
 from client_reference.trust import recovery, rootchain
 from keys_policy.model import ALGORITHMS
-from repo_tools.metadata.anchor import PRIMARY_FIELD, read_statement
+from repo_tools.metadata.anchor import as_field
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.factory import make_package
 from tests.docs.pages import DOCS, vectors
@@ -79,8 +79,8 @@ def _floors(vector: Vector) -> None:
 
 
 def _statement(vector: Vector) -> None:
-    root = Root(unrecognized_fields={PRIMARY_FIELD: vector})
-    assert read_statement(root).to_dict() == vector
+    root = Root(unrecognized_fields={recovery.FIELD: vector})
+    assert as_field(recovery.read_statement(root)) == vector
 
 
 def _recovery_chain(vector: Vector) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from keys_policy.checks import Evidence, Finding, Severity, run_checks
 from keys_policy.model import Policy, RolePolicy, Scale
-from repo_tools.metadata.anchor import Statement, next_recovery
+from repo_tools.metadata.anchor import next_recovery, statement_about
 from repo_tools.metadata.edits import next_root
 from tests.keys_policy.sample import KEYRING, holder, policy_with
 
@@ -24,7 +24,7 @@ NAMES = ("noor", "otto", "pia")
 RING = {**KEYRING, **{name: holder(name) for name in (*NAMES, "quentin")}}
 RULES = RolePolicy(2, NAMES, 3650, 0)
 SOUND = policy_with(recovery=RULES)
-STATEMENT = Statement.about(b"root")
+STATEMENT = statement_about(b"root")
 
 
 def found(

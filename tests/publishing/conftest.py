@@ -88,7 +88,8 @@ def anchor_moments(
     """From a live repository to a fleet that was re-rooted.
 
     `anchored` (one export is older than the anchor, one has it), `begun` (epoch 1 waits for its
-    root), `named` (the recovery root waits for signatures), `staged` (nothing does), `there`.
+    root), `named` (the recovery root waits for signatures), `staged` (nothing does), `there`
+    (and the old export is retired).
     """
     top = tmp_path_factory.mktemp("anchor")
     found: dict[str, Lab] = {}
@@ -132,8 +133,9 @@ def _name_root(lab: Lab) -> None:
 
 
 def _send(lab: Lab) -> None:
-    lab.ok("publish")
+    lab.ok("publish", *stranded(lab))
     lab.ok("anchor", "publish")
+    lab.ok("--yes", "factory", "retire", stranded(lab)[1])
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from client_reference.errors import ActionRequiredError
+from client_reference.trust.recovery import read_statement
 from repo_tools.anchor import (
     check_begin,
     least_offered,
@@ -17,7 +18,6 @@ from repo_tools.anchor import (
     underway,
     without_keys,
 )
-from repo_tools.metadata.anchor import read_statement
 from repo_tools.publishing.factory import load_registry
 from repo_tools.signing.ceremony import open_ceremonies
 from tests.publishing.conftest import LOST, stranded
@@ -320,7 +320,7 @@ def test_status_leads_through_a_re_rooting(at: Callable[[str], Lab]) -> None:
     assert "next: firmroot sign " in lab.ok("status").out
     lab.ok("sign")
     assert "next: firmroot publish " in lab.ok("status").out
-    lab.ok("publish")
+    lab.ok("publish", *stranded(lab))
     assert "next: firmroot anchor publish " in lab.ok("status").out
     lab.ok("anchor", "publish")
     assert "anchor: version 2, epoch 1, " in lab.ok("status").out
@@ -349,7 +349,7 @@ def test_nobody_leaves_the_factory_between_two_epochs(
     at: Callable[[str], Lab], tmp_path: Path
 ) -> None:
     lab = at("staged")
-    lab.ok("publish")
+    lab.ok("publish", *stranded(lab))
     done = lab.run("factory", "export", PRODUCT, "--to", tmp_path / "out")
     assert (done.code, "the published anchor is at epoch 0, this" in done.err) == (3, True)
     lab.ok("anchor", "publish")

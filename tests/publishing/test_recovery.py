@@ -93,14 +93,14 @@ def test_devices_are_sent_only_where_something_is(at: Callable[[str], Lab]) -> N
     with pytest.raises(ActionRequiredError, match="epoch 1 is not live"):
         publish_anchor(lab.workspace)
     assert [path.name for path in recovery(lab).iterdir()] == ["1.root.json"]
-    lab.ok("publish")
+    lab.ok("publish", *stranded(lab))
     new, statement = publish_anchor(lab.workspace)
     assert (new, statement.epoch) == ((2,), 1)
 
 
 def test_the_root_is_beside_the_chain_before_anything_names_it(at: Callable[[str], Lab]) -> None:
     lab = at("staged")
-    lab.ok("publish")
+    lab.ok("publish", *stranded(lab))
     (recovery(lab) / "2.root.json").mkdir()  # nothing can be created there
     with pytest.raises(FirmrootError):
         publish_anchor(lab.workspace)
@@ -113,7 +113,7 @@ def test_the_root_is_beside_the_chain_before_anything_names_it(at: Callable[[str
 
 def test_a_publish_that_was_killed_is_finished(at: Callable[[str], Lab]) -> None:
     lab = at("staged")
-    lab.ok("publish")
+    lab.ok("publish", *stranded(lab))
     staged = lab.directory / "staged/e1/recovery.json"
     data = staged.read_bytes()
     publish_anchor(lab.workspace)
@@ -167,7 +167,7 @@ def test_an_epoch_starts_from_the_root_that_was_named(at: Callable[[str], Lab]) 
     done = lab.run("publish")
     assert (done.code, "this workspace starts from" in done.err) == (5, True)
     staged.write_bytes(honest)
-    lab.ok("publish")
+    lab.ok("publish", *stranded(lab))
 
 
 def test_a_clone_without_its_roots_is_told_so_by_the_publish(at: Callable[[str], Lab]) -> None:
@@ -181,7 +181,7 @@ def test_a_clone_without_its_roots_is_told_so_by_the_publish(at: Callable[[str],
 def test_the_anchor_is_not_published_about_another_root(at: Callable[[str], Lab]) -> None:
     """Two clones re-rooted apart: the one that publishes must not send out the other's anchor."""
     lab = at("staged")
-    lab.ok("publish")
+    lab.ok("publish", *stranded(lab))
     other = at("begun").later(minutes=5)
     other.ok("ceremony", "start", "root", "--discard-signatures", "root")
     other.ok("sign")
@@ -321,18 +321,66 @@ def test_a_chain_that_breaks_leads_nobody(at: Callable[[str], Lab]) -> None:
     assert "the chain of recovery roots breaks" in cannot_follow(lab.workspace, anchored.id)
 
 
-def test_followers_are_rehearsed_from_the_new_root_and_others_are_not(
+def test_followers_are_rehearsed_as_they_left_the_factory(at: Callable[[str], Lab]) -> None:
+    lab = at("staged")
+    old, anchored = exports(lab)
+    first = (lab.directory / "metadata/root/1.json").read_bytes()
+    found = {device.name: device for device in devices(lab.workspace)}
+    assert found.keys() == {old.id, anchored.id}
+    assert {(device.root, device.floors.epoch) for device in found.values()} == {(first, 0)}
+    carried = (lab.directory / "metadata/recovery/1.json").read_bytes()
+    assert (found[anchored.id].recovery, found[anchored.id].obstacle) == (carried, "")
+    assert found[old.id].recovery is None
+    assert "made without a recovery root" in found[old.id].obstacle
+    assert {each.obstacle for each in devices(at("anchored").workspace)} == {""}
+
+
+def test_who_cannot_follow_is_stranded_and_named(at: Callable[[str], Lab]) -> None:
+    lab = at("staged")
+    old, anchored = exports(lab)
+    done = lab.run("publish")
+    assert (done.code, "would strand 1 of the devices" in done.err) == (5, True)
+    assert f"{old.id}: with factory state, now, clock good: stays in epoch 0, " in done.err
+    assert "expected epoch 1: it was made without a recovery root" in done.err
+    assert anchored.id not in done.err
+    done = lab.ok("publish", *stranded(lab))
+    assert f"{anchored.id}: updates, installs 1.0" in done.out
+    lab.ok("anchor", "publish")
+    done = lab.run("refresh")
+    assert (done.code, old.id in done.err) == (5, True)
+    found = lab.run("verify", "--as-device")
+    assert (found.code, f"device {old.id}: clock good: stranded, stays in" in found.out) == (
+        6,
+        True,
+    )
+    lab.ok("--yes", "factory", "retire", old.id)
+    lab.ok("refresh")
+    lab.ok("verify")
+
+
+def test_an_export_with_nowhere_to_ask_is_stranded(at: Callable[[str], Lab]) -> None:
+    lab = at("staged")
+    _, anchored = exports(lab)
+    path = lab.directory / "factory" / anchored.id / "device.toml"
+    honest = path.read_text()
+    path.write_text(honest.replace("recovery = [", "# recovery = ["))
+    done = lab.run("publish", *stranded(lab))
+    assert (done.code, f"{anchored.id}: with" in done.err) == (5, True)
+    assert "names no URL of the recovery anchor" in done.err
+    path.write_text(honest)
+    lab.ok("publish", *stranded(lab))
+
+
+def test_re_rooted_devices_are_rehearsed_with_the_floor_of_the_statement(
     at: Callable[[str], Lab],
 ) -> None:
-    lab = at("there")
-    old, anchored = exports(lab)
-    found = devices(lab.workspace)
-    assert [device.name for device in found] == [anchored.id]
-    assert found[0].root == (lab.directory / "metadata/e1/root/1.json").read_bytes()
-    assert (found[0].floors.minimum_sequence, found[0].floors.time) == (1, 0)
-    before = {device.name: device.root for device in devices(at("anchored").workspace)}
-    assert before.keys() == {old.id, anchored.id}
-    assert set(before.values()) == {(lab.directory / "metadata/root/1.json").read_bytes()}
+    lab = at("begun")
+    lab.ok("sign")
+    lab.ok("anchor", "re-root", *stranded(lab), "--minimum", f"{PRODUCT}=2")
+    lab.ok("sign")
+    done = lab.ok("publish", *stranded(lab))
+    _, anchored = exports(lab)
+    assert f"{anchored.id}: stays, " in done.out, "1.0 has sequence 1"
 
 
 # What is inherited.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ import pytest
 from client_reference.errors import NotFoundError, NotTrustedError, RetryLaterError
 from client_reference.selection import DevicePosition
 from client_reference.trust.updater import Floors, Updater
+from repo_tools.publishing.factory import devices
+from repo_tools.publishing.following import lead
 from repo_tools.publishing.online import OnlineKeys
 from repo_tools.publishing.prepare import admit_staged, prepare, read_base, sign_online
 from repo_tools.publishing.rehearse import (
@@ -30,7 +33,7 @@ from repo_tools.signing.secrets import open_secrets
 from tests.publishing.lab import HARDWARE, NOW, PRODUCT, Lab
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from client_reference.transport.fetcher import Fetcher
     from client_reference.trust.state import Store
@@ -207,12 +210,19 @@ def test_a_clock_far_ahead_refuses_and_leaves_nothing_behind(live: Lab) -> None:
 class _Poisoned(Updater):
     """A client that takes the raw clock for evidence."""
 
-    def __init__(self, store: Store, fetcher: Fetcher, now: datetime) -> None:
+    def __init__(
+        self,
+        store: Store,
+        fetcher: Fetcher,
+        now: datetime,
+        *,
+        before_root: Callable[[], object] | None,
+    ) -> None:
         state = store.load()
         assert state is not None
         floor = max(state.trust.time_floor, int(now.timestamp()))
         store.commit(state.with_trust(replace(state.trust, time_floor=floor)))
-        super().__init__(store, fetcher, now)
+        super().__init__(store, fetcher, now, before_root=before_root)
 
 
 def test_a_client_that_one_wild_clock_poisons_is_stranded(
@@ -309,3 +319,69 @@ def test_objects_in_memory_are_bounded_like_a_server(live: Lab) -> None:
         fetcher.fetch("metadata/b", 4)
     with pytest.raises(RetryLaterError):
         list(fetcher.stream("metadata/a", 2, 4))
+
+
+def _older(lab: Lab) -> tuple[Views, Device]:
+    """A fleet that was re-rooted, and a device that left the factory before."""
+    ws = lab.workspace
+    views = replace(_views(lab), lead=lead(ws))
+    return views, next(device for device in devices(ws) if device.recovery is not None)
+
+
+def test_a_device_of_an_older_epoch_walks_along_the_anchor(at: Callable[[str], Lab]) -> None:
+    views, device = _older(at("there"))
+    assert "metadata/e1/timestamp.json" in views.candidate
+    assert (device.floors.epoch, views.lead.epoch) == (0, 1)
+    found = rehearse(views, [device], NOW)
+    assert {(row.cached, row.outcome, row.detail) for row in found.rows} == {
+        (cached, Outcome.UPDATES, "installs 1.0") for cached in Cached
+    }
+    assert found == rehearse(views, [device], NOW), "a pure function"
+
+
+def test_a_device_that_the_anchor_does_not_lead_here_is_stranded(at: Callable[[str], Lab]) -> None:
+    views, device = _older(at("there"))
+    files = dict(views.lead.files)
+    second = files["2.root.json"]
+    # It could go on in epoch 0, whose metadata are still there.
+    assert meet(device, MappingFetcher(views.candidate), NOW)[0] is Outcome.UPDATES
+    for wrong in (
+        {path: data for path, data in files.items() if path != "2.root.json"},
+        files | {"2.root.json": re.sub(rb'("epoch": ?)1', rb"\g<1>0", second)},
+        files | {"2.root.json": files["1.root.json"]},
+    ):
+        bad = replace(views, lead=replace(views.lead, files=wrong))
+        found = rehearse(bad, [device], NOW)
+        assert {row.outcome for row in found.rows} == {Outcome.STRANDED}
+        assert found.stranded()[device.name].detail.startswith("stays in epoch 0, expected epoch 1")
+    without = replace(device, recovery=None, obstacle="it has none")
+    detail = rehearse(views, [without], NOW).stranded()[device.name].detail
+    assert detail == "stays in epoch 0, expected epoch 1: it has none"
+    assert not rehearse(views, [device], NOW).stranded()
+
+
+def test_a_first_root_that_nobody_has_strands_who_must_follow(at: Callable[[str], Lab]) -> None:
+    views, device = _older(at("there"))
+    chain = {path: data for path, data in views.lead.files.items() if not path.startswith("e1/")}
+    at_the_mirror = replace(views, lead=replace(views.lead, files=chain))
+    assert not rehearse(at_the_mirror, [device], NOW).stranded()
+    nowhere = {path: data for path, data in views.candidate.items() if "e1/1.root" not in path}
+    found = rehearse(
+        replace(at_the_mirror, live=nowhere, mid_publish=nowhere, candidate=nowhere), [device], NOW
+    )
+    assert "cannot be had" in found.stranded()[device.name].detail
+
+
+def test_an_export_that_is_not_of_one_piece_is_stranded(at: Callable[[str], Lab]) -> None:
+    views, device = _older(at("there"))
+    wrong = replace(device, floors=replace(device.floors, epoch=1))
+    detail = rehearse(views, [wrong], NOW).stranded()[device.name].detail
+    assert "the recovery root is of epoch 0, the floors of epoch 1" in detail
+    assert not rehearse(views, [device], NOW).stranded()
+
+
+def test_the_floor_of_an_image_is_obeyed(live: Lab) -> None:
+    views, device = _views(live), _device(live)
+    newer = replace(device, floors=replace(device.floors, minimum_sequence=2))
+    assert meet(newer, MappingFetcher(views.candidate), NOW)[0] is Outcome.STAYS
+    assert meet(device, MappingFetcher(views.candidate), NOW)[0] is Outcome.UPDATES

@@ -14,9 +14,10 @@ from client_reference.errors import (
     NotTrustedError,
     RefusedError,
 )
+from client_reference.trust.recovery import FIELD, read_statement
 from repo_tools.anchor import init_anchor, renew_anchor
 from repo_tools.files import replace_file
-from repo_tools.metadata.anchor import PRIMARY_FIELD, Statement, next_recovery, read_statement
+from repo_tools.metadata.anchor import next_recovery, statement_about
 from repo_tools.metadata.edits import is_lab_root, next_root
 from repo_tools.metadata.repository import parse
 from repo_tools.signing.ceremony import (
@@ -65,7 +66,7 @@ def first_anchor(ws: Workspace) -> None:
 def test_the_first_one_is_about_the_first_root_and_needs_its_own_threshold(ws: Workspace) -> None:
     ceremony = init_anchor(ws, NOW)
     assert ceremony.name == "recovery-1"
-    assert read_statement(parse_root(ceremony.signed)) == Statement.about(ws.roots()[0])
+    assert read_statement(parse_root(ceremony.signed)) == statement_about(ws.roots()[0])
     enforce(ws, NOW)
     give(ws, ceremony, "noor")
     assert not status(ws, ceremony).complete
@@ -88,7 +89,7 @@ def test_it_can_be_set_up_before_the_root_is_published(tmp_path: Path) -> None:
     ws = make_lab(tmp_path / "acme")
     staged = ws.staged_role("root")
     assert staged is not None
-    assert read_statement(parse_root(init_anchor(ws, NOW).signed)) == Statement.about(staged)
+    assert read_statement(parse_root(init_anchor(ws, NOW).signed)) == statement_about(staged)
 
 
 def test_it_is_marked_lab_as_the_root_that_it_names(tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ def test_a_renewal_says_the_same_and_is_signed_by_both_generations(ws: Workspace
     ws = Workspace.open(ws.directory)
     ceremony = renew_anchor(ws, NOW)
     assert ceremony.name == "recovery-2"
-    assert read_statement(parse_root(ceremony.signed)) == Statement.about(ws.roots()[0])
+    assert read_statement(parse_root(ceremony.signed)) == statement_about(ws.roots()[0])
     give(ws, ceremony, "oncall-1", "noor")
     assert [quorum.needed for quorum in status(ws, ceremony).quorums] == [1, 0]
     give(ws, ceremony, "pia")
@@ -173,12 +174,12 @@ def test_signatures_are_not_lost_unasked(ws: Workspace) -> None:
 def test_a_stranger_cannot_have_another_root_named(ws: Workspace) -> None:
     first_anchor(ws)
     before = parse(ws.recovery_roots()[0], Root, "recovery").signed
-    theirs = Statement.about(b"their root", 1)
+    theirs = statement_about(b"their root", 1)
     for statement, message in (
         (theirs, "starts epoch 1 from root"),
-        (replace(theirs, epoch=0), "says of epoch 0 otherwise"),
-        (Statement.about(ws.roots()[0], 1), "starts epoch 1 from root"),
-        (replace(theirs, epoch=2), "is about epoch 2, expected 0 or 1"),
+        (replace(theirs, epoch=0), "names two primary roots for epoch 0"),
+        (statement_about(ws.roots()[0], 1), "starts epoch 1 from root"),
+        (replace(theirs, epoch=2), "is of epoch 2, expected 0 or 1"),
     ):
         signed = next_recovery(ws.policy, ws.keyring, before, statement, NOW, lab=True)
         with pytest.raises((RefusedError, NotTrustedError), match=message):
@@ -191,11 +192,11 @@ def test_a_stranger_cannot_change_what_waits(ws: Workspace) -> None:
     ceremony = init_anchor(ws, NOW)
     path = ceremony.directory / "payload.json"
     honest = path.read_text()
-    path.write_text(honest.replace(Statement.about(ws.roots()[0]).sha256, "ab" * 32))
+    path.write_text(honest.replace(statement_about(ws.roots()[0]).sha256, "ab" * 32))
     with pytest.raises(RefusedError, match="starts epoch 0 from root sha256 abab"):
         waiting(ws, ["noor"])
-    path.write_text(honest.replace(PRIMARY_FIELD, "x-something"))
-    with pytest.raises(NotTrustedError, match="says nothing about a primary root"):
+    path.write_text(honest.replace(FIELD, "x-something"))
+    with pytest.raises(NotTrustedError, match="x-firmroot-primary: found nothing"):
         waiting(ws, ["noor"])
     path.write_text(honest)
     assert [task.names for task in waiting(ws, ["noor", "alice"])] == [("noor",)]
@@ -203,7 +204,7 @@ def test_a_stranger_cannot_change_what_waits(ws: Workspace) -> None:
 
 def test_all_four_roles_are_the_recovery_keys(ws: Workspace) -> None:
     signed = next_recovery(
-        ws.policy, ws.keyring, None, Statement.about(ws.roots()[0]), NOW, lab=True
+        ws.policy, ws.keyring, None, statement_about(ws.roots()[0]), NOW, lab=True
     )
     signed.roles["timestamp"].threshold = 1
     with pytest.raises(RefusedError, match="gives its roles different keys"):
@@ -225,7 +226,7 @@ def test_it_goes_by_file_to_people_in_other_places(ws: Workspace, tmp_path: Path
 
 
 def test_people_are_told_what_it_does_to_the_fleet(ws: Workspace) -> None:
-    first = Statement.about(ws.roots()[0])
+    first = statement_about(ws.roots()[0])
     lines = describe_ceremony(ws, init_anchor(ws, NOW))
     assert lines[0].startswith("recovery version 1 (the first), good until 2036")
     assert lines[1] == (
