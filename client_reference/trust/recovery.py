@@ -232,7 +232,7 @@ def next_anchor(trusted: Anchor, data: bytes) -> Anchor:
         MismatchError: its statement does not follow from the one before.
         ForkedError: it names another primary root for the same epoch.
     """
-    root = verified.next_root(trusted.root, data)
+    root = verified.next_root(trusted.root, data, "recovery root")
     before, after = trusted.statement, read_statement(root)
     place = f"recovery root {root.version}"
     if after.epoch not in {before.epoch, before.epoch + 1}:

@@ -448,6 +448,8 @@ def attack_half(scene: Scene) -> Output:
     said = scene.run("update")
     assert (said.code, scene.caught) == (attack.code, attack.error), said.out + said.err
     assert attack.says in said.out + said.err, said.out + said.err
+    if attack.error is not None:
+        assert "\nhint: " in said.err, f"a refusal that says not what to do: {said.err}"
     after = scene.status()
     _nothing_went_back(before, after)
     if attack.ending is Ending.WAITS:
