@@ -413,7 +413,8 @@ class _Wired:
         if checked.updater.freshness is Freshness.UNPROVEN:
             self.run.warn(
                 f"freshness unproven: this device's clock says {format_time(self.machine.now)}, "
-                "which signed evidence shows to be past; set the clock"
+                "signed evidence is later: set the clock if it is behind; if it is right, the "
+                "publisher's evidence is wrong, and new timestamp keys take it back"
             )
 
 

@@ -233,7 +233,10 @@ def _clock(patient: Patient) -> Iterator[Finding]:
     proven = format_time(datetime.fromtimestamp(floor, UTC))
     said = f"this device's clock says {format_time(patient.now)}, evidence proves {proven}"
     if clock.freshness(patient.now, floor) is Freshness.UNPROVEN:
-        text = f"{said}: updates go on, freshness unproven; set the clock"
+        text = (
+            f"{said}: updates go on, freshness unproven; set the clock if it is behind, else the "
+            "evidence is wrong"
+        )
         yield Finding(Severity.WARNING, "clock", text)
     else:
         yield Finding(Severity.FINE, "clock", said)

@@ -411,7 +411,7 @@ def _delta(node: Node, product: str) -> Delta:
 def _artifact(node: Node, product: str) -> Artifact:
     path = re.compile(f"builds/{product}/{VERSION.pattern}/{_FILE}")
     return Artifact(
-        path=node.member("path").text(path),
+        path=node.member("path").text(path, form=f"a path builds/{product}/VERSION/FILE"),
         length=node.member("length").integer(1),
         sha256=node.member("sha256").text(_SHA256),
     )

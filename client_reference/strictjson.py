@@ -193,8 +193,16 @@ class Node:
         for index, item in enumerate(self.value):
             yield Node(item, f"{self.path}[{index}]")
 
-    def text(self, pattern: re.Pattern[str] | None = None, max_length: int = 1024) -> str:
-        """Text without control or direction characters: it may be shown on a terminal."""
+    def text(
+        self, pattern: re.Pattern[str] | None = None, max_length: int = 1024, form: str = ""
+    ) -> str:
+        """Text without control or direction characters: it may be shown on a terminal.
+
+        Args:
+            pattern: that the whole of it matches.
+            max_length: characters.
+            form: what the pattern means, for people; else the pattern is shown.
+        """
         if not isinstance(self.value, str):
             raise self.wrong("text")
         if len(self.value) > max_length:
@@ -202,7 +210,7 @@ class Node:
         if _CONTROL.search(self.value):
             raise self.wrong("text without control characters")
         if pattern is not None and not pattern.fullmatch(self.value):
-            raise self.wrong(f"text of the form {pattern.pattern}")
+            raise self.wrong(form or f"text of the form {pattern.pattern}")
         return self.value
 
     def texts(self, pattern: re.Pattern[str]) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ from client_reference.selection import DevicePosition, Reason, Selection, Skip, 
 from client_reference.transport.fetcher import Fetcher
 from client_reference.trust import clock, verified
 from client_reference.trust.state import Image, Phase
-from client_reference.trust.updater import EpochEndedError, Updater
+from client_reference.trust.updater import EpochEndedError, Updater, lacking
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
@@ -563,7 +563,10 @@ def _stage(machine: Machine, updater: Updater, decision: Selection, image: Image
         _commit(machine, lambda state: lifecycle.begin(state, placed))
     download = Download(updater.target_location(agreed.artifact), image.sha256, segments)
     written = machine.installer.written(placed)
-    download.run(machine.mirrors, machine.installer, written, machine.progress)
+    try:
+        download.run(machine.mirrors, machine.installer, written, machine.progress)
+    except NotFoundError as error:
+        raise lacking(agreed.artifact.path, error) from error
     machine.installer.finish(placed)
     _commit(machine, lifecycle.stage)
     return placed

@@ -6,7 +6,7 @@ import http.client
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from client_reference.transport.pace import PIECE, TransportError, explain
+from client_reference.transport.pace import ODD, PIECE, TransportError, explain
 from client_reference.transport.policy import Meaning, content_start, meaning
 
 if TYPE_CHECKING:
@@ -92,7 +92,9 @@ class Answer:
         if self.coding == "identity":
             return self.whole(most, received)
         if self.coding not in {"gzip", "x-gzip"}:
-            raise TransportError(f"answered in the coding {self.coding[:40]!r}", again=False)
+            raise TransportError(
+                f"answered in the coding {self.coding[:40]!r}", again=False, hint=ODD
+            )
         sent = most + most // 1000 + _OVERHEAD
         if (self.length or 0) > sent:
             return None
@@ -122,7 +124,7 @@ class Answer:
             for _ in self.pieces(first):
                 pass
         elif self.start != first:
-            raise TransportError(f"answered from byte {self.start}, asked for {first}")
+            raise TransportError(f"answered from byte {self.start}, asked for {first}", hint=ODD)
 
 
 def _bounded(pieces: Iterable[bytes], most: int) -> bytes | None:

@@ -30,6 +30,7 @@ from client_reference.transport.connect import (
     system_addresses,
 )
 from client_reference.transport.pace import (
+    ODD,
     OFFLINE,
     Pace,
     Patience,
@@ -305,7 +306,7 @@ class HttpFetcher:
                 answer.drop()
                 return stored
             if answer.meaning is not Meaning.WHOLE:
-                raise TransportError("answered a part of what was asked for", again=False)
+                raise TransportError("answered a part of what was asked for", again=False, hint=ODD)
             read = answer.inflated if metadata else answer.whole
             data = read(max_length, self._count)
         finally:
@@ -350,17 +351,20 @@ class HttpFetcher:
                 self._report(way)
                 raise self._not_found(answer, way, target, wanted)
             if answer.meaning is not Meaning.REDIRECT:
+                busy = answer.meaning is Meaning.BUSY
                 raise TransportError(
-                    f"answered {answer.status}", again=answer.meaning is Meaning.BUSY
+                    f"answered {answer.status}", again=busy, hint=OFFLINE if busy else ODD
                 )
             place = answer.location or ""
             onward = redirected(way, target, place, self._settings.mirrors)
             if onward is None:
                 raise TransportError(
-                    f"redirects to {place[:200]!r}, which is no configured mirror", again=False
+                    f"redirects to {place[:200]!r}, which is no configured mirror",
+                    again=False,
+                    hint=ODD,
                 )
             way, target = onward
-        raise TransportError(f"redirects more than {REDIRECTS} times", again=False)
+        raise TransportError(f"redirects more than {REDIRECTS} times", again=False, hint=ODD)
 
     def _not_found(
         self, answer: Answer, way: Attempt, target: str, wanted: _Wanted
@@ -428,7 +432,9 @@ class HttpFetcher:
             response = connection.ask(target, headers)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise TransportError(explain(error)) from error
+            # What http.client cannot read is the mirror's; what breaks off is the network's.
+            hint = OFFLINE if isinstance(error, OSError) else ODD
+            raise TransportError(explain(error), hint=hint) from error
         return Answer(response, connection.paced, lambda: self._keep(place, connection, response))
 
     def _keep(
@@ -468,7 +474,8 @@ def _name(way: Attempt) -> str:
 
 def _too_long(path: str, way: Attempt, max_length: int) -> NotTrustedError:
     return NotTrustedError(
-        f"{path} at {way.mirror.url} is longer than the {max_length} bytes allowed"
+        f"{path} at {way.mirror.url} is longer than the {max_length} bytes allowed",
+        "the mirror serves another file, or one without an end; another mirror may help",
     )
 
 
@@ -487,4 +494,6 @@ def _summary(path: str, failures: dict[str, TransportError | WebPageError]) -> F
             "is wrong: open it in a browser, correct repository.mirrors",
         )
     tls = all(isinstance(error, TlsError) for error in failures.values())
-    return RetryLaterError(f"{path} cannot be fetched: {told}", _RENEW if tls else OFFLINE)
+    odd = all(error.hint == ODD for error in failures.values())
+    hint = _RENEW if tls else ODD if odd else OFFLINE
+    return RetryLaterError(f"{path} cannot be fetched: {told}", hint)

@@ -110,7 +110,9 @@ def _read(path: Path) -> _Hint:
     if not all(isinstance(each, str) for each in found):
         return _Hint()
     hint = _Hint(*found)
-    return hint if strong_etag(hint.etag) == hint.etag else _Hint(hint.mirror)
+    # Without an ETag the rest would stand for nothing, and keep a new one from being written.
+    good = hint.etag and strong_etag(hint.etag) == hint.etag
+    return hint if good else _Hint(hint.mirror)
 
 
 def _sha256(data: bytes) -> str:

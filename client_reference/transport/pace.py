@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
 
-__all__ = ["OFFLINE", "Pace", "PacedSocket", "Patience", "TlsError", "TransportError", "explain"]
+__all__ = [
+    "ODD",
+    "OFFLINE",
+    "Pace",
+    "PacedSocket",
+    "Patience",
+    "TlsError",
+    "TransportError",
+    "explain",
+]
 
 PIECE = 64 * 1024
 HEAD = 64 * 1024
@@ -32,6 +41,10 @@ _FRAMES = 8
 """How often the length of a body may come over the wire: chunks of one byte cost six."""
 
 OFFLINE = "check the network and run the same command again; nothing was changed"
+ODD = (
+    "a mirror answers as none should: look at its configuration, check repository.mirrors in the "
+    "device configuration, and what stands between; nothing was changed"
+)
 
 
 class TransportError(RetryLaterError):
@@ -41,8 +54,8 @@ class TransportError(RetryLaterError):
         again: whether the same mirror may answer better in a moment.
     """
 
-    def __init__(self, message: str, *, again: bool = True) -> None:
-        super().__init__(message, OFFLINE)
+    def __init__(self, message: str, *, again: bool = True, hint: str = OFFLINE) -> None:
+        super().__init__(message, hint)
         self.again = again
 
 

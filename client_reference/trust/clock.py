@@ -96,7 +96,9 @@ def issued(signed: Root | Timestamp) -> int | None:
         time = datetime.strptime(value, SECONDS).replace(tzinfo=UTC)
     except (TypeError, ValueError) as error:
         raise MalformedError(
-            f"{ISSUED} of {signed.type} is {shortened(repr(value))}, expected YYYY-MM-DDTHH:MM:SSZ"
+            f"{ISSUED} of {signed.type} is {shortened(repr(value))}, expected YYYY-MM-DDTHH:MM:SSZ",
+            "ask the publisher to run `firmroot refresh`; if the timestamp key may be stolen, "
+            "rotate it: `firmroot rotate`",
         ) from error
     return int(time.timestamp())
 

@@ -233,7 +233,7 @@ def next_anchor(trusted: Anchor, data: bytes) -> Anchor:
         MismatchError: its statement does not follow from the one before.
         ForkedError: it names another primary root for the same epoch.
     """
-    root = verified.next_root(trusted.root, data)
+    root = verified.next_root(trusted.root, data, "recovery root")
     statement = read_statement(root)
     check_follows(trusted.statement, statement, f"recovery root {root.version}")
     return Anchor(data, root, statement)

@@ -42,6 +42,7 @@ from client_reference.errors import (
     NotFoundError,
     NotTrustedError,
     RetryLaterError,
+    shortened,
 )
 from client_reference.trust import clock, verified
 from client_reference.trust.state import DeviceState, InstallState, TrustState
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from client_reference.trust.rootchain import Bundle
     from client_reference.trust.state import Store
 
-__all__ = ["EpochEndedError", "Floors", "Hints", "Limits", "Updater", "initial_state"]
+__all__ = ["EpochEndedError", "Floors", "Hints", "Limits", "Updater", "initial_state", "lacking"]
 
 M = TypeVar("M", Timestamp, Snapshot, Targets)
 
@@ -289,7 +290,10 @@ class Updater:
             return None
         role = self._load_targets(name, self.targets, Targets.type)
         if role.delegations is not None and role.delegations.roles:
-            raise verified.DelegationError(f"{name} delegates to other roles, expected a leaf role")
+            raise verified.DelegationError(
+                f"{name} delegates to other roles, expected a leaf role",
+                "ask the publisher: firmroot follows no delegation of a delegated role",
+            )
         return role
 
     def target(self, role: str, path: str) -> TargetFile | None:
@@ -348,9 +352,13 @@ class Updater:
         """
         if target.length > max_length:
             raise verified.MismatchError(
-                f"{target.path} has {target.length} bytes, expected at most {max_length}"
+                f"{target.path} has {target.length} bytes, expected at most {max_length}",
+                "ask the publisher to make it shorter; nothing of it was fetched",
             )
-        data = self._fetcher.fetch(self.target_location(target), target.length)
+        try:
+            data = self._fetcher.fetch(self.target_location(target), target.length)
+        except NotFoundError as error:
+            raise lacking(target.path, error) from error
         verified.check_target(target, data)
         return data
 
@@ -503,7 +511,12 @@ class Updater:
             self._commit()
         prefix = f"{meta.version}." if self._root.consistent_snapshot else ""
         length = limit if meta.length is None else min(meta.length, limit)
-        return self._fetcher.fetch(f"{self._metadata}{prefix}{quote(role, safe='')}.json", length)
+        try:
+            return self._fetcher.fetch(
+                f"{self._metadata}{prefix}{quote(role, safe='')}.json", length
+            )
+        except NotFoundError as error:
+            raise lacking(f"version {meta.version} of {role}", error) from error
 
     def _commit(self) -> None:
         if self._trust is self._state.trust:
@@ -532,6 +545,18 @@ class Updater:
         self._store.commit(state, self._new_roots)
         self._new_roots = []
         self._state = state
+
+
+def lacking(what: str, error: NotFoundError) -> NotFoundError:
+    """What to say of a file that is not there although it must be: signed metadata name it."""
+    hint = (
+        "it was not copied there yet, or is withheld: try again later or with another mirror; "
+        "if no mirror has it, the publisher must look: `firmroot verify`"
+    )
+    return NotFoundError(
+        f"the mirror lacks {shortened(what)}, which signed metadata list: {error.message}",
+        f"{hint}. {error.hint}" if error.hint else hint,
+    )
 
 
 def _refreshed(metadata: M | None) -> M:

@@ -38,12 +38,14 @@ class Uptime:
 
     def lead(self) -> Lead:
         """What this boot knows; nothing without a readable note of this boot."""
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError, RecursionError, KeyError, TypeError):
             with self._path.open("rb") as file:
                 note = json.loads(file.read(_MOST))
-            seconds = _seconds() - note["at"]
-            if note["boot"] == self._boot() and type(note["floor"]) is int and seconds >= 0:
-                return Lead(note["floor"], seconds)
+            floor, at, now = note["floor"], note["at"], _seconds()
+            # A time before the boot would make any lead, more than a date can be moved by.
+            numbers = type(floor) is int and type(at) is int and 0 <= at <= now
+            if numbers and note["boot"] == self._boot():
+                return Lead(floor, now - at)
         return Lead()
 
     def keep(self, floor: int) -> None:

@@ -117,6 +117,21 @@ OLDER_SPELLINGS = {
 STRONG_HASHES = frozenset({"sha256", "sha384", "sha512", "blake2b-256"})
 
 
+_UNSIGNED = (
+    "if the repository is yours, see who signed with `firmroot status`; "
+    "otherwise another mirror may have the honest file"
+)
+_UNSIGNED_TIMESTAMP = (
+    "the mirror may withhold a newer root, which has other timestamp keys, or be of another "
+    "repository: ask another mirror, check repository.mirrors. If the repository is yours, see "
+    "who signed with `firmroot status`"
+)
+_ANOTHER_FILE = (
+    "the mirror serves another file under this name; another mirror may have the right one"
+)
+_ASK = "another mirror may have a newer state; if none has, ask the publisher"
+
+
 class MalformedError(NotTrustedError):
     """The bytes are no metadata of the type asked for."""
 
@@ -129,15 +144,29 @@ class BadSignatureError(NotTrustedError):
         needed: threshold of the delegator.
         got: distinct keys that signed well.
         unusable: key ids that no signature can be verified with here.
+
+    Args:
+        name: what the message calls the file, if not by its role.
+        of: whose keys were asked for, for the message.
     """
 
-    def __init__(self, role: str, needed: int, got: int, unusable: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        role: str,
+        needed: int,
+        got: int,
+        unusable: Sequence[str] = (),
+        *,
+        name: str = "",
+        of: str = "",
+    ) -> None:
         named = shortened(", ".join(unusable))
         unread = f"; these keys cannot be used here: {named}" if unusable else ""
+        keys = "1 key" if got == 1 else f"{got} keys"
         super().__init__(
-            f"{role} has {got} good signatures of distinct keys, {needed} are needed{unread}",
-            "if the repository is yours, see who signed with `firmroot status`; "
-            "otherwise another mirror may have the honest file",
+            f"{name or role} has good signatures of {keys}{of}, {needed} "
+            f"{'is' if needed == 1 else 'are'} needed{unread}",
+            _UNSIGNED_TIMESTAMP if role == Timestamp.type else _UNSIGNED,
         )
         self.role = role
         self.needed = needed
@@ -240,7 +269,8 @@ def read(kind: type[T], role: str, data: bytes) -> Unverified[T]:
         ) from error
     if not isinstance(metadata.signed, kind):
         raise MalformedError(
-            f"{role} has the type {metadata.signed.type}, expected {kind.type} (4.3)"
+            f"{role} has the type {metadata.signed.type}, expected {kind.type} (4.3)",
+            _ANOTHER_FILE,
         )
     _give_back_keys(metadata.signed, unknown)
     return Unverified(metadata.signed, payload, metadata.signatures)
@@ -270,19 +300,26 @@ def first_root(data: bytes) -> Root:
     return file.signed
 
 
-def next_root(trusted: Root, data: bytes) -> Root:
+def next_root(trusted: Root, data: bytes, name: str = "root") -> Root:
     """The link after `trusted`, whatever its expiry (5.3.4 to 5.3.6).
+
+    Args:
+        trusted: the link before.
+        data: the file.
+        name: of the chain, for messages.
 
     Raises:
         MalformedError, BadSignatureError: see `read` and `authentic`.
         MismatchError: it is not the next version.
     """
-    file = read(Root, f"root {trusted.version + 1}", data)
-    _check_signatures(trusted, Root.type, file)
-    _check_signatures(file.signed, Root.type, file)
+    place = f"{name} {trusted.version + 1}"
+    file = read(Root, place, data)
+    _check_signatures(trusted, Root.type, file, place, f" of {name} {trusted.version}")
+    _check_signatures(file.signed, Root.type, file, place, " of its own")
     if file.signed.version != trusted.version + 1:
         raise MismatchError(
-            f"root has version {file.signed.version}, expected {trusted.version + 1} (5.3.5)"
+            f"{name} has version {file.signed.version}, expected {trusted.version + 1} (5.3.5)",
+            _ANOTHER_FILE,
         )
     return file.signed
 
@@ -351,7 +388,9 @@ def accept_snapshot(
         for name, before in trusted.meta.items():
             after = new.meta.get(name)
             if after is None:
-                raise RollbackError(f"{shortened(name)} is missing from the new snapshot (5.5.5)")
+                raise RollbackError(
+                    f"{shortened(name)} is missing from the new snapshot (5.5.5)", _ASK
+                )
             _check_not_older(f"{name} in the snapshot", after.version, before.version, "5.5.5")
     check_expiry(Snapshot.type, new, now)
     return new
@@ -383,7 +422,7 @@ def listed(snapshot: Snapshot, role: str) -> MetaFile:
     """
     meta = snapshot.meta.get(f"{role}.json")
     if meta is None:
-        raise MismatchError(f"{role} is delegated but not listed in the snapshot (5.6.1)")
+        raise MismatchError(f"{role} is delegated but not listed in the snapshot (5.6.1)", _ASK)
     return meta
 
 
@@ -406,14 +445,19 @@ def _check_not_older(what: str, found: int, trusted: int, clause: str) -> None:
 
 def _check_version(role: str, found: int, meta: MetaFile, clause: str) -> None:
     if found != meta.version:
-        raise MismatchError(f"{role} has version {found}, expected {meta.version} ({clause})")
+        raise MismatchError(
+            f"{role} has version {found}, expected {meta.version} ({clause})", _ANOTHER_FILE
+        )
 
 
 def _check_bytes(name: str, expected: MetaFile | TargetFile, data: bytes) -> None:
     # Weak hashes beside a strong one are checked too; alone they would let a forger choose.
     if expected.hashes is not None and not STRONG_HASHES & expected.hashes.keys():
         weak = shortened(", ".join(expected.hashes))
-        raise MismatchError(f"{shortened(name)} is listed with weak hashes only: {weak}")
+        raise MismatchError(
+            f"{shortened(name)} is listed with weak hashes only: {weak}",
+            f"ask the publisher to list it with one of {', '.join(sorted(STRONG_HASHES))}",
+        )
     try:
         expected.verify_length_and_hashes(data)
     except LengthOrHashMismatchError as error:
@@ -423,7 +467,9 @@ def _check_bytes(name: str, expected: MetaFile | TargetFile, data: bytes) -> Non
         ) from error
 
 
-def _check_signatures(delegator: Root | Targets, role: str, file: Unverified[T]) -> None:
+def _check_signatures(
+    delegator: Root | Targets, role: str, file: Unverified[T], name: str = "", of: str = ""
+) -> None:
     try:
         result = delegator.get_verification_result(role, file.payload, file.signatures)
     except ValueError as error:
@@ -432,7 +478,7 @@ def _check_signatures(delegator: Root | Targets, role: str, file: Unverified[T])
     signed = len({_public_bytes(key) for key in result.signed.values()})
     if signed < result.threshold:
         unusable = [keyid for keyid, key in result.unsigned.items() if _public_bytes(key) is None]
-        raise BadSignatureError(role, result.threshold, signed, unusable)
+        raise BadSignatureError(role, result.threshold, signed, unusable, name=name, of=of)
 
 
 def _public_bytes(key: Key) -> bytes | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client_reference.errors import ExitCode
+from tests.attacks.anchored import ANCHORED
 from tests.attacks.keys import KEYS
 from tests.attacks.named import NAMED
 from tests.attacks.scene import Attack, Ending
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CHAPTERS", "COMMAND", "PAGE", "page", "section"]
 
-CHAPTERS = (NAMED, KEYS, SURFACE)
+CHAPTERS = (NAMED, KEYS, ANCHORED, SURFACE)
 PAGE = Path(__file__).parent.parent.parent / "docs" / "threat-model.md"
 COMMAND = "make attacks-table"
 BEGIN = "<!-- attacks: written by `make attacks-table`; each row is a test in tests/attacks -->\n"
@@ -34,7 +35,8 @@ the next honest release (1.9) is installed at once after the step in the last co
 
 *Attacker has*: the network in any case, unless the row says "nothing" or "clock". With "1 of" the
 role has a threshold of two. Where snapshot and timestamp stand beside other keys, a publisher who
-was talked into publishing it does as well. *Device does*, with the exit code of `update`:
+was talked into publishing it does as well. `recovery` are the keys of the recovery anchor; only
+what was learnt in an epoch that it ended is forgotten. *Device does*, with the code of `update`:
 *refuses*, an error, and nothing changes; *retries later*, likewise, since nobody may have meant it;
 *installs nothing*, all of it verifies and none of it lets
 the device start a release; *installs the honest release*, the attack has no effect on what runs;

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from io import StringIO
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from securesystemslib.formats import encode_canonical
 
@@ -35,8 +35,11 @@ from client_reference.install import handlers
 from client_reference.manifest import Payload, Release, serialize
 from client_reference.payload.segments import SEGMENT
 from client_reference.transport.fetch import Ambient
+from tests.simulators.anchor import AnchorSimulator
 from tests.simulators.device import DeviceOnDisk, Output, Publisher
 from tests.simulators.mirror import Mirror, Trouble
+from tests.simulators.repository import RepositorySimulator
+from tests.simulators.servers import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,7 +49,6 @@ if TYPE_CHECKING:
 
     from client_reference.install.handlers import Installer
     from client_reference.selection import Reason
-    from tests.simulators.repository import RepositorySimulator
 
 __all__ = [
     "Attack",
@@ -59,6 +61,8 @@ __all__ = [
     "honest_half",
     "later_the_same_year",
 ]
+
+R = TypeVar("R", bound=RepositorySimulator)
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -200,12 +204,25 @@ def _release(publisher: Publisher, version: str, sequence: int, time: datetime) 
     publisher.release(version, sequence, IMAGES[version])
 
 
+@lru_cache(maxsize=1)
+def _second() -> Publisher:
+    """The primary of epoch 1, for a device whose first root is lost or stolen."""
+    publisher = Publisher(RepositorySimulator(epoch=1))
+    _release(publisher, "1.2", 3, NOW - HOUR)
+    return publisher
+
+
+@lru_cache(maxsize=1)
+def _anchor() -> AnchorSimulator:
+    return AnchorSimulator(_world().repo.files["metadata/1.root.json"], now=NOW)
+
+
 def stamp(repo: RepositorySimulator, time: datetime) -> None:
     """What the publisher's next timestamp says of the time, the roots and its own end."""
     fields = repo.timestamp.unrecognized_fields
     fields[ISSUED] = time.strftime(TIME)
     fields["x-firmroot-root"] = repo.root.version
-    fields["x-firmroot-epoch"] = 0
+    fields["x-firmroot-epoch"] = repo.epoch
     for role in (repo.timestamp, repo.snapshot):
         role.expires = time + 30 * DAY
 
@@ -259,6 +276,10 @@ class Scene:
         caught: the class of the error that the last command ended with.
         results: what updates came to.
         writes: what reached the installer.
+        anchor: the honest recovery anchor, of a scene that is `anchored`.
+        urls: its recovery URLs, each a mirror.
+        rivals: publishers of a new epoch that nobody follows yet.
+        afterwards: what must be true besides, once the device has met the attack.
     """
 
     def __init__(
@@ -284,6 +305,10 @@ class Scene:
         self.results: list[update.Result] = []
         self.writes: list[tuple[int, bytes]] = []
         self.moved = False
+        self.anchor: AnchorSimulator | None = None
+        self.urls: list[Mirror] = []
+        self.rivals: list[Publisher] = []
+        self.afterwards: Callable[[], None] = lambda: None
         self._thief: Publisher | None = None
         self._stack = ExitStack()
         shutil.copytree(base, directory, dirs_exist_ok=True)
@@ -346,7 +371,16 @@ class Scene:
     def configure(self, *first: Mirror, **sections: str) -> None:
         """Write the device's configuration anew: mirrors to ask before the usual one, lines."""
         urls = [mirror.url for mirror in (*first, self.mirror)]
-        self.device.make(self.factory, urls, "", recovery_root=None, epoch=0, **sections)
+        recovery_root = None
+        if self.anchor is not None:
+            recovery_root = self.anchor.files["1.root.json"]
+            recovery = json.dumps([url.url for url in self.urls])
+            sections["repository"] = f"recovery = {recovery}\n{sections.get('repository', '')}"
+        # The lot falls on no cycle: an anchor is asked where a rule says so.
+        extra = "" if self.anchor is None else '[check]\nevery = "0s"\n'
+        self.device.make(
+            self.factory, urls, extra, recovery_root=recovery_root, epoch=0, **sections
+        )
 
     def use_command(self) -> None:
         """Another device: new from the factory, it installs with a command that copies."""
@@ -363,6 +397,14 @@ class Scene:
         """One more server, until the end of the scene."""
         return self._stack.enter_context(Mirror(files))
 
+    def through_a_proxy(self) -> Proxy:
+        """From now on the device asks its mirror through a proxy, and knows no other way."""
+        proxy = self._stack.enter_context(Proxy({"mirror.example": self.mirror}))
+        self.configure(tls=f'proxy = "http://127.0.0.1:{proxy.port}"')
+        text = self.device.config.read_text()
+        self.device.config.write_text(text.replace(self.mirror.url, "http://mirror.example/"))
+        return proxy
+
     def serve(self, files: Mapping[str, bytes]) -> None:
         """Let the mirror serve these files."""
         self.mirror.files = files
@@ -370,6 +412,45 @@ class Scene:
     def trouble(self, path: str = "", **how: Any) -> None:  # noqa: ANN401 # fields of Trouble
         """Let the mirror do this to every path that ends so."""
         self.mirror.trouble = Trouble(path=path, **how)
+
+    # The recovery anchor
+
+    def anchored(self, urls: int = 1) -> AnchorSimulator:
+        """Give the device a recovery anchor, with so many recovery URLs."""
+        self.anchor = _anchor().fork()
+        self.urls = [self.another_mirror(self.anchor.files) for _ in range(urls)]
+        self.configure()
+        return self.anchor
+
+    def re_root(self, minimum: int | None = None) -> Publisher:
+        """The holders of the recovery keys begin epoch 1; `follow` makes it the honest one.
+
+        Args:
+            minimum: sequence, what the device has confirmed if not given.
+        """
+        assert self.anchor is not None
+        second = copy.copy(_second())
+        second.repo = second.repo.fork()
+        floor = self.status()["confirmed_sequence"] if minimum is None else minimum
+        self.anchor.re_root(second.repo, gateway=floor)
+        return second
+
+    def follow(self, publisher: Publisher) -> None:
+        """From now on this publisher is the honest one; who serves it is another matter."""
+        self.honest = publisher
+
+    def serve_anchor(self) -> None:
+        """Every recovery URL is honest again."""
+        assert self.anchor is not None
+        for url in self.urls:
+            url.files = self.anchor.files
+
+    @property
+    def stolen_anchor(self) -> AnchorSimulator:
+        """A copy of the anchor in which only the stolen keys of `recovery` sign."""
+        assert self.anchor is not None
+        keys = (key for key in self.attack.keys if key.startswith("recovery"))
+        return thieved(self.anchor, tuple(key.replace("recovery", "root") for key in keys))
 
     # The thief
 
@@ -420,7 +501,7 @@ class Scene:
         return data
 
 
-def thieved(repo: RepositorySimulator, keys: tuple[str, ...]) -> RepositorySimulator:
+def thieved(repo: R, keys: tuple[str, ...]) -> R:
     """A copy in which only these keys sign."""
     stolen = repo.fork()
     stolen._key_count += STRANGERS
@@ -448,6 +529,9 @@ def attack_half(scene: Scene) -> Output:
     said = scene.run("update")
     assert (said.code, scene.caught) == (attack.code, attack.error), said.out + said.err
     assert attack.says in said.out + said.err, said.out + said.err
+    if attack.error is not None:
+        assert "\nhint: " in said.err, f"a refusal that says not what to do: {said.err}"
+    scene.afterwards()
     after = scene.status()
     _nothing_went_back(before, after)
     if attack.ending is Ending.WAITS:
@@ -499,6 +583,9 @@ def _for_handler(scene: Scene) -> Callable[[Release], Release]:
 
 
 def _nothing_went_back(before: dict[str, Any], after: dict[str, Any]) -> None:
+    assert after["epoch"] >= before["epoch"]
+    if after["epoch"] > before["epoch"]:
+        return  # whoever had the old keys pushed forward what they liked: nothing of it counts
     followed = after["roles"]["root"]["version"] > before["roles"]["root"]["version"]
     for role, trusted in before["roles"].items():
         if role in after["roles"] or not followed:

@@ -60,13 +60,17 @@ TARGETS = {
     "metadata": Target("metadata of the four types, their signatures", Shape.CHOSEN, 16_384, TUF),
     "chain": Target("a chain of roots, link by link", Shape.CHOSEN, 16_384, TUF),
     "rootchain": Target("the root-chain bundle"),
+    "recovery": Target("the recovery anchor, link by link", Shape.CHOSEN, 16_384, TUF),
     "manifest": Target("the release manifest", Shape.JSON, 16_384),
     "hold": Target("the hold file", Shape.JSON),
     "meaning": Target("the `custom` of a builds target", Shape.JSON, 4096, TUF),
     "floors": Target("the floors of a factory export", Shape.JSON),
     "segments": Target("the list of segment hashes"),
     "responses": Target("HTTP responses", Shape.BYTES, 8192, ("http",)),
+    "inflated": Target("gzip, as a body may be sent"),
     "authorities": Target("the published CA bundle"),
+    "memory": Target("what the transport remembers", Shape.JSON),
+    "uptime": Target("the note of this boot", Shape.JSON),
 }
 
 

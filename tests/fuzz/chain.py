@@ -13,7 +13,7 @@ from tuf.api.metadata import Root
 from client_reference.errors import NotTrustedError
 from client_reference.trust import clock, verified
 from tests.fuzz import SEPARATOR
-from tests.fuzz.honest import ROLES, have_signed, keys, repository, signed_again
+from tests.fuzz.honest import ROLES, have_signed, keys, listed, repository, signed_again
 from tests.fuzz.refusals import only
 
 MOST_LINKS = 8
@@ -42,9 +42,8 @@ def _step(trusted: Root, link: bytes) -> Root:
     file = verified.read(Root, "root", text)
     signatures = [each.signature for each in file.signatures.values()]
     for judge in (trusted, root):
-        named = {judge.keys[keyid].keyval["public"] for keyid in judge.roles["root"].keyids}
-        ours = [one for one in pool if one.public_key.keyval["public"] in named]
-        found, needed = have_signed(ours, signatures, file.payload), judge.roles["root"].threshold
+        ours, needed = listed(judge, pool), judge.roles["root"].threshold
+        found = have_signed(ours, signatures, file.payload)
         assert found >= needed, f"accepted with {found} of {needed} signatures"
     for role in ROLES:
         verified.rotated(trusted, root, role)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cryptography.exceptions import InvalidSignature
@@ -12,10 +14,13 @@ from securesystemslib.formats import encode_canonical
 from securesystemslib.signer import CryptoSigner
 
 from client_reference.trust.clock import ISSUED
+from tests.simulators.anchor import AnchorSimulator
 from tests.simulators.repository import SECONDS, RepositorySimulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from tuf.api.metadata import Root
 
 LEAF = "gateway-stable"
 MANIFEST = "channels/gateway/stable.json"
@@ -59,6 +64,32 @@ MEANING: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True)
+class Anchored:
+    """A recovery anchor.
+
+    Attributes:
+        links: every recovery root file, the first one first.
+        keys: of everybody who ever signed one.
+    """
+
+    links: tuple[bytes, ...]
+    keys: tuple[CryptoSigner, ...]
+
+
+@functools.cache
+def anchor() -> Anchored:
+    """Three recovery roots, signed by two of two: epoch 0, then epoch 1, then other keys for it."""
+    files = repository().files
+    simulated = AnchorSimulator(files["metadata/1.root.json"], keys=2)
+    signers = list(simulated.signers["root"].values())
+    links = [simulated.newest()]
+    links.append(simulated.re_root(files["metadata/4.root.json"], gateway=47))
+    links.append(simulated.renew())
+    signers += simulated.signers["root"].values()
+    return Anchored(tuple(links), tuple(one for one in signers if isinstance(one, CryptoSigner)))
+
+
 def keys(role: str) -> list[CryptoSigner]:
     """Everybody who signs a role; for root those of older roots too."""
     found = [one for one in repository().signers[role].values() if isinstance(one, CryptoSigner)]
@@ -89,6 +120,16 @@ def verifies(signer: CryptoSigner, signature: str, payload: bytes) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def listed(root: Root, signers: Iterable[CryptoSigner]) -> list[CryptoSigner]:
+    """Those whose key a root lists for itself, however it is spelled there."""
+    spelled = {root.keys[keyid].keyval["public"] for keyid in root.roles["root"].keyids}
+    found = set()
+    for public in spelled:
+        with suppress(ValueError, TypeError):
+            found.add(bytes.fromhex(public))
+    return [one for one in signers if bytes.fromhex(one.public_key.keyval["public"]) in found]
 
 
 def have_signed(signers: Iterable[CryptoSigner], signatures: Iterable[str], payload: bytes) -> int:

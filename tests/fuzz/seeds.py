@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import zlib
 from datetime import UTC, datetime
@@ -19,8 +21,8 @@ from cryptography.x509.oid import NameOID
 from client_reference import manifest, strictjson
 from client_reference.trust import rootchain
 from client_reference.trust.known_answers import ANSWERS
-from tests.fuzz import CORPUS, SEPARATOR, TARGETS
-from tests.fuzz.honest import BUILDS, LEAF, MEANING, repository
+from tests.fuzz import CORPUS, SEPARATOR, TARGETS, memory, uptime
+from tests.fuzz.honest import BUILDS, LEAF, MEANING, anchor, repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,6 +31,12 @@ KINDS = {"root": 0, "timestamp": 1, "snapshot": 2, "targets": 3}
 AS_IT_IS, ONE, TWO = 0, 2 << 2, 3 << 2
 DELEGATED, BUILT = 1 << 4, 2 << 4
 SHA = "3b1f" * 16
+BOMB = base64.b64decode(
+    "H4sIAAAAAAACA+3BMQEAAADCoPVPbQ0PoAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    "AIBXA32VEdSghgEA"
+)
+"""100,000 zeros. As it stands: another zlib may compress them in another way."""
 
 
 def made() -> Mapping[str, Mapping[str, bytes]]:
@@ -37,13 +45,17 @@ def made() -> Mapping[str, Mapping[str, bytes]]:
         "metadata": _metadata,
         "chain": _chain,
         "rootchain": _rootchain,
+        "recovery": _recovery,
         "manifest": _manifest,
         "hold": _hold,
         "meaning": _meaning,
         "floors": _floors,
         "segments": _segments,
         "responses": _responses,
+        "inflated": _inflated,
         "authorities": _authorities,
+        "memory": _memory,
+        "uptime": _uptime,
     }
     assert makers.keys() == TARGETS.keys()
     return {name: make() for name, make in makers.items()}
@@ -230,6 +242,29 @@ def _rootchain() -> dict[str, bytes]:
         "more": honest + b"\n",
         "next-format": honest.replace(b"chain 1", b"chain 2"),
         "nothing": b"",
+    }
+
+
+def _recovery() -> dict[str, bytes]:
+    first, second, third = (_compact(link) for link in anchor().links)
+    asis, everybody, of_an_image = bytes([1]), bytes([0b11110]), bytes([0b10011110])
+
+    def says(link: bytes, **changes: object) -> bytes:
+        return _changed(link, lambda signed: signed["x-firmroot-primary"].update(changes))
+
+    return {
+        "honest": SEPARATOR.join((asis + second, asis + third)),
+        "signed-again": everybody + second,
+        "signed-by-one": bytes([0b10]) + second,
+        "of-an-image": of_an_image + first,
+        "same-link-twice": SEPARATOR.join((asis + second, asis + second)),
+        "link-left-out": asis + third,
+        "epoch-left-out": everybody + says(second, epoch=2),
+        "epoch-before": SEPARATOR.join((asis + second, everybody + says(third, epoch=0))),
+        "forked": SEPARATOR.join((asis + second, everybody + says(third, sha256="00" * 32))),
+        "no-statement": of_an_image
+        + _changed(first, lambda signed: signed.pop("x-firmroot-primary")),
+        "sequences-in-an-array": of_an_image + says(first, minimum_sequence=[]),
     }
 
 
@@ -524,6 +559,58 @@ def _gzip(data: bytes) -> bytes:
     block = b"\x01" + size + bytes(byte ^ 0xFF for byte in size) + data
     tail = zlib.crc32(data).to_bytes(4, "little") + len(data).to_bytes(4, "little")
     return head + block + tail
+
+
+def _inflated() -> dict[str, bytes]:
+    body = b'{"signed": {}}'
+    at_once, one_by_one, some = bytes([0]), bytes([1]), bytes([7])
+    return {
+        "honest": at_once + _gzip(body),
+        "byte-by-byte": one_by_one + _gzip(body),
+        "nothing-in-it": some + _gzip(b""),
+        "as-long-as-allowed": some + _gzip(b"a" * 1000),
+        "longer-than-allowed": some + _gzip(b"a" * 1001),
+        "cut": some + _gzip(body)[:-3],
+        "of-another-sum": at_once + _gzip(body)[:-8] + bytes(8),
+        "bomb": at_once + BOMB,
+        "bomb-in-pieces": some + BOMB,
+        "no-gzip": at_once + body,
+        "zlib": at_once + b"\x78\x01" + _gzip(body)[10:],
+        "nothing": at_once,
+    }
+
+
+def _memory() -> dict[str, bytes]:
+    hint = {
+        "mirror": memory.MIRROR,
+        "object": memory.NAME,
+        "etag": '"33a64df5"',
+        "sha256": hashlib.sha256(memory.STAMP).hexdigest(),
+    }
+    return {
+        "honest": _compact(hint),
+        "mirror-only": _compact(hint | {"object": "", "etag": "", "sha256": ""}),
+        "another-object": _compact(hint | {"object": "metadata/1.root.json"}),
+        "of-other-bytes": _compact(hint | {"sha256": SHA}),
+        "no-etag": _compact(hint | {"etag": ""}),
+        "number-for-a-mirror": _compact(hint | {"mirror": 7}),
+        "nothing": b"",
+        "text": b'"mirror"',
+    } | _strange_too(hint)
+
+
+def _uptime() -> dict[str, bytes]:
+    note: dict[str, Any] = {"boot": uptime.BOOT, "floor": uptime.FLOOR, "at": 0}
+    return {
+        "honest": _compact(note),
+        "another-boot": _compact(note | {"boot": "1"}),
+        "another-floor": _compact(note | {"floor": 1}),
+        "far-ahead": _compact(note | {"at": 2**53}),
+        "long-before-the-boot": _compact(note | {"at": -(10**30)}),
+        "deep": b"[" * 4000,
+        "nothing": b"",
+        "array": b"[]",
+    } | _strange_too(note)
 
 
 def _authorities() -> dict[str, bytes]:

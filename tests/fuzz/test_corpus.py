@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from contextlib import nullcontext
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,12 +16,17 @@ from client_reference.errors import (
     NotTrustedError,
     RetryLaterError,
 )
-from tests.fuzz import CORPUS, SEPARATOR, TARGETS, Shape, corpus, runner
+from client_reference.transport.memory import Memory
+from client_reference.trust.uptime import Uptime
+from tests.fuzz import CORPUS, SEPARATOR, TARGETS, Shape, corpus, memory, runner, uptime
 from tests.fuzz.mutation import Mutator, constants
 from tests.fuzz.refusals import LONGEST, only
 from tests.fuzz.seeds import made
 
-LARGEST = 200_000
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LARGEST = 220_000
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -61,6 +67,7 @@ ACCEPTED = {
     ),
     "chain": ("honest", "signed-again", "other-threshold"),
     "rootchain": ("honest", "one", "later-block"),
+    "recovery": ("honest", "signed-again", "of-an-image"),
     "manifest": ("honest", "compact", "needs-what-nobody-has", "next-minor", "waves-at-once"),
     "hold": ("honest", "nothing-held"),
     "meaning": ("honest", "more-fields"),
@@ -80,7 +87,10 @@ ACCEPTED = {
         "part-chunked",
         "part-cut-then-whole",
     ),
+    "inflated": ("honest", "byte-by-byte", "nothing-in-it", "as-long-as-allowed"),
     "authorities": ("honest", "two", "with-comments", "foreign-letters", "old-lines"),
+    "memory": ("honest", "mirror-only"),
+    "uptime": ("honest", "another-floor"),
 }
 HONEST = [(target, name) for target, names in ACCEPTED.items() for name in names]
 
@@ -91,6 +101,15 @@ def test_an_honest_seed_is_accepted(
 ) -> None:
     monkeypatch.setattr(import_module(f"tests.fuzz.{target}"), "only", lambda *_: nullcontext())
     runner(target)((CORPUS / target / name).read_bytes())
+
+
+def test_an_honest_hint_and_an_honest_note_are_understood(tmp_path: Path) -> None:
+    """Nothing is ever refused of these, so that being accepted says little."""
+    hint = Memory(CORPUS / "memory" / "honest", memory.STAMP)
+    assert hint.condition(memory.MIRROR, memory.NAME) == ('"33a64df5"', memory.STAMP)
+    (tmp_path / "boot_id").write_text(uptime.BOOT)
+    lead = Uptime(CORPUS / "uptime" / "honest", tmp_path / "boot_id").lead()
+    assert (lead.floor, lead.seconds > 0) == (uptime.FLOOR, True)
 
 
 def test_every_target_accepts_something() -> None:

@@ -63,6 +63,13 @@ PLANTS = {
         "if end >= len(data):",
         "AssertionError",
     ),
+    "recovery": Plant(
+        "the length of an epoch's first root may change",
+        "client_reference/trust/recovery.py",
+        "if after.primary != before.primary:",
+        "if after.sha256 != before.sha256:",
+        "AssertionError",
+    ),
     "manifest": Plant(
         "the least length is off by one",
         "client_reference/manifest.py",
@@ -106,12 +113,33 @@ PLANTS = {
         '    return Meaning.REFUSED if __import__("http").HTTPStatus(status) else Meaning.BUSY\n',
         "ValueError",
     ),
+    "inflated": Plant(
+        "what follows the end is not looked at",
+        "client_reference/transport/answer.py",
+        "if stream.eof and (stream.unused_data or rest):",
+        "if stream.eof and rest:",
+        "AssertionError",
+    ),
     "authorities": Plant(
         "a crash behind a comment of one form",
         "client_reference/transport/bundle.py",
         "            ssl.SSLContext(",
         '            _ = {}["a"] if text[:2] == "##" else None\n            ssl.SSLContext(',
         "KeyError",
+    ),
+    "memory": Plant(
+        "a weak ETag is remembered",
+        "client_reference/transport/memory.py",
+        "good = hint.etag and strong_etag(hint.etag) == hint.etag",
+        "good = hint.etag",
+        "AssertionError",
+    ),
+    "uptime": Plant(
+        "a time with a fraction is a time",
+        "client_reference/trust/uptime.py",
+        "type(at) is int and 0",
+        "isinstance(at, int | float) and 0",
+        "AssertionError",
     ),
 }
 

@@ -437,6 +437,19 @@ def test_a_torn_hint_is_ignored_and_written_anew(mirror: Mirror, hint: Path, sen
         assert (mirror.seen[-1].headers["If-None-Match"] is not None) is expected
 
 
+def test_a_hint_that_lost_its_etag_gets_a_new_one(mirror: Mirror, hint: Path) -> None:
+    with fetcher(mirror, memory=Memory(hint, STAMP)) as http:
+        http.fetch(META, 100)
+        http.remember()
+    document = json.loads(hint.read_text())
+    hint.write_text(json.dumps(document | {"etag": ""}))
+    assert Memory(hint, STAMP).condition(document["mirror"], META) == ("", b"")
+    with fetcher(mirror, memory=Memory(hint, STAMP)) as http:
+        http.fetch(META, 100)
+        http.remember()
+    assert json.loads(hint.read_text()) == document
+
+
 def test_a_hint_that_would_inject_a_header_is_ignored(mirror: Mirror, hint: Path) -> None:
     with fetcher(mirror, memory=Memory(hint, STAMP)) as http:
         http.fetch(META, 100)

@@ -18,6 +18,7 @@ from client_reference.transport.fetch import (
     Settings,
     WebPageError,
 )
+from client_reference.transport.pace import ODD, OFFLINE
 from client_reference.transport.policy import Degraded, parse_mirror
 from tests.simulators.certificates import Authority, make_authority
 from tests.simulators.mirror import Mirror, Trouble
@@ -286,6 +287,44 @@ def test_redirects_in_a_circle_end(mirror: Mirror, waits: Waits) -> None:
     with fetcher(waits, mirror) as http, pytest.raises(RetryLaterError, match="more than 3 times"):
         http.fetch(META, 100)
     assert len(mirror.seen) == 4
+
+
+ODD_ANSWERS = {
+    "a redirect to a stranger": Trouble(status=302, headers={"Location": "http://a.example/"}),
+    "a redirect to itself": Trouble(status=302, headers={"Location": "timestamp.json"}),
+    "a 304 that was not asked for": Trouble(status=304),
+    "a refusal": Trouble(status=400),
+    "a part of it": Trouble(status=206),
+    "an unknown coding": Trouble(headers={"Content-Encoding": "br"}),
+    "more headers than anybody needs": Trouble(headers={f"X-{n}": "x" for n in range(200)}),
+}
+
+
+@pytest.mark.parametrize("sentence", ODD_ANSWERS)
+def test_an_odd_answer_is_no_fault_of_the_network(
+    mirror: Mirror, waits: Waits, sentence: str
+) -> None:
+    mirror.trouble = replace(ODD_ANSWERS[sentence])
+    with fetcher(waits, mirror) as http, pytest.raises(RetryLaterError) as caught:
+        http.fetch(META, 100)
+    assert caught.value.hint == ODD
+    with fetcher(waits, mirror, closed_port()) as http, pytest.raises(RetryLaterError) as caught:
+        http.fetch(META, 100)
+    assert caught.value.hint == OFFLINE, "one of them is not reached at all"
+
+
+def test_another_range_is_no_fault_of_the_network(mirror: Mirror, waits: Waits) -> None:
+    mirror.trouble = Trouble(wrong_range=3)
+    with fetcher(waits, mirror) as http, pytest.raises(RetryLaterError) as caught:
+        list(http.stream(IMAGE, 0, 10))
+    assert caught.value.hint == ODD
+
+
+def test_a_busy_mirror_is_asked_again_later(mirror: Mirror, waits: Waits) -> None:
+    mirror.trouble = Trouble(status=503)
+    with fetcher(waits, mirror) as http, pytest.raises(RetryLaterError) as caught:
+        http.fetch(META, 100)
+    assert caught.value.hint == OFFLINE
 
 
 SPANS = [(0, 300_000), (0, 10), (131_072, 168_928), (299_999, 1), (100, 65_536)]

@@ -553,6 +553,11 @@ def test_an_attack_is_refused_and_an_honest_update_follows(
     with pytest.raises(FirmrootError) as caught:
         device.check(evil)
     assert type(caught.value) is error
+    if error not in {NotFoundError, NotTrustedError}:  # whose hints are the transport's
+        assert caught.value.hint, caught.value.message
+    if error is NotFoundError and accepted != "root":
+        assert "the mirror lacks version" in caught.value.message
+        assert "which signed metadata list" in caught.value.message
     changed = {role for role, version in device.versions().items() if version != before[role]}
     wanted = {"root"} if accepted == "root v2" else set(accepted.split()) - {"root"}
     assert changed == wanted

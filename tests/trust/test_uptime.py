@@ -67,6 +67,9 @@ GARBAGE = [
     ("a field is missing", '{"boot": "boot-1", "at": 0}'),
     ("a floor that is no integer", '{"boot": "boot-1", "floor": "9", "at": 0}'),
     ("a floor that is true", '{"boot": "boot-1", "floor": true, "at": 0}'),
+    ("a time with a fraction", '{"boot": "boot-1", "floor": 9, "at": 0.5}'),
+    ("a time long before the boot", '{"boot": "boot-1", "floor": 9, "at": -1}'),
+    ("deep nesting", "[" * 4000),
     ("a time that is no number", '{"boot": "boot-1", "floor": 9, "at": "0"}'),
     ("far too long", '{"boot": "boot-1", "floor": 9, "at": 0, "x": "' + "x" * 5000 + '"}'),
 ]

@@ -270,7 +270,7 @@ def test_one_key_under_two_ids_counts_once(
         repo.add_key("timestamp", signer=one)
     assert verified.authentic(Timestamp, repo.root, "timestamp", repo.sign("timestamp"))
     repo.root.roles["timestamp"].threshold = 2
-    with pytest.raises(BadSignatureError, match="1 good signatures of distinct keys, 2 are needed"):
+    with pytest.raises(BadSignatureError, match="good signatures of 1 key, 2 are needed"):
         verified.authentic(Timestamp, repo.root, "timestamp", repo.sign("timestamp"))
     repo.add_key("timestamp")
     assert verified.authentic(Timestamp, repo.root, "timestamp", repo.sign("timestamp"))
@@ -690,3 +690,21 @@ def test_a_target_file_of_another_length_is_refused() -> None:
     target.length = 2
     with pytest.raises(MismatchError, match="length 1 does not match"):
         verified.check_target(target, b"x")
+
+
+@pytest.mark.parametrize(
+    ("needed", "got", "told"),
+    [
+        (1, 0, "good signatures of 0 keys of root 2, 1 is needed"),
+        (2, 1, "good signatures of 1 key of root 2, 2 are needed"),
+    ],
+)
+def test_what_lacks_signatures_is_named_and_counted(needed: int, got: int, told: str) -> None:
+    error = BadSignatureError("root", needed, got, name="root 3", of=" of root 2")
+    assert error.message == f"root 3 has {told}"
+    assert error.role == "root"
+
+
+def test_a_timestamp_that_nobody_signed_may_be_signed_by_keys_of_a_root_that_is_withheld() -> None:
+    assert "may withhold a newer root" in BadSignatureError("timestamp", 1, 0).hint
+    assert "newer root" not in BadSignatureError("snapshot", 1, 0).hint
