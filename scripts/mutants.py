@@ -136,6 +136,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/transport/cache.py": ("tests/transport/test_cache.py",),
     "repo_tools/publishing/publish.py": (
         "tests/publishing/test_publish.py",
+        "tests/publishing/test_recovery.py",
         "tests/publishing/test_interrupted.py",
         "tests/publishing/test_journal.py",
     ),
@@ -143,6 +144,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/live.py": ("tests/publishing/test_live.py",),
     "repo_tools/publishing/refresh.py": (
         "tests/publishing/test_publish.py",
+        "tests/publishing/test_recovery.py",
         "tests/publishing/test_interrupted.py",
     ),
     "repo_tools/publishing/plan.py": ("tests/publishing/test_plan.py",),
