@@ -28,6 +28,7 @@ from client_reference.errors import (
     NotFoundError,
 )
 from client_reference.install.handlers import open_installer
+from client_reference.lifecycle import observe_boot, unknown_trial
 from client_reference.selection import Selection, Waves
 from client_reference.strictjson import format_time
 from client_reference.transport.fetch import HttpFetcher
@@ -252,6 +253,11 @@ def _installer(patient: Patient) -> Iterator[Finding]:
     where = f", slot {running} runs" if running else ""
     yield Finding(Severity.FINE, "installer", f"handler {settings.handler}{where}")
     install = patient.state().install
+    observed = observe_boot(install, running, pending=installer.boot_pending()).state
+    if unknown := unknown_trial(observed, installer.trial()):
+        text = f"slot {unknown} is on trial, and this device has no record of what is in it: "
+        text += "run `firmroot-device reject`"
+        yield Finding(Severity.ERROR, "installer", text, ExitCode.REFUSED)
     if install.phase is not Phase.IDLE and install.candidate is not None:
         text = f"release {install.candidate.version} is {install.phase.value}"
         yield Finding(Severity.WARNING, "installer", f"{text}: nothing new starts until it ended")

@@ -172,6 +172,7 @@ class Standing:
         now: aware UTC reading of the system clock.
         program: how this command was called, for the next one.
         mirrors: from the configuration.
+        unknown: the slot on trial of which nothing is stored; empty if there is none.
     """
 
     product: str
@@ -183,6 +184,7 @@ class Standing:
     now: datetime
     program: str
     mirrors: Sequence[Mirror] = ()
+    unknown: str = ""
 
 
 def status_document(standing: Standing) -> dict[str, Json]:
@@ -204,6 +206,7 @@ def status_document(standing: Standing) -> dict[str, Json]:
         "running": standing.running,
         "installed": image_document(install.current),
         "candidate": image_document(install.candidate),
+        "unknown_trial": standing.unknown or None,
         "confirmed_sequence": install.confirmed_sequence,
         "rejected": list(install.rejected),
         "next": _next(standing),
@@ -253,6 +256,8 @@ def image_document(image: Image | None) -> Json:
 
 def _next(standing: Standing) -> str:
     phase = standing.install.phase
+    if standing.unknown:
+        return f"{standing.program} reject"
     if phase is Phase.TRIAL and not standing.pending:
         return f"{standing.program} confirm"
     if phase is Phase.TRIAL:
@@ -274,6 +279,8 @@ def status_lines(standing: Standing) -> list[str]:
         lines.append(f"{install.phase.value:<10} {_place(install.candidate)}")
     else:
         lines.append("phase      idle")
+    if standing.unknown:
+        lines.append(f"unknown    slot {standing.unknown} is on trial, nothing is stored about it")
     lines += [
         f"floor      sequence {install.confirmed_sequence}, time {floor}",
         f"clock      {format_time(standing.now)}, freshness {fresh}",
