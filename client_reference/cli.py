@@ -46,7 +46,7 @@ from client_reference.trust.state import Phase
 from client_reference.trust.store import SqliteStore, StoreLostError
 from client_reference.trust.updater import initial_state
 from client_reference.trust.uptime import Uptime
-from client_reference.trust.verified import BadSignatureError, first_root
+from client_reference.trust.verified import BadSignatureError, MalformedError, first_root
 from client_reference.update import Checked, Identified, Machine, Outcome, Restart, Result, Stop
 from client_reference.values import frozen
 
@@ -234,6 +234,9 @@ def _factory_state(config: DeviceConfig, directory: Path) -> DeviceState:
         return _checked_state(export)
     except BadSignatureError:
         check_key_types()
+        raise
+    except MalformedError:
+        factories.require_roots(directory, export)
         raise
 
 

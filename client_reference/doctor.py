@@ -206,6 +206,7 @@ def _factory(patient: Patient) -> Iterator[Finding]:
             f"{patient.config.repository.product!r}",
             "correct repository.product, or put the right export there",
         )
+    factories.require_roots(directory, export)
     state = initial_state(export.root, export.floors)
     yield Finding(Severity.FINE, "factory", f"{directory}: root {state.trust.root_version}")
     if report.is_lab(export.root):
