@@ -181,6 +181,7 @@ def _init(run: _Run) -> int:
     config = _config(run)
     directory = Path(run.options.factory) if run.options.factory else config.trust.factory
     state = _factory_state(config, directory)
+    _identified(config)  # on the bench, not with the first update in the field
     with SqliteStore(config.trust.state) as store:
         try:
             stored = store.load()

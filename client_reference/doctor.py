@@ -186,6 +186,13 @@ def _configuration(patient: Patient) -> Iterator[Finding]:
     yield Finding(Severity.FINE, "configuration", f"{config.path}: follows {followed}")
 
 
+def _identity(patient: Patient) -> Iterator[Finding]:
+    """Who the device is, from where the configuration says."""
+    found = patient.identified()
+    text = f"{found.device_id}, {' '.join(found.hardware)}"
+    yield Finding(Severity.FINE, "identity", text)
+
+
 def _signatures(patient: Patient) -> Iterator[Finding]:
     """Known answers: a library too old makes a good signature look like an attack."""
     del patient
@@ -386,6 +393,7 @@ def _after_the_shelf(patient: Patient) -> Iterator[Finding]:
 
 _RULES: Sequence[Callable[[Patient], Iterator[Finding]]] = (
     _configuration,
+    _identity,
     _signatures,
     _factory,
     _store,

@@ -113,7 +113,7 @@ SICK = [
     ("one copy", damage("a.db"), "warning", "store: copy a.db is not whole", 0),
     ("the other copy", damage("b.db"), "warning", "store: copy b.db is not whole", 0),
     ("both copies", both, "error", "store: both copies of the trust state", 5),
-    ("the factory root", no_factory, "error", "factory: ", 6),
+    ("the factory root", no_factory, "error", "factory/root.json (2 bytes) is damaged", 2),
     ("the factory export", another_product, "error", "factory: ", 2),
     ("a slot", no_slots, "error", "slots: B is ", 5),
     ("the disk", small_disk, "warning", "space: ", 0),
@@ -158,6 +158,27 @@ def test_a_trial_is_mentioned(ready: DeviceOnDisk) -> None:
     assert "installer: release 1.0 is trial: nothing new starts until it ended" in lines(
         said, "warning"
     )
+
+
+def test_a_device_that_cannot_say_who_it_is_learns_it_before_the_first_update(
+    publisher: Publisher, device: DeviceOnDisk
+) -> None:
+    publisher.release("1.0", 1, b"an image" * 100)
+    whole = device.config.read_text()
+    serial = f"file:{device.directory}/none"
+    line = 'device_id = "file:/etc/machine-id" or device_id = "literal:SERIAL"'
+    device.config.write_text(whole.replace("literal:device-1", serial))
+    failed = device.run("init")
+    assert failed.code == ExitCode.USAGE
+    assert "identity.device_id: " in failed.err
+    assert "write one of these lines under [identity] in device.toml: " + line in failed.err
+    assert not (device.directory / "state" / "a.db").exists()
+    device.now = ""  # without a store nothing says that this is a LAB
+    said = device.run("doctor")
+    assert any(one.startswith("identity: ") and line in one for one in lines(said, "error"))
+    device.config.write_text(whole)
+    assert device.run("init").code == 0
+    assert "identity: device-1, acme,gw-2" in lines(device.run("doctor"), "ok")
 
 
 # Suppositions
