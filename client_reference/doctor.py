@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 import os
 import re
+import stat
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from client_reference import factory as factories
 from client_reference import report
+from client_reference.durable import free_bytes
 from client_reference.errors import (
     ActionRequiredError,
     ConfigurationError,
@@ -158,8 +160,12 @@ def moment(text: str) -> datetime:
 
 
 def examine(patient: Patient) -> tuple[Finding, ...]:
-    """Every finding, in the order in which an update would meet the problem."""
-    return tuple(finding for rule in _RULES for finding in _guarded(rule, patient))
+    """Every finding, in the order in which an update would meet the problem.
+
+    What several examinations fail of is said once: a store that is not there ends four of them.
+    """
+    said: set[str] = set()
+    return tuple(finding for rule in _RULES for finding in _guarded(rule, patient, said))
 
 
 def exit_code(findings: Sequence[Finding]) -> ExitCode:
@@ -167,11 +173,16 @@ def exit_code(findings: Sequence[Finding]) -> ExitCode:
     return next((f.code for f in findings if f.severity is Severity.ERROR), ExitCode.DONE)
 
 
-def _guarded(rule: Callable[[Patient], Iterator[Finding]], patient: Patient) -> Iterator[Finding]:
+def _guarded(
+    rule: Callable[[Patient], Iterator[Finding]], patient: Patient, said: set[str]
+) -> Iterator[Finding]:
     subject = rule.__name__.strip("_").replace("_", " ")
     try:
         yield from rule(patient)
     except FirmrootError as error:
+        if error.message in said:
+            return
+        said.add(error.message)
         hint = f": {error.hint}" if error.hint else ""
         yield Finding(Severity.ERROR, subject, f"{error.message}{hint}", error.exit_code)
     except OSError as error:
@@ -372,9 +383,47 @@ def _next_check(patient: Patient) -> Iterator[Finding]:
     else:
         text = decision.detail
     yield Finding(Severity.FINE, "next check", text)
+    if isinstance(decision, Selection):
+        yield from _room(patient, decision.release.version, decision.payload.artifact.length)
     if (missing := updater.missing_root) is not None:
         text = f"root {missing} is announced, the mirrors have {updater.root.version}"
         yield Finding(Severity.WARNING, "next check", text)
+
+
+def _room(patient: Patient, version: str, length: int) -> Iterator[Finding]:
+    """Where the next release goes, and whether it fits; the slot that runs is written after it."""
+    settings = patient.config.install
+    needs = f"release {version} has {length} bytes"
+    running = open_installer(settings).running()
+    for name, path in settings.slots.items():
+        here = _nearest(path)
+        if here != path and _DEVICES in path.parents:
+            continue  # `installer` says it
+        room = _bytes_for(path, here)
+        text = f"{needs}, slot {name} has room for {room}"
+        if length <= room:
+            yield Finding(Severity.FINE, "slots", text)
+        elif name == running:
+            text += ": it is written with the release after that; free some space there"
+            yield Finding(Severity.WARNING, "slots", text)
+        else:
+            text += ": free some space there, or ask for a smaller image"
+            yield Finding(Severity.ERROR, "slots", text, ExitCode.REFUSED)
+    if settings.handler == "command" and length > (quota := patient.config.download.quota):
+        text = f"{needs}, download.quota allows {quota}: raise it in device.toml"
+        yield Finding(Severity.ERROR, "space", text, ExitCode.REFUSED)
+
+
+def _bytes_for(path: Path, here: Path) -> int:
+    """How long an image a slot may hold: a file grows, a block device does not."""
+    descriptor = os.open(here, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if here != path:
+            return free_bytes(descriptor)
+        size = os.lseek(descriptor, 0, os.SEEK_END)
+        return size + free_bytes(descriptor) if stat.S_ISREG(os.fstat(descriptor).st_mode) else size
+    finally:
+        os.close(descriptor)
 
 
 def _after_the_shelf(patient: Patient) -> Iterator[Finding]:
