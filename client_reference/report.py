@@ -199,7 +199,7 @@ def status_document(standing: Standing) -> dict[str, Json]:
         "without_tls": [one.url for one in standing.mirrors if one.scheme == "http"],
         "clock": format_time(standing.now),
         "time_floor": format_time(datetime.fromtimestamp(trust.time_floor, UTC)),
-        "freshness": clock.freshness(standing.now, trust.time_floor).value,
+        "freshness": _freshness(standing).value,
         "epoch": trust.epoch,
         "recovery_root": trust.recovery_version or None,
         "phase": install.phase.value,
@@ -254,6 +254,14 @@ def image_document(image: Image | None) -> Json:
     }
 
 
+def _freshness(standing: Standing) -> clock.Freshness:
+    """Without an accepted timestamp no clock, however right, proves that anything is fresh."""
+    trust = standing.state.trust
+    if trust.timestamp is None:
+        return clock.Freshness.UNPROVEN
+    return clock.freshness(standing.now, trust.time_floor)
+
+
 def _next(standing: Standing) -> str:
     phase = standing.install.phase
     if standing.unknown:
@@ -269,7 +277,9 @@ def status_lines(standing: Standing) -> list[str]:
     """Everything about the device for people."""
     install, trust = standing.install, standing.state.trust
     floor = format_time(datetime.fromtimestamp(trust.time_floor, UTC))
-    fresh = clock.freshness(standing.now, trust.time_floor).value
+    fresh = _freshness(standing).value
+    if trust.timestamp is None:
+        fresh += ": nothing was checked yet"
     lab = f"  (LAB: {LAB_MEANS})" if is_lab(trust.root) else ""
     lines = [
         f"channel    {standing.product}/{standing.channel}{lab}",

@@ -98,6 +98,14 @@ def test_status_says_everything_there_is(publisher: Publisher, ready: DeviceOnDi
     assert status["next"] == f"firmroot-device --config {ready.config} update"
 
 
+def test_before_the_first_check_nothing_is_proven_to_be_fresh(ready: DeviceOnDisk) -> None:
+    assert f"{LAB_NOW}, freshness unproven: nothing was checked yet" in ready.run("status").out
+    assert ready.run("status", before=("--json",)).json["freshness"] == "unproven"
+    ready.run("check")
+    assert f"{LAB_NOW}, freshness proven\n" in ready.run("status").out
+    assert ready.run("status", before=("--json",)).json["freshness"] == "proven"
+
+
 def test_a_check_without_news_makes_two_requests(mirror: Mirror, ready: DeviceOnDisk) -> None:
     ready.run("check")
     mirror.seen.clear()
