@@ -209,6 +209,8 @@ UNKNOWN = {
     "written elsewhere": (replace(WRITING, candidate=NEWER), "B", "B"),
     "staged and armed, not yet stored": (STAGED, "B", ""),
     "staged, another is tried": (STAGED, "C", "C"),
+    "not yet verified, and somebody boots it": (WRITING, "B", "B"),
+    "of no image": (replace(STAGED, candidate=None), "B", "B"),
     "recorded": (TRIAL, "B", ""),
     "confirmed by the boot loader, not yet stored": (TRIAL, "", ""),
 }
