@@ -33,7 +33,7 @@ from client_reference.errors import (
     FirmrootError,
 )
 from client_reference.install.handlers import open_installer
-from client_reference.lifecycle import Boot, observe_boot
+from client_reference.lifecycle import Boot, observe_boot, unknown_trial
 from client_reference.selection import Selection, Waves
 from client_reference.strictjson import format_time, parse_time
 from client_reference.transport.bundle import BundleFile
@@ -46,7 +46,7 @@ from client_reference.trust.state import Phase
 from client_reference.trust.store import SqliteStore, StoreLostError
 from client_reference.trust.updater import initial_state
 from client_reference.trust.uptime import Uptime
-from client_reference.trust.verified import BadSignatureError, first_root
+from client_reference.trust.verified import BadSignatureError, MalformedError, first_root
 from client_reference.update import Checked, Identified, Machine, Outcome, Restart, Result, Stop
 from client_reference.values import frozen
 
@@ -181,6 +181,7 @@ def _init(run: _Run) -> int:
     config = _config(run)
     directory = Path(run.options.factory) if run.options.factory else config.trust.factory
     state = _factory_state(config, directory)
+    _identified(config)  # on the bench, not with the first update in the field
     with SqliteStore(config.trust.state) as store:
         try:
             stored = store.load()
@@ -240,6 +241,9 @@ def _factory_state(config: DeviceConfig, directory: Path) -> DeviceState:
     except BadSignatureError:
         check_key_types()
         raise
+    except MalformedError:
+        factories.require_roots(directory, export)
+        raise
 
 
 def _checked_state(export: factories.Factory) -> DeviceState:
@@ -256,8 +260,12 @@ def _check(run: _Run) -> int:
         machine.warn(checked)
         run.say(*report.check_lines(checked.decision, explain=run.options.explain))
         trial = checked.install.candidate if checked.install.phase is Phase.TRIAL else None
-        available = isinstance(checked.decision, Selection) and trial is None
-        if trial is not None:
+        unknown = unknown_trial(checked.install, machine.machine.installer.trial())
+        available = isinstance(checked.decision, Selection) and trial is None and not unknown
+        if unknown:
+            run.say(f"slot {unknown} is on trial, and this device has no record of what is in it")
+            run.say(f"next: {run.program} reject")
+        elif trial is not None:
             run.say(
                 f"{trial.version} is on trial: until it is confirmed or rejected nothing starts"
             )
@@ -317,8 +325,10 @@ def _confirm(run: _Run) -> int:
 def _reject(run: _Run) -> int:
     with _machine(run) as machine:
         result = update.reject(machine.machine, machine.restart)
-    version = result.image.version if result.image else ""
-    run.say(f"rejected: {version} is not tried again on this device")
+    if result.image is None:
+        run.say("given up: the trial of which this device has no record; an update may follow")
+    else:
+        run.say(f"rejected: {result.image.version} is not tried again on this device")
     if result.outcome is Outcome.READY:
         run.say("next: restart the device")
     run.result({"rejected": report.image_document(result.image), "outcome": result.outcome.value})
@@ -335,17 +345,19 @@ def _status(run: _Run) -> int:
         )
     installer = open_installer(config.install)
     running, pending = installer.running(), installer.boot_pending()
+    install = observe_boot(state.install, running, pending=pending).state
     standing = report.Standing(
         product=config.repository.product,
         channel=config.repository.channel,
         state=state,
-        install=observe_boot(state.install, running, pending=pending).state,
+        install=install,
         running=running,
         pending=pending,
         now=_now(run, state),
         program=run.program,
         mirrors=config.repository.mirrors,
         recovery=config.repository.recovery,
+        unknown=unknown_trial(install, installer.trial()),
     )
     run.say(*report.status_lines(standing))
     run.result(report.status_document(standing))

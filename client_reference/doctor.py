@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 import os
 import re
+import stat
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from client_reference import factory as factories
 from client_reference import report
+from client_reference.durable import free_bytes
 from client_reference.errors import (
     ActionRequiredError,
     ConfigurationError,
@@ -29,6 +31,7 @@ from client_reference.errors import (
     NotFoundError,
 )
 from client_reference.install.handlers import open_installer
+from client_reference.lifecycle import observe_boot, unknown_trial
 from client_reference.selection import Selection, Waves
 from client_reference.strictjson import format_time
 from client_reference.transport.fetch import HttpFetcher
@@ -159,8 +162,12 @@ def moment(text: str) -> datetime:
 
 
 def examine(patient: Patient) -> tuple[Finding, ...]:
-    """Every finding, in the order in which an update would meet the problem."""
-    return tuple(finding for rule in _RULES for finding in _guarded(rule, patient))
+    """Every finding, in the order in which an update would meet the problem.
+
+    What several examinations fail of is said once: a store that is not there ends four of them.
+    """
+    said: set[str] = set()
+    return tuple(finding for rule in _RULES for finding in _guarded(rule, patient, said))
 
 
 def exit_code(findings: Sequence[Finding]) -> ExitCode:
@@ -168,11 +175,16 @@ def exit_code(findings: Sequence[Finding]) -> ExitCode:
     return next((f.code for f in findings if f.severity is Severity.ERROR), ExitCode.DONE)
 
 
-def _guarded(rule: Callable[[Patient], Iterator[Finding]], patient: Patient) -> Iterator[Finding]:
+def _guarded(
+    rule: Callable[[Patient], Iterator[Finding]], patient: Patient, said: set[str]
+) -> Iterator[Finding]:
     subject = rule.__name__.strip("_").replace("_", " ")
     try:
         yield from rule(patient)
     except FirmrootError as error:
+        if error.message in said:
+            return
+        said.add(error.message)
         hint = f": {error.hint}" if error.hint else ""
         yield Finding(Severity.ERROR, subject, f"{error.message}{hint}", error.exit_code)
     except OSError as error:
@@ -185,6 +197,13 @@ def _configuration(patient: Patient) -> Iterator[Finding]:
         yield Finding(Severity.WARNING, "configuration", warning)
     followed = f"{config.repository.product}/{config.repository.channel}"
     yield Finding(Severity.FINE, "configuration", f"{config.path}: follows {followed}")
+
+
+def _identity(patient: Patient) -> Iterator[Finding]:
+    """Who the device is, from where the configuration says."""
+    found = patient.identified()
+    text = f"{found.device_id}, {' '.join(found.hardware)}"
+    yield Finding(Severity.FINE, "identity", text)
 
 
 def _signatures(patient: Patient) -> Iterator[Finding]:
@@ -207,6 +226,7 @@ def _factory(patient: Patient) -> Iterator[Finding]:
             f"{patient.config.repository.product!r}",
             "correct repository.product, or put the right export there",
         )
+    factories.require_roots(directory, export)
     state = initial_state(export.root, export.floors, export.recovery_root)
     yield Finding(Severity.FINE, "factory", f"{directory}: root {state.trust.root_version}")
     if report.is_lab(export.root):
@@ -257,6 +277,11 @@ def _installer(patient: Patient) -> Iterator[Finding]:
     where = f", slot {running} runs" if running else ""
     yield Finding(Severity.FINE, "installer", f"handler {settings.handler}{where}")
     install = patient.state().install
+    observed = observe_boot(install, running, pending=installer.boot_pending()).state
+    if unknown := unknown_trial(observed, installer.trial()):
+        text = f"slot {unknown} is on trial, and this device has no record of what is in it: "
+        text += "run `firmroot-device reject`"
+        yield Finding(Severity.ERROR, "installer", text, ExitCode.REFUSED)
     if install.phase is not Phase.IDLE and install.candidate is not None:
         text = f"release {install.candidate.version} is {install.phase.value}"
         yield Finding(Severity.WARNING, "installer", f"{text}: nothing new starts until it ended")
@@ -437,9 +462,47 @@ def _next_check(patient: Patient) -> Iterator[Finding]:
     else:
         text = decision.detail
     yield Finding(Severity.FINE, "next check", text)
+    if isinstance(decision, Selection):
+        yield from _room(patient, decision.release.version, decision.payload.artifact.length)
     if (missing := updater.missing_root) is not None:
         text = f"root {missing} is announced, the mirrors have {updater.root.version}"
         yield Finding(Severity.WARNING, "next check", text)
+
+
+def _room(patient: Patient, version: str, length: int) -> Iterator[Finding]:
+    """Where the next release goes, and whether it fits; the slot that runs is written after it."""
+    settings = patient.config.install
+    needs = f"release {version} has {length} bytes"
+    running = open_installer(settings).running()
+    for name, path in settings.slots.items():
+        here = _nearest(path)
+        if here != path and _DEVICES in path.parents:
+            continue  # `installer` says it
+        room = _bytes_for(path, here)
+        text = f"{needs}, slot {name} has room for {room}"
+        if length <= room:
+            yield Finding(Severity.FINE, "slots", text)
+        elif name == running:
+            text += ": it is written with the release after that; free some space there"
+            yield Finding(Severity.WARNING, "slots", text)
+        else:
+            text += ": free some space there, or ask for a smaller image"
+            yield Finding(Severity.ERROR, "slots", text, ExitCode.REFUSED)
+    if settings.handler == "command" and length > (quota := patient.config.download.quota):
+        text = f"{needs}, download.quota allows {quota}: raise it in device.toml"
+        yield Finding(Severity.ERROR, "space", text, ExitCode.REFUSED)
+
+
+def _bytes_for(path: Path, here: Path) -> int:
+    """How long an image a slot may hold: a file grows, a block device does not."""
+    descriptor = os.open(here, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if here != path:
+            return free_bytes(descriptor)
+        size = os.lseek(descriptor, 0, os.SEEK_END)
+        return size + free_bytes(descriptor) if stat.S_ISREG(os.fstat(descriptor).st_mode) else size
+    finally:
+        os.close(descriptor)
 
 
 def _after_the_shelf(patient: Patient) -> Iterator[Finding]:
@@ -458,6 +521,7 @@ def _after_the_shelf(patient: Patient) -> Iterator[Finding]:
 
 _RULES: Sequence[Callable[[Patient], Iterator[Finding]]] = (
     _configuration,
+    _identity,
     _signatures,
     _factory,
     _store,

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from client_reference import strictjson
 from client_reference.errors import ConfigurationError, NotTrustedError
 from client_reference.manifest import NAME
+from client_reference.trust import verified
 from client_reference.trust.updater import Floors
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Factory", "load"]
+__all__ = ["Factory", "load", "require_roots"]
 
 SCHEMA = 1
 MAX_ROOT = 512_000
@@ -61,6 +62,26 @@ def load(directory: Path) -> Factory:
         )
     except NotTrustedError as error:
         raise ConfigurationError(error.message, _EXPORT) from error
+
+
+def require_roots(directory: Path, export: Factory) -> None:
+    """Whether each root of an export is one, signed by itself; asked when it could not be used.
+
+    Raises:
+        ConfigurationError: a file is no root at all. It is this device's own: no mirror sent it.
+        BadSignatureError: it is not signed by itself.
+    """
+    files = {"root.json": export.root, "recovery-root.json": export.recovery_root}
+    for name, data in files.items():
+        if data is None:
+            continue
+        path = directory / name
+        try:
+            verified.first_root(data)
+        except verified.MalformedError as error:
+            raise ConfigurationError(
+                f"{path} ({len(data)} bytes) is damaged or no root: {error.message}", _EXPORT
+            ) from error
 
 
 def _read(path: Path, most: int) -> bytes:

@@ -16,6 +16,10 @@ __all__ = ["DEVICE_TREE", "device_id", "hardware"]
 DEVICE_TREE = Path("/sys/firmware/devicetree/base/compatible")
 _MAX = 4096
 _SECONDS = 30
+_LINES = {
+    "identity.hardware": 'hardware = "literal:VENDOR,BOARD" or hardware = "command:PROGRAM"',
+    "identity.device_id": 'device_id = "file:/etc/machine-id" or device_id = "literal:SERIAL"',
+}
 
 
 def hardware(source: IdentitySource, device_tree: Path = DEVICE_TREE) -> tuple[str, ...]:
@@ -68,7 +72,7 @@ def _file(path: Path, key: str) -> str:
     except OSError as error:
         raise ConfigurationError(
             f"{key}: {path} cannot be read ({error.strerror})",
-            'name another source in the device configuration, as "literal:…"',
+            f"write one of these lines under [identity] in device.toml: {_LINES[key]}",
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{key}: {path} is not UTF-8 text") from error

@@ -41,6 +41,7 @@ __all__ = [
     "observe_boot",
     "reject",
     "stage",
+    "unknown_trial",
 ]
 
 REMEMBERED = 16  # rejected digests, and known images
@@ -146,6 +147,22 @@ def observe_boot(state: InstallState, running: str, *, pending: bool) -> Observa
         case Phase.TRIAL if not in_candidate and not pending:
             return Observation(reject(state), Boot.ROLLED_BACK)
     return Observation(state, Boot.UNCHANGED)
+
+
+def unknown_trial(state: InstallState, trial: str) -> str:
+    """The slot on trial, if the state has no record of it; else empty.
+
+    A trust store that was lost during a trial is begun again from the factory, and the boot loader
+    still tries the slot. A trial that was given up, with the restart left to others, looks alike.
+
+    Args:
+        state: with the last boot observed.
+        trial: the slot that runs without being confirmed, or is tried next; empty if none is.
+    """
+    recorded = state.phase in {Phase.STAGED, Phase.TRIAL}
+    if recorded and state.candidate is not None and state.candidate.slot == trial:
+        return ""
+    return trial
 
 
 def _require(state: InstallState, event: str, *phases: Phase) -> None:

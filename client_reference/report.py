@@ -172,6 +172,7 @@ class Standing:
         now: aware UTC reading of the system clock.
         program: how this command was called, for the next one.
         mirrors, recovery: from the configuration.
+        unknown: the slot on trial of which nothing is stored; empty if there is none.
     """
 
     product: str
@@ -184,6 +185,7 @@ class Standing:
     program: str
     mirrors: Sequence[Mirror] = ()
     recovery: Sequence[Mirror] = ()
+    unknown: str = ""
 
 
 def status_document(standing: Standing) -> dict[str, Json]:
@@ -198,13 +200,14 @@ def status_document(standing: Standing) -> dict[str, Json]:
         "without_tls": [one.url for one in standing.mirrors if one.scheme == "http"],
         "clock": format_time(standing.now),
         "time_floor": format_time(datetime.fromtimestamp(trust.time_floor, UTC)),
-        "freshness": clock.freshness(standing.now, trust.time_floor).value,
+        "freshness": _freshness(standing).value,
         "epoch": trust.epoch,
         "recovery_root": trust.recovery_version or None,
         "phase": install.phase.value,
         "running": standing.running,
         "installed": image_document(install.current),
         "candidate": image_document(install.candidate),
+        "unknown_trial": standing.unknown or None,
         "confirmed_sequence": install.confirmed_sequence,
         "rejected": list(install.rejected),
         "next": _next(standing),
@@ -252,8 +255,18 @@ def image_document(image: Image | None) -> Json:
     }
 
 
+def _freshness(standing: Standing) -> clock.Freshness:
+    """Without an accepted timestamp no clock, however right, proves that anything is fresh."""
+    trust = standing.state.trust
+    if trust.timestamp is None:
+        return clock.Freshness.UNPROVEN
+    return clock.freshness(standing.now, trust.time_floor)
+
+
 def _next(standing: Standing) -> str:
     phase = standing.install.phase
+    if standing.unknown:
+        return f"{standing.program} reject"
     if phase is Phase.TRIAL and not standing.pending:
         return f"{standing.program} confirm"
     if phase is Phase.TRIAL:
@@ -265,7 +278,9 @@ def status_lines(standing: Standing) -> list[str]:
     """Everything about the device for people."""
     install, trust = standing.install, standing.state.trust
     floor = format_time(datetime.fromtimestamp(trust.time_floor, UTC))
-    fresh = clock.freshness(standing.now, trust.time_floor).value
+    fresh = _freshness(standing).value
+    if trust.timestamp is None:
+        fresh += ": nothing was checked yet"
     lab = f"  (LAB: {LAB_MEANS})" if is_lab(trust.root) else ""
     lines = [
         f"channel    {standing.product}/{standing.channel}{lab}",
@@ -275,6 +290,8 @@ def status_lines(standing: Standing) -> list[str]:
         lines.append(f"{install.phase.value:<10} {_place(install.candidate)}")
     else:
         lines.append("phase      idle")
+    if standing.unknown:
+        lines.append(f"unknown    slot {standing.unknown} is on trial, nothing is stored about it")
     lines += [
         f"floor      sequence {install.confirmed_sequence}, time {floor}",
         f"clock      {format_time(standing.now)}, freshness {fresh}",

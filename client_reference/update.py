@@ -83,6 +83,7 @@ __all__ = [
     "Restart",
     "Result",
     "Stop",
+    "UnknownTrialError",
     "agreed_target",
     "anchored",
     "before_root",
@@ -104,6 +105,10 @@ T = TypeVar("T")
 
 class DisagreementError(NotTrustedError):
     """Two roles that must agree do not: an artifact, or what it is for (Guard: meaning)."""
+
+
+class UnknownTrialError(RefusedError):
+    """The boot loader tries a slot of which the trust state knows nothing; nothing changed."""
 
 
 class Mirrors(Fetcher, Protocol):
@@ -486,12 +491,17 @@ def update(machine: Machine, waves: Waves, stop: Stop, restart: Restart) -> Resu
 
     Raises:
         ActionRequiredError: a release is on trial; it must be confirmed or rejected first.
+        UnknownTrialError: what runs is on trial and nobody knows what it is; it must be rejected.
         NotTrustedError, RetryLaterError: see `evaluate`; what was verified before is kept.
         LocalFailureError: store, slot or handler failed.
     """
     install = _observe(machine, _load(machine)).state
     if install.phase is Phase.TRIAL:
         return _resume_trial(machine, install, restart)
+    if unknown := lifecycle.unknown_trial(install, machine.installer.trial()):
+        if machine.installer.running() == unknown:
+            raise _unknown(unknown)
+        machine.installer.reject(_nameless(unknown))  # armed by a state that was lost
     checked, image = anchored(
         machine.anchor, machine.mirrors, lambda: _check_and_stage(machine, waves)
     )
@@ -518,6 +528,19 @@ def _resume_trial(machine: Machine, install: InstallState, restart: Restart) -> 
         f"release {image.version} is on trial and not yet confirmed",
         "run `firmroot-device confirm` if it works, `firmroot-device reject` if it does not",
     )
+
+
+def _unknown(slot: str) -> UnknownTrialError:
+    return UnknownTrialError(
+        f"slot {slot} is on trial in the boot loader, and this device has no record of what is in "
+        "it: its trust state was lost during the trial, or the trial was given up before",
+        "run `firmroot-device reject`: the device goes back to the release before, and can update",
+    )
+
+
+def _nameless(slot: str) -> Image:
+    """What is in a slot of which nothing is known."""
+    return Image("", 0, "", 0, slot)
 
 
 def _check_and_stage(machine: Machine, waves: Waves) -> tuple[Checked, Image | None]:
@@ -600,10 +623,14 @@ def confirm(machine: Machine) -> Image | None:
 
     Raises:
         IllegalTransitionError: something else than the release on trial is running.
+        UnknownTrialError: the state has no record of the slot that is on trial.
         LocalFailureError: the stored state does not verify here, or the boot loader failed.
     """
     state = _load(machine)
     install = _observe(machine, state).state
+    if unknown := lifecycle.unknown_trial(install, machine.installer.trial()):
+        # Attack: to confirm what nobody can name keeps an image that no signature speaks for.
+        raise _unknown(unknown)
     if install.phase is not Phase.TRIAL:
         return None
     confirmed = lifecycle.confirm(install, machine.installer.running(), state.trust.epoch)
@@ -658,11 +685,18 @@ def _read_stored(trust: TrustState) -> None:
 def reject(machine: Machine, restart: Restart) -> Result:
     """Give up the release that is staged or on trial; it is not tried again here.
 
+    A trial that the state has no record of is given up in the boot loader; the state keeps as it is
+    and the result names no image: nobody knows what it was.
+
     Raises:
         IllegalTransitionError: there is none.
         LocalFailureError: the boot loader failed.
     """
     install = _observe(machine, _load(machine)).state
+    if unknown := lifecycle.unknown_trial(install, machine.installer.trial()):
+        runs = machine.installer.running() == unknown
+        machine.installer.reject(_nameless(unknown))
+        return Result(_restart(machine, restart) if runs else Outcome.NOTHING, None)
     rejected = lifecycle.reject(install)
     image = lifecycle.candidate(install)
     runs = bool(image.slot) and machine.installer.running() == image.slot

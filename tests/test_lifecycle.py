@@ -201,3 +201,22 @@ def test_the_floor_never_falls_and_rises_only_at_confirm(events: list[str]) -> N
         assert state.confirmed_sequence >= before
         assert state.confirmed_sequence == before or event.startswith("confirm")
         assert (state.candidate is None) == (state.phase is Phase.IDLE)
+
+
+UNKNOWN = {
+    "nothing is on trial": (IDLE, "", ""),
+    "idle": (IDLE, "B", "B"),
+    "written elsewhere": (replace(WRITING, candidate=NEWER), "B", "B"),
+    "staged and armed, not yet stored": (STAGED, "B", ""),
+    "staged, another is tried": (STAGED, "C", "C"),
+    "not yet verified, and somebody boots it": (WRITING, "B", "B"),
+    "of no image": (replace(STAGED, candidate=None), "B", "B"),
+    "recorded": (TRIAL, "B", ""),
+    "confirmed by the boot loader, not yet stored": (TRIAL, "", ""),
+}
+
+
+@pytest.mark.parametrize("sentence", UNKNOWN)
+def test_a_trial_without_a_record_is_known_as_such(sentence: str) -> None:
+    state, trial, unknown = UNKNOWN[sentence]
+    assert lifecycle.unknown_trial(state, trial) == unknown

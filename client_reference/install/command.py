@@ -106,6 +106,10 @@ class CommandInstaller:
         """False: the program makes its own boot decisions."""
         return False
 
+    def trial(self) -> str:
+        """Empty: likewise."""
+        return ""
+
     def begin(self, image: Image) -> Image:
         """Open the private file of an image; files of other images go. See `Installer.begin`."""
         self._close()

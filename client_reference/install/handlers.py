@@ -36,6 +36,12 @@ class Installer(Protocol):
     def boot_pending(self) -> bool:
         """Whether an activated image waits for the boot that tries it first."""
 
+    def trial(self) -> str:
+        """The slot that runs without being confirmed, or is tried next; empty if none is.
+
+        Empty as well for handlers that own their slots.
+        """
+
     def begin(self, image: Image) -> Image:
         """Choose the place of an image and make it unbootable, durably, before the first write.
 

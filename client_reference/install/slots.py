@@ -75,6 +75,11 @@ class SlotInstaller:
         trial = self._bootloader.trial()
         return bool(trial) and trial != self._bootloader.running()
 
+    def trial(self) -> str:
+        """The slot that runs without being confirmed, or is tried next. See `Installer.trial`."""
+        running = self._bootloader.running()
+        return running if running != self._bootloader.primary() else self._bootloader.trial()
+
     def begin(self, image: Image) -> Image:
         """Choose a slot that is not in use and make it unbootable. See `Installer.begin`."""
         slot = self._free_slot(image)

@@ -187,10 +187,15 @@ class ExpiredError(NotTrustedError):
     """
 
     def __init__(self, role: str, expires: datetime, now: datetime) -> None:
+        # `refresh` signs what is signed online; a root that has ended takes its holders.
+        renewal = "firmroot recover expired-root" if role == Root.type else "firmroot refresh"
+        more = ", and have it signed again if its keys are offline"
+        if role in {Root.type, Timestamp.type, Snapshot.type}:
+            more = ""
         super().__init__(
             f"{role} expired at {expires.strftime(SECONDS)}, it is {now.strftime(SECONDS)} here",
             "your clock or a frozen mirror: set the clock if it is wrong; if it is right, the "
-            "publisher must run `firmroot refresh`. What was trusted before is kept",
+            f"publisher must run `{renewal}`{more}. What was trusted before is kept",
         )
         self.role = role
         self.expires = expires

@@ -167,7 +167,9 @@ def device_toml(target: Target, *, lab: bool) -> str:
         *([f"recovery = [{recovery}]"] if recovery else []),
         "[identity]",
         f"hardware = {_text('literal:' + target.hardware[0] if lab else 'device-tree')}",
-        *(['device_id = "literal:lab"'] if lab else []),
+        'device_id = "literal:lab"'
+        if lab
+        else '# device_id = "file:/etc/machine-id"  # or "literal:...", without a device tree',
         "[trust]",
         f"factory = {_text('factory' if lab else '/usr/share/firmroot')}",
         f"state = {_text('state' if lab else '/data/firmroot')}",

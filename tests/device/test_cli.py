@@ -100,6 +100,14 @@ def test_status_says_everything_there_is(publisher: Publisher, ready: DeviceOnDi
     assert status["next"] == f"firmroot-device --config {ready.config} update"
 
 
+def test_before_the_first_check_nothing_is_proven_to_be_fresh(ready: DeviceOnDisk) -> None:
+    assert f"{LAB_NOW}, freshness unproven: nothing was checked yet" in ready.run("status").out
+    assert ready.run("status", before=("--json",)).json["freshness"] == "unproven"
+    ready.run("check")
+    assert f"{LAB_NOW}, freshness proven\n" in ready.run("status").out
+    assert ready.run("status", before=("--json",)).json["freshness"] == "proven"
+
+
 def test_a_check_without_news_makes_two_requests(mirror: Mirror, ready: DeviceOnDisk) -> None:
     ready.run("check")
     mirror.seen.clear()
@@ -211,7 +219,12 @@ BAD_FACTORY = {
         "is the factory export of 'x', the configuration says 'gateway'",
     ),
     "endless floors": ("floors.json", b" " * 20_000, "longer than 16384 bytes"),
-    "a truncated root": ("root.json", b'{"signed": {', "root is not valid TUF metadata"),
+    "a truncated root": ("root.json", b'{"signed": {', "factory/root.json (12 bytes) is damaged"),
+    "a truncated recovery root": (
+        "recovery-root.json",
+        b"{",
+        "factory/recovery-root.json (1 bytes) is damaged",
+    ),
 }
 
 
@@ -222,6 +235,7 @@ def test_init_from_a_damaged_export_leaves_nothing(device: DeviceOnDisk, sentenc
     failed = device.run("init")
     assert failed.code in {2, 6}
     assert message in failed.err
+    assert "mirror" not in failed.err, "nobody sent it"
     assert device.run("status").code == 3
 
 
@@ -426,7 +440,7 @@ def test_metadata_that_expired_are_refused(ready: DeviceOnDisk) -> None:
     assert refused.code == 6
     assert "expired at 2032-05-13T12:00:00Z, it is 2033-01-01T00:00:00Z here" in refused.err
     assert "your clock or a frozen mirror" in refused.err
-    assert "expired    root: renewed when a check needs" in ready.run("status").out
+    assert "expired    root: renewed when a check needs them" in ready.run("status").out
     assert "root" in ready.run("status", before=("--json",)).json["expired"]
     ready.now = LAB_NOW
     assert ready.run("check").code == 0, "nothing remains of a clock that was wrong"

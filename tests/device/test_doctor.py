@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
+from client_reference import doctor
 from client_reference.doctor import duration, moment
 from client_reference.errors import ConfigurationError, ExitCode
 from tests.power.recorder import read_tree
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from client_reference.manifest import Release
     from tests.simulators.device import Output
 
 
@@ -116,7 +118,7 @@ SICK = [
     ("one copy", damage("a.db"), "warning", "store: copy a.db is not whole", 0),
     ("the other copy", damage("b.db"), "warning", "store: copy b.db is not whole", 0),
     ("both copies", both, "error", "store: both copies of the trust state", 5),
-    ("the factory root", no_factory, "error", "factory: ", 6),
+    ("the factory root", no_factory, "error", "factory/root.json (2 bytes) is damaged", 2),
     ("the factory export", another_product, "error", "factory: ", 2),
     ("a slot", no_slots, "error", "slots: B is ", 5),
     ("the disk", small_disk, "warning", "space: ", 0),
@@ -155,12 +157,100 @@ def test_a_device_without_state_is_examined_as_far_as_it_goes(ready: DeviceOnDis
     assert any(line.startswith("factory: ") for line in lines(said, "ok"))
 
 
+def test_what_several_examinations_fail_of_is_said_once(ready: DeviceOnDisk) -> None:
+    for file in (ready.directory / "state").iterdir():
+        file.unlink()
+    ready.now = ""
+    said = ready.run("doctor")
+    assert sum("there is no trust state in" in line for line in said.out.splitlines()) == 1
+    findings = json.loads(ready.run("doctor", before=("--json",)).out)["findings"]
+    assert sum("there is no trust state in" in each["detail"] for each in findings) == 1
+
+
+def test_each_mirror_that_fails_is_said_though_they_fail_alike(
+    publisher: Publisher, ready: DeviceOnDisk
+) -> None:
+    with Mirror({}) as one, Mirror({}) as other:
+        ready.make(publisher.repo.files["metadata/1.root.json"], [one.url, other.url])
+        errors = lines(ready.run("doctor"), "error")
+    for url in (one.url, other.url):
+        assert any(line.startswith(f"{url}: answers, and has no repo") for line in errors)
+
+
+def test_slots_are_compared_with_the_next_release(
+    ready: DeviceOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slots = ready.directory / "slots"
+    slots.mkdir()
+    (slots / "B.img").write_bytes(b"older" * 100)
+    said = "\n".join(lines(ready.run("doctor"), "ok"))
+    assert "slots: release 1.0 has 800 bytes, slot A has room for " in said
+    monkeypatch.setattr(doctor, "free_bytes", lambda _: 300)
+    just = ready.run("doctor")
+    assert "slots: release 1.0 has 800 bytes, slot B has room for 800" in lines(just, "ok")
+    monkeypatch.setattr(doctor, "free_bytes", lambda _: 299)
+    sick = ready.run("doctor")
+    assert sick.code == ExitCode.REFUSED
+    (error,) = lines(sick, "error")
+    assert error.startswith("slots: release 1.0 has 800 bytes, slot B has room for 799: free some")
+    told = [line for line in lines(sick, "warning") if line.startswith("slots: ")]
+    assert len(told) == 1, "the slot that runs is written later"
+    assert told[0].startswith("slots: release 1.0 has 800 bytes, slot A has room for 299: ")
+    monkeypatch.undo()
+    assert ready.run("update").code == 0
+
+
+def test_a_release_above_the_quota_of_a_command_is_named(
+    publisher: Publisher, device: DeviceOnDisk
+) -> None:
+    command = 'handler = "command"\n[install.command]\nrun = ["true", "{path}"]\n'
+    device.make(
+        publisher.repo.files["metadata/1.root.json"],
+        json.loads(device.config.read_text().split("mirrors = ")[1].splitlines()[0]),
+        install=command,
+        download='quota = "1KiB"',
+    )
+
+    def handed_over(release: Release) -> Release:
+        payloads = tuple(replace(one, handler="command") for one in release.payloads)
+        return replace(release, payloads=payloads)
+
+    publisher.release("1.0", 1, b"x" * 1025, handed_over, handler="command")
+    device.run("init")
+    said = device.run("doctor")
+    text = "space: release 1.0 has 1025 bytes, download.quota allows 1024: raise it in device.toml"
+    assert text in lines(said, "error")
+    device.config.write_text(device.config.read_text().replace("1KiB", "2KiB"))
+    assert not [line for line in lines(device.run("doctor"), "error") if "1025" in line]
+
+
 def test_a_trial_is_mentioned(ready: DeviceOnDisk) -> None:
     ready.run("update")
     said = ready.run("doctor")
     assert "installer: release 1.0 is trial: nothing new starts until it ended" in lines(
         said, "warning"
     )
+
+
+def test_a_device_that_cannot_say_who_it_is_learns_it_before_the_first_update(
+    publisher: Publisher, device: DeviceOnDisk
+) -> None:
+    publisher.release("1.0", 1, b"an image" * 100)
+    whole = device.config.read_text()
+    serial = f"file:{device.directory}/none"
+    line = 'device_id = "file:/etc/machine-id" or device_id = "literal:SERIAL"'
+    device.config.write_text(whole.replace("literal:device-1", serial))
+    failed = device.run("init")
+    assert failed.code == ExitCode.USAGE
+    assert "identity.device_id: " in failed.err
+    assert "write one of these lines under [identity] in device.toml: " + line in failed.err
+    assert not (device.directory / "state" / "a.db").exists()
+    device.now = ""  # without a store nothing says that this is a LAB
+    said = device.run("doctor")
+    assert any(one.startswith("identity: ") and line in one for one in lines(said, "error"))
+    device.config.write_text(whole)
+    assert device.run("init").code == 0
+    assert "identity: device-1, acme,gw-2" in lines(device.run("doctor"), "ok")
 
 
 # Suppositions

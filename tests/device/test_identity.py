@@ -41,8 +41,9 @@ def test_a_device_id_comes_from_a_file_without_its_ends(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"identity.device_id: .*none cannot be read"):
         identity.device_id(IdentitySource("file", str(tmp_path / "none")))
-    with pytest.raises(ConfigurationError, match=r"identity.hardware: .* cannot be read"):
+    with pytest.raises(ConfigurationError, match=r"identity.hardware: .* cannot be read") as raised:
         identity.hardware(IdentitySource("device-tree"), tmp_path / "none")
+    assert 'under [identity] in device.toml: hardware = "literal:' in raised.value.hint
     (tmp_path / "binary").write_bytes(b"\xff")
     with pytest.raises(ConfigurationError, match="is not UTF-8"):
         identity.device_id(IdentitySource("file", str(tmp_path / "binary")))

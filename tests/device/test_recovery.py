@@ -793,3 +793,18 @@ def test_several_epochs_at_once(world: World) -> None:
     assert said.json["recovery"]["epoch"] == 2
     assert world.device.run("confirm").code == 0
     assert (world.epoch, world.state.install.confirmed_sequence) == (2, 7)
+
+
+def test_a_store_that_was_lost_during_the_trial_after_a_re_root(world: World) -> None:
+    world.settle()
+    world.re_root()
+    world.make(ALWAYS)
+    assert "runs on trial in slot A" in world.device.run("update").out
+    for name in ("a.db", "b.db"):
+        with (world.device.directory / "state" / name).open("r+b") as file:
+            file.truncate(1000)
+    for command in ("update", "confirm"):
+        refused = world.device.run(command)
+        assert (refused.code, "slot A is on trial" in refused.err) == (5, True)
+    assert "given up" in world.device.run("reject").out
+    world.updates()

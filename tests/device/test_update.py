@@ -35,6 +35,7 @@ from client_reference.update import (
     Outcome,
     Restart,
     Stop,
+    UnknownTrialError,
     check,
     confirm,
     evaluate,
@@ -90,6 +91,9 @@ class Slots:
 
     def boot_pending(self) -> bool:
         return bool(self.armed)
+
+    def trial(self) -> str:
+        return self.runs if self.runs != self.primary else self.armed
 
     def begin(self, image: Image) -> Image:
         slot = image.slot or ("B" if self.primary == "A" else "A")
@@ -319,6 +323,24 @@ def test_rejecting_what_does_not_run_restarts_nothing(bench: Bench) -> None:
     bench.update(Stop.AFTER_STAGING)
     assert reject(bench.machine, Restart.NOW).outcome is Outcome.NOTHING
     assert bench.slots.runs == "A"
+
+
+def test_what_began_to_be_written_beside_an_unknown_trial_is_gone_on_with(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, NEW)
+    image = Image(hashlib.sha256(NEW).hexdigest(), len(NEW), "1.0", 1)
+    writing = InstallState(phase=Phase.WRITING, candidate=image)
+    bench.store.commit(bench.state.with_install(writing))
+    bench.slots.bootable.add("B")
+    bench.slots.runs = "B"
+    with pytest.raises(UnknownTrialError, match="slot B is on trial"):
+        bench.update()
+    with pytest.raises(UnknownTrialError, match="slot B is on trial"):
+        confirm(bench.machine)
+    assert bench.state.install == writing
+    assert reject(bench.machine, Restart.NOW).outcome is Outcome.REBOOTING
+    assert (bench.slots.runs, bench.state.install) == ("A", writing)
+    assert bench.update() is Outcome.REBOOTING
+    assert confirmed(bench.machine) == "1.0"
 
 
 class OwnsItsSlots(Slots):

@@ -465,6 +465,20 @@ def test_metadata_end_at_the_second_that_they_name(repo: RepositorySimulator) ->
         verified.check_expiry("root", repo.root, NOW)
 
 
+HINTS = [
+    ("root", "the publisher must run `firmroot recover expired-root`. What"),
+    ("timestamp", "the publisher must run `firmroot refresh`. What"),
+    ("snapshot", "the publisher must run `firmroot refresh`. What"),
+    ("targets", "must run `firmroot refresh`, and have it signed again if its keys are offline. "),
+    ("gateway-stable", "`firmroot refresh`, and have it signed again if its keys are offline. "),
+]
+
+
+@pytest.mark.parametrize(("role", "command"), HINTS)
+def test_what_has_ended_names_the_command_that_renews_it(role: str, command: str) -> None:
+    assert command in ExpiredError(role, NOW, NOW).hint
+
+
 # Timestamp
 
 
