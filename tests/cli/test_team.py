@@ -14,6 +14,7 @@ from client_reference.errors import ExitCode
 from keys_policy.checks import CHECKS
 from repo_tools.cli.main import main
 from repo_tools.signing.keyfiles import generate, write_private
+from repo_tools.signing.keyring import usual_holder
 from repo_tools.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -248,6 +249,44 @@ def test_keys_come_from_files(run: Terminal, tmp_path: Path) -> None:
     assert "'Dave' is not a name for a key" in run("key", "new", "Dave", code=2)
     assert "policy.toml has no role 'boss'" in run("key", "new", "x", "--role", "boss", code=2)
     assert "there is no key 'nobody'" in run("key", "show", "nobody", code=2)
+
+
+def test_the_year_in_a_name_makes_nobody_another_holder(run: Terminal, tmp_path: Path) -> None:
+    assert ", holder dora\n" in run("key", "new", "dora-2026", "--role", "root")
+    write_private(tmp_path / "dora-2027.pem", generate("ed25519"), b"correct horse battery")
+    assert ", holder dora\n" in run("key", "import", tmp_path / "dora-2027.pem")
+    named = run("--json", "key", "new", "dora-2028", "--holder", "Dora's twin")
+    assert json.loads(named)["holder"] == "Dora's twin"
+    policy = run.directory / "policy.toml"
+    keys = '["alice", "bob", "carol", "dora-2026"]'
+    assert keys in policy.read_text()
+
+    def holders(first: str, second: str) -> str:
+        text = policy.read_text()
+        two = text.replace(keys, f'["{first}", "{second}"]', 1)
+        policy.write_text(two)
+        try:
+            return run("policy", "check", code=ExitCode.REFUSED)
+        finally:
+            policy.write_text(text)
+
+    assert "1 holders: dora [distinct-holders]" in holders("dora-2026", "dora-2027")
+    assert "[distinct-holders]" not in holders("alice", "dora-2027")
+
+
+@pytest.mark.parametrize(
+    ("name", "holder"),
+    [
+        ("alice", "alice"),
+        ("alice-2026", "alice"),
+        ("alice-2", "alice-2"),
+        ("alice-12026", "alice-12026"),
+        ("alice-1026", "alice-1026"),
+        ("-2026", "-2026"),
+    ],
+)
+def test_only_a_year_is_left_out_of_a_holder(name: str, holder: str) -> None:
+    assert usual_holder(name) == holder
 
 
 def test_a_public_key_alone_can_hold_a_role(clone: Callable[..., Terminal], tmp_path: Path) -> None:
