@@ -5,7 +5,7 @@ A ceremony is a directory in git, `ceremonies/<role>-<N>/`:
 * `payload.json`, what is signed, readable; signatures cover its canonical form (TUF 4.2.1);
 * `base.json`, version and digest of the predecessor of *this* role and nothing else, so that new
   builds, refreshes and other ceremonies leave collected signatures intact;
-* `<keyid>.sig.json`, one file for each signature, so that merges in git never conflict;
+* `<keyid>.sig.json`, one file for each signature, so that they never conflict in git;
 * `targets/<path>`, target files that it carries, such as the release manifest.
 
 It exists when `payload.json` does: that file is written last and removed first. Rules:
@@ -42,6 +42,7 @@ from client_reference.errors import (
 from client_reference.nearest import did_you_mean
 from keys_policy.checks import derived_keyid
 from repo_tools.files import TEMPORARY_SUFFIX, remove_file, replace_file
+from repo_tools.git import has_conflict
 from repo_tools.metadata.anchor import check_follows, read_statement
 from repo_tools.metadata.edits import assemble as assemble_metadata
 from repo_tools.metadata.edits import signed_bytes
@@ -247,6 +248,13 @@ def _load(directory: Path) -> Ceremony:
             f"ceremony {directory.name} is damaged: {error!r}",
             "take its directory from git again, or end it by removing the directory",
         ) from error
+    if has_conflict(payload):
+        raise NotTrustedError(
+            f"ceremonies/{directory.name}/payload.json has the marks of a git conflict: two people "
+            "started it at once",
+            "take one side's directory, and sign that: git checkout --theirs "
+            f"ceremonies/{directory.name} && git add ceremonies/{directory.name}",
+        )
     data = b'{"signatures": [], "signed": ' + payload + b"}"
     signed = _parse(data, role, f"ceremony {directory.name}")
     if directory.name != f"{role}-{signed.version}":
