@@ -65,6 +65,7 @@ class Situation:
         has_root: there is a root, signed or waiting.
         has_keys: there is any key.
         products: names.
+        held: releases that are live and stopped, such as `gateway@1.2 on stable`.
         channels: the channel roles of each product.
         exported: products for which devices were made.
         mine: names of the keys of this machine.
@@ -86,6 +87,7 @@ class Situation:
     has_root: bool = False
     has_keys: bool = False
     products: Sequence[str] = ()
+    held: Sequence[str] = ()
     channels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     exported: frozenset[str] = frozenset()
     mine: frozenset[str] = frozenset()
@@ -151,6 +153,7 @@ class Report:
             found.append(
                 f"{each.role} {each.version}: live until {each.expires:%Y-%m-%d} ({left}); {note}"
             )
+        found.extend(f"HELD: {each}: no device starts it" for each in situation.held)
         if not self.expiries and not situation.unread:
             found.append("live: nothing is published yet")
         if situation.anchor:
@@ -185,6 +188,7 @@ class Report:
                 }
                 for each in self.expiries
             },
+            "held": list(situation.held),
             "unread": situation.unread,
             "anchor": situation.anchor,
             "next": self.next_command,
