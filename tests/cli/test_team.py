@@ -274,6 +274,29 @@ def test_the_year_in_a_name_makes_nobody_another_holder(run: Terminal, tmp_path:
     assert "[distinct-holders]" not in holders("alice", "dora-2027")
 
 
+@pytest.mark.parametrize("command", [("rotate",), ("recover", "lost-key")], ids=" ".join)
+def test_who_rotates_is_told_how_a_successor_is_made(run: Terminal, command: list[str]) -> None:
+    run("key", "new", "dora-2026", "--role", "root")
+    words = f"firmroot {' '.join(command)}"
+    err = run(*command, "dora-2026", code=ExitCode.USAGE)
+    assert "dora-2026 needs a successor, or none" in err
+    assert "firmroot key new dora-2027 (without --role), then: " in err
+    assert f"{words} dora-2026 --to dora-2027; " in err
+    assert err.endswith("without a successor: firmroot rotate dora-2026 --remove\n")
+    assert "key new alice-2 (without" in run(*command, "alice", code=ExitCode.USAGE)
+    err = run(*command, "dora-2062", code=ExitCode.USAGE)
+    assert "there is no key 'dora-2062'" in err
+    assert "successor" not in err
+    run("key", "new", "dora-2027")
+    assert "key new dora-2028 (without" in run(*command, "dora-2026", code=ExitCode.USAGE)
+    assert "place of dora-2026 in: root" in run("--yes", *command, "dora-2026", "--to", "dora-2027")
+
+
+def test_a_successor_and_none_exclude_each_other(run: Terminal) -> None:
+    err = run("rotate", "alice", "--to", "bob", "--remove", code=ExitCode.USAGE)
+    assert "either --to bob, or --remove" in err
+
+
 @pytest.mark.parametrize(
     ("name", "holder"),
     [
