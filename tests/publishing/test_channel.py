@@ -97,6 +97,20 @@ def test_who_signs_a_hold_reads_what_it_stops(live: Lab) -> None:
     assert "  holds nothing any more on gateway/stable\n" in live.ok("sign").out
 
 
+def test_what_another_machine_built_is_promoted_there_or_once_it_is_live(live: Lab) -> None:
+    builder = live.copy(live.directory.with_name("builder"))
+    builder.add("1.3")
+    done = live.run("channel", "promote", f"{PRODUCT}@1.3", "--to", "stable")
+    assert done.code == 2
+    assert "there is no release gateway@1.3 that this clone knows" in done.err
+    assert "added on another machine: promote it there, or here once it is live" in done.err
+    assert "firmroot firmware add FILE -p gateway -V 1.3" in done.err
+    builder.ok("publish")
+    shutil.rmtree(live.repository)
+    shutil.copytree(builder.repository, live.repository)
+    live.ok("channel", "promote", f"{PRODUCT}@1.3", "--to", "stable")
+
+
 def test_a_minimum_reaches_devices(following: Lab) -> None:
     following.ok("channel", "minimum", f"{PRODUCT}@1.1", "--on", "stable")
     following.ok("sign")
