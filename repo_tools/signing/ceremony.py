@@ -420,6 +420,13 @@ def carried(ceremony: Ceremony) -> dict[str, bytes]:
 
 def _check_content(ws: Workspace, ceremony: Ceremony, carries: Mapping[str, bytes]) -> None:
     signed, role = ceremony.signed, ceremony.role
+    if signed.version > ceremony.base.version + 1:
+        known = f"version {ceremony.base.version}" if ceremony.base.version else "none"
+        raise RefusedError(
+            f"{role} version {signed.version} does not follow the newest that this workspace "
+            f"knows, {known}: it is behind, or a version was left out",
+            "git pull, then run it again; versions rise by one (design 4, guard on fast-forward)",
+        )
     if signed.version != ceremony.base.version + 1:
         raise RefusedError(
             f"{role} version {signed.version} does not follow version {ceremony.base.version}",

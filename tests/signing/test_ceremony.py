@@ -478,8 +478,19 @@ def test_an_older_version_of_the_ceremony_goes(ws: Workspace, targets: Ceremony)
 
 
 def test_versions_rise_by_one(ws: Workspace) -> None:
-    with pytest.raises(RefusedError, match="targets version 7 does not follow version 0"):
+    behind = "targets version 7 does not follow the newest that this workspace knows, none: it is "
+    with pytest.raises(RefusedError, match=f"^{behind}behind") as found:
         start_ceremony(ws, "targets", Targets(version=7, expires=NOW))
+    assert found.value.hint.startswith("git pull, then run it again")
+    publish_by_hand(ws)
+    root = parse(predecessor(ws, "root") or b"", Root, "root").signed
+    with pytest.raises(RefusedError, match=r"^root version 1 does not follow version 1$") as found:
+        start_ceremony(ws, "root", root)
+    assert "pull" not in found.value.hint
+    root.version = 3
+    with pytest.raises(RefusedError, match="that this workspace knows, version 1: it is behind"):
+        start_ceremony(ws, "root", root)
+    assert start_root(ws, NOW).version == 2
 
 
 def test_a_root_keeps_consistent_snapshots(ws: Workspace) -> None:
