@@ -706,7 +706,13 @@ def test_an_artifact_that_changed_in_the_outbox_is_not_uploaded(following: Lab) 
 
 def test_a_refresh_renews_the_timestamp_and_leaves_no_record(live: Lab) -> None:
     later = live.later(days=3)
-    later.ok("refresh")
+    said = later.ok("refresh").out.splitlines()
+    assert said[:2] == [
+        "timestamp 2: signed, good until 2026-03-12T06:00:00Z",
+        "snapshot 1: stays as it is, good until 2026-04-01T06:00:00Z",
+    ]
+    assert said[2].startswith("next: nothing to do  (timestamp is next, from 2026-03-10")
+    assert len(said) == 3
     signed = _timestamp(live)
     assert (signed["version"], signed["expires"]) == (2, "2026-03-12T06:00:00Z")
     assert "history/000002.json" not in live.tree()
@@ -714,7 +720,7 @@ def test_a_refresh_renews_the_timestamp_and_leaves_no_record(live: Lab) -> None:
 
 
 def test_a_refresh_renews_a_snapshot_that_would_end_first(live: Lab) -> None:
-    live.later(days=25).ok("refresh")
+    assert "\nsnapshot 2: signed, good until " in live.later(days=25).ok("refresh").out
     assert (live.repository / "metadata/2.snapshot.json").exists()
     assert live.later(days=31).fresh_device()[1] == "installs 1.0"
 
