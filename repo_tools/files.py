@@ -60,15 +60,19 @@ def describe(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def translate_disk_full() -> Iterator[None]:
-    """Give a full disk its own error, with what to do about it."""
+def translate_disk_full(path: Path) -> Iterator[None]:
+    """Give a full disk its own error, with what to do about it.
+
+    Args:
+        path: what was being written; a failing write does not know it.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
         raise DiskFullError(
-            f"the disk is full: {describe(error)}; nothing was half-written",
+            f"the disk is full: {path}: {error.strerror}; nothing was half-written",
             "free some space, then run the same command again",
         ) from error
 
@@ -155,7 +159,7 @@ def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
         DiskFullError: no space is left; the old file is untouched.
         OSError: likewise, for any other reason.
     """
-    with translate_disk_full():
+    with translate_disk_full(path):
         make_directory(path.parent)
         with temporary_file(path.parent, path.name, mode) as (descriptor, temporary):
             _write_all(descriptor, data)
@@ -171,7 +175,7 @@ def create_file(path: Path, data: bytes, mode: int = 0o644) -> None:
         FileExistsError: there is one.
         DiskFullError: no space is left; `path` does not exist.
     """
-    with translate_disk_full():
+    with translate_disk_full(path):
         make_directory(path.parent)
         with temporary_file(path.parent, path.name, mode) as (descriptor, temporary):
             _write_all(descriptor, data)

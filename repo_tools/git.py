@@ -15,10 +15,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["reminder", "sentence"]
+__all__ = ["has_conflict", "reminder", "sentence"]
 
 _PRIVATE = ".firmroot"
 _SECONDS = 10.0
+
+
+def has_conflict(data: bytes) -> bool:
+    """Whether git left both sides in a file that it could not merge."""
+    return any(line.startswith(b"<<<<<<< ") for line in data.splitlines())
 
 
 def reminder(directory: Path) -> str:

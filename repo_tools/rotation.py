@@ -6,6 +6,7 @@ it finishes, since the plan also looks at what is signed (`repo_tools.metadata.r
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Outcome",
     "check_rotations",
+    "find_key",
+    "free_name",
     "make_successor",
     "plan",
     "prepare",
@@ -91,6 +94,15 @@ def make_successor(ws: Workspace, old: str, passphrase: Callable[[str], bytes]) 
     if name not in ws.keyring:
         new_key(ws, name, ws.policy.algorithms[0], holder, passphrase(name))
     return name
+
+
+def free_name(ws: Workspace, old: str) -> str:
+    """What the key that takes another's place may be called: `carol-2027` after `carol-2026`."""
+    stem, _, number = old.rpartition("-")
+    base, count = (stem, int(number)) if stem and number.isdecimal() else (old, 1)
+    return next(
+        name for each in itertools.count(count + 1) if (name := f"{base}-{each}") not in ws.keyring
+    )
 
 
 def _is_used(ws: Workspace, name: str) -> bool:

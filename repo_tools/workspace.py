@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import tomllib
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from client_reference.errors import ConfigurationError, NotTrustedError
 from keys_policy.load import PolicyError, load_keyring, load_policy
 from keys_policy.model import NAME, RECOVERY
 from repo_tools.files import exclusive_lock, replace_file, sweep
+from repo_tools.git import has_conflict
 from repo_tools.metadata.repository import parse
 from repo_tools.storage.epoch import EpochStorage
 from repo_tools.storage.local import LocalStorage
@@ -281,17 +283,44 @@ class Workspace:
                 "expected every one from 1 on",
                 "the chain is never deleted: take the missing files from git",
             )
-        return tuple((directory / f"{n}.json").read_bytes() for n in numbers)
+        paths = [directory / f"{n}.json" for n in numbers]
+        return tuple(self._whole(path, path.read_bytes()) for path in paths)
+
+    def _whole(self, path: Path, data: bytes) -> bytes:
+        """What a metadata file of this workspace holds; what is wrong with it is told by its path.
+
+        Raises:
+            NotTrustedError: git could not merge it, or it is no JSON: cut off, or damaged.
+        """
+        name = path.relative_to(self.directory)
+        if has_conflict(data):
+            raise NotTrustedError(
+                f"{name} has the marks of a git conflict: two people completed it at once",
+                f"each side is whole, take either: git checkout --theirs {name} && git add {name}",
+            )
+        try:
+            json.loads(data)
+        except (ValueError, RecursionError) as error:
+            again = f"take it from git again: git checkout HEAD -- {name}"
+            if path.is_relative_to(self.private):
+                again = "remove it, and run again the command that made it"
+            raise NotTrustedError(
+                f"{name} is damaged or cut off ({len(data)} bytes): {error}", again
+            ) from error
+        return data
 
     def published_role(self, name: str) -> bytes | None:
         """Last verified live bytes of `targets` or a channel, None before its first publish."""
-        return _read_optional(self.metadata / f"{name}.json")
+        path = self.metadata / f"{name}.json"
+        data = _read_optional(path)
+        return None if data is None else self._whole(path, data)
 
     def staged_role(self, name: str) -> bytes | None:
         """Signed bytes that wait for a publish, of people's roles or of this machine's builds."""
         for directory in (self.staged, self.memory / "staged"):
-            if (data := _read_optional(directory / f"{name}.json")) is not None:
-                return data
+            path = directory / f"{name}.json"
+            if (data := _read_optional(path)) is not None:
+                return self._whole(path, data)
         return None
 
     def staged_roles(self) -> dict[str, bytes]:
@@ -300,7 +329,7 @@ class Workspace:
         Not the recovery anchor, which goes to a storage of its own.
         """
         return {
-            path.stem: path.read_bytes()
+            path.stem: self._whole(path, path.read_bytes())
             for directory in (self.memory / "staged", self.staged)
             for path in sorted(directory.glob("*.json"))
             if path.stem != RECOVERY

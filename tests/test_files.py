@@ -86,7 +86,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_what_to_do(tmp_path: Path, num
     (tmp_path / "a").write_bytes(b"old")
     with full_disk(number), pytest.raises(DiskFullError) as caught:
         replace_file(tmp_path / "a", b"new")
-    assert "the disk is full" in caught.value.message
+    assert f"the disk is full: {tmp_path}" in caught.value.message
     assert "nothing was half-written" in caught.value.message
     assert caught.value.hint == "free some space, then run the same command again"
     assert caught.value.exit_code == ExitCode.RETRY_LATER

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from client_reference.errors import ConfigurationError, LockedError
+from client_reference.errors import ConfigurationError, LockedError, NotTrustedError
 from repo_tools.creation import LAB_KEYS, create_lab, create_workspace
 from repo_tools.metadata.edits import is_lab_root
 from repo_tools.storage.epoch import EpochStorage
@@ -280,9 +280,42 @@ def test_staged_goes_before_published(ws: Workspace) -> None:
     assert len(ws.roots()) == 1
     assert ws.newest_root() is not None
     (ws.private / "staged").mkdir()
-    (ws.private / "staged" / "gateway-builds.json").write_bytes(b"b")
-    assert ws.staged_role("gateway-builds") == b"b"
+    (ws.private / "staged" / "gateway-builds.json").write_bytes(b"{}")
+    assert ws.staged_role("gateway-builds") == b"{}"
     assert ws.published_role("gateway-builds") is None
+
+
+CONFLICT = b"<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> origin/main\n"
+
+
+@pytest.mark.parametrize("name", ["staged/root.json", "metadata/targets.json"])
+def test_what_git_could_not_merge_is_named_with_the_way_out(ws: Workspace, name: str) -> None:
+    path = ws.directory / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(CONFLICT)
+    with pytest.raises(NotTrustedError, match=f"^{name} has the marks of a git conflict") as found:
+        (ws.newest_root if path.stem == "root" else ws.newest_targets)()
+    assert f"git checkout --theirs {name} && git add {name}" in found.value.hint
+
+
+def test_what_is_cut_off_is_named(ws: Workspace) -> None:
+    path = ws.metadata / "root" / "1.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b'{"signatures": [')
+    with pytest.raises(
+        NotTrustedError, match=r"^metadata/root/1.json is damaged or cut off"
+    ) as found:
+        ws.roots()
+    assert found.value.hint.endswith("git checkout HEAD -- metadata/root/1.json")
+    builds = ws.private / "staged" / "gateway-builds.json"
+    builds.parent.mkdir()
+    builds.write_bytes(b"")
+    match = r"^.firmroot/staged/gateway-builds.json is damaged or cut off \(0 bytes\)"
+    with pytest.raises(NotTrustedError, match=match) as found:
+        ws.staged_roles()
+    assert found.value.hint == "remove it, and run again the command that made it"
+    builds.unlink()
+    assert "root" in ws.staged_roles()
 
 
 def test_a_gap_in_the_root_chain_is_told(ws: Workspace) -> None:

@@ -136,9 +136,20 @@ def list_channels(context: Context) -> None:
         for name in product.channels:
             found = read_channel(ws, ws.storage(), product.name, name)
             live, following = _versions(found.live), _versions(found.next)
-            rows[f"{product.name}/{name}"] = {"live": live, "next": following}
+            rows[f"{product.name}/{name}"] = {
+                "live": live,
+                "next": following,
+                "held": sorted(found.live_hold.sequences),
+                "next_held": sorted(found.next_hold.sequences),
+            }
             then = "" if live == following else f"  next: {', '.join(following) or 'nothing'}"
-            context.printer.say(f"{product.name}/{name}  {', '.join(live) or 'nothing'}{then}")
+            held = [
+                f"  {each.version}: {word}"
+                for each in (found.live.releases if found.live else ())
+                if (word := _held(each, found))
+            ]
+            offered = ", ".join(live) or "nothing"
+            context.printer.say(f"{product.name}/{name}  {offered}{then}{''.join(held)}")
     if not rows:
         context.printer.say("no channel yet; firmroot product add NAME --hardware ID")
     context.printer.result(rows)
@@ -174,6 +185,14 @@ def show(context: Context, reference: str) -> None:
     )
 
 
+def _held(release: Release, found: Channel) -> str:
+    """Whether devices obey a hold, and whether that is about to change."""
+    now, then = (release.sequence in hold.sequences for hold in (found.live_hold, found.next_hold))
+    if now:
+        return "HELD" if then else "HELD; unhold waits"
+    return "hold waits" if then else ""
+
+
 def _line(release: Release, found: Channel) -> str:
     waves = ", ".join(
         f"{wave.after_hours} h: {' '.join(wave.groups)}"
@@ -187,8 +206,7 @@ def _line(release: Release, found: Channel) -> str:
         waves,
         *(["stepping stone"] if release.stone else []),
         *([release.severity] if release.severity else []),
-        *(["HELD"] if release.sequence in found.live_hold.sequences else []),
-        *(["hold waits"] if release.sequence in found.next_hold.sequences else []),
+        *([held] if (held := _held(release, found)) else []),
     ]
     return f"{release.version}  {'; '.join(notes)}"
 

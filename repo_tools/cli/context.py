@@ -162,7 +162,8 @@ class Context:
         if not sys.stdin.isatty():
             raise ActionRequiredError(
                 f"this needs an answer and there is no terminal: {question}",
-                f"look at it, then run it again with {option}",
+                f"look at it, then run it again with {option}"
+                + (" before the command: firmroot --yes ..." if option == "--yes" else ""),
             )
         if not click.confirm(visible(question), err=True):
             raise ActionRequiredError("stopped: the answer was no; nothing was changed")

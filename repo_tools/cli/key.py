@@ -12,7 +12,13 @@ from client_reference.nearest import did_you_mean
 from keys_policy.model import ALGORITHMS
 from repo_tools.cli.context import Context, example, passphrase_option
 from repo_tools.signing.keyfiles import is_private, load_public
-from repo_tools.signing.keyring import add_public, add_to_roles, import_private, new_key
+from repo_tools.signing.keyring import (
+    add_public,
+    add_to_roles,
+    import_private,
+    new_key,
+    usual_holder,
+)
 from repo_tools.signing.signers import open_signer
 
 if TYPE_CHECKING:
@@ -29,7 +35,9 @@ def key() -> None:
     """Keys and their holders."""
 
 
-_holder_option = click.option("--holder", help="Who has the private key; the name if not given.")
+_holder_option = click.option(
+    "--holder", help="Who has the private key; the name without its year if not given."
+)
 _role_option = click.option(
     "--role", "roles", multiple=True, help="Add it to this role of policy.toml; may be repeated."
 )
@@ -72,7 +80,7 @@ def new(
     _check_roles(ws, roles)
     passphrase = context.new_passphrase(ws, descriptor, name)
     with ws.lock():
-        made = new_key(ws, name, algorithm, holder or name, passphrase)
+        made = new_key(ws, name, algorithm, holder or usual_holder(name), passphrase)
         add_to_roles(context.workspace(missing_keys=True), name, roles)
     _report(context, made, roles, "made")
 
@@ -107,12 +115,13 @@ def import_(
     ws = context.workspace(missing_keys=True)
     _check_roles(ws, roles)
     name = name or file.stem
+    holder = holder or usual_holder(name)
     with ws.lock():
         if is_private(file):
             passphrase = context.secrets(ws, descriptor).passphrase(name)
-            made = import_private(ws, name, file, holder or name, passphrase)
+            made = import_private(ws, name, file, holder, passphrase)
         else:
-            made = add_public(ws, name, load_public(file), holder or name, custody)
+            made = add_public(ws, name, load_public(file), holder, custody)
         add_to_roles(context.workspace(missing_keys=True), name, roles)
     _report(context, made, roles, "imported")
 
@@ -202,12 +211,15 @@ def _facts(ws: Workspace, each: KeyHolder, uris: Mapping[str, str]) -> dict[str,
 
 def _report(context: Context, made: KeyHolder, roles: tuple[str, ...], verb: str) -> None:
     role = f" for {', '.join(roles)}" if roles else ""
-    context.printer.say(f"{made.name}: {verb}{role}, key id {made.key.keyid[:8]}")
+    context.printer.say(
+        f"{made.name}: {verb}{role}, key id {made.key.keyid[:8]}, holder {made.holder}"
+    )
     following = context.say_next()
     context.printer.result(
         {
             "name": made.name,
             "keyid": made.key.keyid,
+            "holder": made.holder,
             "roles": list(roles),
             "next": following,
         }

@@ -57,6 +57,16 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 }
 
 
+# Options that stand before the command, each with the word that follows it.
+_OF_THE_PROGRAM: Mapping[str, tuple[str, ...]] = {
+    "-C": ("DIR",),
+    "-v": (),
+    "--verbose": (),
+    "--json": (),
+    "--yes": (),
+}
+
+
 class LazyGroup(click.Group):
     """The commands of `COMMANDS`, imported when called."""
 
@@ -162,9 +172,7 @@ def _failure(error: BaseException) -> _Failure:
             text = "interrupted; nothing was left half-written"
             return _Failure(text, "", ExitCode.INTERRUPTED)
         case click.ClickException():
-            context = error.ctx if isinstance(error, click.UsageError) else None
-            place = context.command_path if context else "firmroot"
-            return _Failure(error.format_message(), f"{place} --help", ExitCode.USAGE)
+            return _wrong_usage(error)
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             hint = "free some space, then run the same command again"
             text = f"the disk is full: {error}; nothing was half-written"
@@ -174,6 +182,22 @@ def _failure(error: BaseException) -> _Failure:
         case _:
             text = f"this is a bug in firmroot: {type(error).__name__}: {error}"
             return _Failure(text, "run it with -v and report the traceback", ExitCode.BUG)
+
+
+def _wrong_usage(error: click.ClickException) -> _Failure:
+    """What click did not understand; an option of the program may just stand too late."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    option = error.option_name if isinstance(error, click.NoSuchOption) else ""
+    if context is not None and context.parent is not None and option in _OF_THE_PROGRAM:
+        command = context.command_path.partition(" ")[2]
+        shown = " ".join([option, *_OF_THE_PROGRAM[option]])
+        return _Failure(
+            f"{option} is an option of firmroot itself, not of {command}",
+            f"before the command: firmroot {shown} {command}",
+            ExitCode.USAGE,
+        )
+    place = context.command_path if context else "firmroot"
+    return _Failure(error.format_message(), f"{place} --help", ExitCode.USAGE)
 
 
 def main(arguments: list[str]) -> int:

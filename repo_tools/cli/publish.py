@@ -208,16 +208,19 @@ def refresh(context: Context, accepted: tuple[str, ...], descriptor: int | None)
         found = refresh_online(ws, ws.storage(), keys, context.now, accepted=frozenset(accepted))
     if isinstance(found, LostRace):
         context.printer.say(f"nothing to do: {found.reason}")
-        context.printer.result({"refreshed": False, "reason": found.reason})
+        following = context.say_next(wrote=False)
+        context.printer.result({"refreshed": False, "reason": found.reason, "next": following})
         return
-    state = found.prepared.plan.candidate
+    state, base = found.prepared.plan.candidate, found.prepared.plan.admitted.base
     timestamp, snapshot = state.parsed_timestamp(), state.parsed_snapshot()
-    expires = {
-        signed.type: signed.expires.strftime("%Y-%m-%dT%H:%M:%SZ")
-        for signed in (timestamp, snapshot)
-        if signed is not None
-    }
-    for role, when in expires.items():
-        context.printer.say(f"{role} is good until {when}")
-    context.say_unshared(ws)
-    context.printer.result({"refreshed": True, "expires": expires})
+    expires: dict[str, str] = {}
+    for signed in (timestamp, snapshot):
+        if signed is not None:
+            same = signed.type == "snapshot" and state.snapshot == base.snapshot
+            expires[signed.type] = f"{signed.expires:%Y-%m-%dT%H:%M:%SZ}"
+            context.printer.say(
+                f"{signed.type} {signed.version}: {'stays as it is' if same else 'signed'}, "
+                f"good until {expires[signed.type]}"
+            )
+    following = context.say_next()
+    context.printer.result({"refreshed": True, "expires": expires, "next": following})

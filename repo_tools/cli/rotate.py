@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from client_reference.errors import ConfigurationError
 from repo_tools.cli.context import Context, discard_option, example, passphrase_option
 from repo_tools.metadata.roles import RECOVERY
-from repo_tools.rotation import check_rotations, prepare
+from repo_tools.rotation import check_rotations, find_key, free_name, prepare
 from repo_tools.rotation import rotate as carry_out
 
 if TYPE_CHECKING:
@@ -61,8 +62,16 @@ def run_rotation(
 ) -> None:
     """Plan, ask, do: also for `firmroot recover`."""
     ws = context.workspace()
-    if (new is None) == (not remove) and not (ws.config.lab and not remove):
-        raise click.UsageError("name the successor with --to NEW, or say --remove")
+    find_key(ws, key)
+    if new is not None and remove:
+        raise click.UsageError(f"either --to {new}, or --remove")
+    if new is None and not remove and not ws.config.lab:
+        name, command = free_name(ws, key), click.get_current_context().command_path
+        raise ConfigurationError(
+            f"{key} needs a successor, or none: neither --to NEW nor --remove is given",
+            f"its holder makes one: firmroot key new {name} (without --role), then: {command} "
+            f"{key} --to {name}; without a successor: firmroot rotate {key} --remove",
+        )
     with ws.lock():
         rotations = prepare(
             ws,

@@ -21,7 +21,8 @@ _DURATION = re.compile(r"(\d{1,5})(h|d)")
 @click.option(
     "--fail-within",
     metavar="TIME",
-    help="A monitor: exit code 3 if anything expires within, such as 30d or 36h.",
+    help="A monitor: exit code 3 if what people sign expires within TIME, such as 30d or 36h; "
+    "snapshot and timestamp count when `firmroot refresh` is late for them.",
 )
 @click.pass_context
 def status(context: click.Context, fail_within: str | None) -> None:

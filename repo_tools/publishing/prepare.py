@@ -46,6 +46,8 @@ from repo_tools.publishing.plan import (
     new_targets,
 )
 from repo_tools.publishing.rehearse import Views, first_expiry, rehearse
+from repo_tools.signing.ceremony import open_ceremonies
+from repo_tools.signing.ceremony import status as ceremony_status
 from repo_tools.storage.epoch import EpochStorage, epoch_path
 from repo_tools.storage.local import LocalStorage
 
@@ -65,6 +67,7 @@ __all__ = [
     "StorageElsewhereError",
     "admit_staged",
     "check_present",
+    "check_root_good",
     "check_stranding",
     "prepare",
     "read_base",
@@ -179,6 +182,32 @@ def admit_staged(workspace: Workspace, base: RepositoryState) -> Admitted:
     people = [path.stem for path in workspace.staged.glob("*.json")]
     known = {role: workspace.published_role(role) for role in people}
     return admit(base, workspace.staged_roles(), known)
+
+
+def check_root_good(workspace: Workspace, candidate: RepositoryState, now: datetime) -> None:
+    """With an expired root every device is stranded (TUF 5.3.10), and nobody must accept that.
+
+    Raises:
+        ActionRequiredError: it has expired; says where the next one is.
+    """
+    root = candidate.root
+    if root is None or root.expires > now:
+        return
+    found = f"root {root.version} has expired on {root.expires:%Y-%m-%d}"
+    if (data := workspace.staged_role(Root.type)) is not None:
+        version = parse(data, Root, "staged root").signed.version
+        raise ActionRequiredError(f"{found}; root {version} is signed", "firmroot publish")
+    for ceremony in open_ceremonies(workspace):
+        if ceremony.role == Root.type:
+            missing = " or ".join(ceremony_status(workspace, ceremony).missing)
+            raise ActionRequiredError(
+                f"{found}; {ceremony.name} waits for {missing or 'its publish'}",
+                "firmroot sign, then: firmroot publish",
+            )
+    raise ActionRequiredError(
+        f"{found}: no device accepts anything until it is signed again",
+        "firmroot recover expired-root",
+    )
 
 
 def sign_online(

@@ -146,10 +146,11 @@ def release_payloads(
             sequences.add(meaning.sequence)
     if not payloads:
         raise ConfigurationError(
-            f"there is no release {reference}: no firmware was added under that version"
-            f"{did_you_mean(reference.version, versions)}",
-            f"firmroot firmware add FILE -p {reference.product} -V {reference.version} "
-            "--hardware ID; `firmroot firmware list` shows what is there",
+            f"there is no release {reference} that this clone knows: none is live, and no firmware "
+            f"was added here under that version{did_you_mean(reference.version, versions)}",
+            f"here: firmroot firmware add FILE -p {reference.product} -V {reference.version} "
+            "--hardware ID; added on another machine: promote it there, or here once it is live; "
+            "`firmroot firmware list` shows what is there",
         )
     if len(sequences) != 1:
         raise RefusedError(

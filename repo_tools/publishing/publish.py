@@ -37,6 +37,7 @@ from repo_tools.publishing.live import MAX_METADATA, TIMESTAMP
 from repo_tools.publishing.prepare import (
     Signed,
     admit_staged,
+    check_root_good,
     check_stranding,
     prepare,
     read_base,
@@ -194,6 +195,7 @@ def plan_publish(
         return NothingToDo(open_now, admitted.waiting)
     if admitted.candidate.targets is None:
         raise _missing_signatures(workspace, now)
+    check_root_good(workspace, admitted.candidate, now)
     journal = load_journal(workspace)
     if resume and journal is not None and journal.fits(admitted, live.tag, now):
         signed = Signed(journal.snapshot, journal.timestamp)

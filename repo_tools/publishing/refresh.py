@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 
 from client_reference.errors import ActionRequiredError, LockedError
 from repo_tools.publishing.plan import Admitted
-from repo_tools.publishing.prepare import check_stranding, prepare, read_base, sign_online
+from repo_tools.publishing.prepare import (
+    check_root_good,
+    check_stranding,
+    prepare,
+    read_base,
+    sign_online,
+)
 from repo_tools.publishing.publish import commit, finish_interrupted
 from repo_tools.publishing.recovery import check_epoch
 
@@ -53,7 +59,7 @@ def refresh(
     """Renew the online roles of what is live. The caller holds the workspace's lock.
 
     Raises:
-        ActionRequiredError: nothing is live yet, or online keys are missing.
+        ActionRequiredError: nothing is live yet, its root has expired, or online keys are missing.
         RefusedError, NotTrustedError, RetryLaterError: as `publish`.
     """
     check_epoch(workspace)
@@ -61,6 +67,7 @@ def refresh(
     if live.tag is None:
         raise ActionRequiredError("nothing is published yet", "firmroot publish")
     finish_interrupted(workspace, live)
+    check_root_good(workspace, live.state, now)
     admitted = Admitted(live.state)
     signed = sign_online(workspace, storage, admitted, keys, now)
     prepared = prepare(workspace, storage, live, admitted, signed, now)

@@ -5,7 +5,7 @@ Everything that the signature covers and that differs from the predecessor is to
 * what people know by name (keys, thresholds, delegations, targets) has a sentence of its own, which
   says which fields it tells;
 * whatever else differs is told as `path: before -> after`, so that nothing passes unseen;
-* a manifest is told whole, with whatever its reader left out;
+* a manifest or a hold is told whole, with whatever its reader left out;
 * a recovery root is told as what it does to the fleet;
 * a key is shown with the first eight digits of its id, since a name is only what people call it.
 """
@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import FirmrootError
-from client_reference.manifest import GroupWave, parse, serialize
+from client_reference.manifest import GroupWave, parse, parse_hold, serialize, serialize_hold
 from client_reference.trust.recovery import FIELD, read_statement
 from repo_tools.metadata.anchor import as_field
 from repo_tools.metadata.repository import sha256
-from repo_tools.metadata.roles import RECOVERY
+from repo_tools.metadata.roles import RECOVERY, hold_path
 from repo_tools.reporting.visible import visible
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def describe_change(
     after: Root | Targets,
     carries: Mapping[str, bytes],
     name_of: Callable[[str], str],
+    versions: Mapping[int, str] | None = None,
 ) -> list[str]:
     """One sentence for each difference, each on one line.
 
@@ -56,6 +57,7 @@ def describe_change(
         after: its new content.
         carries: target files that come with it, by path.
         name_of: what people call a key id.
+        versions: live releases by sequence, if it is a hold.
     """
     since = f"replaces version {before.version}" if before else "the first"
     lines = [f"{role} version {after.version} ({since}), good until {after.expires:%Y-%m-%d}"]
@@ -71,7 +73,7 @@ def describe_change(
         lines.extend([sentence] if sentence else [])
     lines.extend(_difference(old, new, told))
     for path, data in carries.items():
-        lines.extend(f"  {line}" for line in _describe_file(path, data))
+        lines.extend(f"  {line}" for line in _describe_file(path, data, versions or {}))
     if len(lines) == 1 and before is not None:
         lines.append("nothing but version and expiry changes")
     return [visible(line, keep="") for line in lines]
@@ -290,7 +292,10 @@ def _short(value: object) -> str:
 # Carried files.
 
 
-def _describe_file(path: str, data: bytes) -> Iterator[str]:
+def _describe_file(path: str, data: bytes, versions: Mapping[int, str]) -> Iterator[str]:
+    if path.startswith("holds/"):
+        yield from _hold(path, data, versions)
+        return
     if not path.startswith("channels/"):
         for line in data.decode(errors="replace").strip().splitlines():
             yield f"{path}: {line}"
@@ -305,6 +310,27 @@ def _describe_file(path: str, data: bytes) -> Iterator[str]:
         # A reader passes over fields that it does not know; who signs must not.
         read, written = json.loads(serialize(manifest)), json.loads(data)
         yield from (f"not read by this firmroot: {line}" for line in _unread(read, written))
+
+
+def _hold(path: str, data: bytes, versions: Mapping[int, str]) -> Iterator[str]:
+    """A hold in words; whole as it is written if words would leave something out."""
+    try:
+        hold = parse_hold(data)
+        plain = data == serialize_hold(hold) and path == hold_path(hold.product, hold.channel)
+    except FirmrootError as error:
+        yield f"{path} is not a hold that devices read: {error.message}"
+        plain = False
+    else:
+        where = f"{hold.product}/{hold.channel}"
+        for sequence in sorted(hold.sequences):
+            version = versions.get(sequence)
+            name = f"{hold.product}@{version}" if version else "a release that is not live here"
+            yield f"holds {name} (sequence {sequence}) on {where}"
+        if not hold.sequences:
+            yield f"holds nothing any more on {where}"
+    if not plain:
+        for line in data.decode(errors="replace").strip().splitlines():
+            yield f"{path}: {line}"
 
 
 def _unread(read: object, written: object, place: Field = ()) -> Iterator[str]:

@@ -18,7 +18,8 @@ from client_reference.payload.segments import SUFFIX
 from keys_policy.checks import KEY_CHECKS, Severity, missing_keys
 from repo_tools.anchor import describe_anchor
 from repo_tools.metadata.repository import RepositoryState, parse
-from repo_tools.metadata.roles import builds_role, channel_role
+from repo_tools.metadata.roles import builds_role, channel_role, hold_role
+from repo_tools.publishing.channels import read_channel
 from repo_tools.publishing.factory import load_registry
 from repo_tools.publishing.online import is_here
 from repo_tools.publishing.prepare import StorageElsewhereError, read_base
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from repo_tools.reporting.status import Report
+    from repo_tools.storage.protocol import Storage
     from repo_tools.workspace import Workspace
 
 __all__ = ["look", "next_step"]
@@ -83,14 +85,32 @@ def _look_outside(ws: Workspace, found: Situation) -> Situation:
     if not ws.roots():
         return replace(found, built=_built(ws, RepositoryState()))
     try:
-        state = read_base(ws, ws.storage()).state
+        storage = ws.storage()
+        state = read_base(ws, storage).state
+        held = _held(ws, storage, state)
     except StorageElsewhereError as error:
         built = _built(ws, RepositoryState())
         return replace(found, unread=error.message, elsewhere=True, built=built)
     except (RetryLaterError, NotTrustedError) as error:
         return replace(found, unread=error.message)
     live = {role: (each.version, each.expires) for role, each in state.newest().items()}
-    return replace(found, live=live, built=_built(ws, state))
+    return replace(found, live=live, held=held, built=_built(ws, state))
+
+
+def _held(ws: Workspace, storage: Storage, state: RepositoryState) -> tuple[str, ...]:
+    """The live releases that a live hold stops."""
+    found: list[str] = []
+    for product in ws.config.products.values():
+        for name in product.channels:
+            if hold_role(product.name, name) not in state.roles:
+                continue
+            channel = read_channel(ws, storage, product.name, name)
+            found.extend(
+                f"{product.name}@{each.version} on {name}"
+                for each in (channel.live.releases if channel.live else ())
+                if each.sequence in channel.live_hold.sequences
+            )
+    return tuple(found)
 
 
 def _built(ws: Workspace, live: RepositoryState) -> dict[str, str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from keys_policy.model import ONLINE_ROLES
 from repo_tools.metadata.edits import format_time
 from repo_tools.metadata.roles import builds_role
 
@@ -64,6 +65,7 @@ class Situation:
         has_root: there is a root, signed or waiting.
         has_keys: there is any key.
         products: names.
+        held: releases that are live and stopped, such as `gateway@1.2 on stable`.
         channels: the channel roles of each product.
         exported: products for which devices were made.
         mine: names of the keys of this machine.
@@ -85,6 +87,7 @@ class Situation:
     has_root: bool = False
     has_keys: bool = False
     products: Sequence[str] = ()
+    held: Sequence[str] = ()
     channels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     exported: frozenset[str] = frozenset()
     mine: frozenset[str] = frozenset()
@@ -114,13 +117,17 @@ class Report:
         return f"{self.next_command or 'nothing to do'}  ({self.reason})"
 
     def failing(self, within: timedelta) -> list[str]:
-        """What a monitor must shout about: what expires within that time, or was not seen."""
-        horizon = self.situation.now + within
+        """What a monitor must shout about: what expires within that time, or was not seen.
+
+        Snapshot and timestamp live shortly and are renewed by a job: they count once half of
+        the time in which it should have renewed them has passed.
+        """
+        now = self.situation.now
         found = [
             f"{each.role} {each.version} "
             f"{'expired' if each.due is Due.EXPIRED else 'expires'} {format_time(each.expires)}"
             for each in self.expiries
-            if each.expires <= horizon
+            if each.expires <= now + min(within, _patience(self.situation, each.role))
         ]
         if self.situation.unread:
             found.append(f"the live repository could not be looked at: {self.situation.unread}")
@@ -146,6 +153,7 @@ class Report:
             found.append(
                 f"{each.role} {each.version}: live until {each.expires:%Y-%m-%d} ({left}); {note}"
             )
+        found.extend(f"HELD: {each}: no device starts it" for each in situation.held)
         if not self.expiries and not situation.unread:
             found.append("live: nothing is published yet")
         if situation.anchor:
@@ -180,6 +188,7 @@ class Report:
                 }
                 for each in self.expiries
             },
+            "held": list(situation.held),
             "unread": situation.unread,
             "anchor": situation.anchor,
             "next": self.next_command,
@@ -212,6 +221,14 @@ def _expiry(situation: Situation, role: str) -> Expiry:
     elif situation.now >= sign_from:
         due = Due.SIGN_NOW
     return Expiry(role, version, expires, sign_from, due)
+
+
+def _patience(situation: Situation, role: str) -> timedelta:
+    """How long before its end a role is a monitor's business, whatever it was asked for."""
+    rules = situation.rules.get(role)
+    if role not in ONLINE_ROLES or rules is None:
+        return timedelta.max
+    return timedelta(days=rules.signing_days or rules.expiry_days / 3) / 2
 
 
 def _steps(situation: Situation, expiries: Sequence[Expiry]) -> Iterator[tuple[str, str]]:

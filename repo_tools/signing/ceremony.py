@@ -5,7 +5,7 @@ A ceremony is a directory in git, `ceremonies/<role>-<N>/`:
 * `payload.json`, what is signed, readable; signatures cover its canonical form (TUF 4.2.1);
 * `base.json`, version and digest of the predecessor of *this* role and nothing else, so that new
   builds, refreshes and other ceremonies leave collected signatures intact;
-* `<keyid>.sig.json`, one file for each signature, so that merges in git never conflict;
+* `<keyid>.sig.json`, one file for each signature, so that they never conflict in git;
 * `targets/<path>`, target files that it carries, such as the release manifest.
 
 It exists when `payload.json` does: that file is written last and removed first. Rules:
@@ -43,6 +43,7 @@ from client_reference.nearest import did_you_mean
 from client_reference.trust.recovery import check_follows, read_statement
 from keys_policy.checks import derived_keyid
 from repo_tools.files import TEMPORARY_SUFFIX, remove_file, replace_file
+from repo_tools.git import has_conflict
 from repo_tools.metadata.anchor import names
 from repo_tools.metadata.edits import assemble as assemble_metadata
 from repo_tools.metadata.edits import signed_bytes
@@ -248,6 +249,13 @@ def _load(directory: Path) -> Ceremony:
             f"ceremony {directory.name} is damaged: {error!r}",
             "take its directory from git again, or end it by removing the directory",
         ) from error
+    if has_conflict(payload):
+        raise NotTrustedError(
+            f"ceremonies/{directory.name}/payload.json has the marks of a git conflict: two people "
+            "started it at once",
+            "take one side's directory, and sign that: git checkout --theirs "
+            f"ceremonies/{directory.name} && git add ceremonies/{directory.name}",
+        )
     data = b'{"signatures": [], "signed": ' + payload + b"}"
     signed = _parse(data, role, f"ceremony {directory.name}")
     if directory.name != f"{role}-{signed.version}":
@@ -413,6 +421,13 @@ def carried(ceremony: Ceremony) -> dict[str, bytes]:
 
 def _check_content(ws: Workspace, ceremony: Ceremony, carries: Mapping[str, bytes]) -> None:
     signed, role = ceremony.signed, ceremony.role
+    if signed.version > ceremony.base.version + 1:
+        known = f"version {ceremony.base.version}" if ceremony.base.version else "none"
+        raise RefusedError(
+            f"{role} version {signed.version} does not follow the newest that this workspace "
+            f"knows, {known}: it is behind, or a version was left out",
+            "git pull, then run it again; versions rise by one (design 4, guard on fast-forward)",
+        )
     if signed.version != ceremony.base.version + 1:
         raise RefusedError(
             f"{role} version {signed.version} does not follow version {ceremony.base.version}",

@@ -144,9 +144,15 @@ def load_private(path: Path, passphrase: bytes | None) -> PrivateKey:
             raise WrongPassphraseError(
                 f"wrong passphrase for {path}", "try again; nothing was signed"
             ) from error
+        if b"PRIVATE KEY-----" in data:
+            raise KeyFileError(
+                f"{path} is damaged or cut off ({len(data)} bytes)",
+                "restore your backup of it; if there is none, the key is lost: "
+                "firmroot recover lost-key NAME",
+            ) from error
         raise KeyFileError(
             f"{path} is not a private key file: expected PEM with BEGIN ENCRYPTED PRIVATE KEY",
-            "make one with: firmroot key new NAME",
+            "restore your backup of it; if it never was a key, make one: firmroot key new NAME",
         ) from error
     if passphrase is None:
         raise KeyFileError(f"{path} holds a private key that is not encrypted")

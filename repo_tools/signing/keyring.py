@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import tomlkit
@@ -20,10 +21,25 @@ if TYPE_CHECKING:
 
     from repo_tools.workspace import Workspace
 
-__all__ = ["KEY_DIRECTORY", "add_public", "add_to_roles", "import_private", "new_key"]
+__all__ = [
+    "KEY_DIRECTORY",
+    "add_public",
+    "add_to_roles",
+    "import_private",
+    "new_key",
+    "usual_holder",
+]
 
 # Where private keys of this machine are, relative to the workspace.
 KEY_DIRECTORY = ".firmroot/keys"
+
+_YEAR = re.compile(r"-20\d\d")
+
+
+def usual_holder(name: str) -> str:
+    """Whose a key is if nobody says so: `alice-2026` and `alice-2027` are keys of one alice."""
+    stem, year = name[:-5], name[-5:]
+    return stem if stem and _YEAR.fullmatch(year) else name
 
 
 def new_key(ws: Workspace, name: str, algorithm: str, holder: str, passphrase: bytes) -> KeyHolder:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from securesystemslib.signer import Signature
 from tuf.api.metadata import Root, Targets
 
-from client_reference.errors import ConfigurationError, RefusedError
+from client_reference.errors import ConfigurationError, FirmrootError, RefusedError
 from client_reference.nearest import did_you_mean
 from repo_tools.metadata.repository import parse
-from repo_tools.metadata.roles import RECOVERY
+from repo_tools.metadata.roles import RECOVERY, hold_role
+from repo_tools.publishing.channels import read_channel
 from repo_tools.reporting.difference import describe_change
 from repo_tools.signing.ceremony import (
     add_signature,
@@ -150,7 +152,22 @@ def describe_ceremony(ws: Workspace, ceremony: Ceremony) -> list[str]:
         old = parse(before, Root, "root").signed
     elif before is not None:
         old = parse(before, Targets, ceremony.role).signed
-    return describe_change(ceremony.role, old, ceremony.signed, carries, ws.key_name)
+    versions = _live_versions(ws, ceremony.role)
+    return describe_change(ceremony.role, old, ceremony.signed, carries, ws.key_name, versions)
+
+
+def _live_versions(ws: Workspace, role: str) -> dict[int, str]:
+    """What people call the sequences that a hold names; nothing if this clone cannot look.
+
+    Only what is live: of an open ceremony a stranger may have written the versions.
+    """
+    for product in ws.config.products.values():
+        for channel in product.channels:
+            if role == hold_role(product.name, channel):
+                with contextlib.suppress(FirmrootError):
+                    live = read_channel(ws, ws.storage(), product.name, channel).live
+                    return {each.sequence: each.version for each in live.releases} if live else {}
+    return {}
 
 
 def require_member(ws: Workspace, name: str, ceremonies: Sequence[Ceremony]) -> None:

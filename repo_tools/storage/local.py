@@ -81,7 +81,7 @@ class LocalStorage:
     def create(self, path: str, source: bytes | Path, sha256: str) -> Created:
         """Create the object durably, or find the identical one. See `Storage.create`."""
         final = self._file(path)
-        with _failures(path, self._root), translate_disk_full():
+        with _failures(path, self._root), translate_disk_full(final):
             if self._is_there(final, path, sha256):
                 return Created.IDENTICAL
             make_directory(final.parent)

@@ -207,6 +207,33 @@ def test_wrong_usage_names_the_help(
     assert "--help" in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["sign", "--yes"], "--yes sign"),
+        (["-v", "status", "-C", "acme"], "-C DIR status"),
+        (["status", "-v"], "-v status"),
+        (["status", "--verbose"], "--verbose status"),
+        (["channel", "list", "--yes"], "--yes channel list"),
+    ],
+)
+def test_options_of_the_program_stand_before_the_command(
+    arguments: list[str], command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == ExitCode.USAGE
+    err = capsys.readouterr().err
+    assert "is an option of firmroot itself, not of " in err
+    assert err.endswith(f"hint: before the command: firmroot {command}\n")
+
+
+def test_json_after_the_command_is_answered_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--json"]) == ExitCode.USAGE
+    found = json.loads(capsys.readouterr().err)
+    assert found["hint"] == "before the command: firmroot --json status"
+    assert main(["--no"]) == ExitCode.USAGE, "before a command it is any mistake"
+    assert "No such option" in capsys.readouterr().err
+
+
 NO_WORKSPACE_NEEDED = {"init", "demo", "policy explain"}
 
 

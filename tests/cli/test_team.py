@@ -14,6 +14,7 @@ from client_reference.errors import ExitCode
 from keys_policy.checks import CHECKS
 from repo_tools.cli.main import main
 from repo_tools.signing.keyfiles import generate, write_private
+from repo_tools.signing.keyring import usual_holder
 from repo_tools.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -248,6 +249,67 @@ def test_keys_come_from_files(run: Terminal, tmp_path: Path) -> None:
     assert "'Dave' is not a name for a key" in run("key", "new", "Dave", code=2)
     assert "policy.toml has no role 'boss'" in run("key", "new", "x", "--role", "boss", code=2)
     assert "there is no key 'nobody'" in run("key", "show", "nobody", code=2)
+
+
+def test_the_year_in_a_name_makes_nobody_another_holder(run: Terminal, tmp_path: Path) -> None:
+    assert ", holder dora\n" in run("key", "new", "dora-2026", "--role", "root")
+    write_private(tmp_path / "dora-2027.pem", generate("ed25519"), b"correct horse battery")
+    assert ", holder dora\n" in run("key", "import", tmp_path / "dora-2027.pem")
+    named = run("--json", "key", "new", "dora-2028", "--holder", "Dora's twin")
+    assert json.loads(named)["holder"] == "Dora's twin"
+    policy = run.directory / "policy.toml"
+    keys = '["alice", "bob", "carol", "dora-2026"]'
+    assert keys in policy.read_text()
+
+    def holders(first: str, second: str) -> str:
+        text = policy.read_text()
+        two = text.replace(keys, f'["{first}", "{second}"]', 1)
+        policy.write_text(two)
+        try:
+            return run("policy", "check", code=ExitCode.REFUSED)
+        finally:
+            policy.write_text(text)
+
+    assert "1 holders: dora [distinct-holders]" in holders("dora-2026", "dora-2027")
+    assert "[distinct-holders]" not in holders("alice", "dora-2027")
+
+
+@pytest.mark.parametrize("command", [("rotate",), ("recover", "lost-key")], ids=" ".join)
+def test_who_rotates_is_told_how_a_successor_is_made(run: Terminal, command: list[str]) -> None:
+    run("key", "new", "dora-2026", "--role", "root")
+    words = f"firmroot {' '.join(command)}"
+    err = run(*command, "dora-2026", code=ExitCode.USAGE)
+    assert "dora-2026 needs a successor, or none" in err
+    assert "firmroot key new dora-2027 (without --role), then: " in err
+    assert f"{words} dora-2026 --to dora-2027; " in err
+    assert err.endswith("without a successor: firmroot rotate dora-2026 --remove\n")
+    assert "key new alice-2 (without" in run(*command, "alice", code=ExitCode.USAGE)
+    err = run(*command, "dora-2062", code=ExitCode.USAGE)
+    assert "there is no key 'dora-2062'" in err
+    assert "successor" not in err
+    run("key", "new", "dora-2027")
+    assert "key new dora-2028 (without" in run(*command, "dora-2026", code=ExitCode.USAGE)
+    assert "place of dora-2026 in: root" in run("--yes", *command, "dora-2026", "--to", "dora-2027")
+
+
+def test_a_successor_and_none_exclude_each_other(run: Terminal) -> None:
+    err = run("rotate", "alice", "--to", "bob", "--remove", code=ExitCode.USAGE)
+    assert "either --to bob, or --remove" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "holder"),
+    [
+        ("alice", "alice"),
+        ("alice-2026", "alice"),
+        ("alice-2", "alice-2"),
+        ("alice-12026", "alice-12026"),
+        ("alice-1026", "alice-1026"),
+        ("-2026", "-2026"),
+    ],
+)
+def test_only_a_year_is_left_out_of_a_holder(name: str, holder: str) -> None:
+    assert usual_holder(name) == holder
 
 
 def test_a_public_key_alone_can_hold_a_role(clone: Callable[..., Terminal], tmp_path: Path) -> None:

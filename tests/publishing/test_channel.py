@@ -70,13 +70,45 @@ def test_a_held_release_is_not_started_and_goes_on_when_it_is_released(live: Lab
     _hold_on(live, "hold", "1.0")
     outcome, detail = live.fresh_device()
     assert (outcome.value, "on hold" in detail) == ("stays", True)
-    assert "HELD" in live.ok("channel", "show", STABLE).out
+    shown = live.ok("channel", "show", STABLE).out
+    assert "; HELD\n" in shown, "nothing waits any more"
+    assert live.ok("channel", "list").out == "gateway/stable  1.0  1.0: HELD\n"
+    assert live.ok("--json", "channel", "list").json[STABLE]["held"] == [1]
+    assert "HELD: gateway@1.0 on stable: no device starts it\n" in live.ok("status").out
+    assert live.ok("--json", "status").json["held"] == ["gateway@1.0 on stable"]
     done = live.run("channel", "hold", f"{PRODUCT}@1.0", "--on", "stable")
     assert done.code == 2
     assert "gateway@1.0 is held already on gateway/stable" in done.err
     _hold_on(live, "unhold", "1.0")
     assert live.fresh_device()[1] == "installs 1.0"
     assert live.run("channel", "unhold", f"{PRODUCT}@1.0", "--on", "stable").code == 2
+
+
+def test_who_signs_a_hold_reads_what_it_stops(live: Lab) -> None:
+    live.ok("channel", "hold", f"{PRODUCT}@1.0", "--on", "stable")
+    assert "; hold waits\n" in live.ok("channel", "show", STABLE).out
+    assert "HELD" not in live.ok("status").out
+    assert "  holds gateway@1.0 (sequence 1) on gateway/stable\n" in live.ok("sign").out
+    live.ok("publish")
+    live.ok("channel", "unhold", f"{PRODUCT}@1.0", "--on", "stable")
+    assert "; HELD; unhold waits\n" in live.ok("channel", "show", STABLE).out
+    live.repository.rename(live.directory / "elsewhere")
+    (live.directory / ".firmroot/high-water.json").unlink()
+    assert "  holds nothing any more on gateway/stable\n" in live.ok("sign").out
+
+
+def test_what_another_machine_built_is_promoted_there_or_once_it_is_live(live: Lab) -> None:
+    builder = live.copy(live.directory.with_name("builder"))
+    builder.add("1.3")
+    done = live.run("channel", "promote", f"{PRODUCT}@1.3", "--to", "stable")
+    assert done.code == 2
+    assert "there is no release gateway@1.3 that this clone knows" in done.err
+    assert "added on another machine: promote it there, or here once it is live" in done.err
+    assert "firmroot firmware add FILE -p gateway -V 1.3" in done.err
+    builder.ok("publish")
+    shutil.rmtree(live.repository)
+    shutil.copytree(builder.repository, live.repository)
+    live.ok("channel", "promote", f"{PRODUCT}@1.3", "--to", "stable")
 
 
 def test_a_minimum_reaches_devices(following: Lab) -> None:

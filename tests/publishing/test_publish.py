@@ -201,6 +201,44 @@ def test_roles_of_people_that_expired_under_a_good_root_need_a_ceremony(live: La
     assert "root 2" not in done.err
 
 
+ROOT_EXPIRED = "error: root 1 has expired on 2027-03-02"
+
+
+def test_with_an_expired_root_the_next_step_is_named_and_nobody_is_stranded(live: Lab) -> None:
+    late = live.later(days=366)
+    before = late.tree()
+
+    def stopped(command: str, found: str, hint: str) -> None:
+        done = late.run(command)
+        assert done.code == ExitCode.ACTION_REQUIRED, done
+        assert f"{ROOT_EXPIRED}{found}" in done.err
+        assert f"hint: {hint}\n" in done.err
+        assert "strand" not in done.out + done.err
+
+    stopped("refresh", ": no device accepts anything", "firmroot recover expired-root")
+    assert late.tree() == before
+    late.ok("recover", "expired-root")
+    for command in ("refresh", "publish", "plan"):
+        waits = "; root-2 waits for alice or bob or carol"
+        stopped(command, waits, "firmroot sign, then: firmroot publish")
+    late.ok("sign")
+    stopped("refresh", "; root 2 is signed", "firmroot publish")
+    late.ok("publish")
+    assert late.fresh_device()[1] == "installs 1.0"
+    late.ok("refresh")
+
+
+def test_new_work_cannot_be_published_under_an_expired_root(following: Lab) -> None:
+    late = following.later(days=366)
+    done = late.run("publish")
+    assert done.code == ExitCode.ACTION_REQUIRED
+    assert ROOT_EXPIRED in done.err
+    assert "hint: firmroot recover expired-root\n" in done.err
+    exactly = following.later(days=365)
+    assert "root 1 has expired" in exactly.run("refresh").err
+    exactly.ok("recover", "expired-root")
+
+
 def test_what_is_good_until_now_is_expired(live: Lab) -> None:
     live.later(days=6, hours=23).ok("publish")
     assert live.later(days=7).run("publish").code == 3
@@ -668,7 +706,13 @@ def test_an_artifact_that_changed_in_the_outbox_is_not_uploaded(following: Lab) 
 
 def test_a_refresh_renews_the_timestamp_and_leaves_no_record(live: Lab) -> None:
     later = live.later(days=3)
-    later.ok("refresh")
+    said = later.ok("refresh").out.splitlines()
+    assert said[:2] == [
+        "timestamp 2: signed, good until 2026-03-12T06:00:00Z",
+        "snapshot 1: stays as it is, good until 2026-04-01T06:00:00Z",
+    ]
+    assert said[2].startswith("next: nothing to do  (timestamp is next, from 2026-03-10")
+    assert len(said) == 3
     signed = _timestamp(live)
     assert (signed["version"], signed["expires"]) == (2, "2026-03-12T06:00:00Z")
     assert "history/000002.json" not in live.tree()
@@ -676,7 +720,7 @@ def test_a_refresh_renews_the_timestamp_and_leaves_no_record(live: Lab) -> None:
 
 
 def test_a_refresh_renews_a_snapshot_that_would_end_first(live: Lab) -> None:
-    live.later(days=25).ok("refresh")
+    assert "\nsnapshot 2: signed, good until " in live.later(days=25).ok("refresh").out
     assert (live.repository / "metadata/2.snapshot.json").exists()
     assert live.later(days=31).fresh_device()[1] == "installs 1.0"
 
@@ -705,15 +749,18 @@ def test_nothing_is_refreshed_before_the_first_publish(ready: Lab) -> None:
 
 def test_a_publish_that_would_strand_a_factory_export_is_refused_by_name(live: Lab) -> None:
     export = live.ok("--json", "factory", "list").json["exports"][0]["id"]
+    renewed = live.later(days=200)
+    for words in (("ceremony", "start", "root"), ("sign",), ("publish",)):
+        renewed.ok(*words)
     live.ok("product", "add", "other", "--hardware", HARDWARE)
     live.ok("sign")
-    # Long after root expired, only refreshed roles do not help.
+    # Long after what people signed expired, only refreshed roles do not help.
     late = live.later(days=366)
     done = late.run("publish")
     assert done.code == 5
     assert f"\n  {export}: with factory state, now, clock good: " in done.err
     assert f"--accept-stranded {export}" in done.err
-    assert _timestamp(live)["version"] == 1
+    assert _timestamp(live)["version"] == 2
     named = late.run("publish", "--accept-stranded", export)
     others = '--accept-stranded "next export of gateway/stable"'
     assert others in named.err, "the others are still to be named"

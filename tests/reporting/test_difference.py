@@ -15,6 +15,7 @@ from client_reference.manifest import (
     Artifact,
     Delta,
     GroupWave,
+    Hold,
     Manifest,
     Payload,
     Release,
@@ -24,6 +25,7 @@ from client_reference.manifest import (
     UnsupportedRelease,
     Withdrawn,
     serialize,
+    serialize_hold,
 )
 from repo_tools.metadata.edits import manifest_targets, next_root, next_targets, renewed
 from repo_tools.reporting.difference import describe_change, describe_manifest
@@ -166,6 +168,30 @@ def test_a_carried_file_that_devices_could_not_read_is_told() -> None:
     assert lines[-1].startswith(f"  {PATH} is not a release manifest that devices read")
     held = describe_change("h", None, after, {"holds/a": b'{"sequences": [1]}\n'}, name_of)
     assert held[-1] == '  holds/a: {"sequences": [1]}'
+    assert held[-2].startswith("  holds/a is not a hold that devices read")
+
+
+def test_a_hold_is_told_in_words_and_whole_where_words_leave_something_out() -> None:
+    path, hold = "holds/gateway/stable.json", Hold("gateway", "stable", frozenset({2, 3}))
+    after = Targets(1, expires=NOW)
+
+    def told(path: str, data: bytes) -> list[str]:
+        lines = describe_change("h", None, after, {path: data}, name_of, {2: "1.1"})
+        return [line.strip() for line in lines if line.startswith("  ")]
+
+    words = [
+        "holds gateway@1.1 (sequence 2) on gateway/stable",
+        "holds a release that is not live here (sequence 3) on gateway/stable",
+    ]
+    data = serialize_hold(hold)
+    assert told(path, data) == words
+    nothing = serialize_hold(Hold("gateway", "stable", frozenset()))
+    assert told(path, nothing) == ["holds nothing any more on gateway/stable"]
+    other = told("holds/gateway/beta.json", data)
+    assert other[:2] == words
+    assert other[2].startswith("holds/gateway/beta.json: {")
+    more = json.dumps({**json.loads(data), "reason": "x"}).encode()
+    assert told(path, more)[2] == f"{path}: {more.decode()}"
 
 
 def changed(edit: Callable[[dict[str, Any]], None]) -> list[str]:

@@ -389,11 +389,35 @@ def test_a_role_without_rules_has_no_signing_period() -> None:
 
 def test_a_monitor_fails_for_what_expires_within() -> None:
     found = report(WELL)
-    assert found.failing(4 * DAY) == []
-    assert found.failing(5 * DAY) == ["timestamp 99 expires 2026-03-07T06:00:00Z"]
-    assert len(found.failing(300 * DAY)) == 4
+    assert found.failing(39 * DAY) == []
+    assert found.failing(40 * DAY) == ["gateway-stable 7 expires 2026-04-11T06:00:00Z"]
+    assert len(found.failing(300 * DAY)) == 3
     expired = report(replace(WELL, live={"root": (3, NOW)}))
     assert expired.failing(timedelta()) == ["root 3 expired 2026-03-02T06:00:00Z"]
+
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("role", "rules", "lead"),
+    [
+        ("timestamp", RolePolicy(1, ("publisher",), 7, 2), DAY),
+        ("snapshot", RolePolicy(1, ("publisher",), 30, 7), 3.5 * DAY),
+        ("timestamp", RolePolicy(1, ("publisher",), 6, 0), DAY),
+    ],
+)
+def test_a_monitor_counts_what_a_job_renews_once_the_job_is_late(
+    role: str, rules: RolePolicy, lead: timedelta
+) -> None:
+    def failing(left: timedelta, within: timedelta) -> int:
+        found = replace(WELL, rules={role: rules}, live={role: (9, NOW + left)})
+        return len(report(found).failing(within))
+
+    assert failing(lead + HOUR, 30 * DAY) == 0, "all the time that a job is given"
+    assert failing(lead, 30 * DAY) == 1
+    assert failing(lead, 12 * HOUR) == 0, "less was asked for"
+    assert failing(-HOUR, HOUR) == 1
 
 
 def test_a_monitor_fails_when_it_could_not_look() -> None:

@@ -458,7 +458,7 @@ def test_other_ceremonies_leave_signatures_intact(ws: Workspace, targets: Ceremo
 
 
 def test_a_predecessor_that_changed_stops_everybody(ws: Workspace, targets: Ceremony) -> None:
-    create_file(ws.metadata / "targets.json", b"somebody published")
+    create_file(ws.metadata / "targets.json", b'"somebody published"')
     with pytest.raises(RefusedError, match="no longer the newest signed one"):
         check_ceremony(ws, targets)
     with pytest.raises(RefusedError, match="no longer the newest signed one"):
@@ -478,8 +478,19 @@ def test_an_older_version_of_the_ceremony_goes(ws: Workspace, targets: Ceremony)
 
 
 def test_versions_rise_by_one(ws: Workspace) -> None:
-    with pytest.raises(RefusedError, match="targets version 7 does not follow version 0"):
+    behind = "targets version 7 does not follow the newest that this workspace knows, none: it is "
+    with pytest.raises(RefusedError, match=f"^{behind}behind") as found:
         start_ceremony(ws, "targets", Targets(version=7, expires=NOW))
+    assert found.value.hint.startswith("git pull, then run it again")
+    publish_by_hand(ws)
+    root = parse(predecessor(ws, "root") or b"", Root, "root").signed
+    with pytest.raises(RefusedError, match=r"^root version 1 does not follow version 1$") as found:
+        start_ceremony(ws, "root", root)
+    assert "pull" not in found.value.hint
+    root.version = 3
+    with pytest.raises(RefusedError, match="that this workspace knows, version 1: it is behind"):
+        start_ceremony(ws, "root", root)
+    assert start_root(ws, NOW).version == 2
 
 
 def test_a_root_keeps_consistent_snapshots(ws: Workspace) -> None:
@@ -572,6 +583,18 @@ def test_a_damaged_ceremony_is_named(
     (targets.directory / name).write_bytes(data)
     with pytest.raises(NotTrustedError, match="targets-1"):
         open_ceremonies(ws)
+
+
+def test_two_who_start_one_ceremony_are_told_how_to_go_on(ws: Workspace, targets: Ceremony) -> None:
+    payload = targets.directory / "payload.json"
+    ours = payload.read_bytes()
+    payload.write_bytes(b"<<<<<<< HEAD\n" + ours + b"=======\n{}\n>>>>>>> theirs\n")
+    match = "ceremonies/targets-1/payload.json has the marks of a git conflict"
+    with pytest.raises(NotTrustedError, match=match) as found:
+        open_ceremonies(ws)
+    assert "git checkout --theirs ceremonies/targets-1 && git add" in found.value.hint
+    payload.write_bytes(ours)
+    assert [each.name for each in open_ceremonies(ws)] == ["targets-1"]
 
 
 def test_the_payload_of_a_root_is_a_root(ws: Workspace, targets: Ceremony) -> None:

@@ -114,9 +114,26 @@ def test_what_is_not_a_key_file_is_told(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "k.pem").write_bytes(data)
     with pytest.raises(KeyFileError) as caught:
         load_private(tmp_path / "k.pem", PASSPHRASE)
-    assert "is not a private key file: expected PEM" in caught.value.message
+    said = "is not a private key file: expected PEM"
+    if b"PRIVATE KEY" in data:
+        said = "is damaged or cut off"
+    assert said in caught.value.message
     with pytest.raises(KeyFileError, match="is not a key file: expected PEM"):
         load_public(tmp_path / "k.pem")
+
+
+@pytest.mark.parametrize("left", [30, 60, -30])
+def test_a_key_file_that_is_cut_off_is_named_and_its_backup(tmp_path: Path, left: int) -> None:
+    path = tmp_path / "k.pem"
+    write_private(path, generate("ed25519"), PASSPHRASE)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:left])
+    with pytest.raises(KeyFileError, match=f"^{path} is ") as caught:
+        load_private(path, PASSPHRASE)
+    assert caught.value.hint.startswith("restore your backup of it")
+    assert ("is damaged or cut off" in caught.value.message) == (left != 30)
+    path.write_bytes(whole)
+    assert load_private(path, PASSPHRASE)
 
 
 def test_a_missing_key_file_is_told(tmp_path: Path) -> None:

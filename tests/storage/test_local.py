@@ -126,7 +126,10 @@ def test_a_large_file_is_copied_whole(storage: LocalStorage, tmp_path: Path) -> 
 
 
 def test_a_full_disk_while_creating_leaves_nothing_visible(storage: LocalStorage) -> None:
-    with full_disk(errno.ENOSPC), pytest.raises(DiskFullError, match="the disk is full"):
+    with (
+        full_disk(errno.ENOSPC),
+        pytest.raises(DiskFullError, match=f"the disk is full: {storage.root}/a/b: "),
+    ):
         storage.create("a/b", b"x", sha256(b"x"))
     assert list(storage.paths("")) == []
     assert names(storage.root / "a") == []
