@@ -274,7 +274,9 @@ def _write_policy(ws: Workspace, rotation: Rotation) -> None:
 def _write_uris(ws: Workspace, rotation: Rotation, *, compromised: bool) -> None:
     """Tell `publish` about a new online key, and a lab about a key that is gone.
 
-    A key that is replaced without hurry still signs for devices that trust the old root.
+    A key that is replaced without hurry still signs for devices that trust the old root. The live
+    root, and one that is signed, ask their own keys for the next one, so a lab forgets a key of
+    these only when a root without it is live (`repo_tools.publishing.journal.settle`).
     """
     uris = ws.key_uris()
     online = dict(ws.config.online)
@@ -284,8 +286,16 @@ def _write_uris(ws: Workspace, rotation: Rotation, *, compromised: bool) -> None
         online.pop(rotation.old, None)
     if online != ws.config.online:
         set_online(ws, online)
-    if ws.config.lab:
+    if ws.config.lab and not _signs_next_root(ws, rotation.old):
         ws.remove_key_uri(rotation.old)
+
+
+def _signs_next_root(ws: Workspace, name: str) -> bool:
+    keyid = find_key(ws, name).key.keyid
+    roots = (ws.staged_role("root"), next(reversed(ws.roots()), None))
+    return any(
+        keyid in parse(data, Root, "root").signed.roles["root"].keyids for data in roots if data
+    )
 
 
 def _newest(ws: Workspace, role: str) -> Targets | None:
