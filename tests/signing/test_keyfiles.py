@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ from repo_tools.signing.keyfiles import (
 from tests.simulators.disk import full_disk, names
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PASSPHRASE = b"correct horse battery"
@@ -167,3 +169,17 @@ def test_a_public_key_is_read(tmp_path: Path) -> None:
     path.write_bytes(data)
     assert not is_private(path)
     assert load_public(path) == public_key(private)
+
+
+@pytest.mark.parametrize("reads", [load_public, is_private, lambda path: load_private(path, b"")])
+def test_a_file_that_does_not_end_is_not_read_to_its_end(
+    reads: Callable[[Path], object], tmp_path: Path
+) -> None:
+    path = tmp_path / "image.pem"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # sparse: whoever reads all of it has no memory left
+    with pytest.raises(KeyFileError, match="it is longer than 65536 bytes"):
+        reads(path)
+    for short in (65_536, 0):
+        os.truncate(path, short)
+        assert not is_private(path)
