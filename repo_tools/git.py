@@ -1,8 +1,8 @@
 """Whether git has what a command wrote, so that the command can end by saying what to do.
 
 A workspace lives in git, and what one person signs reaches the others by `git push`, which is
-easily forgotten. Nothing here changes anything: one `git status`, and silence where there is no
-git, no work tree, or nothing to share.
+easily forgotten. Also what its last commit says of a file. Nothing here changes anything, and there
+is silence where there is no git, no work tree, or nothing to say.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["has_conflict", "reminder", "sentence"]
+__all__ = ["committed", "has_conflict", "reminder", "sentence"]
 
 _PRIVATE = ".firmroot"
 _SECONDS = 10.0
@@ -34,8 +34,25 @@ def reminder(directory: Path) -> str:
     """
     # Of an index that is being used it takes no lock; a watcher that the work tree configures is
     # not started.
-    command = ["git", "-C", str(directory), "-c", "core.fsmonitor=false", "--no-optional-locks"]
+    command = ["-c", "core.fsmonitor=false", "--no-optional-locks"]
     command += ["status", "--porcelain=v1", "--branch", "-z", "--untracked-files=normal", "--", "."]
+    answer = _ask(directory, command)
+    return sentence(os.fsdecode(answer), "" if str(directory) == "." else str(directory))
+
+
+def committed(directory: Path, path: str) -> bytes:
+    """What the last commit has in a file of a workspace; empty if it has none.
+
+    Args:
+        directory: of the workspace, which may be below the top of the work tree.
+        path: of the file, relative to the workspace.
+    """
+    return _ask(directory, ["cat-file", "blob", f"HEAD:./{path}"])
+
+
+def _ask(directory: Path, arguments: list[str]) -> bytes:
+    """What git prints; nothing where it fails: then it prints nothing on standard output."""
+    command = ["git", "-C", str(directory), *arguments]
     try:
         done = subprocess.run(  # noqa: S603  a fixed command
             command,
@@ -45,9 +62,8 @@ def reminder(directory: Path) -> str:
             env={**os.environ, "LC_ALL": "C"},
         )
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    # Where it fails it says nothing on standard output, and neither do we.
-    return sentence(os.fsdecode(done.stdout), "" if str(directory) == "." else str(directory))
+        return b""
+    return done.stdout
 
 
 def sentence(porcelain: str, directory: str) -> str:

@@ -21,11 +21,19 @@ from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import builds_role
 from repo_tools.metadata.rotation import plan_rotation, roles_held
 from repo_tools.publishing.firmware import read_builds
+from repo_tools.publishing.online import is_here
 from repo_tools.publishing.renewal import renew_builds
-from repo_tools.signing.ceremony import check_startable, predecessor, start_ceremony
+from repo_tools.signing.ceremony import (
+    DiscardedSignaturesError,
+    check_startable,
+    open_ceremonies,
+    predecessor,
+    start_ceremony,
+    status,
+)
 from repo_tools.signing.keyring import new_key, set_online
 from repo_tools.signing.rules import enforce_sound, templates
-from repo_tools.signing.start import start_role, start_root, start_targets
+from repo_tools.signing.start import planned_targets, start_role, start_root, start_targets
 from repo_tools.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -193,6 +201,30 @@ def check_rotations(
     ):
         if needed:
             check_startable(ws, role, discard_signatures=role in discard)
+    if any(each.targets for each in rotations):
+        _check_delegated(replace(ws, policy=rotations[-1].policy), now, discard)
+
+
+def _check_delegated(ws: Workspace, now: datetime, discard: Collection[str]) -> None:
+    """The same of the roles that a new targets role delegates to; `ws` has the policy afterwards.
+
+    Their ceremonies are opened anew (`_outdated`), or stay and no longer count a key that goes.
+    """
+    targets = planned_targets(ws, ws.config.products, now)
+    for role in _outdated(ws, targets):
+        check_startable(ws, role, discard_signatures=role in discard)
+    for ceremony in open_ceremonies(ws):
+        if ceremony.role not in templates(ws) or ceremony.role in discard:
+            continue
+        _, allowed = _keys(targets, ceremony.role)
+        signed = status(ws, ceremony).signed
+        lost = [name for name in signed if find_key(ws, name).key.keyid not in allowed]
+        if lost:
+            raise DiscardedSignaturesError(
+                f"{ceremony.name} has been signed by {', '.join(lost)}; "
+                "that would not count any more",
+                f"finish it first (firmroot sign), or say so: --discard-signatures {ceremony.role}",
+            )
 
 
 def rotate(
@@ -215,27 +247,25 @@ def rotate(
     done: list[str] = []
     if any(each.targets for each in rotations):
         opened.append(start_targets(ws, ws.config.products, now, discard_signatures=True))
-        for role in _outdated(ws, opened[-1]):
+        for role in _outdated(ws, planned_targets(ws, ws.config.products, now)):
             _renew(ws, role, secrets, now, opened, done, left)
     return Outcome(tuple(each.name for each in opened), tuple(done), tuple(left))
 
 
-def _outdated(ws: Workspace, targets: Ceremony) -> Iterator[str]:
+def _outdated(ws: Workspace, targets: Targets) -> Iterator[str]:
     """Roles whose newest signatures no longer reach the threshold that the new targets asks for.
 
     Builds are not in git, so theirs are always signed again.
     """
-    if not isinstance(targets.signed, Targets):
-        return
     before = predecessor(ws, "targets")
     old = parse(before, Targets, "targets").signed if before else None
     for role, kind in templates(ws).items():
         if kind == "builds":
-            if old is None or _keys(old, role) != _keys(targets.signed, role):
+            if old is None or _keys(old, role) != _keys(targets, role):
                 yield role
         elif (data := predecessor(ws, role)) is not None:
             metadata = parse(data, Targets, role)
-            result = targets.signed.get_verification_result(
+            result = targets.get_verification_result(
                 role, metadata.signed_bytes, metadata.signatures
             )
             if not result:
@@ -286,7 +316,10 @@ def _write_policy(ws: Workspace, rotation: Rotation) -> None:
 def _write_uris(ws: Workspace, rotation: Rotation, *, compromised: bool) -> None:
     """Tell `publish` about a new online key, and a lab about a key that is gone.
 
-    A key that is replaced without hurry still signs for devices that trust the old root.
+    A key that is replaced without hurry still signs for devices that trust the old root. The live
+    root, and one that is signed, ask their own keys for the next one, so a lab forgets a key of
+    these only when a root without it is live (`repo_tools.publishing.journal.settle`), or at once
+    if its file is lost.
     """
     uris = ws.key_uris()
     online = dict(ws.config.online)
@@ -296,8 +329,19 @@ def _write_uris(ws: Workspace, rotation: Rotation, *, compromised: bool) -> None
         online.pop(rotation.old, None)
     if online != ws.config.online:
         set_online(ws, online)
-    if ws.config.lab:
+    if ws.config.lab and not _signs_next_root(ws, rotation.old):
         ws.remove_key_uri(rotation.old)
+
+
+def _signs_next_root(ws: Workspace, name: str) -> bool:
+    uri = ws.key_uris().get(name)
+    if uri is None or not is_here(ws, uri):
+        return False
+    keyid = find_key(ws, name).key.keyid
+    roots = (ws.staged_role("root"), next(reversed(ws.roots()), None))
+    return any(
+        keyid in parse(data, Root, "root").signed.roles["root"].keyids for data in roots if data
+    )
 
 
 def _newest(ws: Workspace, role: str) -> Targets | None:

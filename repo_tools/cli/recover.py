@@ -36,7 +36,7 @@ _to_option = click.option("--to", "new", metavar="NEW", help="The key that takes
 @recover.command("lost-key", epilog=example("firmroot recover lost-key alice --to alice-2"))
 @click.argument("key")
 @_to_option
-@discard_option(["root", "targets"])
+@discard_option()
 @passphrase_option
 @click.pass_obj
 def lost_key(
@@ -49,7 +49,7 @@ def lost_key(
 @recover.command("stolen-key", epilog=example("firmroot recover stolen-key ci --to ci-2"))
 @click.argument("key")
 @_to_option
-@discard_option(["root", "targets"])
+@discard_option()
 @passphrase_option
 @click.pass_obj
 def stolen_key(

@@ -29,7 +29,7 @@ __all__ = ["report_outcome", "rotate", "run_rotation"]
 @click.option("--to", "new", metavar="NEW", help="The key that takes its place.")
 @click.option("--remove", is_flag=True, help="Remove it without a successor.")
 @click.option("--compromised", is_flag=True, help="Somebody else may have the private key.")
-@discard_option(["root", "targets"])
+@discard_option()
 @passphrase_option
 @click.pass_obj
 def rotate(

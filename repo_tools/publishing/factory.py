@@ -21,6 +21,7 @@ from client_reference.nearest import did_you_mean
 from client_reference.selection import DevicePosition
 from client_reference.trust.updater import Floors
 from repo_tools.files import replace_file, sweep
+from repo_tools.git import committed
 from repo_tools.publishing.following import RECOVERY_ROOT, cannot_follow
 from repo_tools.publishing.rehearse import Device
 
@@ -43,6 +44,8 @@ __all__ = [
     "retire",
     "write_package",
 ]
+
+_RESTORE = "git checkout factory/registry.toml"
 
 
 @dataclass(frozen=True)
@@ -209,23 +212,61 @@ def write_package(package: Package, directory: Path) -> None:
         replace_file(directory / path, data)
 
 
-def load_registry(workspace: Workspace) -> tuple[Export, ...]:
+def load_registry(workspace: Workspace, *, entering: str = "") -> tuple[Export, ...]:
     """Every export that was ever made, oldest first.
 
+    Attack, or a bad merge: an entry is lost, and nobody rehearses its devices any more.
+
+    Args:
+        workspace: whose registry.
+        entering: an id whose files may be there already.
+
     Raises:
-        ConfigurationError: the registry is damaged.
+        ConfigurationError: the registry is damaged, or does not name an export that is there.
     """
     path = _registry(workspace)
-    if not path.exists():
-        return ()
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        return tuple(_parse(entry) for entry in table.get("export", []))
+        exports = _parse_all(path.read_text(encoding="utf-8")) if path.exists() else ()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(
             f"{path} cannot be read: {error!r}",
             "it names every device that the rehearsal must not strand: restore it from git",
         ) from error
+    there = {
+        each.name
+        for each in path.parent.glob("*")
+        if each.is_dir() and not each.name.startswith(".")
+    }
+    if lost := sorted(there - {each.id for each in exports} - {entering}):
+        raise ConfigurationError(
+            f"{path} does not name {', '.join(lost)}, whose files are in factory/: "
+            "nobody would notice that these devices are stranded",
+            f"{_RESTORE}; if an export was interrupted and handed out to nobody, remove its "
+            "directory",
+        )
+    return exports
+
+
+def _parse_all(text: str) -> tuple[Export, ...]:
+    return tuple(_parse(entry) for entry in tomllib.loads(text).get("export", []))
+
+
+def _check_history(workspace: Workspace, exports: Iterable[Export]) -> None:
+    """What the last commit registers must still be registered, even if its files are gone as well.
+
+    Raises:
+        ConfigurationError: entries are gone.
+    """
+    try:
+        before = _parse_all(committed(workspace.directory, "factory/registry.toml").decode())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return  # what was committed damaged says nothing; the file of today was read
+    if lost := sorted({each.id for each in before} - {each.id for each in exports}):
+        raise ConfigurationError(
+            f"factory/registry.toml does not name {', '.join(lost)}, which the last commit "
+            "registers: nobody would notice that these devices are stranded",
+            f"{_RESTORE}; devices that are out of service: firmroot factory retire ID",
+        )
 
 
 def _parse(entry: Mapping[str, Any]) -> Export:
@@ -273,9 +314,9 @@ def register(workspace: Workspace, export: Export, package: Package) -> Export:
         the entry, with its id.
     """
     named = replace(export, id=f"{export.product}-{export.channel}-{package.digest[:8]}")
+    exports = {each.id: each for each in load_registry(workspace, entering=named.id)}
     for path, data in package.files.items():
         replace_file(workspace.directory / "factory" / named.id / path, data)
-    exports = {each.id: each for each in load_registry(workspace)}
     if (known := exports.get(named.id)) is not None:
         named = replace(known, count=known.count + export.count, retired="")
     if named != known:
@@ -305,10 +346,12 @@ def devices(workspace: Workspace) -> tuple[Device, ...]:
     """One device for each board of each export that is in service.
 
     Raises:
-        ConfigurationError: files of an export are missing or damaged.
+        ConfigurationError: an entry is lost, or files of an export are missing or damaged.
     """
     found: list[Device] = []
-    for export in load_registry(workspace):
+    exports = load_registry(workspace)
+    _check_history(workspace, exports)
+    for export in exports:
         if export.retired:
             continue
         directory = workspace.directory / "factory" / export.id / "factory"

@@ -211,7 +211,21 @@ def settle(
                 json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n",
             )
     _remove_published(workspace, state)
+    if workspace.config.lab:
+        _forget_replaced(workspace, state)
     remove_file(_journal(workspace))
+
+
+def _forget_replaced(workspace: Workspace, state: RepositoryState) -> None:
+    """A lab forgets where the root keys are that a rotation has replaced, once that is live."""
+    *before, live = (
+        set(parse(data, Root, "root").signed.roles["root"].keyids) for data in state.roots
+    )
+    for name in workspace.key_uris():
+        key = workspace.keyring.get(name)
+        replaced = key is not None and any(key.key.keyid in each - live for each in before)
+        if replaced and not any(workspace.policy.roles_of(name)):
+            workspace.remove_key_uri(name)
 
 
 def _keep(path: Path, data: bytes) -> None:

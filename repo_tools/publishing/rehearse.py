@@ -10,7 +10,9 @@ sees in the middle of this publish (the new root is there, the timestamp not yet
 horizon (the last second before the first signature of the candidate expires), with a good clock,
 with one that says 1970, and with one that said 2106 in the check before. What must hold in
 each case: within two checks the device trusts the candidate and can decide what to run next. One
-that cannot is stranded.
+that cannot is stranded. So is one for which the channel had firmware before, and has none that
+could ever run there after; a hold, a withdrawal and a pause are the publisher's own stop, and
+strand nobody.
 
 A device that left the factory in an older epoch follows the recovery anchor as it would in the
 field, in a check that asks it; what it had of the older epoch is gone then, so no view shows that.
@@ -60,6 +62,15 @@ __all__ = [
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FAR_AHEAD = datetime(2106, 2, 7, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
+
+# Not for this device, whatever the publisher says of it later.
+_UNFIT = {
+    Reason.HARDWARE,
+    Reason.HANDLER,
+    Reason.BELOW_FLOOR,
+    Reason.BELOW_MINIMUM,
+    Reason.CLIENT_TOO_OLD,
+}
 
 
 class Cached(enum.Enum):
@@ -227,10 +238,11 @@ def rehearse(views: Views, devices: Sequence[Device], now: datetime) -> Rehearsa
         devices: every factory export that is not retired.
         now: aware UTC.
     """
+    served = [device.promised and _was_served(views, device, now) for device in devices]
     return Rehearsal(
         tuple(
-            _ask(views, device, cached, moment, clock, now)
-            for device in devices
+            _ask(views, device, cached, moment, clock, now, served=before)
+            for device, before in zip(devices, served, strict=True)
             for cached in Cached
             if cached is not Cached.LIVE or views.live
             for moment, clock in (
@@ -243,8 +255,33 @@ def rehearse(views: Views, devices: Sequence[Device], now: datetime) -> Rehearsa
     )
 
 
+def _was_served(views: Views, device: Device, now: datetime) -> bool:
+    """Whether the live channel has firmware for a device fresh from the factory.
+
+    A release that is held, or whose wave is to come, is firmware for it as well: else two publishes
+    could do what one may not.
+    """
+    reading = min(now, views.live_expires - _SECOND)
+    try:
+        store = MemoryStore(initial_state(device.root, device.floors))
+        updater = Updater(store, MappingFetcher(views.live), reading)
+        decision = evaluate(updater, device.position, Waves.IGNORE)
+    except FirmrootError:
+        return False
+    return isinstance(decision, Selection) or any(
+        each.reason in {Reason.HELD, Reason.PAUSED, Reason.WAVE} for each in decision.verdicts
+    )
+
+
 def _ask(
-    views: Views, device: Device, cached: Cached, moment: Moment, clock: Clock, now: datetime
+    views: Views,
+    device: Device,
+    cached: Cached,
+    moment: Moment,
+    clock: Clock,
+    now: datetime,
+    *,
+    served: bool,
 ) -> Row:
     horizon = max(now, views.candidate_expires - _SECOND)
     readings = _Readings(
@@ -262,7 +299,7 @@ def _ask(
     candidate = MappingFetcher(views.candidate)
     if clock is Clock.AHEAD:
         seen = (*seen, (candidate, _FAR_AHEAD))
-    outcome, detail = meet(device, candidate, readings.candidate, seen, views.lead)
+    outcome, detail = meet(device, candidate, readings.candidate, seen, views.lead, served=served)
     return Row(device.name, cached, moment, clock, outcome, detail)
 
 
@@ -281,6 +318,8 @@ def meet(
     reading: datetime,
     seen: Sequence[tuple[Fetcher, datetime]] = (),
     lead: Lead = _NOWHERE,
+    *,
+    served: bool = False,
 ) -> tuple[Outcome, str]:
     """What a device does with a repository; stranded if it cannot trust it or decide.
 
@@ -290,6 +329,7 @@ def meet(
         reading: of its clock.
         seen: repositories that it checked before, and when; it keeps what it accepted there.
         lead: where the recovery anchor leads; a device that does not arrive there is stranded.
+        served: its channel had firmware for it; without any it is stranded.
     """
     try:
         store = MemoryStore(initial_state(device.root, device.floors, device.recovery))
@@ -299,7 +339,7 @@ def meet(
         for before, earlier in seen:
             with suppress(FirmrootError):
                 _decide(store, device, before, earlier, lead)
-        outcome, detail = _converge(store, device, fetcher, reading, lead)
+        outcome, detail = _converge(store, device, fetcher, reading, lead, served=served)
     except FirmrootError as error:
         outcome, detail = Outcome.STRANDED, error.message
     epoch = _state(store).trust.epoch
@@ -316,16 +356,28 @@ def _state(store: MemoryStore) -> DeviceState:
 
 
 def _converge(
-    store: MemoryStore, device: Device, fetcher: Fetcher, reading: datetime, lead: Lead
+    store: MemoryStore,
+    device: Device,
+    fetcher: Fetcher,
+    reading: datetime,
+    lead: Lead,
+    *,
+    served: bool,
 ) -> tuple[Outcome, str]:
     """Up to two checks; the last verdict counts."""
     with suppress(FirmrootError):
-        return _check(store, device, fetcher, reading, lead)
-    return _check(store, device, fetcher, reading, lead)
+        return _check(store, device, fetcher, reading, lead, served=served)
+    return _check(store, device, fetcher, reading, lead, served=served)
 
 
 def _check(
-    store: MemoryStore, device: Device, fetcher: Fetcher, reading: datetime, lead: Lead
+    store: MemoryStore,
+    device: Device,
+    fetcher: Fetcher,
+    reading: datetime,
+    lead: Lead,
+    *,
+    served: bool,
 ) -> tuple[Outcome, str]:
     decision = _decide(store, device, fetcher, reading, lead)
     if isinstance(decision, Selection):
@@ -337,6 +389,11 @@ def _check(
         later = _decide(store, device, fetcher, reading, lead, Waves.IGNORE)
         if not isinstance(later, Selection):
             return Outcome.STRANDED, decision.detail
+    if served and decision.verdicts and all(each.reason in _UNFIT for each in decision.verdicts):
+        return (
+            Outcome.STRANDED,
+            f"its channel had firmware for it and has none after this: {decision.detail}",
+        )
     return Outcome.STAYS, decision.detail
 
 

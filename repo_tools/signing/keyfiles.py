@@ -62,6 +62,8 @@ __all__ = [
 MIN_PASSPHRASE = 12
 MIN_RSA_BITS = 3072
 _NEW_RSA_BITS = 4096
+# An RSA key of 16384 bits takes less than a fifth of it.
+_MAX_KEY_FILE = 65_536
 
 PrivateKey: TypeAlias = (
     Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey | MLDSA65PrivateKey
@@ -193,9 +195,17 @@ def _check_strength(key: PublicKeyTypes, path: Path) -> None:
 
 
 def _read(path: Path) -> bytes:
+    """The whole of a file that is no longer than a key: a device or a disk image has no end."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(_MAX_KEY_FILE + 1)
     except OSError as error:
         raise KeyFileError(
             f"{path} cannot be read: {error.strerror}", "check the path of the key file"
         ) from error
+    if len(data) > _MAX_KEY_FILE:
+        raise KeyFileError(
+            f"{path} is not a key file: it is longer than {_MAX_KEY_FILE} bytes",
+            "check the path of the key file",
+        )
+    return data

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from repo_tools.signing.ceremony import Ceremony
     from repo_tools.workspace import Product, Workspace
 
-__all__ = ["start_role", "start_root", "start_targets"]
+__all__ = ["planned_targets", "start_role", "start_root", "start_targets"]
 
 
 def start_role(
@@ -86,15 +86,20 @@ def start_targets(
     discard_signatures: bool = False,
 ) -> Ceremony:
     """Open a targets role that delegates to these products. Raises as `start_ceremony`."""
+    signed = planned_targets(ws, products, now)
+    return start_ceremony(ws, "targets", signed, discard_signatures=discard_signatures)
+
+
+def planned_targets(ws: Workspace, products: Mapping[str, Product], now: datetime) -> Targets:
+    """The targets role that delegates to these products as the policy says. Writes nothing."""
     before = predecessor(ws, "targets")
-    signed = next_targets(
+    return next_targets(
         ws.policy,
         ws.keyring,
         {each.name: each.channels for each in products.values()},
         None if before is None else parse(before, Targets, "targets").signed,
         now,
     )
-    return start_ceremony(ws, "targets", signed, discard_signatures=discard_signatures)
 
 
 def _carried(ws: Workspace, signed: Targets) -> dict[str, bytes]:

@@ -133,6 +133,56 @@ def test_a_rotation_discards_signatures_only_by_name(lab: Lab) -> None:
     assert roles(lab)["root"] == ("alice", "bob", "carol-2")
 
 
+def test_a_rotation_says_which_signatures_of_a_channel_it_drops(lab: Lab) -> None:
+    """Of gateway-stable-2: what rita signed would not count, what sam signed still would."""
+    uris = lab.workspace.key_uris()
+    lab.ok("ceremony", "start", "gateway-stable")
+    for name in ("sam", "tess"):
+        lab.workspace.remove_key_uri(name)
+    lab.ok("sign")
+    before = lab.tree()
+    done = lab.run("rotate", "rita")
+    assert done.code == 3
+    assert "gateway-stable-2 has been signed by rita" in done.err
+    assert "--discard-signatures gateway-stable" in done.err
+    assert policy_files(lab.tree()) == policy_files(before)
+    for name in ("sam", "tess"):
+        lab.workspace.add_key_uri(name, uris[name])
+    lab.ok("rotate", "rita", "--discard-signatures", "gateway-stable")
+    lab.ok("sign")
+    lab.ok("publish")
+
+
+def test_a_rotation_says_which_ceremony_of_a_channel_it_opens_anew(lab: Lab) -> None:
+    """Without rita the live manifest has sam's signature alone; the open one is sam's as well."""
+    uris = lab.workspace.key_uris()
+    lab.workspace.remove_key_uri("tess")
+    lab.ok("ceremony", "start", "gateway-stable")
+    lab.ok("sign")
+    lab.ok("publish")
+    lab.ok("ceremony", "start", "gateway-stable")
+    lab.workspace.remove_key_uri("rita")
+    lab.ok("sign")
+    before = lab.tree()
+    for command in (("rotate",), ("recover", "lost-key"), ("recover", "stolen-key")):
+        done = lab.run(*command, "rita")
+        assert done.code == 3
+        assert "gateway-stable-3 has been signed by sam; changing it would discard" in done.err
+        assert "--discard-signatures gateway-stable" in done.err
+    assert policy_files(lab.tree()) == policy_files(before)
+    lab.ok("rotate", "rita", "--discard-signatures", "gateway-stable")
+    lab.workspace.add_key_uri("tess", uris["tess"])
+    lab.ok("sign")
+    lab.ok("publish")
+
+
+def policy_files(tree: dict[str, bytes]) -> dict[str, bytes]:
+    """What a rotation changes: the policy and the ceremonies."""
+    return {
+        path: data for path, data in tree.items() if path.startswith(("policy.toml", "ceremonies/"))
+    }
+
+
 def test_an_expired_root_is_signed_again_with_everything_else(lab: Lab) -> None:
     done = lab.run("recover", "expired-root")
     assert done.code == 2

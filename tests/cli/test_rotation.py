@@ -138,6 +138,43 @@ def test_an_online_key_of_another_machine_gets_no_address_here(live: Lab) -> Non
     assert live.workspace.policy.role("timestamp").keys == ("elsewhere",)
 
 
+@pytest.mark.parametrize("names", [("bob", "carol"), ("alice", "bob", "carol")])
+def test_rotations_in_a_row_end_in_a_publish(names: tuple[str, ...], live: Lab) -> None:
+    """The live root asks its own keys, all of which have left the policy by then."""
+    for name in names:
+        live.ok("rotate", name)
+        assert name in live.workspace.key_uris()
+    live.ok("sign")
+    live.ok("publish")
+    root = live.workspace.newest_root()
+    assert root is not None
+    assert {live.workspace.key_name(each) for each in root.roles["root"].keyids} == {
+        *({"alice", "bob", "carol"} - set(names)),
+        *(f"{name}-2" for name in names),
+    }
+    assert not live.workspace.key_uris().keys() & set(names), "a root without them is live"
+    live.ok("rotate", f"{names[-1]}-2")
+    live.ok("sign")
+    live.ok("publish")
+
+
+def test_a_rotation_after_one_that_is_signed_but_not_live_keeps_the_keys(live: Lab) -> None:
+    live.ok("rotate", "bob")
+    live.ok("sign")
+    assert live.run("rotate", "carol").code == 3, "every root must be published in turn"
+    assert {"bob", "carol"} <= live.workspace.key_uris().keys()
+    live.ok("publish")
+    live.ok("rotate", "carol")
+    live.ok("sign")
+    live.ok("publish")
+    assert not {"bob", "carol"} & live.workspace.key_uris().keys()
+
+
+def test_a_key_that_signs_no_root_is_forgotten_at_once(live: Lab) -> None:
+    live.ok("rotate", "rita")
+    assert "rita" not in live.workspace.key_uris()
+
+
 # What a recovery does.
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -143,6 +145,67 @@ def test_without_knowing_its_devices_nobody_publishes(case: str, following: Lab)
     done = following.run("publish")
     assert done.code == 2
     assert "git" in done.err
+
+
+@pytest.mark.parametrize("case", ["the whole registry", "a retired entry"])
+def test_an_export_that_the_registry_lost_stops_a_publish(
+    case: str, following: Lab, tmp_path: Path
+) -> None:
+    other = ("--server", "https://fw.acme.example", "--to", tmp_path / "out")
+    following.ok("factory", "export", PRODUCT, *other)
+    registry = following.directory / "factory/registry.toml"
+    whole = registry.read_text()
+    first, second = (each.id for each in load_registry(following.workspace))
+    following.ok("--yes", "factory", "retire", second)
+    if case == "the whole registry":
+        registry.unlink()
+        lost = sorted((first, second))
+    else:
+        registry.write_text(whole[: whole.rindex("[[export]]")])
+        lost = [second]
+    done = following.run("publish")
+    assert done.code == 2
+    assert f"does not name {', '.join(lost)}, whose files are in factory/" in done.err
+    assert "git checkout factory/registry.toml" in done.err
+    registry.write_text(whole)
+    following.ok("publish")
+
+
+def test_what_the_last_commit_registers_is_not_forgotten_with_its_files(following: Lab) -> None:
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=t", "-c", "user.email=t@localhost")
+        subprocess.run(
+            ["git", "-C", str(following.directory), *identity, *arguments],
+            check=True,
+            capture_output=True,
+        )
+
+    git("init", "--quiet")
+    git("add", "--all", ".")
+    git("commit", "--quiet", "--no-gpg-sign", "-m", "an export")
+    (export,) = load_registry(following.workspace)
+    (following.directory / "factory/registry.toml").unlink()
+    shutil.rmtree(following.directory / "factory" / export.id)
+    done = following.run("publish")
+    assert done.code == 2
+    assert f"does not name {export.id}, which the last commit registers" in done.err
+    assert "git checkout factory/registry.toml" in done.err
+    git("checkout", "factory")
+    following.ok("publish")
+
+
+def test_an_export_that_was_killed_is_finished_by_running_it_again(
+    live: Lab, tmp_path: Path
+) -> None:
+    registry = live.directory / "factory/registry.toml"
+    before = registry.read_text()
+    arguments = ("--server", "https://fw.acme.example", "--to", tmp_path / "out")
+    live.ok("factory", "export", PRODUCT, *arguments)
+    after = registry.read_text()
+    registry.write_text(before)  # its files are there, its entry is not
+    assert live.run("publish").code == 2
+    live.ok("factory", "export", PRODUCT, *arguments)
+    assert registry.read_text() == after
 
 
 @pytest.mark.parametrize("handler", ["slot", "command"])

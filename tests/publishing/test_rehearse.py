@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from client_reference.errors import NotFoundError, NotTrustedError, RetryLaterError
-from client_reference.selection import DevicePosition
+from client_reference.selection import DevicePosition, Reason, Skip, Verdict
 from client_reference.trust.updater import Floors, Updater
 from repo_tools.publishing.factory import devices
 from repo_tools.publishing.following import lead
@@ -283,6 +283,78 @@ def test_a_stone_whose_wave_is_to_come_strands_nobody(live: Lab) -> None:
     live.ok("sign")
     done = live.ok("plan")
     assert "stays, 1.2 installs from sequence 2 on, this device has 0" in done.out
+
+
+OTHER = "acme,gw-3"
+
+
+def _offer_to_other_hardware_only(lab: Lab) -> str:
+    """1.5 has no payload for the registered hardware, and is the channel's minimum."""
+    (export,) = lab.ok("--json", "factory", "list").json["exports"]
+    lab.ok("product", "add", PRODUCT, "--hardware", OTHER)
+    lab.ok("sign")
+    file = lab.directory.parent / "other.img"
+    file.write_bytes(b"other firmware")
+    lab.ok("firmware", "add", file, "-p", PRODUCT, "-V", "1.5", "--hardware", OTHER)
+    lab.promote("1.5")
+    lab.ok("publish")
+    lab.ok("channel", "minimum", f"{PRODUCT}@1.5", "--on", "stable")
+    lab.ok("sign")
+    return str(export["id"])
+
+
+def test_hardware_that_a_channel_stops_to_serve_is_stranded(live: Lab) -> None:
+    export = _offer_to_other_hardware_only(live)
+    done = live.run("publish")
+    assert done.code == 5
+    assert f"{export}: with factory state, now, clock good: its channel had firmware" in done.err
+    assert "it has no payload for this hardware (acme,gw-2)" in done.err
+    assert live.run("publish", "--accept-stranded", "another").code == 5
+    live.ok("publish", "--accept-stranded", export)
+    live.ok("refresh")
+
+
+def test_hardware_that_gets_a_release_above_the_minimum_is_served(live: Lab) -> None:
+    export = _offer_to_other_hardware_only(live)
+    assert export in live.run("publish").err
+    live.add("1.6")
+    live.promote("1.6")
+    live.ok("publish")
+
+
+def test_a_hold_strands_nobody_and_hides_no_loss_that_follows(live: Lab) -> None:
+    live.ok("channel", "hold", f"{PRODUCT}@1.0", "--on", "stable")
+    live.ok("sign")
+    live.ok("publish")
+    assert "it is on hold" in live.fresh_device()[1]
+    export = _offer_to_other_hardware_only(live)
+    assert export in live.run("publish").err, "held first, then dropped: as bad as at once"
+
+
+UNFIT = {
+    Reason.HARDWARE,
+    Reason.HANDLER,
+    Reason.BELOW_FLOOR,
+    Reason.BELOW_MINIMUM,
+    Reason.CLIENT_TOO_OLD,
+}
+STOPS = {Reason.WITHDRAWN, Reason.HELD, Reason.PAUSED, Reason.WAVE}
+
+
+@pytest.mark.parametrize("reason", sorted(UNFIT | STOPS, key=str))
+def test_what_can_never_fit_strands_what_the_publisher_stopped_does_not(
+    reason: Reason, live: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decided(*_: object) -> Skip:
+        newest = Verdict("1.5", 5, Reason.HARDWARE, "no payload")
+        return Skip(Reason.HARDWARE, "why", (newest, Verdict("1.0", 1, reason, "so")))
+
+    monkeypatch.setattr("repo_tools.publishing.rehearse.evaluate", decided)
+    fetcher = MappingFetcher({})
+    outcome, _ = meet(_device(live), fetcher, NOW, served=True)
+    assert outcome is (Outcome.STRANDED if reason in UNFIT else Outcome.STAYS)
+    outcome, _ = meet(_device(live), fetcher, NOW)
+    assert outcome is Outcome.STAYS, "it had nothing before"
 
 
 def test_an_accepted_stranding_names_its_object_and_goes_through(live: Lab) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import stat
 import sys
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ from repo_tools.signing.keyfiles import (
 from tests.simulators.disk import full_disk, names
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PASSPHRASE = b"correct horse battery"
@@ -196,3 +198,17 @@ def test_a_cryptography_without_ml_dsa_is_named(monkeypatch: pytest.MonkeyPatch)
         ConfigurationError, match=r"found cryptography .*expected cryptography >= 48"
     ):
         importlib.import_module("repo_tools.signing.keyfiles")
+
+
+@pytest.mark.parametrize("reads", [load_public, is_private, lambda path: load_private(path, b"")])
+def test_a_file_that_does_not_end_is_not_read_to_its_end(
+    reads: Callable[[Path], object], tmp_path: Path
+) -> None:
+    path = tmp_path / "image.pem"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # sparse: whoever reads all of it has no memory left
+    with pytest.raises(KeyFileError, match="it is longer than 65536 bytes"):
+        reads(path)
+    for short in (65_536, 0):
+        os.truncate(path, short)
+        assert not is_private(path)
