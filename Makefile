@@ -47,8 +47,8 @@ fix: setup-dev ## let ruff format and mend what it can
 .PHONY: test-services
 test-services: setup-dev ## tests that start a real service or fetch a real package, and large matrices
 	@sh scripts/bootstrap fuzz || echo "without atheris the fuzzing tests are skipped (on CI they fail)"
-	FIRMROOT_FAULTS=100 $(PYTEST) -m services
-	FIRMROOT_CUTS=4 FIRMROOT_KILLS=full $(PY) -m pytest -q -n $(JOBS) --dist load \
+	FIRMROOT_FAULTS=60 $(PYTEST) -m "services and not long"
+	FIRMROOT_CUTS=6 FIRMROOT_KILLS=full $(PY) -m pytest -q -n $(JOBS) --dist load \
 	  tests/power tests/trust/test_store.py tests/publishing/test_kills.py
 
 .PHONY: test-system

@@ -124,7 +124,8 @@ def verifies(signer: CryptoSigner, signature: str, payload: bytes) -> bool:
 
 def listed(root: Root, signers: Iterable[CryptoSigner]) -> list[CryptoSigner]:
     """Those whose key a root lists for itself, however it is spelled there."""
-    spelled = {root.keys[keyid].keyval["public"] for keyid in root.roles["root"].keyids}
+    listed = (root.keys.get(keyid) for keyid in root.roles["root"].keyids)
+    spelled = {key.keyval["public"] for key in listed if key is not None}
     found = set()
     for public in spelled:
         with suppress(ValueError, TypeError):

@@ -166,6 +166,7 @@ def test_what_is_planted_is_still_where_it_was(tmp_path: Path, name: str) -> Non
     tree(tmp_path, PLANTS[name])
 
 
+@pytest.mark.long
 @pytest.mark.services
 @pytest.mark.parametrize("name", PLANTS)
 def test_a_planted_bug_is_found_within_a_minute(tmp_path: Path, name: str) -> None:
