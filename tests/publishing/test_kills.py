@@ -64,7 +64,7 @@ def _prepare(moments: dict[str, Lab], moment: str, top: Path) -> Lab:
         for name in ("ada", "ben", "cleo"):
             lab.ok("key", "new", name, "--role", "root", "--role", "targets")
     if moment == "named":
-        lab.ok("publish")
+        lab.ok("publish", *stranded(lab))
     return lab
 
 
