@@ -300,5 +300,7 @@ def redirected(
             # Attack: a byte in the query that no request line can carry ends the program.
             query = f"?{quote(parts.query, safe=_QUERY)}" if parts.query else ""
             onward = Attempt(mirror, trust, attempt.origin)
-            return onward, quote(unquote(parts.path), safe="/") + query
+            path = quote(unquote(parts.path), safe="/")
+            # A request target begins with a slash (RFC 9112, 3.2.1).
+            return onward, ("" if path.startswith("/") else "/") + path + query
     return None

@@ -208,6 +208,8 @@ REDIRECTS: dict[str, tuple[Attempt, str, tuple[Attempt, str] | None]] = {
     "with letters that no request line can carry": (
         VERIFIED, "/b?q=é&r=%20 x\r\n", (VERIFIED, "/b?q=%C3%A9&r=%20%20x")
     ),
+    "to a host alone": (VERIFIED, "https://one.example", (VERIFIED, "/")),
+    "to a host and a query alone": (VERIFIED, "https://one.example?q", (VERIFIED, "/?q")),
     "to nowhere": (VERIFIED, "https://[bad/b", None),
     "to a file": (VERIFIED, "file:///etc/passwd", None),
 }  # fmt: skip
