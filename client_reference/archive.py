@@ -13,10 +13,10 @@ import platform
 import re
 import tarfile
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from client_reference.errors import ConfigurationError, FirmrootError
+from client_reference.trust.selftest import installed_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,7 +59,7 @@ def _contents(
         "findings": [finding.document() for finding in findings],
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: installed_version(name) for name in _PACKAGES},
     }
     contents = {"report.json": json.dumps(report, indent=1).encode()}
     drop_ins = sorted((config.path.parent / "device.d").glob("*.toml"))
@@ -80,10 +80,3 @@ def _contents(
         for position, root in enumerate(store.peek_chain()):
             contents[f"metadata/root-chain/{position}.json"] = root
     return contents
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""

@@ -39,7 +39,7 @@ from client_reference.transport.policy import Degraded
 from client_reference.trust import clock, recovery
 from client_reference.trust.anchor import walk_from
 from client_reference.trust.clock import Freshness
-from client_reference.trust.selftest import MINIMUM_VERSIONS, check_key_types
+from client_reference.trust.selftest import MINIMUM_VERSIONS, check_key_types, installed_version
 from client_reference.trust.state import MemoryStore, Phase
 from client_reference.trust.updater import Updater, initial_state
 from client_reference.update import evaluate, verify_chain
@@ -209,10 +209,8 @@ def _identity(patient: Patient) -> Iterator[Finding]:
 def _signatures(patient: Patient) -> Iterator[Finding]:
     """Known answers: a library too old makes a good signature look like an attack."""
     del patient
-    from importlib.metadata import version  # noqa: PLC0415 # slow, rarely used
-
     check_key_types()
-    libraries = ", ".join(f"{name} {version(name)}" for name in MINIMUM_VERSIONS)
+    libraries = ", ".join(f"{name} {installed_version(name)}" for name in MINIMUM_VERSIONS)
     yield Finding(Severity.FINE, "signatures", f"all key types verify here ({libraries})")
 
 

@@ -149,6 +149,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     ),
     "repo_tools/publishing/plan.py": ("tests/publishing/test_plan.py",),
     "repo_tools/publishing/prepare.py": (
+        "tests/publishing/test_prepare.py",
         "tests/publishing/test_publish.py",
         "tests/publishing/test_interrupted.py",
         "tests/publishing/test_rehearse.py",

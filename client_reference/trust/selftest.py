@@ -20,7 +20,7 @@ from client_reference.trust.known_answers import ANSWERS, MESSAGE
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["MINIMUM_VERSIONS", "check_key_types"]
+__all__ = ["MINIMUM_VERSIONS", "check_key_types", "installed_version"]
 
 MINIMUM_VERSIONS = {"cryptography": "48", "securesystemslib": "1.6"}
 
@@ -41,7 +41,7 @@ def check_key_types(required: Collection[tuple[str, str]] | None = None) -> None
                 f"it verifies {', '.join(sorted(known for _, known in ANSWERS))}",
             )
         if not _verifies(keytype, scheme):
-            found = ", ".join(f"{name} {_version(name)}" for name in MINIMUM_VERSIONS)
+            found = ", ".join(f"{name} {installed_version(name)}" for name in MINIMUM_VERSIONS)
             needed = ", ".join(f"{name} >= {least}" for name, least in MINIMUM_VERSIONS.items())
             raise ConfigurationError(
                 f"good signatures of type {keytype}/{scheme} do not verify here: found {found}, "
@@ -68,7 +68,8 @@ def _verifies(keytype: str, scheme: str) -> bool:
     return False
 
 
-def _version(package: str) -> str:
+def installed_version(package: str) -> str:
+    """Of a distribution, for a message."""
     from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 # slow, rarely used
 
     try:

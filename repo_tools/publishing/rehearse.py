@@ -36,10 +36,10 @@ from client_reference.update import anchored, before_root, evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from typing import Self
 
     from client_reference.selection import DevicePosition, Skip
     from client_reference.transport.fetcher import Fetcher
-    from client_reference.trust.state import DeviceState
     from client_reference.trust.updater import Floors
     from repo_tools.metadata.repository import RepositoryState
 
@@ -263,9 +263,8 @@ def _was_served(views: Views, device: Device, now: datetime) -> bool:
     """
     reading = min(now, views.live_expires - _SECOND)
     try:
-        store = MemoryStore(initial_state(device.root, device.floors))
-        updater = Updater(store, MappingFetcher(views.live), reading)
-        decision = evaluate(updater, device.position, Waves.IGNORE)
+        simulated = _Simulated.fresh(device, views.lead)
+        decision = simulated.decide(MappingFetcher(views.live), reading, Waves.IGNORE)
     except FirmrootError:
         return False
     return isinstance(decision, Selection) or any(
@@ -332,100 +331,107 @@ def meet(
         served: its channel had firmware for it; without any it is stranded.
     """
     try:
-        store = MemoryStore(initial_state(device.root, device.floors, device.recovery))
+        simulated = _Simulated.fresh(device, lead)
     except FirmrootError as error:
         return Outcome.STRANDED, error.message
+    for before, earlier in seen:
+        with suppress(FirmrootError):
+            simulated.decide(before, earlier)
     try:
-        for before, earlier in seen:
-            with suppress(FirmrootError):
-                _decide(store, device, before, earlier, lead)
-        outcome, detail = _converge(store, device, fetcher, reading, lead, served=served)
+        outcome, detail = simulated.converge(fetcher, reading, served=served)
     except FirmrootError as error:
         outcome, detail = Outcome.STRANDED, error.message
-    epoch = _state(store).trust.epoch
-    if epoch != lead.epoch:
+    if simulated.epoch != lead.epoch:
         why = device.obstacle or detail
-        return Outcome.STRANDED, f"stays in epoch {epoch}, expected epoch {lead.epoch}: {why}"
+        stays = f"stays in epoch {simulated.epoch}, expected epoch {lead.epoch}"
+        return Outcome.STRANDED, f"{stays}: {why}"
     return outcome, detail
 
 
-def _state(store: MemoryStore) -> DeviceState:
-    if store.state is None:
-        raise AssertionError("a store that began with a state has one")
-    return store.state
+@dataclass(frozen=True)
+class _Simulated:
+    """A device at work: the client's own code over a store in memory.
 
+    Attributes:
+        device: what it was made as.
+        store: what it trusts by now.
+        lead: where the recovery anchor leads it.
+    """
 
-def _converge(
-    store: MemoryStore,
-    device: Device,
-    fetcher: Fetcher,
-    reading: datetime,
-    lead: Lead,
-    *,
-    served: bool,
-) -> tuple[Outcome, str]:
-    """Up to two checks; the last verdict counts."""
-    with suppress(FirmrootError):
-        return _check(store, device, fetcher, reading, lead, served=served)
-    return _check(store, device, fetcher, reading, lead, served=served)
+    device: Device
+    store: MemoryStore
+    lead: Lead
 
+    @classmethod
+    def fresh(cls, device: Device, lead: Lead) -> Self:
+        """As it left the factory.
 
-def _check(
-    store: MemoryStore,
-    device: Device,
-    fetcher: Fetcher,
-    reading: datetime,
-    lead: Lead,
-    *,
-    served: bool,
-) -> tuple[Outcome, str]:
-    decision = _decide(store, device, fetcher, reading, lead)
-    if isinstance(decision, Selection):
-        return Outcome.UPDATES, f"installs {decision.release.version}"
-    if decision.reason is Reason.NO_CHANNEL and device.promised:
-        return Outcome.STRANDED, decision.detail
-    if decision.reason is Reason.UNREACHABLE:
-        # A stone whose wave is still to come is a matter of days; one that is missing is not.
-        later = _decide(store, device, fetcher, reading, lead, Waves.IGNORE)
-        if not isinstance(later, Selection):
+        Raises:
+            NotTrustedError: it could not trust its own factory root.
+        """
+        state = initial_state(device.root, device.floors, device.recovery)
+        return cls(device, MemoryStore(state), lead)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that it has reached."""
+        if self.store.state is None:
+            raise AssertionError("a store that began with a state has one")
+        return self.store.state.trust.epoch
+
+    def converge(self, fetcher: Fetcher, reading: datetime, *, served: bool) -> tuple[Outcome, str]:
+        """Up to two checks; the last verdict counts. Raises as `decide`."""
+        with suppress(FirmrootError):
+            return self._check(fetcher, reading, served=served)
+        return self._check(fetcher, reading, served=served)
+
+    def _check(self, fetcher: Fetcher, reading: datetime, *, served: bool) -> tuple[Outcome, str]:
+        decision = self.decide(fetcher, reading)
+        if isinstance(decision, Selection):
+            return Outcome.UPDATES, f"installs {decision.release.version}"
+        if decision.reason is Reason.NO_CHANNEL and self.device.promised:
             return Outcome.STRANDED, decision.detail
-    if served and decision.verdicts and all(each.reason in _UNFIT for each in decision.verdicts):
-        return (
-            Outcome.STRANDED,
-            f"its channel had firmware for it and has none after this: {decision.detail}",
+        if decision.reason is Reason.UNREACHABLE:
+            # A stone whose wave is still to come is a matter of days; one that is missing is not.
+            later = self.decide(fetcher, reading, Waves.IGNORE)
+            if not isinstance(later, Selection):
+                return Outcome.STRANDED, decision.detail
+        verdicts = decision.verdicts
+        if served and verdicts and all(each.reason in _UNFIT for each in verdicts):
+            return (
+                Outcome.STRANDED,
+                f"its channel had firmware for it and has none after this: {decision.detail}",
+            )
+        return Outcome.STAYS, decision.detail
+
+    def decide(
+        self, fetcher: Fetcher, reading: datetime, waves: Waves = Waves.OBEY
+    ) -> Selection | Skip:
+        """One check as `client_reference.update` has it, on the day that it asks the anchor.
+
+        Raises:
+            FirmrootError: whatever the client raises.
+        """
+        mirrors = _OnlyMirror(fetcher)
+        anchor = RecoveryAnchor(
+            self.store,
+            {"the recovery anchor": MappingFetcher(self.lead.files)},
+            mirrors,
+            self.device.position.product,
+            due=True,
+            tell=lambda _: None,
         )
-    return Outcome.STAYS, decision.detail
 
+        def step() -> Selection | Skip:
+            updater = Updater(self.store, mirrors, reading, before_root=before_root(anchor))
+            floor = updater.state.install.confirmed_sequence
+            position = replace(self.device.position, confirmed_sequence=floor)
+            decision = evaluate(updater, position, waves)
+            if isinstance(decision, Selection) and anchor.before_install():
+                raise EpochEndedError("the recovery anchor began another epoch")
+            return decision
 
-def _decide(
-    store: MemoryStore,
-    device: Device,
-    fetcher: Fetcher,
-    reading: datetime,
-    lead: Lead,
-    waves: Waves = Waves.OBEY,
-) -> Selection | Skip:
-    """One check of one device, as `client_reference.update` has it, on the day that it asks."""
-    mirrors = _OnlyMirror(fetcher)
-    anchor = RecoveryAnchor(
-        store,
-        {"the recovery anchor": MappingFetcher(lead.files)},
-        mirrors,
-        device.position.product,
-        due=True,
-        tell=lambda _: None,
-    )
-
-    def step() -> Selection | Skip:
-        updater = Updater(store, mirrors, reading, before_root=before_root(anchor))
-        floor = updater.state.install.confirmed_sequence
-        position = replace(device.position, confirmed_sequence=floor)
-        decision = evaluate(updater, position, waves)
-        if isinstance(decision, Selection) and anchor.before_install():
-            raise EpochEndedError("the recovery anchor began another epoch")
-        return decision
-
-    return anchored(anchor, mirrors, step)
+        return anchored(anchor, mirrors, step)
 
 
 class _OnlyMirror:

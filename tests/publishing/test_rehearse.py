@@ -290,7 +290,8 @@ OTHER = "acme,gw-3"
 
 def _offer_to_other_hardware_only(lab: Lab) -> str:
     """1.5 has no payload for the registered hardware, and is the channel's minimum."""
-    (export,) = lab.ok("--json", "factory", "list").json["exports"]
+    exports = lab.ok("--json", "factory", "list").json["exports"]
+    (export,) = (each for each in exports if not each["retired"])
     lab.ok("product", "add", PRODUCT, "--hardware", OTHER)
     lab.ok("sign")
     file = lab.directory.parent / "other.img"
@@ -409,6 +410,18 @@ def test_a_device_of_an_older_epoch_walks_along_the_anchor(at: Callable[[str], L
         (cached, Outcome.UPDATES, "installs 1.0") for cached in Cached
     }
     assert found == rehearse(views, [device], NOW), "a pure function"
+
+
+def test_a_device_of_an_older_epoch_loses_its_firmware_as_any_other(
+    at: Callable[[str], Lab],
+) -> None:
+    lab = at("there")
+    export = _offer_to_other_hardware_only(lab)
+    done = lab.run("publish")
+    assert done.code == 5
+    assert f"{export}: " in done.err
+    assert "its channel had firmware for it and has none after this" in done.err
+    lab.ok("publish", "--accept-stranded", export)
 
 
 def test_a_device_that_the_anchor_does_not_lead_here_is_stranded(at: Callable[[str], Lab]) -> None:

@@ -2,7 +2,7 @@
 
 A schedule of faults comes from a seed, so that a failure can be seen again:
 `FIRMROOT_FAULT_SEED=123 pytest tests/transport/test_faults.py -m services`. `FIRMROOT_FAULTS` is
-how many there are; 500, the first 25 of them among the ordinary tests. 500 take 19 minutes on two
+how many there are; 500, the first 10 of them among the ordinary tests. 500 take 19 minutes on two
 cores that are busy with other things, most of it waiting.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 IMAGE = os.urandom(SEGMENT // 2) * 2 + b"end"
-ORDINARY = 25
+ORDINARY = 10
 HURRIED = replace(IMPATIENT, patience=Patience(connect=0.2, grace=0.1))
 RETRYABLE = {ExitCode.DONE, ExitCode.RETRY_LATER, ExitCode.NOT_TRUSTED}
 
