@@ -441,7 +441,7 @@ class _OnlyMirror:
         self.fetch = fetcher.fetch
         self.stream = fetcher.stream
 
-    def next_mirror(self) -> bool:
+    def another_way(self) -> bool:
         """There is none."""
         return False
 
