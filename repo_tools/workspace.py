@@ -238,9 +238,13 @@ class Workspace:
             return LocalStorage(self.directory / url, url)
         if scheme == "file" and rest.startswith("/"):
             return LocalStorage(type(self.directory)(rest), url)
+        if scheme == "s3":
+            from repo_tools.storage.s3 import S3Storage  # noqa: PLC0415 # for those who have one
+
+            return S3Storage(url)
         raise ConfigurationError(
-            f"firmroot.toml: {key}: expected a directory or file:///..., found {url!r}",
-            "other storages come with later versions",
+            f"firmroot.toml: {key}: expected a directory, file:///... or s3://..., found {url!r}",
+            "other storages do not exist",
         )
 
     @contextlib.contextmanager

@@ -16,7 +16,6 @@ import os
 from typing import TYPE_CHECKING, BinaryIO
 
 from client_reference.errors import (
-    ConfigurationError,
     LockedError,
     NotFoundError,
     NotTrustedError,
@@ -33,7 +32,7 @@ from repo_tools.files import (
     temporary_file,
     translate_disk_full,
 )
-from repo_tools.storage.protocol import Blob, Created
+from repo_tools.storage.protocol import Blob, Created, check_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,11 +131,7 @@ class LocalStorage:
 
     def _file(self, path: str) -> Path:
         """The file of an object; a path may never lead out of the storage."""
-        if any(segment in {"", ".", ".."} for segment in path.split("/")) or "\0" in path:
-            raise ConfigurationError(
-                f"{path!r} is not a path of a repository",
-                "it is relative, separated by '/', without '.' or '..'",
-            )
+        check_path(path)
         return self._root / path
 
     def _is_there(self, final: Path, path: str, sha256: str) -> bool:

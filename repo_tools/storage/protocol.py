@@ -11,12 +11,14 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from client_reference.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-__all__ = ["Blob", "Created", "Storage"]
+__all__ = ["Blob", "Created", "Storage", "check_path"]
 
 
 @dataclass(frozen=True)
@@ -80,3 +82,16 @@ class Storage(Protocol):
 
     def paths(self, prefix: str) -> Iterator[str]:
         """Every object under a prefix, sorted. For audits and clean-up, never for truth."""
+
+
+def check_path(path: str) -> None:
+    """A path may never lead out of the storage.
+
+    Raises:
+        ConfigurationError: this one could.
+    """
+    if any(segment in {"", ".", ".."} for segment in path.split("/")) or "\0" in path:
+        raise ConfigurationError(
+            f"{path!r} is not a path of a repository",
+            "it is relative, separated by '/', without '.' or '..'",
+        )

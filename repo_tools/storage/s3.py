@@ -1,0 +1,579 @@
+"""A repository on S3, or on anything that speaks it: conditional writes and checksums.
+
+`s3://bucket/prefix`, and `?endpoint=https://host` for one that is not AWS. Credentials and region
+come by the usual chain of the SDK (environment, profile, role of the machine), never from us.
+
+Rules:
+
+* Create-only is `If-None-Match: *`, replace-if-unchanged is `If-Match` with the ETag that was read.
+  Each upload carries its SHA-256 and the storage refuses bytes that do not match.
+* An answer may be lost after the request was executed, and the SDK then sends it again: a refused
+  condition (412) is therefore looked at, and is no rival if what is there is what we wrote.
+* 409 (two writers at one moment) and 503 are asked again, with the SDK's own pauses; what still
+  fails is "retry later", and running the command again resumes.
+* 403 is never "not there": without permission to list, S3 answers so for both, and to take a root
+  for absent that is there would fork the chain. It is an error that names the permission.
+* A large object goes up in parts, several at a time. Parts that an interrupted publish left are
+  used again if their checksums are those of the source; the last request creates the object.
+* What an object holds is told by the checksum that the storage computed, never by metadata that its
+  writer could choose.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import io
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import parse_qs, urlsplit
+
+from client_reference.errors import (
+    ConfigurationError,
+    FirmrootError,
+    LockedError,
+    NotFoundError,
+    NotTrustedError,
+    RefusedError,
+    RetryLaterError,
+)
+from repo_tools.storage.protocol import Blob, Created, check_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from mypy_boto3_s3 import S3Client
+
+__all__ = ["Place", "S3Storage", "parse_place"]
+
+PART = 16 << 20
+"""Bytes of a part: 10,000 of them (S3's limit) are 156 GiB, more than firmroot installs."""
+LARGE = 32 << 20
+"""From so many bytes on an object goes up in parts."""
+WORKERS = 4
+ATTEMPTS = 5
+CONFLICTS = 5
+"""How often a 409 is asked again; the SDK does not."""
+_CHUNK = 1 << 20
+_WINDOW = 1 << 20
+_IMMUTABLE = "public, max-age=31536000, immutable"
+_BRIEF = "public, max-age=60"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a repository is.
+
+    Attributes:
+        bucket: its name.
+        prefix: what every key begins with; empty, or ends with a slash.
+        endpoint: URL of the service; empty for AWS.
+    """
+
+    bucket: str
+    prefix: str
+    endpoint: str
+
+
+def parse_place(url: str) -> Place:
+    """Read `s3://bucket/prefix?endpoint=URL`.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    endpoint = query.pop("endpoint", [""])[-1]
+    if parts.scheme != "s3" or not parts.hostname or query or parts.fragment or parts.port:
+        raise ConfigurationError(
+            f"{url!r} is not a storage on S3",
+            "it is s3://BUCKET or s3://BUCKET/PREFIX, and for a service that is not AWS "
+            "s3://BUCKET/PREFIX?endpoint=https://HOST",
+        )
+    if endpoint and urlsplit(endpoint).scheme not in {"http", "https"}:
+        raise ConfigurationError(f"{url!r}: the endpoint must begin with https:// or http://")
+    prefix = parts.path.strip("/")
+    return Place(parts.hostname, f"{prefix}/" if prefix else "", endpoint)
+
+
+def connect(place: Place) -> S3Client:
+    """A client by the SDK's own chain of credentials.
+
+    Raises:
+        ConfigurationError: the SDK is not installed, or has no region or profile to work with.
+    """
+    try:
+        import boto3  # noqa: PLC0415 # a fifth of a second, for those whose storage it is
+        from botocore.config import Config  # noqa: PLC0415 # likewise
+        from botocore.exceptions import BotoCoreError  # noqa: PLC0415 # likewise
+    except ImportError as error:
+        raise ConfigurationError(
+            "the storage is on S3, and boto3 is not installed", "pip install 'firmroot[s3]'"
+        ) from error
+    settings = Config(
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        request_checksum_calculation="when_supported",
+        response_checksum_validation="when_supported",
+        connect_timeout=15,
+        read_timeout=60,
+        max_pool_connections=WORKERS + 2,
+        # A bucket of another service need not have a name of its own in the DNS.
+        s3={"addressing_style": "path" if place.endpoint else "auto"},
+    )
+    try:
+        return boto3.session.Session().client(
+            "s3", endpoint_url=place.endpoint or None, config=settings
+        )
+    except BotoCoreError as error:
+        raise ConfigurationError(
+            f"no connection to S3 can be made: {error}",
+            "set AWS_REGION and AWS_PROFILE, or what your credentials need",
+        ) from error
+
+
+class S3Storage:
+    """Objects in one bucket, below one prefix. See `repo_tools.storage.protocol.Storage`.
+
+    Args:
+        url: as written in `firmroot.toml`.
+        client: of the SDK; made at the first request if not given.
+        part: bytes of a part of a large object.
+        large: from so many bytes on an object goes up in parts.
+    """
+
+    def __init__(
+        self, url: str, client: S3Client | None = None, *, part: int = PART, large: int = LARGE
+    ) -> None:
+        self._url = url
+        self._place = parse_place(url)
+        self._made = client
+        self._lock = threading.Lock()
+        self._part = part
+        self._large = large
+
+    @property
+    def url(self) -> str:
+        """How this storage is written in `firmroot.toml`."""
+        return self._url
+
+    @property
+    def _client(self) -> S3Client:
+        with self._lock:
+            if self._made is None:
+                self._made = connect(self._place)
+            return self._made
+
+    def read(self, path: str, max_length: int) -> Blob:
+        """One whole object; its tag is its ETag. See `Storage.read`."""
+        with self._failures(path):
+            answer = self._client.get_object(**self._at(path))
+            with contextlib.closing(answer["Body"]) as body:
+                if answer["ContentLength"] > max_length:
+                    raise NotTrustedError(f"{path} is longer than the {max_length} bytes allowed")
+                return Blob(body.read(), answer["ETag"])
+
+    @contextlib.contextmanager
+    def open(self, path: str) -> Iterator[BinaryIO]:
+        """A seekable stream of one object, read in ranges of one version. See `Storage.open`."""
+        with self._failures(path):
+            head = self._client.head_object(**self._at(path))
+        raw = _Ranges(
+            lambda first, last: self._range(path, head["ETag"], first, last),
+            head["ContentLength"],
+        )
+        with io.BufferedReader(raw, _WINDOW) as stream:
+            yield stream
+
+    def create(self, path: str, source: bytes | Path, sha256: str) -> Created:
+        """Create the object, or find the identical one. See `Storage.create`."""
+        check_path(path)
+        with self._failures(path):
+            length = len(source) if isinstance(source, bytes) else source.stat().st_size
+            if length >= self._large:
+                # Gigabytes are not sent in vain.
+                if self._is_there(path, source, sha256):
+                    return Created.IDENTICAL
+                return self._create_in_parts(path, source, length, sha256)
+            data = source if isinstance(source, bytes) else source.read_bytes()
+            _require_digest(path, hashlib.sha256(data).hexdigest(), sha256)
+            written = self._conditional(
+                path,
+                lambda: self._client.put_object(
+                    **self._at(path),
+                    Body=data,
+                    IfNoneMatch="*",
+                    ChecksumSHA256=_base64(sha256),
+                    CacheControl=_IMMUTABLE,
+                ),
+            )
+            if written is not None:
+                return Created.NEW
+            if self._is_there(path, source, sha256):
+                return Created.IDENTICAL
+            raise RetryLaterError(f"{path} in {self._url}: was there, and is gone again")
+
+    def replace(self, path: str, data: bytes, tag: str | None) -> str:
+        """Replace the object if its ETag is still `tag`. See `Storage.replace`."""
+        check_path(path)
+        condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
+        with self._failures(path):
+            written = self._conditional(
+                path,
+                lambda: self._client.put_object(
+                    **self._at(path),
+                    Body=data,
+                    ChecksumSHA256=_base64(hashlib.sha256(data).hexdigest()),
+                    CacheControl=_BRIEF,
+                    **condition,  # type: ignore[arg-type] # one of two keywords
+                ),
+            )
+        if written is not None:
+            return str(written["ETag"])
+        # Refused; or executed, the answer lost, and refused when the SDK asked again.
+        with contextlib.suppress(NotFoundError, NotTrustedError):
+            found = self.read(path, len(data))
+            if found.data == data:
+                return found.tag
+        raise LockedError(
+            f"{path} changed since it was read: somebody else published",
+            "run the command again; it starts from what is live now",
+        )
+
+    def remove(self, path: str) -> None:
+        """Remove an object, or find it gone. For the inbox and for clean-up, never for truth."""
+        check_path(path)
+        with self._failures(path):
+            self._client.delete_object(**self._at(path))
+
+    def paths(self, prefix: str) -> Iterator[str]:
+        """Every object under a prefix, sorted. See `Storage.paths`."""
+        with self._failures(prefix or "the listing"):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._place.bucket, Prefix=self._place.prefix + prefix
+            )
+            # By the bytes of UTF-8, page by page: S3's own order (general purpose buckets).
+            for page in pages:
+                for entry in page.get("Contents", ()):
+                    yield entry["Key"].removeprefix(self._place.prefix)
+
+    # One request
+
+    def _at(self, path: str) -> dict[str, Any]:
+        check_path(path)
+        return {"Bucket": self._place.bucket, "Key": self._place.prefix + path}
+
+    def _range(self, path: str, tag: str, first: int, last: int) -> bytes:
+        with self._failures(path):
+            answer = self._client.get_object(
+                **self._at(path), Range=f"bytes={first}-{last}", IfMatch=tag
+            )
+            with contextlib.closing(answer["Body"]) as body:
+                return body.read()
+
+    def _conditional(self, path: str, request: Callable[[], Any]) -> Any:  # noqa: ANN401 # the SDK's answer
+        """Send a conditional write; None if its condition does not hold."""
+        from botocore.exceptions import ClientError  # noqa: PLC0415 # only who is connected
+
+        for attempt in range(CONFLICTS):
+            try:
+                return request()
+            except ClientError as error:
+                status = _status(error)
+                # 404: `If-Match` on an object that is gone.
+                if status in {404, 412} and _code(error) != "NoSuchBucket":
+                    return None
+                if status != 409 or attempt == CONFLICTS - 1:  # noqa: PLR2004 # RFC 9110
+                    raise
+        raise RetryLaterError(f"{path} in {self._url}: conflicts again and again")
+
+    def _is_there(self, path: str, source: bytes | Path, sha256: str) -> bool:
+        """Whether the identical object is there; a different one is a rival."""
+        from botocore.exceptions import ClientError  # noqa: PLC0415 # only who is connected
+
+        try:
+            head = self._client.head_object(**self._at(path), ChecksumMode="ENABLED")
+        except ClientError as error:
+            if _status(error) == 404:  # noqa: PLR2004 # RFC 9110
+                return False
+            raise
+        stored = head.get("ChecksumSHA256", "")
+        length = len(source) if isinstance(source, bytes) else source.stat().st_size
+        if stored == _base64(sha256):
+            return True
+        if head["ContentLength"] == length and self._same_parts(stored, source):
+            return True
+        if not stored or "-" in stored:
+            # Written by other means, or in other parts: only its bytes tell.
+            digest = hashlib.sha256()
+            with self.open(path) as stream:
+                for piece in _pieces(stream, _CHUNK):
+                    digest.update(piece)
+            found = digest.hexdigest()
+            if found == sha256:
+                return True
+        else:
+            found = base64.b64decode(stored).hex()
+        raise LockedError(
+            f"{path} exists with sha256 {found}, expected {sha256}: a rival published it",
+            "run the command again; it starts from what is live now",
+        )
+
+    def _same_parts(self, stored: str, source: bytes | Path) -> bool:
+        """Whether a checksum of checksums is that of the source in parts of our size."""
+        if "-" not in stored or isinstance(source, bytes):
+            return False
+        with source.open("rb") as file:
+            digests = [hashlib.sha256(piece).digest() for piece in _pieces(file, self._part)]
+        whole = base64.b64encode(hashlib.sha256(b"".join(digests)).digest()).decode()
+        return stored == f"{whole}-{len(digests)}"
+
+    # Large objects
+
+    def _create_in_parts(
+        self, path: str, source: bytes | Path, length: int, sha256: str
+    ) -> Created:
+        whole, wanted = _digests(source, self._part)
+        _require_digest(path, whole, sha256)
+        upload, there = self._begin(path, wanted)
+
+        def send(number: int) -> None:
+            data = _piece(source, (number - 1) * self._part, self._part)
+            # The source may have changed since it was hashed: the storage would refuse it too.
+            _require_digest(path, hashlib.sha256(data).hexdigest(), wanted[number - 1].sha256)
+            answer = self._client.upload_part(
+                **self._at(path),
+                UploadId=upload,
+                PartNumber=number,
+                Body=data,
+                ChecksumSHA256=_base64(wanted[number - 1].sha256),
+            )
+            there[number] = answer["ETag"]
+
+        missing = [n for n in range(1, len(wanted) + 1) if n not in there]
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for done in [pool.submit(send, number) for number in missing]:
+                done.result()
+        parts = [
+            {"PartNumber": n, "ETag": there[n], "ChecksumSHA256": _base64(part.sha256)}
+            for n, part in enumerate(wanted, 1)
+        ]
+        try:
+            written = self._conditional(
+                path,
+                lambda: self._client.complete_multipart_upload(
+                    **self._at(path),
+                    UploadId=upload,
+                    MultipartUpload={"Parts": parts},  # type: ignore[typeddict-item] # built above
+                    IfNoneMatch="*",
+                ),
+            )
+        except self._client.exceptions.ClientError as error:
+            if _status(error) == 400:  # noqa: PLR2004 # RFC 9110: a part is not what it seemed
+                self._client.abort_multipart_upload(**self._at(path), UploadId=upload)
+            raise
+        if written is not None:
+            return Created.NEW
+        if self._is_there(path, source, sha256):
+            return Created.IDENTICAL
+        raise RetryLaterError(
+            f"{path} in {self._url}: {length} bytes were sent, and the upload is gone", _AGAIN
+        )
+
+    def _begin(self, path: str, wanted: list[_Part]) -> tuple[str, dict[int, str]]:
+        """An upload to go on with, and the ETag of each part of it that is as it should be."""
+        at = self._at(path)
+        open_ones = self._client.list_multipart_uploads(Bucket=at["Bucket"], Prefix=at["Key"]).get(
+            "Uploads", []
+        )
+        for one in open_ones:
+            if one["Key"] != at["Key"]:
+                continue
+            there = {
+                part["PartNumber"]: part["ETag"]
+                for page in self._client.get_paginator("list_parts").paginate(
+                    **at, UploadId=one["UploadId"]
+                )
+                for part in page.get("Parts", ())
+                if part["PartNumber"] <= len(wanted) and wanted[part["PartNumber"] - 1].is_in(part)
+            }
+            if there:
+                return one["UploadId"], there
+        begun = self._client.create_multipart_upload(
+            **at, ChecksumAlgorithm="SHA256", CacheControl=_IMMUTABLE
+        )
+        return begun["UploadId"], {}
+
+    @contextlib.contextmanager
+    def _failures(self, path: str) -> Iterator[None]:
+        """The one place where errors of the SDK become those of the protocol."""
+        try:
+            yield
+        except FirmrootError:
+            raise
+        except Exception as error:
+            raise _translated(error, path, self._url) from error
+
+
+class _Ranges(io.RawIOBase):
+    """A seekable stream over requests for ranges."""
+
+    def __init__(self, fetch: Callable[[int, int], bytes], length: int) -> None:
+        self._fetch = fetch
+        self._length = length
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 # as io.RawIOBase
+        wanted = min(len(buffer), self._length - self._at)
+        if wanted <= 0:
+            return 0
+        data = self._fetch(self._at, self._at + wanted - 1)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a part of the source is, in hex. MD5 is what ETags are made of, no proof of anything."""
+
+    sha256: str
+    md5: str
+
+    def is_in(self, listed: Mapping[str, Any]) -> bool:
+        """Whether an uploaded part is this one, so far as the listing tells.
+
+        Not every service lists checksums; every one compares those of the last request with its
+        own before the object exists.
+        """
+        if checksum := listed.get("ChecksumSHA256"):
+            return bool(checksum == _base64(self.sha256))
+        return bool(listed["ETag"].strip('"') == self.md5)
+
+
+def _digests(source: bytes | Path, size: int) -> tuple[str, list[_Part]]:
+    """SHA-256 of the whole, and what each part is, in one reading and constant memory."""
+    whole, parts = hashlib.sha256(), []
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        for piece in _pieces(file, size):
+            whole.update(piece)
+            md5 = hashlib.md5(piece, usedforsecurity=False).hexdigest()
+            parts.append(_Part(hashlib.sha256(piece).hexdigest(), md5))
+    return whole.hexdigest(), parts
+
+
+def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
+    while piece := file.read(size):
+        yield piece
+
+
+def _piece(source: bytes | Path, first: int, size: int) -> bytes:
+    if isinstance(source, bytes):
+        return source[first : first + size]
+    with source.open("rb") as file:
+        file.seek(first)
+        return file.read(size)
+
+
+def _require_digest(path: str, found: str, expected: str) -> None:
+    if found != expected:
+        raise RefusedError(
+            f"{path}: expected sha256 {expected}, the source has {found}",
+            "the file changed while it was read; add it again",
+        )
+
+
+def _base64(sha256: str) -> str:
+    return base64.b64encode(bytes.fromhex(sha256)).decode()
+
+
+def _status(error: Any) -> int:  # noqa: ANN401 # a ClientError; importing it here costs everybody
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _code(error: Any) -> str:  # noqa: ANN401 # likewise
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+_CREDENTIALS = {
+    "InvalidAccessKeyId": "this access key does not exist there",
+    "SignatureDoesNotMatch": "the secret key is wrong",
+    "ExpiredToken": "the credentials have expired",
+    "ExpiredTokenException": "the credentials have expired",
+    "InvalidToken": "the session token is wrong",
+    "RequestTimeTooSkewed": "the clock of this machine is wrong",
+}
+_PLACE = {
+    "NoSuchBucket": "there is no such bucket",
+    "PermanentRedirect": "the bucket is in another region",
+    "AuthorizationHeaderMalformed": "the bucket is in another region",
+    "IllegalLocationConstraintException": "the bucket is in another region",
+    "NotImplemented": "this service does not know conditional writes, without which rivals "
+    "overwrite each other",
+}
+
+
+def _translated(error: Exception, path: str, url: str) -> FirmrootError:
+    """What an error of the SDK means to whoever publishes."""
+    from botocore import exceptions as sdk  # noqa: PLC0415 # only who is connected
+
+    place = f"{path} in {url}"
+    match error:
+        case sdk.ClientError():
+            return _answered(place, _status(error), _code(error), str(error))
+        case sdk.NoCredentialsError() | sdk.PartialCredentialsError() | sdk.ProfileNotFound():
+            return ConfigurationError(
+                f"{place}: {error}", "sign in, or set AWS_PROFILE or AWS_ACCESS_KEY_ID"
+            )
+        case sdk.TokenRetrievalError() | sdk.SSOError() | sdk.CredentialRetrievalError():
+            return ConfigurationError(f"{place}: {error}", "sign in again")
+        case sdk.NoRegionError():
+            return ConfigurationError(f"{place}: {error}", "set AWS_REGION")
+        case sdk.FlexibleChecksumError():
+            return RetryLaterError(
+                f"{place}: the bytes that arrived are not those of its checksum", _AGAIN
+            )
+        case sdk.BotoCoreError() | OSError():
+            return RetryLaterError(f"{place}: {error}", _AGAIN)
+    raise error
+
+
+_AGAIN = "run the same command again; what was stored stays"
+
+
+def _answered(place: str, status: int, code: str, told: str) -> FirmrootError:
+    if code in _CREDENTIALS:
+        return ConfigurationError(f"{place}: {_CREDENTIALS[code]} ({code})", "sign in again")
+    if code in _PLACE:
+        return ConfigurationError(
+            f"{place}: {_PLACE[code]} ({code})", "correct `storage` in firmroot.toml, or AWS_REGION"
+        )
+    if status == 404:  # noqa: PLR2004 # RFC 9110
+        return NotFoundError(f"{place}: not there")
+    if status in {401, 403}:
+        return ConfigurationError(
+            f"{place}: access denied ({told})",
+            "these credentials need s3:GetObject and s3:PutObject on the objects and s3:ListBucket "
+            "on the bucket; without the last, S3 answers so for objects that are not there",
+        )
+    if status == 412:  # noqa: PLR2004 # RFC 9110
+        return RetryLaterError(f"{place}: changed while it was read", _AGAIN)
+    return RetryLaterError(f"{place}: {told}", _AGAIN)
