@@ -19,7 +19,9 @@ from repo_tools.signing.keyring import (
     new_key,
     usual_holder,
 )
-from repo_tools.signing.signers import open_signer
+from repo_tools.signing.openssh import is_openssh
+from repo_tools.signing.services import KINDS, discover
+from repo_tools.signing.signers import FILES, open_signer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,9 +92,10 @@ def new(
     epilog=example(
         "firmroot key import /media/usb/alice.pem --name alice",
         "firmroot key import bob-public.pem --name bob --holder 'Bob Brown'",
+        "firmroot key import 'hsm:2?label=acme-root' --name carol --role root",
     ),
 )
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("source", metavar="FILE|URI")
 @click.option("--name", help="What to call it; the name of the file if not given.")
 @_holder_option
 @click.option("--custody", default="file", show_default=True, help="Where the private half is.")
@@ -101,35 +104,53 @@ def new(
 @click.pass_obj
 def import_(
     context: Context,
-    file: Path,
+    source: str,
     name: str | None,
     holder: str | None,
     custody: str,
     roles: tuple[str, ...],
     descriptor: int | None,
 ) -> None:
-    """Bring in a key from a PEM file: public, or private and encrypted.
+    """Bring in a key: from a file, a token, a KMS or Vault.
 
-    A private key stays where it is; this machine remembers the place.
+    A private key stays where it is; this machine remembers the place. A FILE is PEM, public or
+    private and encrypted, or a private key of OpenSSH. A URI is hsm:NUMBER?label=TOKEN (PKCS#11),
+    awskms:KEY, hv:KEY (Vault transit), or, not tested here, gcpkms:KEY and azurekms:VAULT/KEY; a
+    test signature shows that it works.
     """
     ws = context.workspace(missing_keys=True)
     _check_roles(ws, roles)
+    scheme, _, place = source.partition(":")
+    service, file = scheme in KINDS, Path(place if scheme in FILES else source)
+    if service and not name:
+        raise ConfigurationError(f"{source} has no name of its own", "give it one with --name")
     name = name or file.stem
     holder = holder or usual_holder(name)
     with ws.lock():
-        if is_private(file):
-            passphrase = context.secrets(ws, descriptor).passphrase(name)
-            made = import_private(ws, name, file, holder, passphrase)
+        if service or is_private(file):
+            uri = source if service else f"{_form(file)}:{file.absolute()}"
+            made = import_private(ws, name, uri, holder, context.secrets(ws, descriptor))
         else:
             made = add_public(ws, name, load_public(file), holder, custody)
         add_to_roles(context.workspace(missing_keys=True), name, roles)
     _report(context, made, roles, "imported")
 
 
-@key.command("list", epilog=example("firmroot key list"))
+def _form(file: Path) -> str:
+    return "ssh" if is_openssh(file) else "file"
+
+
+@key.command("list", epilog=example("firmroot key list", "firmroot key list hsm:"))
+@click.argument("uri", required=False)
 @click.pass_obj
-def list_keys(context: Context) -> None:
-    """List keys, their holders and roles, and which are on this machine."""
+def list_keys(context: Context, uri: str | None) -> None:
+    """List keys, their holders and roles, and which are on this machine.
+
+    With URI, the keys of a token or service instead: hsm:, awskms: or hv:.
+    """
+    if uri is not None:
+        _list_found(context, uri)
+        return
     ws = context.workspace(missing_keys=True)
     uris = ws.key_uris()
     for each in ws.keyring.values():
@@ -141,6 +162,22 @@ def list_keys(context: Context) -> None:
     if not ws.keyring:
         context.printer.say("no key yet; firmroot key new NAME --role ROLE")
     context.printer.result({name: _facts(ws, each, uris) for name, each in ws.keyring.items()})
+
+
+def _list_found(context: Context, uri: str) -> None:
+    if uri.partition(":")[0] not in KINDS:
+        raise ConfigurationError(
+            f"{uri!r} is no place that can be asked for keys",
+            f"one of {', '.join(f'{scheme}:' for scheme, kind in KINDS.items() if kind.find)}",
+        )
+    found = discover(uri)
+    for each in found:
+        context.printer.say(f"{each.uri:40} {each.about}")
+    if found:
+        context.printer.say(f"next: firmroot key import '{found[0].uri}' --name NAME --role ROLE")
+    else:
+        context.printer.say("no key that can sign here")
+    context.printer.result({each.uri: each.about for each in found})
 
 
 @key.command(epilog=example("firmroot key show alice"))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from client_reference.errors import ActionRequiredError
 from repo_tools.metadata.edits import assemble, signed_bytes
-from repo_tools.signing.signers import open_signer, sign
+from repo_tools.signing.signers import FILES, open_signer, sign
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ __all__ = ["OnlineKeys", "is_here"]
 def is_here(workspace: Workspace, uri: str) -> bool:
     """Whether a key can be on this machine: `firmroot.toml` is shared, key files are not."""
     scheme, _, path = uri.partition(":")
-    return scheme != "file" or (workspace.directory / Path(path).expanduser()).exists()
+    return scheme not in FILES or (workspace.directory / Path(path).expanduser()).exists()
 
 
 @dataclass

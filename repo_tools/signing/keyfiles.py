@@ -56,6 +56,7 @@ __all__ = [
     "load_private",
     "load_public",
     "public_key",
+    "read_key_file",
     "write_private",
 ]
 
@@ -129,7 +130,7 @@ def load_private(path: Path, passphrase: bytes | None) -> PrivateKey:
         WrongPassphraseError: it is a key, but not for this passphrase.
         KeyFileError: it is missing, no key, not encrypted, weak, or of a kind that is not used.
     """
-    data = _read(path)
+    data = read_key_file(path)
     try:
         private = load_pem_private_key(data, passphrase)
     except TypeError as error:
@@ -171,7 +172,7 @@ def load_public(path: Path) -> SSlibKey:
         KeyFileError: it is missing, no key, weak, or of a kind that is not used.
     """
     try:
-        key = load_pem_public_key(_read(path))
+        key = load_pem_public_key(read_key_file(path))
         _check_strength(key, path)
         return SSlibKey.from_crypto(key)
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -183,7 +184,7 @@ def load_public(path: Path) -> SSlibKey:
 
 def is_private(path: Path) -> bool:
     """Whether a PEM file holds a private key, as its first line says."""
-    return b"PRIVATE KEY-----" in _read(path)
+    return b"PRIVATE KEY-----" in read_key_file(path)
 
 
 def _check_strength(key: PublicKeyTypes, path: Path) -> None:
@@ -194,8 +195,12 @@ def _check_strength(key: PublicKeyTypes, path: Path) -> None:
         )
 
 
-def _read(path: Path) -> bytes:
-    """The whole of a file that is no longer than a key: a device or a disk image has no end."""
+def read_key_file(path: Path) -> bytes:
+    """The whole of a file that is no longer than a key: a device or a disk image has no end.
+
+    Raises:
+        KeyFileError: it cannot be read, or is longer.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_KEY_FILE + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tomlkit
@@ -11,14 +12,16 @@ from client_reference.errors import ConfigurationError
 from client_reference.nearest import did_you_mean
 from keys_policy.model import ALGORITHMS, NAME, ONLINE_ROLES, KeyHolder
 from repo_tools.files import create_file, replace_file
-from repo_tools.signing.keyfiles import generate, load_private, public_key, write_private
+from repo_tools.signing.keyfiles import generate, public_key, write_private
+from repo_tools.signing.services import KINDS, import_key
+from repo_tools.signing.signers import FILES, load_file, open_signer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from securesystemslib.signer import Key
 
+    from repo_tools.signing.secrets import Secrets
     from repo_tools.workspace import Workspace
 
 __all__ = [
@@ -61,18 +64,34 @@ def new_key(ws: Workspace, name: str, algorithm: str, holder: str, passphrase: b
     return add_public(ws, name, public_key(private), holder, "file")
 
 
-def import_private(
-    ws: Workspace, name: str, source: Path, holder: str, passphrase: bytes
-) -> KeyHolder:
-    """Use a key file where it is: only its public half and its place are written.
+def import_private(ws: Workspace, name: str, uri: str, holder: str, secrets: Secrets) -> KeyHolder:
+    """Use a private key where it is: only its public half and its place are written.
+
+    A token or service tells the public half, and makes a test signature that must verify.
+
+    Args:
+        ws: the workspace.
+        name: what to call it.
+        uri: `file:` or `ssh:` with an absolute path, or of a token or service.
+        holder: who has it.
+        secrets: its passphrase or PIN.
 
     Raises:
-        ConfigurationError: the file or passphrase is wrong, or the name is taken.
+        ConfigurationError: the key or passphrase is wrong, or the name is taken.
+        ActionRequiredError, RetryLaterError: the token or service is not there.
     """
     _check_new(ws, name)
-    key = public_key(load_private(source, passphrase))
-    ws.add_key_uri(name, f"file:{source.absolute()}")
-    return add_public(ws, name, key, holder, "file")
+    scheme, _, place = uri.partition(":")
+    if scheme in FILES:
+        key = public_key(load_file(scheme, Path(place), secrets.passphrase(name)))
+        custody = "file"
+    else:
+        uri, key = import_key(uri, secrets)
+        custody = KINDS[scheme].custody
+    open_signer(uri, KeyHolder(name, holder, custody, key), secrets, ws.directory)
+    made = add_public(ws, name, key, holder, custody)
+    ws.add_key_uri(name, uri)
+    return made
 
 
 def add_public(ws: Workspace, name: str, key: Key, holder: str, custody: str) -> KeyHolder:

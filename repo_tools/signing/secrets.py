@@ -21,6 +21,7 @@ __all__ = ["PASSPHRASE_FILE", "Secrets", "open_secrets"]
 PASSPHRASE_FILE = "FIRMROOT_PASSPHRASE_FILE"  # noqa: S105  the name of a variable
 
 _MAX_PASSPHRASE = 4096
+_TOKEN = "token "  # noqa: S105  in front of labels: no name of a key has a space
 
 
 @dataclass
@@ -52,6 +53,32 @@ class Secrets:
                 )
             self._known[name] = self.prompt(f"Passphrase of {name}").encode()
         return self._known[name]
+
+    def pin(self, token: str) -> str:
+        """The PIN of a token, asked once for everything that waits for it.
+
+        Args:
+            token: its label; empty where only one is there.
+
+        Raises:
+            ActionRequiredError: nobody can be asked.
+        """
+        if self.fixed is not None:
+            return self.fixed.decode()
+        known = f"{_TOKEN}{token}"
+        if known not in self._known:
+            what = f"token {token}" if token else "the only token"
+            if self.prompt is None:
+                raise ActionRequiredError(
+                    f"the PIN of {what} is needed and there is no terminal to ask",
+                    f"give --passphrase-fd N, or the path of a file in {PASSPHRASE_FILE}",
+                )
+            self._known[known] = self.prompt(f"PIN of {what}").encode()
+        return self._known[known].decode()
+
+    def forget_pin(self, token: str) -> None:
+        """Ask for it again next time: it was wrong."""
+        self._known.pop(f"{_TOKEN}{token}", None)
 
     def forget(self, name: str) -> None:
         """Ask again next time: it was wrong."""

@@ -35,9 +35,10 @@ from repo_tools.signing.ceremony import (
     start_ceremony,
     status,
 )
-from repo_tools.signing.keyfiles import load_private, public_key
+from repo_tools.signing.keyfiles import public_key
 from repo_tools.signing.rules import peoples_roles
-from repo_tools.signing.signers import open_signer, sign
+from repo_tools.signing.services import KINDS, import_key
+from repo_tools.signing.signers import FILES, load_file, open_signer, sign
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -88,14 +89,21 @@ def my_keys(ws: Workspace, key: str | None, secrets: Secrets) -> tuple[dict[str,
     for name, uri in uris.items():
         if key in {name, uri} and name in ws.keyring:
             return {name: uri}, name
-    if not key.startswith("file:"):
+    scheme, _, place = key.partition(":")
+    if scheme in KINDS:
+        full, public = import_key(key, secrets)
+        return _known(ws, public.keyid, full)
+    if scheme not in FILES:
         raise ConfigurationError(
             f"this machine has no private key {key!r}; it has: {', '.join(uris) or 'none'}"
             f"{did_you_mean(key, uris)}",
             "name one of them, or a key file: --key file:PATH",
         )
-    path = ws.directory / key.removeprefix("file:")
-    keyid = public_key(load_private(path, secrets.passphrase(key))).keyid
+    private = load_file(scheme, ws.directory / place, secrets.passphrase(key))
+    return _known(ws, public_key(private).keyid, key)
+
+
+def _known(ws: Workspace, keyid: str, key: str) -> tuple[dict[str, str], str | None]:
     for name, holder in ws.keyring.items():
         if holder.key.keyid == keyid:
             return {name: key}, name

@@ -1,8 +1,10 @@
 """Key URIs to signers: one explicit table of schemes.
 
-`file:PATH` is a key file (`repo_tools.signing.keyfiles`), relative to the workspace. A signer is
-proven before it is used: what it signs must verify with the public key that the workspace knows
-under that name, so a mixed-up file is found here and not by devices.
+`file:PATH` is a key file (`repo_tools.signing.keyfiles`), `ssh:PATH` one of OpenSSH
+(`repo_tools.signing.openssh`), both relative to the workspace; tokens and services are in
+`repo_tools.signing.services`. A signer is proven before it is used: what it signs must verify with
+the public key that the workspace knows under that name, so a mixed-up file is found here and not by
+devices.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from client_reference.errors import ConfigurationError
 from repo_tools.signing.keyfiles import load_private, public_key
+from repo_tools.signing.openssh import load_openssh
+from repo_tools.signing.services import KINDS, open_service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,9 +26,10 @@ if TYPE_CHECKING:
     from securesystemslib.signer import Signature, Signer
 
     from keys_policy.model import KeyHolder
+    from repo_tools.signing.keyfiles import PrivateKey
     from repo_tools.signing.secrets import Secrets
 
-__all__ = ["open_signer", "sign"]
+__all__ = ["FILES", "load_file", "open_signer", "sign"]
 
 _PROBE = b"firmroot: which key is this?"
 
@@ -43,12 +48,16 @@ def open_signer(uri: str, holder: KeyHolder, secrets: Secrets, directory: Path) 
         ActionRequiredError: the passphrase is needed and nobody can be asked.
     """
     scheme, _, rest = uri.partition(":")
-    if scheme not in _SCHEMES:
+    if scheme in FILES:
+        signer = _open_file(scheme, rest, holder, secrets, directory)
+    elif scheme in KINDS:
+        signer = open_service(uri, holder.key, secrets)
+    else:
+        known = ", ".join(f"{each}:..." for each in (*FILES, *KINDS))
         raise ConfigurationError(
-            f"{uri!r} is not a key URI: expected {', '.join(f'{each}:...' for each in _SCHEMES)}",
+            f"{uri!r} is not a key URI: expected {known}",
             f"correct it in .firmroot/keys.toml or firmroot.toml, for {holder.name}",
         )
-    signer = _SCHEMES[scheme](rest, holder, secrets, directory)
     sign(signer, holder, _PROBE)
     return signer
 
@@ -71,8 +80,20 @@ def sign(signer: Signer, holder: KeyHolder, payload: bytes) -> Signature:
     return signature
 
 
-def _open_file(path: str, holder: KeyHolder, secrets: Secrets, directory: Path) -> Signer:
-    private = load_private(directory / Path(path).expanduser(), secrets.passphrase(holder.name))
+def load_file(scheme: str, path: Path, passphrase: bytes) -> PrivateKey:
+    """Open a key file of either form.
+
+    Raises:
+        WrongPassphraseError, KeyFileError: as `keyfiles.load_private`.
+    """
+    return FILES[scheme](path, passphrase)
+
+
+def _open_file(
+    scheme: str, path: str, holder: KeyHolder, secrets: Secrets, directory: Path
+) -> Signer:
+    place = directory / Path(path).expanduser()
+    private = load_file(scheme, place, secrets.passphrase(holder.name))
     found = public_key(private)
     if not isinstance(holder.key, SSlibKey) or found.keyval != holder.key.keyval:
         raise ConfigurationError(
@@ -83,4 +104,8 @@ def _open_file(path: str, holder: KeyHolder, secrets: Secrets, directory: Path) 
     return CryptoSigner(private, holder.key)
 
 
-_SCHEMES: Mapping[str, Callable[[str, KeyHolder, Secrets, Path], Signer]] = {"file": _open_file}
+FILES: Mapping[str, Callable[[Path, bytes], PrivateKey]] = {
+    "file": load_private,
+    "ssh": load_openssh,
+}
+"""Schemes of URIs that name a file of this machine, and how it is opened."""

@@ -29,7 +29,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
 from client_reference.errors import (
@@ -41,13 +41,16 @@ from client_reference.errors import (
     RefusedError,
     RetryLaterError,
 )
+from repo_tools.sdks import show
 from repo_tools.storage.protocol import Blob, Created, check_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from mypy_boto3_s3 import S3Client
+
+S3Client: TypeAlias = Any
+"""The SDK's; it is not there in every environment."""
 
 __all__ = ["Place", "S3Storage", "parse_place"]
 
@@ -107,6 +110,7 @@ def connect(place: Place) -> S3Client:
     Raises:
         ConfigurationError: the SDK is not installed, or has no region or profile to work with.
     """
+    show()
     try:
         import boto3  # noqa: PLC0415 # a fifth of a second, for those whose storage it is
         from botocore.config import Config  # noqa: PLC0415 # likewise
@@ -229,7 +233,7 @@ class S3Storage:
                     Body=data,
                     ChecksumSHA256=_base64(hashlib.sha256(data).hexdigest()),
                     CacheControl=_BRIEF,
-                    **condition,  # type: ignore[arg-type] # one of two keywords
+                    **condition,
                 ),
             )
         if written is not None:
@@ -273,7 +277,8 @@ class S3Storage:
                 **self._at(path), Range=f"bytes={first}-{last}", IfMatch=tag
             )
             with contextlib.closing(answer["Body"]) as body:
-                return body.read()
+                data: bytes = body.read()
+            return data
 
     def _conditional(self, path: str, request: Callable[[], Any]) -> Any:  # noqa: ANN401 # the SDK's answer
         """Send a conditional write; None if its condition does not hold."""
@@ -368,7 +373,7 @@ class S3Storage:
                 lambda: self._client.complete_multipart_upload(
                     **self._at(path),
                     UploadId=upload,
-                    MultipartUpload={"Parts": parts},  # type: ignore[typeddict-item] # built above
+                    MultipartUpload={"Parts": parts},
                     IfNoneMatch="*",
                 ),
             )

@@ -23,7 +23,7 @@ from client_reference.trust.updater import Floors
 from repo_tools.cli.main import main
 from repo_tools.publishing.rehearse import Device, Outcome, meet
 from repo_tools.storage import s3
-from repo_tools.storage.s3 import S3Storage
+from repo_tools.storage.s3 import S3Client, S3Storage
 from tests.publishing.lab import HARDWARE, PRODUCT, Lab
 from tests.simulators.seaweed import ACCESS, SECRET, Service, seaweed
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from mypy_boto3_s3 import S3Client
 
 pytestmark = pytest.mark.services
 

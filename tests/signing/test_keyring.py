@@ -12,6 +12,7 @@ from securesystemslib.signer import SSlibKey
 from client_reference.errors import ConfigurationError
 from repo_tools.signing.keyfiles import generate, public_key, write_private
 from repo_tools.signing.keyring import add_public, add_to_roles, import_private, new_key
+from repo_tools.signing.secrets import Secrets
 from repo_tools.workspace import Workspace
 from tests.signing.team import PASSPHRASE, clone, make_lab
 
@@ -78,11 +79,11 @@ def test_a_wrong_name_is_refused_before_anything_is_written(
     with pytest.raises(ConfigurationError, match=WRONG_NAMES[name]):
         new_key(far, name, "ed25519", "Dora", PASSPHRASE)
     with pytest.raises(ConfigurationError, match=WRONG_NAMES[name]):
-        import_private(far, name, stick, "Dora", PASSPHRASE)
+        import_private(far, name, f"file:{stick}", "Dora", Secrets(PASSPHRASE))
     with pytest.raises(ConfigurationError, match=WRONG_NAMES[name]):
         add_public(far, name, public_key(private), "Dora", "file")
     assert tree(far) == before
-    import_private(far, "dora", stick, "Dora", PASSPHRASE)
+    import_private(far, "dora", f"file:{stick}", "Dora", Secrets(PASSPHRASE))
     assert Workspace.open(far.directory).key_uris()["dora"] == f"file:{stick}"
 
 

@@ -89,8 +89,8 @@ def test_a_signer_is_proven_before_it_is_used(ws: Workspace) -> None:
 
 
 def test_a_uri_of_an_unknown_scheme_is_told(ws: Workspace) -> None:
-    with pytest.raises(ConfigurationError, match="'hsm:1' is not a key URI: expected file:"):
-        open_signer("hsm:1", ws.keyring["alice"], SECRETS, ws.directory)
+    with pytest.raises(ConfigurationError, match="'gpg:1' is not a key URI: expected file:"):
+        open_signer("gpg:1", ws.keyring["alice"], SECRETS, ws.directory)
 
 
 # What waits for whom.

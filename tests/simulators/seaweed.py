@@ -27,7 +27,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mypy_boto3_s3 import S3Client
+    from repo_tools.storage.s3 import S3Client
+
 
 ACCESS, SECRET = "publisher", "only on loopback"
 READY_WITHIN = 60.0
