@@ -47,6 +47,7 @@ fix: setup-dev ## let ruff format and mend what it can
 .PHONY: test-services
 test-services: setup-dev ## tests that start a real service or fetch a real package, and large matrices
 	@sh scripts/bootstrap fuzz || echo "without atheris the fuzzing tests are skipped (on CI they fail)"
+	@sh scripts/bootstrap services || echo "without the services their tests are skipped (on CI they fail)"
 	FIRMROOT_FAULTS=60 $(PYTEST) -m "services and not long"
 	FIRMROOT_CUTS=6 FIRMROOT_KILLS=full $(PY) -m pytest -q -n $(JOBS) --dist load \
 	  tests/power tests/trust/test_store.py tests/publishing/test_kills.py
