@@ -74,6 +74,9 @@ TRANSPORT = tuple(
     f"tests/transport/test_{name}.py"
     for name in ("policy", "pace", "fetch", "connect", "conditional", "proxy", "tls_servers")
 )
+CEREMONY = tuple(
+    f"tests/signing/test_{name}.py" for name in ("ceremony", "strangers", "anchor_ceremony")
+)
 MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/trust/verified.py": ("tests/trust", "tests/oracle"),
     "client_reference/trust/clock.py": (
@@ -199,11 +202,10 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     ),
     "repo_tools/publishing/renewal.py": ("tests/publishing/test_renewal.py",),
     "repo_tools/rotation.py": ("tests/cli/test_rotation.py", "tests/cli/test_recovery.py"),
-    "repo_tools/signing/ceremony.py": (
-        "tests/signing/test_ceremony.py",
-        "tests/signing/test_strangers.py",
-        "tests/signing/test_anchor_ceremony.py",
-    ),
+    "repo_tools/signing/ceremony/reading.py": CEREMONY,
+    "repo_tools/signing/ceremony/guards.py": CEREMONY,
+    "repo_tools/signing/ceremony/signatures.py": CEREMONY,
+    "repo_tools/signing/ceremony/course.py": CEREMONY,
     "repo_tools/signing/signers.py": ("tests/signing/test_session.py",),
     "repo_tools/signing/session.py": (
         "tests/signing/test_session.py",

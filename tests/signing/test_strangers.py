@@ -17,7 +17,6 @@ from repo_tools.files import create_file
 from repo_tools.metadata.edits import manifest_targets, next_targets
 from repo_tools.signing.ceremony import (
     Ceremony,
-    _write,
     abandon,
     check_ceremony,
     find_ceremony,
@@ -25,6 +24,7 @@ from repo_tools.signing.ceremony import (
     start_ceremony,
     tidy,
 )
+from repo_tools.signing.ceremony.course import _write
 from repo_tools.signing.rules import PolicyViolationError, enforce, enforce_sound
 from repo_tools.signing.session import adopt, export
 from repo_tools.signing.start import start_root, start_targets

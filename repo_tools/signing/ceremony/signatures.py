@@ -1,0 +1,233 @@
+"""Who has signed, who is missing, and what is ignored. Each signature is verified when read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from securesystemslib.exceptions import UnverifiedSignatureError
+from securesystemslib.signer import Signature
+from tuf.api.metadata import Root, Targets
+
+from client_reference.errors import ConfigurationError, RefusedError
+from repo_tools.files import replace_file
+from repo_tools.metadata.edits import assemble as assemble_metadata
+from repo_tools.metadata.repository import parse
+from repo_tools.metadata.roles import TOP_LEVEL
+from repo_tools.signing.ceremony.reading import (
+    SIGNATURE,
+    predecessor,
+    readable,
+    root_in_force,
+    targets_in_force,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from tuf.api.metadata import Key
+
+    from repo_tools.signing.ceremony.reading import Ceremony
+    from repo_tools.workspace import Workspace
+
+__all__ = [
+    "CeremonyStatus",
+    "Quorum",
+    "add_signature",
+    "assemble",
+    "check_member",
+    "members",
+    "signature_path",
+    "status",
+]
+
+
+@dataclass(frozen=True)
+class Quorum:
+    """What one delegator asks for, by key name.
+
+    Attributes:
+        delegator: such as `root 3`.
+        threshold: keys that must sign.
+        signed: keys that have.
+        missing: keys that may.
+    """
+
+    delegator: str
+    threshold: int
+    signed: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def needed(self) -> int:
+        """How many more must sign."""
+        return max(0, self.threshold - len(self.signed))
+
+
+@dataclass(frozen=True)
+class CeremonyStatus:
+    """Who has signed, who is missing, and what is wrong.
+
+    Attributes:
+        ceremony: of which.
+        quorums: all of them must be reached.
+        signatures: those that verified.
+        problems: signatures that were ignored, and why.
+    """
+
+    ceremony: Ceremony
+    quorums: tuple[Quorum, ...]
+    signatures: tuple[Signature, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every threshold is reached."""
+        return bool(self.quorums) and not any(quorum.needed for quorum in self.quorums)
+
+    @property
+    def signed(self) -> tuple[str, ...]:
+        """Names of the keys that have signed."""
+        return tuple(dict.fromkeys(name for quorum in self.quorums for name in quorum.signed))
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names of the keys that can still bring it forward."""
+        return tuple(
+            dict.fromkeys(
+                name for quorum in self.quorums if quorum.needed for name in quorum.missing
+            )
+        )
+
+
+def _delegators(ws: Workspace, ceremony: Ceremony) -> list[tuple[str, Root | Targets]]:
+    """Whose thresholds must be reached, each with the name by which people know it."""
+    found: list[tuple[str, Root | Targets | None]] = []
+    if isinstance(ceremony.signed, Root):
+        before = predecessor(ws, ceremony.role)
+        old = None if before is None else parse(before, Root, ceremony.role).signed
+        found = [("the root before", old), ("the new root", ceremony.signed)]
+    elif ceremony.role in TOP_LEVEL:
+        found = [("root", root_in_force(ws))]
+    else:
+        found = [("targets", targets_in_force(ws))]
+    return [(title, delegator) for title, delegator in found if delegator is not None]
+
+
+def members(ws: Workspace, ceremony: Ceremony) -> dict[str, Key]:
+    """Every key whose signature counts for at least one of the thresholds."""
+    found: dict[str, Key] = {}
+    for _, delegator in _delegators(ws, ceremony):
+        try:
+            keyids = delegator.get_delegated_role(ceremony.tuf_role).keyids
+        except ValueError as error:
+            raise ConfigurationError(
+                f"nobody delegates to a role {ceremony.role!r}",
+                f"firmroot product list; to end the ceremony: firmroot ceremony abandon "
+                f"{ceremony.role}",
+            ) from error
+        found.update({keyid: delegator.get_key(keyid) for keyid in keyids})
+    return found
+
+
+def check_member(ws: Workspace, ceremony: Ceremony, name: str) -> None:
+    """Refuse a key that has no say in a ceremony.
+
+    Raises:
+        RefusedError: names the roles that the key does sign for.
+    """
+    if ws.keyring[name].key.keyid in members(ws, ceremony):
+        return
+    roles = ", ".join(ws.policy.roles_of(name)) or "none"
+    raise RefusedError(
+        f"key {name} is not in role {ceremony.role}; it is in: {roles}",
+        f"firmroot ceremony show {ceremony.role} names the keys that may sign",
+    )
+
+
+def add_signature(ws: Workspace, ceremony: Ceremony, signature: Signature) -> None:
+    """Keep a signature, after it has verified.
+
+    Raises:
+        RefusedError: its key is not in the role, or it does not verify.
+    """
+    allowed = members(ws, ceremony)
+    if (problem := _problem(ws, allowed, ceremony, signature)) is not None:
+        raise RefusedError(problem, f"firmroot ceremony show {ceremony.role}")
+    data = {**signature.to_dict(), "role": ceremony.role, "version": ceremony.version}
+    replace_file(signature_path(ceremony, signature.keyid), readable(data))
+
+
+def signature_path(ceremony: Ceremony, keyid: str) -> Path:
+    """Where the signature of a key is kept."""
+    return ceremony.directory / f"{keyid}{SIGNATURE}"
+
+
+def _problem(
+    ws: Workspace, allowed: Mapping[str, Key], ceremony: Ceremony, signature: Signature
+) -> str | None:
+    """Why a signature does not count, or None."""
+    claimed = ws.key_name(signature.keyid)
+    key = allowed.get(signature.keyid)
+    if key is None:
+        return f"a signature of {claimed}, which is not in role {ceremony.role}"
+    try:
+        key.verify_signature(signature, ceremony.payload)
+    except UnverifiedSignatureError:
+        return f"a signature that claims to be by {claimed} does not verify over {ceremony.name}"
+    return None
+
+
+def _read_signatures(
+    ws: Workspace, ceremony: Ceremony, allowed: Mapping[str, Key]
+) -> tuple[list[Signature], list[str]]:
+    good, problems = [], []
+    for path in sorted(ceremony.directory.glob(f"*{SIGNATURE}")):
+        try:
+            fields = json.loads(path.read_bytes())
+            signature = Signature(str(fields["keyid"]), str(fields["sig"]))
+        except (ValueError, KeyError, TypeError) as error:
+            problems.append(f"{path.name} is not a signature file: {error!r}")
+            continue
+        problem = _problem(ws, allowed, ceremony, signature)
+        if problem is None and path.name != f"{signature.keyid}{SIGNATURE}":
+            problem = f"a second signature of {ws.key_name(signature.keyid)}, in {path.name}"
+        if problem is None:
+            good.append(signature)
+        else:
+            problems.append(problem)
+    return good, problems
+
+
+def status(ws: Workspace, ceremony: Ceremony) -> CeremonyStatus:
+    """Verify every signature file, and count."""
+    allowed = members(ws, ceremony)
+    signatures, problems = _read_signatures(ws, ceremony, allowed)
+    given = {signature.keyid: signature for signature in signatures}
+    quorums = []
+    for title, delegator in _delegators(ws, ceremony):
+        result = delegator.get_verification_result(ceremony.tuf_role, ceremony.payload, given)
+        quorums.append(
+            Quorum(
+                title,
+                result.threshold,
+                _names(ws, result.signed),
+                _names(ws, result.unsigned),
+            )
+        )
+    if not quorums:
+        missing = "root" if ceremony.role in TOP_LEVEL else "targets"
+        problems.append(f"there is no {missing} role yet that says who signs {ceremony.role}")
+    return CeremonyStatus(ceremony, tuple(quorums), tuple(signatures), tuple(problems))
+
+
+def _names(ws: Workspace, keyids: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(ws.key_name(keyid) for keyid in keyids))
+
+
+def assemble(ws: Workspace, ceremony: Ceremony) -> bytes | None:
+    """The metadata file, or None while signatures are missing."""
+    found = status(ws, ceremony)
+    return assemble_metadata(ceremony.signed, found.signatures) if found.complete else None
