@@ -206,6 +206,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/signing/ceremony/guards.py": CEREMONY,
     "repo_tools/signing/ceremony/signatures.py": CEREMONY,
     "repo_tools/signing/ceremony/course.py": CEREMONY,
+    "repo_tools/signing/ceremony/electorate.py": CEREMONY,
     "repo_tools/signing/signers.py": ("tests/signing/test_session.py",),
     "repo_tools/signing/session.py": (
         "tests/signing/test_session.py",

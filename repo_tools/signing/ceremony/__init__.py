@@ -20,8 +20,9 @@ It exists when `payload.json` does: that file is written last and removed first.
 * what a ceremony holds may be written by a stranger: a key is the one that its id names, a carried
   file is one that the payload signs, and only files of these names are ever removed.
 
-In four modules: `reading` what is there, `guards` on what may be signed, `signatures` given and
-missing, and the `course` of a ceremony from its start to its end. This is their front.
+In modules: `reading` what is there, `guards` on what may be signed, the `electorate` that may sign,
+`signatures` given and missing, and the `course` of a ceremony from its start to its end. This is
+their front.
 """
 
 from repo_tools.signing.ceremony.course import (
@@ -33,6 +34,7 @@ from repo_tools.signing.ceremony.course import (
     start_ceremony,
     tidy,
 )
+from repo_tools.signing.ceremony.electorate import Electorate, Quorum
 from repo_tools.signing.ceremony.guards import carried, check_ceremony, check_paths
 from repo_tools.signing.ceremony.reading import (
     Base,
@@ -43,10 +45,10 @@ from repo_tools.signing.ceremony.reading import (
 )
 from repo_tools.signing.ceremony.signatures import (
     CeremonyStatus,
-    Quorum,
     add_signature,
     assemble,
     check_member,
+    electorate,
     members,
     signature_path,
     status,
@@ -57,6 +59,7 @@ __all__ = [
     "Ceremony",
     "CeremonyStatus",
     "DiscardedSignaturesError",
+    "Electorate",
     "Quorum",
     "abandon",
     "add_signature",
@@ -66,6 +69,7 @@ __all__ = [
     "check_member",
     "check_paths",
     "check_startable",
+    "electorate",
     "find_ceremony",
     "finish",
     "finish_complete",

@@ -6,15 +6,15 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import Signature
 from tuf.api.metadata import Root, Targets
 
-from client_reference.errors import ConfigurationError, RefusedError
+from client_reference.errors import RefusedError
 from repo_tools.files import replace_file
 from repo_tools.metadata.edits import assemble as assemble_metadata
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import TOP_LEVEL
+from repo_tools.signing.ceremony.electorate import Electorate, Quorum
 from repo_tools.signing.ceremony.reading import (
     SIGNATURE,
     predecessor,
@@ -24,7 +24,6 @@ from repo_tools.signing.ceremony.reading import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from tuf.api.metadata import Key
@@ -38,32 +37,11 @@ __all__ = [
     "add_signature",
     "assemble",
     "check_member",
+    "electorate",
     "members",
     "signature_path",
     "status",
 ]
-
-
-@dataclass(frozen=True)
-class Quorum:
-    """What one delegator asks for, by key name.
-
-    Attributes:
-        delegator: such as `root 3`.
-        threshold: keys that must sign.
-        signed: keys that have.
-        missing: keys that may.
-    """
-
-    delegator: str
-    threshold: int
-    signed: tuple[str, ...]
-    missing: tuple[str, ...]
-
-    @property
-    def needed(self) -> int:
-        """How many more must sign."""
-        return max(0, self.threshold - len(self.signed))
 
 
 @dataclass(frozen=True)
@@ -116,20 +94,25 @@ def _delegators(ws: Workspace, ceremony: Ceremony) -> list[tuple[str, Root | Tar
     return [(title, delegator) for title, delegator in found if delegator is not None]
 
 
+def electorate(ws: Workspace, ceremony: Ceremony) -> Electorate:
+    """Who may sign a ceremony, by what is in force in this workspace."""
+    return Electorate(
+        ceremony.name,
+        ceremony.role,
+        ceremony.tuf_role,
+        ceremony.payload,
+        tuple(_delegators(ws, ceremony)),
+        ws.key_name,
+    )
+
+
 def members(ws: Workspace, ceremony: Ceremony) -> dict[str, Key]:
-    """Every key whose signature counts for at least one of the thresholds."""
-    found: dict[str, Key] = {}
-    for _, delegator in _delegators(ws, ceremony):
-        try:
-            keyids = delegator.get_delegated_role(ceremony.tuf_role).keyids
-        except ValueError as error:
-            raise ConfigurationError(
-                f"nobody delegates to a role {ceremony.role!r}",
-                f"firmroot product list; to end the ceremony: firmroot ceremony abandon "
-                f"{ceremony.role}",
-            ) from error
-        found.update({keyid: delegator.get_key(keyid) for keyid in keyids})
-    return found
+    """Every key whose signature counts for at least one of the thresholds.
+
+    Raises:
+        ConfigurationError: nobody delegates to the role.
+    """
+    return electorate(ws, ceremony).members()
 
 
 def check_member(ws: Workspace, ceremony: Ceremony, name: str) -> None:
@@ -153,8 +136,7 @@ def add_signature(ws: Workspace, ceremony: Ceremony, signature: Signature) -> No
     Raises:
         RefusedError: its key is not in the role, or it does not verify.
     """
-    allowed = members(ws, ceremony)
-    if (problem := _problem(ws, allowed, ceremony, signature)) is not None:
+    if (problem := electorate(ws, ceremony).problem(signature)) is not None:
         raise RefusedError(problem, f"firmroot ceremony show {ceremony.role}")
     data = {**signature.to_dict(), "role": ceremony.role, "version": ceremony.version}
     replace_file(signature_path(ceremony, signature.keyid), readable(data))
@@ -165,23 +147,8 @@ def signature_path(ceremony: Ceremony, keyid: str) -> Path:
     return ceremony.directory / f"{keyid}{SIGNATURE}"
 
 
-def _problem(
-    ws: Workspace, allowed: Mapping[str, Key], ceremony: Ceremony, signature: Signature
-) -> str | None:
-    """Why a signature does not count, or None."""
-    claimed = ws.key_name(signature.keyid)
-    key = allowed.get(signature.keyid)
-    if key is None:
-        return f"a signature of {claimed}, which is not in role {ceremony.role}"
-    try:
-        key.verify_signature(signature, ceremony.payload)
-    except UnverifiedSignatureError:
-        return f"a signature that claims to be by {claimed} does not verify over {ceremony.name}"
-    return None
-
-
 def _read_signatures(
-    ws: Workspace, ceremony: Ceremony, allowed: Mapping[str, Key]
+    ws: Workspace, ceremony: Ceremony, voters: Electorate
 ) -> tuple[list[Signature], list[str]]:
     good, problems = [], []
     for path in sorted(ceremony.directory.glob(f"*{SIGNATURE}")):
@@ -191,7 +158,7 @@ def _read_signatures(
         except (ValueError, KeyError, TypeError) as error:
             problems.append(f"{path.name} is not a signature file: {error!r}")
             continue
-        problem = _problem(ws, allowed, ceremony, signature)
+        problem = voters.problem(signature)
         if problem is None and path.name != f"{signature.keyid}{SIGNATURE}":
             problem = f"a second signature of {ws.key_name(signature.keyid)}, in {path.name}"
         if problem is None:
@@ -203,28 +170,13 @@ def _read_signatures(
 
 def status(ws: Workspace, ceremony: Ceremony) -> CeremonyStatus:
     """Verify every signature file, and count."""
-    allowed = members(ws, ceremony)
-    signatures, problems = _read_signatures(ws, ceremony, allowed)
-    given = {signature.keyid: signature for signature in signatures}
-    quorums = []
-    for title, delegator in _delegators(ws, ceremony):
-        result = delegator.get_verification_result(ceremony.tuf_role, ceremony.payload, given)
-        quorums.append(
-            Quorum(
-                title,
-                result.threshold,
-                _names(ws, result.signed),
-                _names(ws, result.unsigned),
-            )
-        )
+    voters = electorate(ws, ceremony)
+    signatures, problems = _read_signatures(ws, ceremony, voters)
+    quorums = voters.quorums(signatures)
     if not quorums:
         missing = "root" if ceremony.role in TOP_LEVEL else "targets"
         problems.append(f"there is no {missing} role yet that says who signs {ceremony.role}")
-    return CeremonyStatus(ceremony, tuple(quorums), tuple(signatures), tuple(problems))
-
-
-def _names(ws: Workspace, keyids: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(ws.key_name(keyid) for keyid in keyids))
+    return CeremonyStatus(ceremony, quorums, tuple(signatures), tuple(problems))
 
 
 def assemble(ws: Workspace, ceremony: Ceremony) -> bytes | None:
