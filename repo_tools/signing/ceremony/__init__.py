@@ -50,6 +50,7 @@ from repo_tools.signing.ceremony.signatures import (
     check_member,
     electorate,
     members,
+    proven,
     signature_path,
     status,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "members",
     "open_ceremonies",
     "predecessor",
+    "proven",
     "signature_path",
     "start_ceremony",
     "status",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from securesystemslib.exceptions import UnverifiedSignatureError
+from tuf.api.exceptions import UnsignedMetadataError
+from tuf.api.metadata import Metadata
 
 from client_reference.errors import ConfigurationError
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from securesystemslib.signer import Signature
     from tuf.api.metadata import Key, Root, Targets
 
-__all__ = ["Electorate", "Quorum"]
+__all__ = ["Electorate", "Quorum", "is_signed"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,12 @@ class Electorate:
         return None
 
     def quorums(self, signatures: Iterable[Signature]) -> tuple[Quorum, ...]:
-        """What each delegator asks for; signatures that do not verify do not count."""
+        """What each delegator asks for; signatures that do not verify do not count.
+
+        Raises:
+            ConfigurationError: a delegator does not know the role.
+        """
+        self.members()
         given = {signature.keyid: signature for signature in signatures}
         found = []
         for title, delegator in self.delegators:
@@ -103,3 +110,13 @@ class Electorate:
 
     def _names(self, keyids: Iterable[str]) -> tuple[str, ...]:
         return tuple(sorted(map(self.name_of, keyids)))
+
+
+def is_signed(delegator: Root | Targets, role: str, data: bytes) -> bool:
+    """Whether metadata has the threshold of signatures that its delegator asks for."""
+    metadata: Metadata[Any] = Metadata.from_bytes(data)
+    try:
+        delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+    except (UnsignedMetadataError, ValueError):
+        return False
+    return True

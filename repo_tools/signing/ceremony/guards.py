@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from repo_tools.signing.ceremony.reading import Ceremony, Signable
     from repo_tools.workspace import Workspace
 
-__all__ = ["carried", "check_ceremony", "check_content", "check_path", "check_paths"]
+__all__ = [
+    "carried",
+    "check_alone",
+    "check_carried",
+    "check_ceremony",
+    "check_content",
+    "check_path",
+    "check_paths",
+    "keys_of",
+]
 
 
 def check_ceremony(ws: Workspace, ceremony: Ceremony) -> None:
@@ -51,7 +60,7 @@ def carried(ceremony: Ceremony) -> dict[str, bytes]:
         RefusedError: they are not those that are to be signed.
     """
     carries = {path: file.read_bytes() for path, file in ceremony.carries.items()}
-    _check_carries(ceremony, carries)
+    check_carried(ceremony.name, ceremony.role, ceremony.signed, carries)
     return carries
 
 
@@ -71,12 +80,24 @@ def check_content(ws: Workspace, ceremony: Ceremony, carries: Mapping[str, bytes
             "versions rise by one (design 4, guard on fast-forward)",
         )
     _check_keys(ws, role, signed)
-    _check_carries(ceremony, carries)
+    check_carried(ceremony.name, ceremony.role, ceremony.signed, carries)
+    check_alone(role, signed)
+    if role == RECOVERY and isinstance(signed, Root):
+        _check_anchor(ws, signed)
+
+
+def check_alone(role: str, signed: Signable) -> None:
+    """The guards that the content alone can break.
+
+    Raises:
+        RefusedError: it does.
+    """
     if isinstance(signed, Root):
         if not signed.consistent_snapshot:
             raise RefusedError("the root turns consistent snapshots off; they are required")
-        if role == RECOVERY:
-            _check_anchor(ws, signed)
+        roles = [(set(each.keyids), each.threshold) for each in signed.roles.values()]
+        if role == RECOVERY and any(each != roles[0] for each in roles):
+            raise RefusedError(f"{RECOVERY} {signed.version} gives its roles different keys")
         return
     if role == "targets":
         check_delegations(signed.delegations)
@@ -90,12 +111,9 @@ def _check_anchor(ws: Workspace, signed: Root) -> None:
     """A recovery root sends the whole fleet somewhere: only to a root that this workspace has.
 
     Raises:
-        RefusedError: its roles are not all the same, or its statement is about another root.
+        RefusedError: its statement is about another root.
         NotTrustedError: it has no statement, or one that does not follow its predecessor's.
     """
-    roles = [(set(role.keyids), role.threshold) for role in signed.roles.values()]
-    if any(each != roles[0] for each in roles):
-        raise RefusedError(f"{RECOVERY} {signed.version} gives its roles different keys")
     statement = read_statement(signed)
     if (before := predecessor(ws, RECOVERY)) is not None:
         old = read_statement(parse(before, Root, RECOVERY).signed)
@@ -118,8 +136,8 @@ def _check_keys(ws: Workspace, role: str, signed: Signable) -> None:
     """
     known = {holder.key.keyid: holder.key for holder in ws.keyring.values()}
     if (before := predecessor(ws, role)) is not None:
-        known = {**_keys(parse_role(before, role, role)), **known}
-    for keyid, key in _keys(signed).items():
+        known = {**keys_of(parse_role(before, role, role)), **known}
+    for keyid, key in keys_of(signed).items():
         name = f"{role} version {signed.version}: {ws.key_name(keyid)} ({keyid[:8]})"
         if derived_keyid(key) != keyid:
             raise RefusedError(
@@ -137,30 +155,40 @@ def _check_keys(ws: Workspace, role: str, signed: Signable) -> None:
             )
 
 
-def _keys(signed: Signable) -> Mapping[str, Key]:
+def keys_of(signed: Signable) -> Mapping[str, Key]:
+    """The keys that a content brings, by id."""
     if isinstance(signed, Root):
         return signed.keys
     return signed.delegations.keys if signed.delegations else {}
 
 
-def _check_carries(ceremony: Ceremony, carries: Mapping[str, bytes]) -> None:
-    """Carried are exactly the target files that are signed, under paths that stay inside."""
-    again = f"start it again: firmroot ceremony abandon {ceremony.role}, then redo the change"
-    targets = ceremony.signed.targets if isinstance(ceremony.signed, Targets) else {}
+def check_carried(name: str, role: str, signed: Signable, carries: Mapping[str, bytes]) -> None:
+    """Carried are exactly the target files that are signed, under paths that stay inside.
+
+    Args:
+        name: of the ceremony.
+        role: what is signed.
+        signed: the content.
+        carries: by target path.
+
+    Raises:
+        RefusedError: they are not.
+    """
+    again = f"start it again: firmroot ceremony abandon {role}, then redo the change"
+    targets = signed.targets if isinstance(signed, Targets) else {}
     for path in (*targets, *carries):
         check_path(path)
-    if ceremony.role != "targets":  # which has a message of its own for target files
+    if role != "targets":  # which has a message of its own for target files
         for path, target in targets.items():
             try:
                 target.verify_length_and_hashes(carries.get(path, b""))
             except LengthOrHashMismatchError as error:
                 raise RefusedError(
-                    f"{ceremony.name} carries another {path} than the one that is to be signed",
-                    again,
+                    f"{name} carries another {path} than the one that is to be signed", again
                 ) from error
     for path in carries:
         if path not in targets:
-            raise RefusedError(f"{ceremony.name} carries {path}, which it does not sign", again)
+            raise RefusedError(f"{name} carries {path}, which it does not sign", again)
 
 
 def check_path(path: str) -> None:

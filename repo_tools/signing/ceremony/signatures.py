@@ -14,8 +14,9 @@ from repo_tools.files import replace_file
 from repo_tools.metadata.edits import assemble as assemble_metadata
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import TOP_LEVEL
-from repo_tools.signing.ceremony.electorate import Electorate, Quorum
+from repo_tools.signing.ceremony.electorate import Electorate, Quorum, is_signed
 from repo_tools.signing.ceremony.reading import (
+    ROOTS,
     SIGNATURE,
     predecessor,
     readable,
@@ -39,6 +40,7 @@ __all__ = [
     "check_member",
     "electorate",
     "members",
+    "proven",
     "signature_path",
     "status",
 ]
@@ -103,6 +105,21 @@ def electorate(ws: Workspace, ceremony: Ceremony) -> Electorate:
         ceremony.payload,
         tuple(_delegators(ws, ceremony)),
         ws.key_name,
+    )
+
+
+def proven(ws: Workspace, ceremony: Ceremony) -> bool:
+    """Whether the predecessor has the signatures that rule over it now.
+
+    A root that this workspace has was verified when it was published, link by link.
+    """
+    data = predecessor(ws, ceremony.role)
+    if ceremony.role in ROOTS:
+        return True
+    if data is None:
+        return False
+    return any(
+        is_signed(delegator, ceremony.role, data) for _, delegator in _delegators(ws, ceremony)
     )
 
 
