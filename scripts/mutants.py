@@ -212,6 +212,18 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/signing/test_session.py",
         "tests/signing/test_strangers.py",
     ),
+    "repo_tools/signing/exchange.py": (
+        "tests/signing/test_portable.py",
+        "tests/signing/test_session.py",
+        "tests/signing/test_strangers.py",
+    ),
+    "repo_tools/signing/portable.py": ("tests/signing/test_portable.py",),
+    "repo_tools/signing/apart.py": ("tests/signing/test_portable.py", "tests/cli/test_apart.py"),
+    "repo_tools/signing/unusual.py": ("tests/signing/test_unusual.py",),
+    "repo_tools/signing/review.py": ("tests/signing/test_unusual.py",),
+    "repo_tools/signing/known_good.py": ("tests/signing/test_known_good.py",),
+    "repo_tools/signing/words.py": ("tests/signing/test_words.py",),
+    "repo_tools/signing/asking.py": ("tests/cli/test_apart.py",),
     "repo_tools/signing/start.py": (
         "tests/signing/test_session.py",
         "tests/signing/test_ceremony.py",

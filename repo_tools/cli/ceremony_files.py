@@ -13,7 +13,8 @@ from repo_tools.files import replace_file
 from repo_tools.signing.ceremony import check_ceremony, find_ceremony
 from repo_tools.signing.exchange import export as export_ceremony
 from repo_tools.signing.exchange import merge as merge_file
-from repo_tools.signing.session import open_memory, review_ceremony
+from repo_tools.signing.known_good import KnownGood
+from repo_tools.signing.session import review_ceremony
 
 if TYPE_CHECKING:
     from repo_tools.signing.exchange import Merged
@@ -36,7 +37,8 @@ def export(context: Context, name: str, target: Path) -> None:
     ws = context.workspace()
     found = find_ceremony(ws, name)
     check_ceremony(ws, found)
-    told = review_ceremony(ws, found, open_memory(ws))
+    # What changes is told from the predecessor: what this person signed last is nobody else's.
+    told = review_ceremony(ws, found, KnownGood(ws.memory, by_key=False))
     replace_file(target.absolute(), export_ceremony(ws, found, list(told.changes)))
     context.printer.say(f"wrote {target}; there: firmroot sign {target.name} --key file:KEY.pem")
     context.printer.say(f"read aloud: {told.words}")
