@@ -53,6 +53,11 @@ class Secrets:
             self._known[name] = self.prompt(f"Passphrase of {name}").encode()
         return self._known[name]
 
+    def share(self, name: str, other: str) -> None:
+        """Two names are one key: who has given its passphrase is not asked again."""
+        if name in self._known:
+            self._known[other] = self._known[name]
+
     def forget(self, name: str) -> None:
         """Ask again next time: it was wrong."""
         self._known.pop(name, None)

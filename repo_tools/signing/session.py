@@ -89,6 +89,7 @@ def my_keys(ws: Workspace, key: str | None, secrets: Secrets) -> tuple[dict[str,
     keyid = public_key(load_private(path, secrets.passphrase(key))).keyid
     for name, holder in ws.keyring.items():
         if holder.key.keyid == keyid:
+            secrets.share(key, name)
             return {name: key}, name
     raise ConfigurationError(
         f"{key} holds the key {keyid[:8]}, which is not in keys/",

@@ -145,6 +145,25 @@ def test_keys_are_chosen_by_name_uri_or_file(ws: Workspace, tmp_path: Path) -> N
         my_keys(ws, f"file:{tmp_path / 'new.pem'}", SECRETS)
 
 
+def test_one_passphrase_is_enough_for_all_that_waits_for_a_key(
+    ws: Workspace, targets: Ceremony
+) -> None:
+    publish_by_hand(ws)
+    root = start_root(ws, NOW)
+    asked: list[str] = []
+
+    def answer(question: str) -> str:
+        asked.append(question)
+        return PASSPHRASE.decode()
+
+    ws.remove_key_uri("bob")
+    secrets = Secrets(prompt=answer)
+    uris, _ = my_keys(ws, f"file:{ws.directory}/.firmroot/keys/bob.pem", secrets)
+    assert sign_tasks(ws, waiting(ws, uris, [root, targets]), uris, secrets) == 2
+    assert len(asked) == 1
+    assert [status(ws, each).signed for each in (root, targets)] == [("bob",), ("bob",)]
+
+
 def test_a_private_key_that_nobody_here_knows_signs_nothing(ws: Workspace) -> None:
     ws.add_key_uri("ghost", uri("alice"))
     everything, _ = my_keys(ws, None, SECRETS)

@@ -316,6 +316,35 @@ def test_two_sticks_bring_the_signatures_and_nothing_else_is_shared(team: Team) 
     team.ends("1.1")
 
 
+def test_what_is_promoted_must_be_what_was_tested(team: Team) -> None:
+    team.ship("1.1")  # nothing was ever recorded as tested here, so nobody is stopped
+    (team.top / "image").write_text("firmware 1.2")
+    (team.top / "tested").write_text("firmware 1.2, as it came from the laboratory")
+    for words in (
+        (
+            "firmware",
+            "add",
+            team.top / "image",
+            "-p",
+            "gateway",
+            "-V",
+            "1.2",
+            "--hardware",
+            "acme,gw-2",
+        ),
+        ("channel", "promote", "gateway@1.2", "--to", "stable"),
+    ):
+        team.firmroot(*words)
+    said = team.firmroot("sign", "--tested", team.top / "tested", code=ExitCode.ACTION_REQUIRED)
+    assert "UNUSUAL: builds/gateway/1.2/image was not tested on this machine" in said
+    assert "--accept-unusual untested" in said
+    team.firmroot("sign", code=ExitCode.ACTION_REQUIRED)  # the record stays
+    said = team.firmroot("sign", "--tested", team.top / "image")
+    assert "UNUSUAL" not in said
+    team.firmroot("publish")
+    assert team.device() == "installs 1.2"
+
+
 # By git.
 
 
