@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from securesystemslib.signer import Signature
 
 from client_reference.errors import ConfigurationError
-from repo_tools.metadata.edits import assemble as assemble_metadata
 from repo_tools.metadata.edits import signed_bytes
 from repo_tools.signing.ceremony import (
     add_signature,
@@ -53,13 +52,11 @@ def portable(ws: Workspace, ceremony: Ceremony) -> Portable:
     """
     before = predecessor(ws, ceremony.role)
     roots: tuple[bytes, ...] = ()
-    ruler = None
     if ceremony.role in ROOTS:
         roots = ws.roots() if ceremony.role == "root" else ws.recovery_roots()
         before = None
-    else:
-        ruler = _in_force(ws, "root" if ceremony.role == "targets" else "targets")
-    mentioned = {*keys_of(ceremony.signed), *electorate(ws, ceremony).members()}
+    voters = electorate(ws, ceremony)
+    mentioned = {*keys_of(ceremony.signed), *voters.members()}
     for data in (*roots[-1:], *((before,) if before is not None else ())):
         mentioned.update(keys_of(parse_role(data, ceremony.role, ceremony.role)))
     people = {keyid: who for keyid, who in people_of(ws).items() if keyid in mentioned}
@@ -69,18 +66,10 @@ def portable(ws: Workspace, ceremony: Ceremony) -> Portable:
         carries=carried(ceremony),
         roots=roots,
         predecessor=before,
-        delegator=ruler,
+        delegators=() if ceremony.role in ROOTS else tuple(voters.delegators),
         people=people,
         signatures=status(ws, ceremony).signatures,
     )
-
-
-def _in_force(ws: Workspace, role: str) -> bytes | None:
-    """The newest bytes of a delegator, signed or still waiting for signatures."""
-    for each in open_ceremonies(ws):
-        if each.role == role:
-            return assemble_metadata(each.signed, status(ws, each).signatures)
-    return ws.staged_role(role) or predecessor(ws, role)
 
 
 def export(ws: Workspace, ceremony: Ceremony, changes: list[str]) -> bytes:

@@ -60,7 +60,8 @@ class Portable:
         carries: target files that come with it, by target path.
         roots: of a root, or of the recovery anchor: the chain before it, oldest first.
         predecessor: of any other role: what it replaces.
-        delegator: of any other role: what says who may sign; it may still wait for signatures.
+        delegators: of any other role: what says who may sign, each with the name by which people
+            know it; it may still wait for signatures.
         people: whose each key is said to be, by key id.
         signatures: given so far; none of them has been verified.
     """
@@ -70,7 +71,7 @@ class Portable:
     carries: Mapping[str, bytes] = field(default_factory=dict)
     roots: Sequence[bytes] = ()
     predecessor: bytes | None = None
-    delegator: bytes | None = None
+    delegators: Sequence[tuple[str, Root | Targets]] = ()
     people: Mapping[str, Person] = field(default_factory=dict)
     signatures: Sequence[Signature] = ()
 
@@ -111,24 +112,9 @@ class Portable:
             found = [] if before is None else [("the root before", before)]
             found.append(("the new root", self.signed))
         else:
-            found = [(self._delegator_role, self.ruler)]
+            found = list(self.delegators)
         tuf_role = Root.type if isinstance(self.signed, Root) else self.role
         return Electorate(self.name, self.role, tuf_role, self.payload, found, self.name_of)
-
-    @property
-    def _delegator_role(self) -> str:
-        return "root" if self.role == "targets" else "targets"
-
-    @property
-    def ruler(self) -> Root | Targets:
-        """What says who may sign a role that is no root.
-
-        Raises:
-            ConfigurationError: the file does not say it.
-        """
-        if self.delegator is None:
-            raise ConfigurationError(f"{self.name} does not say who may sign {self.role}")
-        return parse_role(self.delegator, self._delegator_role, self._delegator_role)
 
     @property
     def proven(self) -> bool:
@@ -140,7 +126,8 @@ class Portable:
             return True
         if self.predecessor is None:
             return False
-        return is_signed(self.ruler, self.role, self.predecessor)
+        data = self.predecessor
+        return any(is_signed(delegator, self.role, data) for _, delegator in self.delegators)
 
     def name_of(self, keyid: str) -> str:
         """What the sender calls a key."""
@@ -192,7 +179,10 @@ def pack(portable: Portable, changes: Sequence[str]) -> bytes:
         "signatures": [each.to_dict() for each in portable.signatures],
         "roots": [data.decode() for data in portable.roots],
         "predecessor": _text(portable.predecessor),
-        "delegator": _text(portable.delegator),
+        "delegators": [
+            {"title": title, "signed": delegator.to_dict()}
+            for title, delegator in portable.delegators
+        ],
     }
     return json.dumps(document, indent=1).encode() + b"\n"
 
@@ -279,18 +269,17 @@ def read_portable(path: Path, among: Collection[str] | None = None) -> Portable:
 def _read(document: Mapping[str, Any], role: str, name: str) -> Portable:
     if NAME.fullmatch(role) is None:
         raise RefusedError(f"{role!r} is not the name of a role", "find out who wrote the file")
-    data = json.dumps({"signatures": [], "signed": document["signed"]}).encode()
     carries = {
         str(target): base64.b64decode(content, validate=True)
         for target, content in document["targets"].items()
     }
     return Portable(
         role=role,
-        signed=parse_role(data, role, name),
+        signed=parse_role(_unsigned(document["signed"]), role, name),
         carries=carries,
         roots=tuple(str(each).encode() for each in document["roots"]),
         predecessor=_bytes(document["predecessor"]),
-        delegator=_bytes(document["delegator"]),
+        delegators=tuple(_delegators(document["delegators"], role)),
         people=dict(_people(document["people"])),
         signatures=tuple(signatures_in(document)),
     )
@@ -298,6 +287,16 @@ def _read(document: Mapping[str, Any], role: str, name: str) -> Portable:
 
 def _bytes(value: object) -> bytes | None:
     return None if value is None else str(value).encode()
+
+
+def _delegators(found: Iterable[Any], role: str) -> Iterable[tuple[str, Root | Targets]]:
+    for each in found:
+        title, kind = str(each["title"]), "root" if role == "targets" else "targets"
+        yield title, parse_role(_unsigned(each["signed"]), kind, title)
+
+
+def _unsigned(signed: object) -> bytes:
+    return json.dumps({"signatures": [], "signed": signed}).encode()
 
 
 def _people(people: Mapping[str, Any]) -> Iterable[tuple[str, Person]]:
@@ -317,10 +316,12 @@ def _judge(portable: Portable) -> None:
     signed, role = portable.signed, portable.role
     if role in ROOTS:
         _check_chain(portable)
-        if portable.predecessor is not None or portable.delegator is not None:
+        if portable.predecessor is not None or portable.delegators:
             raise RefusedError(f"{portable.name} has a predecessor beside its chain of roots")
     elif portable.roots:
         raise RefusedError(f"{portable.name} has a chain of roots, and is none")
+    elif not portable.delegators:
+        raise RefusedError(f"{portable.name} does not say who may sign {portable.role}")
     before = portable.before
     if signed.version != (expected := before.version + 1 if before is not None else 1):
         raise RefusedError(
@@ -359,9 +360,11 @@ def _check_chain(portable: Portable) -> None:
 
 
 def _check_paths(portable: Portable, signed: Targets) -> None:
-    ruler = portable.ruler
-    delegations = ruler.delegations if isinstance(ruler, Targets) else None
-    role = (delegations.roles or {}).get(portable.role) if delegations else None
+    roles = [
+        (ruler.delegations.roles or {}).get(portable.role)
+        for _, ruler in portable.delegators
+        if isinstance(ruler, Targets) and ruler.delegations is not None
+    ]
     for path in signed.targets:
-        if role is None or not role.is_delegated_path(path):
+        if not any(role is not None and role.is_delegated_path(path) for role in roles):
             raise RefusedError(f"{portable.role} may not speak for {path}")

@@ -8,6 +8,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tuf.api.metadata import Targets
 
 from client_reference.errors import ConfigurationError, NotTrustedError, RefusedError
 from repo_tools.metadata.edits import manifest_targets
@@ -134,6 +135,11 @@ def edit(place: str, value: object) -> Change:
     return change
 
 
+def delegator_beside(document: dict[str, Any]) -> None:
+    targets = Targets(expires=NOW).to_dict()
+    document["delegators"].append({"title": "targets", "signed": targets})
+
+
 def unsigned_link(document: dict[str, Any]) -> None:
     first = json.loads(document["roots"][0])
     document["roots"][0] = json.dumps({**first, "signatures": first["signatures"][:1]})
@@ -163,7 +169,7 @@ FORGED: list[tuple[str, str, Change, type[Exception], str]] = [
     ("a version too far", "root", edit("signed.version", 9), RefusedError, "expected version 2"),
     ("a predecessor beside the chain", "root", edit("predecessor", "{}"), RefusedError,
      "has a predecessor beside its chain"),
-    ("a delegator beside the chain", "root", edit("delegator", "{}"), RefusedError,
+    ("a delegator beside the chain", "root", delegator_beside, RefusedError,
      "has a predecessor beside its chain"),
     ("a key under another id", "root", other_key, RefusedError,
      "is another public key than its key id says"),
@@ -171,7 +177,7 @@ FORGED: list[tuple[str, str, Change, type[Exception], str]] = [
      "turns consistent snapshots off"),
     ("a chain of roots for a channel", "channel", edit("roots", ["{}"]), RefusedError,
      "has a chain of roots, and is none"),
-    ("nobody who says who signs", "channel", edit("delegator", None), ConfigurationError,
+    ("nobody who says who signs", "channel", edit("delegators", []), RefusedError,
      "does not say who may sign"),
     ("a delegator that does not know the role", "channel", edit("role", "gateway-nightly"),
      RefusedError, "gateway-nightly may not speak for"),
