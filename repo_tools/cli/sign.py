@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from client_reference.errors import ConfigurationError
 from repo_tools.cli.context import Context, example, passphrase_option
 from repo_tools.cli.stops import accept_option, tested_option
 
@@ -51,6 +52,11 @@ def sign(
         from repo_tools.cli.sign_apart import sign_apart  # noqa: PLC0415  or that, or this
 
         sign_apart(context, files, key, called, descriptor, tested, accepted)
+    elif called is not None:
+        raise ConfigurationError(
+            "--as is for signing a file without a workspace; here keys have names",
+            f"firmroot sign --key {called}",
+        )
     else:
         # Where only files are signed, the libraries of a workspace are not installed.
         from repo_tools.cli.sign_here import sign_here  # noqa: PLC0415

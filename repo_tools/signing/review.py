@@ -67,7 +67,7 @@ def _notes(look: Look) -> list[str]:
     else:
         last, when = look.known.signed.version, look.known.when
         notes.append(f"compared with version {last}, which you signed here on {when}")
-        if missed := look.signed.version - last - 1:
+        if (missed := look.signed.version - last - 1) > 0:
             notes.append(f"{missed} version(s) between were signed without you")
     if not look.tested:
         notes.extend(

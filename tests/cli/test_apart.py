@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -226,13 +227,52 @@ def test_the_person_of_a_clone_is_stopped_as_well(run: Terminal) -> None:
     assert len(list(run.directory.glob("ceremonies/root-2/*.sig.json"))) == 1
 
 
+def test_in_a_workspace_keys_have_names(run: Terminal) -> None:
+    said = run("--yes", "sign", "--as", "alice", code=ExitCode.USAGE)
+    assert "here keys have names" in said
+    assert "firmroot sign --key alice" in said
+
+
+def test_who_is_there_is_asked_before_signatures_are_lost(
+    run: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("--yes", "sign")
+    policy = run.directory / "policy.toml"
+    policy.write_text(policy.read_text().replace("expiry_days = 730", "expiry_days = 700", 1))
+    asked: list[str] = []
+    answers = [False, True, False, True]
+
+    def answer(question: str, **_: object) -> bool:
+        asked.append(question)
+        return answers.pop(0)
+
+    there = {"sys.stdin": SimpleNamespace(isatty=lambda: True), "click.confirm": answer}
+    with monkeypatch.context() as patched:
+        for name, value in there.items():
+            patched.setattr(name, value)
+        run("ceremony", "start", "root", code=ExitCode.ACTION_REQUIRED)
+        assert list(run.directory.glob("ceremonies/root-2/*.sig.json"))
+        run("ceremony", "start", "root")
+        assert not list(run.directory.glob("ceremonies/root-2/*.sig.json"))
+    run("--yes", "sign", "--accept-unusual", "second-content", "--accept-unusual", "expiry-falls")
+    with monkeypatch.context() as patched:
+        for name, value in there.items():
+            patched.setattr(name, value)
+        run("ceremony", "abandon", "root", code=ExitCode.ACTION_REQUIRED)
+        assert (run.directory / "ceremonies/root-2").exists()
+        run("ceremony", "abandon", "root")
+    assert not (run.directory / "ceremonies/root-2").exists()
+    assert len(asked) == 4
+    assert all("root-2 has been signed by alice" in question for question in asked)
+
+
 def test_signatures_are_not_discarded_unasked(run: Terminal) -> None:
     run("--yes", "sign")
     said = run("--yes", "ceremony", "abandon", "root", code=ExitCode.ACTION_REQUIRED)
     assert "root-2 has been signed by alice; that would be discarded" in said
     assert "--discard-signatures root" in said
     policy = run.directory / "policy.toml"
-    policy.write_text(policy.read_text().replace("expiry_days = 1096", "expiry_days = 1000", 1))
+    policy.write_text(policy.read_text().replace("expiry_days = 730", "expiry_days = 700", 1))
     said = run("--yes", "ceremony", "start", "root", code=ExitCode.ACTION_REQUIRED)
     assert "root-2 has been signed by alice; changing it would discard what they signed" in said
     run("ceremony", "abandon", "root", "--discard-signatures", "root")

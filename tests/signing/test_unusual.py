@@ -181,3 +181,4 @@ def test_a_signer_is_told_what_it_is_compared_with_and_what_went_by_without_them
         "3 version(s) between were signed without you",
     )
     assert len(review("root", USUAL, str).notes) == 1
+    assert len(review("root", replace(USUAL, signed=root(3)), str).notes) == 1
