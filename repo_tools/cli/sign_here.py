@@ -64,8 +64,7 @@ def sign_here(
             settle(context, [stop for told in reviews for stop in told.stops], accepted)
             count = sum(len(task.names) for task in tasks)
             context.confirm(f"Sign {count} time(s), with {', '.join(_names(tasks))}?")
-        sign_tasks(ws, tasks, uris, secrets)
-        remember(ws, memory, tasks, context.now)
+        sign_tasks(ws, tasks, uris, secrets, keep=lambda: remember(ws, memory, tasks, context.now))
         for file, ceremony in zip(files, ceremonies, strict=False):
             _write_beside(context, ws, file, ceremony, tasks)
         tidy(ws)

@@ -28,7 +28,7 @@ from repo_tools.signing.signers import open_signer, sign
 from repo_tools.signing.unusual import Look, Person
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from datetime import datetime
 
     from tuf.api.metadata import Root, Targets
@@ -118,8 +118,22 @@ def waiting(
     return tasks
 
 
-def sign_tasks(ws: Workspace, tasks: Sequence[Task], uris: dict[str, str], secrets: Secrets) -> int:
+def sign_tasks(
+    ws: Workspace,
+    tasks: Sequence[Task],
+    uris: dict[str, str],
+    secrets: Secrets,
+    keep: Callable[[], None] | None = None,
+) -> int:
     """Sign; every key is opened once, and before anything is signed.
+
+    Args:
+        ws: the workspace; the caller holds its lock.
+        tasks: what to sign.
+        uris: of the keys, by name.
+        secrets: where passphrases come from.
+        keep: remembers what is signed. It is called before a signature is written: a run that was
+            killed in between signs and remembers the same when it is run again.
 
     Returns:
         the number of signatures that were given.
@@ -128,11 +142,16 @@ def sign_tasks(ws: Workspace, tasks: Sequence[Task], uris: dict[str, str], secre
     signers = {
         name: open_signer(uris[name], ws.keyring[name], secrets, ws.directory) for name in names
     }
-    for task in tasks:
-        for name in task.names:
-            signature = sign(signers[name], ws.keyring[name], task.ceremony.payload)
-            add_signature(ws, task.ceremony, signature)
-    return sum(len(task.names) for task in tasks)
+    given = [
+        (task.ceremony, sign(signers[name], ws.keyring[name], task.ceremony.payload))
+        for task in tasks
+        for name in task.names
+    ]
+    if keep is not None:
+        keep()
+    for ceremony, signature in given:
+        add_signature(ws, ceremony, signature)
+    return len(given)
 
 
 def review_ceremony(ws: Workspace, ceremony: Ceremony, memory: KnownGood) -> Review:
