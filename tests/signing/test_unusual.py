@@ -69,6 +69,33 @@ def lab(document: dict[str, Any]) -> None:
     document[LAB_FIELD] = True
 
 
+def targets(version: int, threshold: int) -> Targets:
+    rule = {"name": "gateway-stable", "keyids": [A, B], "threshold": threshold, "terminating": True}
+    delegations = {
+        "keys": {each: key(each) for each in (A, B)},
+        "roles": [{**rule, "paths": ["x"]}],
+    }
+    return _targets(version, delegations)
+
+
+def bins(version: int) -> Targets:
+    succinct = {"keyids": [A], "threshold": 1, "bit_length": 4, "name_prefix": "bin"}
+    return _targets(version, {"keys": {A: key(A)}, "succinct_roles": succinct})
+
+
+def _targets(version: int, delegations: dict[str, Any]) -> Targets:
+    return Targets.from_dict(
+        {
+            "_type": "targets",
+            "spec_version": "1.0.31",
+            "version": version,
+            "expires": "2027-01-01T00:00:00Z",
+            "targets": {},
+            "delegations": delegations,
+        }
+    )
+
+
 def known(signed: Root | Targets, **fields: Any) -> Known:  # noqa: ANN401  fields of a value
     return Known(signed, PEOPLE, "2026-01-01", **fields)
 
@@ -81,6 +108,15 @@ CASES: list[tuple[str, Look, str | None, str]] = [
     ("the first time", replace(USUAL, known=None, at_known=None), None, ""),
     ("a threshold falls", replace(USUAL, signed=root(4, threshold(1))), "threshold-falls",
      "the threshold of root goes down, from 2 to 1"),
+    ("a threshold of a delegation falls",
+     Look(targets(2, 1), targets(1, 2), proven=True), "threshold-falls",
+     "the threshold of gateway-stable goes down, from 2 to 1"),
+    ("bins stay bins", Look(bins(2), bins(1), proven=True), None, ""),
+    ("alice is known from before alone",
+     replace(USUAL, signed=root(4, keyids(D, B, C)), people={}), "same-person", "of alice"),
+    ("alice is known from the sender alone",
+     replace(USUAL, signed=root(4, keyids(D, B, C)), known=None, at_known=None), "same-person",
+     "of alice"),
     ("a threshold rises", replace(USUAL, signed=root(4, threshold(3))), None, ""),
     ("it fell from what I signed, if not from the predecessor",
      replace(USUAL, known=known(root(3, threshold(3))), at_known=root(3, threshold(3))),
