@@ -25,10 +25,12 @@ from securesystemslib.signer import Signature
 from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import ConfigurationError, NotTrustedError, RefusedError
+from client_reference.trust.recovery import check_follows, read_statement
 from keys_policy.checks import derived_keyid
 from keys_policy.model import NAME
 from repo_tools.metadata.edits import signed_bytes
 from repo_tools.metadata.repository import parse
+from repo_tools.metadata.roles import RECOVERY
 from repo_tools.signing.ceremony.electorate import Electorate, is_signed
 from repo_tools.signing.ceremony.guards import check_alone, check_carried, keys_of
 from repo_tools.signing.ceremony.reading import ROOTS, parse_role
@@ -314,21 +316,7 @@ def _people(people: Mapping[str, Any]) -> Iterable[tuple[str, Person]]:
 def _judge(portable: Portable) -> None:
     """What holds of a ceremony in a workspace, as far as the file alone can prove it."""
     signed, role = portable.signed, portable.role
-    if role in ROOTS:
-        _check_chain(portable)
-        if portable.predecessor is not None or portable.delegators:
-            raise RefusedError(f"{portable.name} has a predecessor beside its chain of roots")
-    elif portable.roots:
-        raise RefusedError(f"{portable.name} has a chain of roots, and is none")
-    elif not portable.delegators:
-        raise RefusedError(f"{portable.name} does not say who may sign {portable.role}")
-    before = portable.before
-    if signed.version != (expected := before.version + 1 if before is not None else 1):
-        raise RefusedError(
-            f"{portable.name} does not follow the version before it that is in the file: "
-            f"expected version {expected}",
-            "ask for another file: firmroot ceremony export ROLE --to FILE",
-        )
+    _check_predecessor(portable)
     for keyid, key in keys_of(signed).items():
         if derived_keyid(key) != keyid:
             raise RefusedError(
@@ -341,6 +329,30 @@ def _judge(portable: Portable) -> None:
     if isinstance(signed, Targets) and role != "targets":
         _check_paths(portable, signed)
     portable.electorate.members()
+
+
+def _check_predecessor(portable: Portable) -> None:
+    """What comes before it, and who may sign, is told in the one way that its role has."""
+    signed, role = portable.signed, portable.role
+    if role in ROOTS:
+        _check_chain(portable)
+        if portable.predecessor is not None or portable.delegators:
+            raise RefusedError(f"{portable.name} has a predecessor beside its chain of roots")
+    elif portable.roots:
+        raise RefusedError(f"{portable.name} has a chain of roots, and is none")
+    elif not portable.delegators:
+        raise RefusedError(f"{portable.name} does not say who may sign {role}")
+    before = portable.before
+    if signed.version != (expected := before.version + 1 if before is not None else 1):
+        raise RefusedError(
+            f"{portable.name} does not follow the version before it that is in the file: "
+            f"expected version {expected}",
+            "ask for another file: firmroot ceremony export ROLE --to FILE",
+        )
+    if role == RECOVERY and isinstance(signed, Root):
+        statement = read_statement(signed)
+        if isinstance(before, Root):
+            check_follows(read_statement(before), statement, portable.name)
 
 
 def _check_chain(portable: Portable) -> None:

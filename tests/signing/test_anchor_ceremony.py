@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ from repo_tools.signing.ceremony import (
     status,
 )
 from repo_tools.signing.exchange import adopt, export
+from repo_tools.signing.portable import read_portable
 from repo_tools.signing.rules import enforce, peoples_roles
 from repo_tools.signing.secrets import Secrets
 from repo_tools.signing.session import my_keys, open_memory, review_ceremony, waiting
@@ -224,6 +226,28 @@ def test_it_goes_by_file_to_people_in_other_places(ws: Workspace, tmp_path: Path
     uris, _ = my_keys(theirs, None, Secrets(PASSPHRASE))
     assert [task.names for task in waiting(theirs, uris, [adopted])] == [("noor",)]
     assert adopted.payload == ceremony.payload
+
+
+def test_without_a_workspace_a_statement_must_follow_the_one_before(
+    ws: Workspace, tmp_path: Path
+) -> None:
+    first_anchor(ws)
+    ceremony = renew_anchor(ws, NOW)
+    document = json.loads(export(ws, ceremony, []))
+    statement = document["signed"][FIELD]
+    file = tmp_path / "recovery-2.json"
+    for change, said in (
+        ({"sha256": "0" * 64}, "names two primary roots for epoch 0"),
+        ({"epoch": 2}, "recovery-2 is of epoch 2, expected 0 or 1"),
+        ({"epoch": "x"}, "epoch"),
+    ):
+        document["signed"][FIELD] = {**statement, **change}
+        file.write_text(json.dumps(document))
+        with pytest.raises(NotTrustedError, match=said):
+            read_portable(file)
+    document["signed"][FIELD] = statement
+    file.write_text(json.dumps(document))
+    assert read_portable(file).before is not None
 
 
 def test_people_are_told_what_it_does_to_the_fleet(ws: Workspace) -> None:
