@@ -94,5 +94,6 @@ def review_apart(portable: Portable, memory: KnownGood, keyids: Collection[str])
         people=portable.people,
         carries=portable.carries,
         tested=memory.tested,
+        again=memory.has_signed(portable.role, keyids, portable.signed),
     )
     return review(portable.role, look, portable.name_of)

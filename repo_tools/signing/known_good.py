@@ -101,6 +101,11 @@ class KnownGood:
                 found.append(self._known(role, entry))
         return max(found, key=lambda known: known.signed.version, default=None)
 
+    def has_signed(self, role: str, keyids: Iterable[str], asked: Root | Targets) -> bool:
+        """Whether exactly this was signed last. Arguments are those of `last`."""
+        entries = map(self._entries.get, self._places(role, keyids))
+        return any(self._is_about(entry, asked) for entry in entries)
+
     def _is_about(self, entry: Any, signed: Root | Targets) -> bool:  # noqa: ANN401  JSON
         return isinstance(entry, dict) and entry.get("content") == signed.to_dict()
 

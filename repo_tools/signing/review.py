@@ -62,9 +62,11 @@ def review(
 
 def _notes(look: Look) -> list[str]:
     notes = []
-    if look.known is None:
+    if look.again:
+        notes.append("exactly this was signed here already")
+    if look.known is None and not look.again:
         notes.append("you have signed nothing of this here before: compared with what came with it")
-    else:
+    if look.known is not None:
         last, when = look.known.signed.version, look.known.when
         notes.append(f"compared with version {last}, which you signed here on {when}")
         if (missed := look.signed.version - last - 1) > 0:

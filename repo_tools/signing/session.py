@@ -172,6 +172,7 @@ def review_ceremony(ws: Workspace, ceremony: Ceremony, memory: KnownGood) -> Rev
         people=people_of(ws),
         carries={path: file.read_bytes() for path, file in ceremony.carries.items()},
         tested=memory.tested,
+        again=memory.has_signed(ceremony.role, (), ceremony.signed),
     )
     return review(ceremony.role, look, ws.key_name, _live_versions(ws, ceremony.role))
 

@@ -71,6 +71,7 @@ class Look:
         people: whose the keys are said to be, by key id.
         carries: target files that come with it, by path.
         tested: SHA-256 of what was recorded as tested on this machine.
+        again: this signer has signed exactly this already.
     """
 
     signed: Root | Targets
@@ -81,6 +82,7 @@ class Look:
     people: Mapping[str, Person] = field(default_factory=dict)
     carries: Mapping[str, bytes] = field(default_factory=dict)
     tested: AbstractSet[str] = frozenset()
+    again: bool = False
 
     @property
     def old(self) -> Root | Targets | None:

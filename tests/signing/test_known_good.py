@@ -53,6 +53,9 @@ def test_an_entry_belongs_to_a_role_in_a_workspace(tmp_path: Path) -> None:
 def test_who_looks_again_at_what_they_signed_sees_what_it_changed(tmp_path: Path) -> None:
     keep(tmp_path, 3, A)
     assert memory(tmp_path).last("root", [A], root(3)) is None
+    assert memory(tmp_path).has_signed("root", [A], root(3))
+    assert not memory(tmp_path).has_signed("root", [A], root(4))
+    assert not memory(tmp_path).has_signed("root", [B], root(3))
     for version in (4, 4, 5):
         keep(tmp_path, version, A)
     last = memory(tmp_path).last("root", [A], root(5))

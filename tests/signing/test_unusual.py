@@ -217,4 +217,8 @@ def test_a_signer_is_told_what_it_is_compared_with_and_what_went_by_without_them
         "3 version(s) between were signed without you",
     )
     assert len(review("root", USUAL, str).notes) == 1
+    first = replace(USUAL, known=None, at_known=None)
+    assert "you have signed nothing of this here before" in review("root", first, str).notes[0]
+    again = review("root", replace(first, again=True), str).notes
+    assert again == ("exactly this was signed here already",)
     assert len(review("root", replace(USUAL, signed=root(3)), str).notes) == 1
