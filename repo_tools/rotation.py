@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import tomlkit
 from tuf.api.metadata import Root, Targets
 
-from client_reference.errors import ActionRequiredError, ConfigurationError
+from client_reference.errors import ActionRequiredError, ConfigurationError, RefusedError
 from client_reference.nearest import did_you_mean
 from repo_tools.files import replace_file
 from repo_tools.metadata.edits import renewed
@@ -47,13 +47,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Outcome",
+    "SequenceReset",
     "check_rotations",
     "find_key",
     "free_name",
     "make_successor",
     "plan",
+    "plan_sequence_reset",
     "prepare",
     "recover_expired_root",
+    "reset_sequence",
     "rotate",
 ]
 
@@ -352,6 +355,64 @@ def _newest(ws: Workspace, role: str) -> Targets | None:
             return builds.staged or builds.live
     data = predecessor(ws, role)
     return None if data is None else parse(data, Targets, role).signed
+
+
+@dataclass(frozen=True)
+class SequenceReset:
+    """What a sequence reset would do, before anybody is asked.
+
+    Attributes:
+        product: whose devices.
+        to: what they confirmed counts as no more than this.
+        again: releases that may be installed again, oldest first.
+    """
+
+    product: str
+    to: int
+    again: tuple[str, ...]
+
+
+def plan_sequence_reset(
+    ws: Workspace, product: str, to: int, discard: Collection[str]
+) -> SequenceReset:
+    """Everything that may refuse, before anything is written.
+
+    Raises:
+        ConfigurationError: there is no such product.
+        RefusedError: nothing that was built would be left to install.
+        DiscardedSignaturesError: signatures would be lost.
+    """
+    if product not in ws.config.products:
+        raise ConfigurationError(
+            f"there is no product {product!r}; there is: {', '.join(ws.config.products) or 'none'}"
+            f"{did_you_mean(product, ws.config.products)}",
+            "firmroot product list",
+        )
+    built = {
+        int(custom["sequence"]): str(custom["version"])
+        for target in read_builds(ws, ws.storage(), product).targets.values()
+        if "sequence" in (custom := target.custom or {})
+    }
+    again = tuple(f"{built[each]} (sequence {each})" for each in sorted(built) if each >= to)
+    if not again:
+        raise RefusedError(
+            f"no build of {product} has sequence {to} or more: its devices would find nothing",
+            f"the newest has {max(built, default=0)}: firmroot firmware list",
+        )
+    check_startable(ws, "targets", discard_signatures="targets" in discard)
+    return SequenceReset(product, to, again)
+
+
+def reset_sequence(ws: Workspace, planned: SequenceReset, now: datetime) -> Outcome:
+    """Open the `targets` that carries a reset. What waits to be signed in the open one stays."""
+    ceremony = start_targets(
+        ws,
+        ws.config.products,
+        now,
+        discard_signatures=True,
+        resets={planned.product: planned.to},
+    )
+    return Outcome((ceremony.name,), (), ())
 
 
 def recover_expired_root(ws: Workspace, secrets: Secrets, now: datetime) -> Outcome:

@@ -97,11 +97,13 @@ class Floors:
         time: Unix seconds.
         minimum_sequence: of a release that may be installed.
         epoch: of the recovery anchor.
+        reset: version of `targets` up to which sequence resets are in `minimum_sequence`.
     """
 
     time: int
     minimum_sequence: int
     epoch: int
+    reset: int = 0
 
 
 @frozen
@@ -133,7 +135,7 @@ def initial_state(root: bytes, floors: Floors, recovery_root: bytes | None = Non
             factory_floor=floors.time,
             epoch=floors.epoch,
         ),
-        install=InstallState(confirmed_sequence=floors.minimum_sequence),
+        install=InstallState(confirmed_sequence=floors.minimum_sequence, reset=floors.reset),
     )
     if recovery_root is None:
         return state

@@ -6,7 +6,8 @@ import click
 
 from repo_tools.cli.context import Context, discard_option, example, passphrase_option
 from repo_tools.cli.rotate import report_outcome, run_rotation
-from repo_tools.rotation import recover_expired_root
+from repo_tools.metadata.edits import MAX_VERSION
+from repo_tools.rotation import plan_sequence_reset, recover_expired_root, reset_sequence
 
 __all__ = ["recover"]
 
@@ -28,6 +29,36 @@ def expired_root(context: Context, descriptor: int | None) -> None:
     with ws.lock():
         outcome = recover_expired_root(ws, context.secrets(ws, descriptor), context.now)
     report_outcome(context, outcome, list(outcome.left))
+
+
+@recover.command("sequence", epilog=example("firmroot recover sequence gateway --to 2"))
+@click.argument("product")
+@click.option(
+    "--to",
+    required=True,
+    type=click.IntRange(0, MAX_VERSION),
+    metavar="N",
+    help="What devices confirmed counts as no more than this sequence.",
+)
+@discard_option()
+@click.pass_obj
+def sequence(context: Context, product: str, to: int, discard: tuple[str, ...]) -> None:
+    """Thieves had devices of PRODUCT confirm a sequence that nothing honest will ever reach.
+
+    The next targets takes it back, once for each device. Channel and builds keys must be rotated
+    first (recover stolen-key), or the thieves do it again.
+    """
+    ws = context.workspace()
+    with ws.lock():
+        planned = plan_sequence_reset(ws, product, to, discard)
+        context.printer.say(
+            f"every device of {product} that confirmed more than sequence {to} goes back to it; "
+            f"these may be installed again: {', '.join(planned.again)}"
+        )
+        if not ws.config.lab:
+            context.confirm("Do it?")
+        outcome = reset_sequence(ws, planned, context.now)
+    report_outcome(context, outcome, [])
 
 
 _to_option = click.option("--to", "new", metavar="NEW", help="The key that takes its place.")

@@ -30,6 +30,7 @@ from tuf.api.metadata import (
 from tuf.api.serialization.json import CanonicalJSONSerializer, JSONSerializer
 
 from client_reference.errors import RefusedError
+from client_reference.trust.reset import FIELD, Reset, read_resets
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import (
     TOP_LEVEL,
@@ -55,6 +56,7 @@ __all__ = [
     "MAX_VERSION",
     "ROOT_FIELD",
     "add_artifacts",
+    "as_field",
     "assemble",
     "expiry",
     "format_time",
@@ -157,8 +159,19 @@ def next_targets(
     products: Mapping[str, Sequence[str]],
     previous: Targets | None,
     now: datetime,
+    resets: Mapping[str, int] | None = None,
 ) -> Targets:
-    """The top-level targets: all delegations that policy and products ask for, and nothing else.
+    """The top-level targets: all delegations that policy and products ask for.
+
+    Sequence resets that the predecessor carries stay, for devices that come from the shelf.
+
+    Args:
+        policy: in force.
+        keyring: its keys.
+        products: with their channels.
+        previous: the predecessor.
+        now: the time.
+        resets: new sequence resets, by product.
 
     Raises:
         ConfigurationError: names of products or channels collide.
@@ -180,11 +193,20 @@ def next_targets(
         )
     delegations = Delegations(keys, roles)
     check_delegations(delegations)
+    version = next_version(previous)
+    carried = {} if previous is None else dict(read_resets(previous))
+    carried |= {product: Reset(version, to) for product, to in (resets or {}).items()}
     return Targets(
-        version=next_version(previous),
+        version=version,
         expires=expiry(policy.role("targets"), now),
         delegations=delegations,
+        unrecognized_fields={FIELD: as_field(carried)} if carried else None,
     )
+
+
+def as_field(resets: Mapping[str, Reset]) -> dict[str, Any]:
+    """Sequence resets as `targets` carries them (`client_reference.trust.reset`)."""
+    return {product: {"since": each.since, "to": each.to} for product, each in resets.items()}
 
 
 def add_artifacts(

@@ -290,10 +290,8 @@ def test_stolen_channel_key_by_a_threshold(drill: Drill) -> None:
 def test_stolen_channel_key_by_a_threshold_with_the_builder(drill: Drill) -> None:
     """With the builder's key as well a thief may install what they like, with any sequence.
 
-    The sequence reset of design section 4, which would take the confirmed sequence back, does not
-    exist yet (it comes with issue 4). What exists: the thief is shut out, devices say why nothing
-    more is installed, and nothing brings them an older release. The recovery anchor, which has a
-    sequence floor of its own, is the way back (`test_drills_anchor`).
+    Stopping it takes other keys; taking back what devices have confirmed takes `targets`, which
+    the thief cannot sign.
     """
     thief = drill.steals("rita", "sam", "ci", "publisher")
     thief.build("6.6", HIGHEST, EVIL, "ci")
@@ -310,5 +308,15 @@ def test_stolen_channel_key_by_a_threshold_with_the_builder(drill: Drill) -> Non
     said = drill.run("update")
     assert f"1.1 (sequence 2) is not installed: sequence {HIGHEST} is installed" in said
     assert drill.status["confirmed_sequence"] == HIGHEST
+
+    drill.firmroot("recover", "sequence", PRODUCT, "--to", "1")
+    shown = drill.firmroot("ceremony", "show", "targets")
+    assert "SEQUENCE RESET: every device of gateway that confirmed more goes back" in shown
+    drill.firmroot("sign")
+    drill.firmroot("publish")
+    drill.resets += 1
+    drill.install("1.1")
+    assert drill.status["confirmed_sequence"] == 2
     drill.mirror.files = thief.served
     drill.run("update", code=6)
+    drill.unharmed("1.2")
