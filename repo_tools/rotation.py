@@ -16,10 +16,12 @@ from tuf.api.metadata import Root, Targets
 from client_reference.errors import ActionRequiredError, ConfigurationError, RefusedError
 from client_reference.nearest import did_you_mean
 from repo_tools.files import replace_file
-from repo_tools.metadata.edits import renewed
+from repo_tools.gone import gone_keys, remember_gone
+from repo_tools.metadata.edits import next_root, renewed
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import builds_role
 from repo_tools.metadata.rotation import plan_rotation, roles_held
+from repo_tools.publishing.bridge import Gone, Passage, passage
 from repo_tools.publishing.firmware import read_builds
 from repo_tools.publishing.online import is_here
 from repo_tools.publishing.renewal import renew_builds
@@ -58,6 +60,7 @@ __all__ = [
     "recover_expired_root",
     "reset_sequence",
     "rotate",
+    "steps",
 ]
 
 
@@ -74,6 +77,50 @@ class Outcome:
     ceremonies: tuple[str, ...]
     renewed: tuple[str, ...]
     left: tuple[str, ...]
+
+
+def steps(
+    ws: Workspace, rotations: Sequence[Rotation], gone: Gone | None, now: datetime
+) -> list[str]:
+    """What a rotation comes to, one sentence for each step, in their order. Changes nothing."""
+    after = replace(ws, policy=rotations[-1].policy)
+    found = []
+    if any(each.root for each in rotations):
+        live = parse(ws.roots()[-1], Root, "root").signed if ws.roots() else None
+        planned = next_root(after.policy, ws.keyring, live, now, lab=ws.config.lab)
+        old = live.roles["root"].threshold if live else 0
+        found.append(
+            f"a new root {planned.version}, signed by {planned.roles['root'].threshold} of its own "
+            f"keys and {old} of those of the root before"
+        )
+    if any(each.targets for each in rotations):
+        found.append("a new targets, signed by the people of that role")
+        targets = planned_targets(after, ws.config.products, now)
+        found.extend(f"{role}: signed again" for role in _outdated(after, targets))
+    if any(each.root for each in rotations) and live is not None:
+        keys = dict(gone_keys(ws))
+        if gone is not None:
+            keys[find_key(ws, rotations[0].old).key.keyid] = gone
+        found.extend(_crossing(passage(live, planned, keys, now)))
+    elif found:
+        found.append("publish: in one commit, no device notices")
+    return found
+
+
+def _crossing(way: Passage) -> list[str]:
+    match way:
+        case Passage.BRIDGE:
+            return [
+                "publish, a bridge: timestamp, snapshot and targets, signed for both roots",
+                "a wait for caches, then the new root",
+                "a wait for caches, then timestamp and snapshot without the old signatures",
+            ]
+        case Passage.CUT:
+            return [
+                "publish, a cut: the new root",
+                "at once a timestamp of the new keys alone; a device in between tries again",
+            ]
+    return ["publish: the new root, then a timestamp; no device notices"]
 
 
 def find_key(ws: Workspace, name: str) -> KeyHolder:
@@ -236,12 +283,25 @@ def rotate(
     secrets: Secrets,
     now: datetime,
     *,
-    compromised: bool,
+    gone: Gone | None = None,
+    drop: Collection[str] = (),
 ) -> Outcome:
-    """Carry out what was planned, checked and agreed to. The caller holds the lock."""
+    """Carry out what was planned, checked and agreed to. The caller holds the lock.
+
+    Args:
+        ws: the workspace.
+        rotations: the first is of the key that was asked for.
+        secrets: passphrases.
+        now: the time.
+        gone: what became of that key; None if nothing did.
+        drop: releases that no builds role shall speak for any more, such as `gateway@6.6`.
+    """
+    if gone is not None:
+        # Before the policy: an interrupted run must not leave a bridge that a thief can walk.
+        remember_gone(ws, rotations[0].old, gone)
     for rotation in rotations:
         _write_policy(ws, rotation)
-        _write_uris(ws, rotation, compromised=compromised)
+        _write_uris(ws, rotation, stolen=gone is Gone.STOLEN and rotation is rotations[0])
         ws = Workspace.open(ws.directory)
     opened: list[Ceremony] = []
     if any(each.root for each in rotations):
@@ -251,7 +311,7 @@ def rotate(
     if any(each.targets for each in rotations):
         opened.append(start_targets(ws, ws.config.products, now, discard_signatures=True))
         for role in _outdated(ws, planned_targets(ws, ws.config.products, now)):
-            _renew(ws, role, secrets, now, opened, done, left)
+            _renew(ws, role, secrets, now, opened, done, left, drop)
     return Outcome(tuple(each.name for each in opened), tuple(done), tuple(left))
 
 
@@ -291,13 +351,16 @@ def _renew(
     opened: list[Ceremony],
     done: list[str],
     left: list[str],
+    drop: Collection[str] = (),
 ) -> None:
     product = next((each for each in ws.config.products if builds_role(each) == role), None)
     if product is None:
         opened.append(start_role(ws, role, now, discard_signatures=True))
         return
     try:
-        renew_builds(ws, product, secrets, now)
+        named = (each.partition("@") for each in drop)
+        dropped = [version for name, _, version in named if name == product]
+        renew_builds(ws, product, secrets, now, dropped)
     except ConfigurationError:
         return  # no firmware was added yet, so there is nothing to sign again
     except ActionRequiredError as error:
@@ -316,19 +379,19 @@ def _write_policy(ws: Workspace, rotation: Rotation) -> None:
     replace_file(path, tomlkit.dumps(document).encode())
 
 
-def _write_uris(ws: Workspace, rotation: Rotation, *, compromised: bool) -> None:
+def _write_uris(ws: Workspace, rotation: Rotation, *, stolen: bool) -> None:
     """Tell `publish` about a new online key, and a lab about a key that is gone.
 
-    A key that is replaced without hurry still signs for devices that trust the old root. The live
-    root, and one that is signed, ask their own keys for the next one, so a lab forgets a key of
-    these only when a root without it is live (`repo_tools.publishing.journal.settle`), or at once
-    if its file is lost.
+    A key that is replaced without hurry still signs for devices that trust the old root: online
+    roles and `targets` over the bridge, and the next root itself. So a lab forgets a key of these
+    only when a root without it is live (`repo_tools.publishing.journal.settle`), or at once if its
+    file is lost.
     """
     uris = ws.key_uris()
     online = dict(ws.config.online)
     if rotation.online and rotation.new in uris:
         online[rotation.new] = uris[rotation.new]
-    if compromised:
+    if stolen:
         online.pop(rotation.old, None)
     if online != ws.config.online:
         set_online(ws, online)
@@ -343,7 +406,10 @@ def _signs_next_root(ws: Workspace, name: str) -> bool:
     keyid = find_key(ws, name).key.keyid
     roots = (ws.staged_role("root"), next(reversed(ws.roots()), None))
     return any(
-        keyid in parse(data, Root, "root").signed.roles["root"].keyids for data in roots if data
+        keyid in parse(data, Root, "root").signed.roles[role].keyids
+        for data in roots
+        if data
+        for role in ("root", "targets")
     )
 
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import random
+import time
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from client_reference.transport.fetch import Ambient, HttpFetcher, Settings
+from client_reference.transport.policy import parse_mirror
 from repo_tools.cli.context import Context, example, passphrase_option
+from repo_tools.publishing.edges import AwaitedEdges, NoEdges
 from repo_tools.publishing.online import OnlineKeys
 from repo_tools.publishing.prepare import check_stranding
 from repo_tools.publishing.publish import NothingToDo, make_record, plan_publish
 from repo_tools.publishing.publish import publish as publish_staged
 from repo_tools.publishing.refresh import LostRace
 from repo_tools.publishing.refresh import refresh as refresh_online
+from repo_tools.storage.epoch import EpochFetcher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from repo_tools.publishing.edges import Edges
     from repo_tools.publishing.prepare import Prepared
     from repo_tools.publishing.publish import Waiting
     from repo_tools.publishing.rehearse import Rehearsal
@@ -135,6 +143,12 @@ def _say_waiting(context: Context, waiting: Iterable[Waiting]) -> None:
     show_default=True,
     help="Go on with what an interrupted publish signed; always safe.",
 )
+@click.option(
+    "--wait/--no-wait",
+    default=None,
+    help="Whether caches stand before the storage, and a root with other keys waits for them; "
+    "only a lab is without by default.",
+)
 @_stranding
 @passphrase_option
 @click.pass_obj
@@ -145,6 +159,7 @@ def publish(
     *,
     dry_run: bool,
     resume: bool,
+    wait: bool | None,
 ) -> None:
     """Rehearse what is signed with every device there is, then make it visible.
 
@@ -152,7 +167,9 @@ def publish(
     """
     ws = context.workspace()
     keys = OnlineKeys(ws, context.secrets(ws, descriptor))
-    with ws.lock():
+    if wait is None:
+        wait = not ws.config.lab
+    with ws.lock(), _edges(context, ws, wait=wait) as edges:
         if dry_run:
             _show_plan(context, ws, keys, accepted)
             return
@@ -163,12 +180,30 @@ def publish(
             context.now,
             accepted=frozenset(accepted),
             resume=resume,
+            edges=edges,
             progress=context.printer.say if context.verbose else lambda _: None,
         )
     if isinstance(found, NothingToDo):
         _say_nothing_to_do(context, found)
         return
     _say_published(context, found.prepared, found.record, found.waiting)
+
+
+@contextmanager
+def _edges(context: Context, ws: Workspace, *, wait: bool) -> Iterator[Edges]:
+    """What stands between the storage and the devices: whatever is behind the public URLs."""
+    if not wait:
+        yield NoEdges()
+        return
+    ambient = Ambient(time.monotonic, time.sleep, random.random)
+    with ExitStack() as stack:
+        probes = {
+            url: EpochFetcher(
+                stack.enter_context(HttpFetcher(Settings((parse_mirror(url),)), ambient)), ws.epoch
+            )
+            for url in ws.config.urls
+        }
+        yield AwaitedEdges(probes, time.sleep, context.printer.say)
 
 
 def _say_published(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from repo_tools.cli.context import Context, discard_option, example, passphrase_option
-from repo_tools.cli.rotate import report_outcome, run_rotation
+from repo_tools.cli.rotate import drop_option, report_outcome, run_rotation
 from repo_tools.metadata.edits import MAX_VERSION
+from repo_tools.publishing.bridge import Gone
 from repo_tools.rotation import plan_sequence_reset, recover_expired_root, reset_sequence
 
 __all__ = ["recover"]
@@ -74,17 +75,23 @@ def lost_key(
     context: Context, key: str, new: str | None, discard: tuple[str, ...], descriptor: int | None
 ) -> None:
     """A private key is lost: the others sign it out of its roles."""
-    run_rotation(context, key, new, discard, descriptor, remove=False, compromised=False)
+    run_rotation(context, key, new, discard, descriptor, remove=False, gone=Gone.LOST)
 
 
 @recover.command("stolen-key", epilog=example("firmroot recover stolen-key ci --to ci-2"))
 @click.argument("key")
 @_to_option
+@drop_option
 @discard_option()
 @passphrase_option
 @click.pass_obj
 def stolen_key(
-    context: Context, key: str, new: str | None, discard: tuple[str, ...], descriptor: int | None
+    context: Context,
+    key: str,
+    new: str | None,
+    drop: tuple[str, ...],
+    discard: tuple[str, ...],
+    descriptor: int | None,
 ) -> None:
     """A private key is in other hands: it goes, and devices forget what it may have signed."""
-    run_rotation(context, key, new, discard, descriptor, remove=False, compromised=True)
+    run_rotation(context, key, new, discard, descriptor, remove=False, gone=Gone.STOLEN, drop=drop)

@@ -41,7 +41,7 @@ from repo_tools.metadata.roles import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from securesystemslib.signer import Signature
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from keys_policy.model import KeyHolder, Policy, RolePolicy
 
 __all__ = [
+    "DROPPED_FIELD",
     "EPOCH_FIELD",
     "ISSUED_FIELD",
     "LAB_FIELD",
@@ -69,6 +70,7 @@ __all__ = [
     "next_version",
     "renewed",
     "signed_bytes",
+    "without",
 ]
 
 MAX_VERSION = 2**53 - 1
@@ -80,6 +82,8 @@ ISSUED_FIELD = "x-firmroot-issued"
 # In `timestamp.signed`: hints about the newest root version and the recovery epoch.
 ROOT_FIELD = "x-firmroot-root"
 EPOCH_FIELD = "x-firmroot-epoch"
+# In a builds role's `signed`: paths that this version leaves out on purpose.
+DROPPED_FIELD = "x-firmroot-dropped"
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
 
@@ -232,6 +236,30 @@ def add_artifacts(
                 "a published path never changes: give the new build a new version",
             )
     return Targets(version=next_version(previous), expires=expiry(rules, now), targets=targets)
+
+
+def without(signed: Targets, versions: Collection[str]) -> Targets:
+    """A builds role that does not speak for these versions any more, and says so.
+
+    The field tells a publisher that nobody lost them in a race (`DROPPED_FIELD`).
+    """
+    names = frozenset(versions)
+    gone = {
+        path
+        for path, target in signed.targets.items()
+        if (target.custom or {}).get("version") in names
+    }
+    gone |= {
+        path
+        for path, target in signed.targets.items()
+        if (target.custom or {}).get("segments-of") in gone
+    }
+    return Targets(
+        version=signed.version,
+        expires=signed.expires,
+        targets={path: each for path, each in signed.targets.items() if path not in gone},
+        unrecognized_fields={DROPPED_FIELD: sorted(gone)},
+    )
 
 
 def manifest_targets(

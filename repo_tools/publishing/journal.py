@@ -55,7 +55,7 @@ class Journal:
 
     Attributes:
         base: tag of the `timestamp.json` that it replaces; None for the first.
-        root: digest of the newest root that goes with it.
+        root: digest of the newest root whose keys signed it.
         roles: digests of the roles that it changes.
         snapshot: signed bytes.
         timestamp: signed bytes.
@@ -74,7 +74,7 @@ class Journal:
         """What must be remembered before a plan is carried out."""
         return cls(
             base=plan.base_tag,
-            root=sha256(plan.candidate.roots[-1]),
+            root=sha256(plan.admitted.signing_roots[-1]),
             roles={role: sha256(data) for role, data in plan.admitted.roles.items()},
             snapshot=plan.candidate.snapshot or b"",
             timestamp=plan.timestamp,
@@ -86,7 +86,7 @@ class Journal:
         issued = parse(self.timestamp, Timestamp, "timestamp").signed.unrecognized_fields
         return (
             self.base == tag
-            and self.root == sha256(admitted.candidate.roots[-1])
+            and self.root == sha256(admitted.signing_roots[-1])
             and self.roles == {role: sha256(data) for role, data in admitted.roles.items()}
             and format_time(now - FRESH) <= str(issued.get(ISSUED_FIELD)) <= format_time(now)
         )
@@ -217,9 +217,14 @@ def settle(
 
 
 def _forget_replaced(workspace: Workspace, state: RepositoryState) -> None:
-    """A lab forgets where the root keys are that a rotation has replaced, once that is live."""
+    """A lab forgets where keys of root and targets are that a root which is live has replaced."""
     *before, live = (
-        set(parse(data, Root, "root").signed.roles["root"].keyids) for data in state.roots
+        {
+            keyid
+            for role in ("root", "targets")
+            for keyid in parse(data, Root, "root").signed.roles[role].keyids
+        }
+        for data in state.roots
     )
     for name in workspace.key_uris():
         key = workspace.keyring.get(name)

@@ -14,6 +14,7 @@ from repo_tools.publishing.plan import Admitted
 from repo_tools.publishing.prepare import (
     check_root_good,
     check_stranding,
+    following_root,
     prepare,
     read_base,
     sign_online,
@@ -68,7 +69,7 @@ def refresh(
         raise ActionRequiredError("nothing is published yet", "firmroot publish")
     finish_interrupted(workspace, live)
     check_root_good(workspace, live.state, now)
-    admitted = Admitted(live.state)
+    admitted = Admitted(live.state, following=following_root(workspace, live, now))
     signed = sign_online(workspace, storage, admitted, keys, now)
     prepared = prepare(workspace, storage, live, admitted, signed, now)
     check_stranding(prepared, accepted)

@@ -26,6 +26,7 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from securesystemslib.exceptions import UnverifiedSignatureError
@@ -41,14 +42,17 @@ from client_reference.errors import (
 )
 from client_reference.nearest import did_you_mean
 from client_reference.trust.recovery import check_follows, read_statement
+from client_reference.trust.verified import rotated
 from keys_policy.checks import derived_keyid
 from repo_tools.files import TEMPORARY_SUFFIX, remove_file, replace_file
 from repo_tools.git import has_conflict
+from repo_tools.gone import gone_keys
 from repo_tools.metadata.anchor import names
 from repo_tools.metadata.edits import assemble as assemble_metadata
 from repo_tools.metadata.edits import signed_bytes
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import RECOVERY, TOP_LEVEL, check_delegations, check_leaf
+from repo_tools.publishing.bridge import Passage, passage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -579,10 +583,23 @@ def _delegators(ws: Workspace, ceremony: Ceremony) -> list[tuple[str, Root | Tar
         old = None if before is None else parse(before, Root, ceremony.role).signed
         found = [("the root before", old), ("the new root", ceremony.signed)]
     elif ceremony.role in TOP_LEVEL:
-        found = [("root", _root_in_force(ws))]
+        found = [("root", _root_in_force(ws)), *_bridged_from(ws)]
     else:
         found = [("targets", _targets_in_force(ws))]
     return [(title, delegator) for title, delegator in found if delegator is not None]
+
+
+def _bridged_from(ws: Workspace) -> list[tuple[str, Root | Targets | None]]:
+    """The live root, if devices that have it must accept the new `targets` too (design 8)."""
+    following, live = _root_in_force(ws), next(reversed(ws.roots()), None)
+    old = None if live is None else parse(live, Root, Root.type).signed
+    if old is None or following is None or following.version != old.version + 1:
+        return []
+    if not rotated(old, following, Targets.type):
+        return []
+    # Expiry needs no look: whoever still has the keys of an expired root may as well sign.
+    way = passage(old, following, gone_keys(ws), old.expires - timedelta(seconds=1))
+    return [(f"root {old.version}, until it is replaced", old)] if way is Passage.BRIDGE else []
 
 
 def members(ws: Workspace, ceremony: Ceremony) -> dict[str, Key]:
