@@ -481,15 +481,25 @@ def reset_sequence(ws: Workspace, planned: SequenceReset, now: datetime) -> Outc
     return Outcome((ceremony.name,), (), ())
 
 
-def recover_expired_root(ws: Workspace, secrets: Secrets, now: datetime) -> Outcome:
+def recover_expired_root(
+    ws: Workspace, secrets: Secrets, now: datetime, discard: Collection[str] = ()
+) -> Outcome:
     """Sign the newest root again as it is, with fresh expiry, and whatever else has expired.
 
     The keys and thresholds are those of the expired root, whatever the policy says meanwhile:
     a recovery changes one thing at a time. Devices follow, since only the last root of the chain
-    must not have expired (TUF 5.3.10).
+    must not have expired (TUF 5.3.10). A ceremony that is open and mends it already is left alone,
+    so that running it again discards nothing.
+
+    Args:
+        ws: the workspace; the caller holds its lock.
+        secrets: passphrases.
+        now: the time.
+        discard: roles whose collected signatures may be lost.
 
     Raises:
         ConfigurationError: there is no root, or it has not expired.
+        DiscardedSignaturesError: signatures would be lost; nothing was changed.
     """
     before = predecessor(ws, "root")
     if before is None:
@@ -500,11 +510,38 @@ def recover_expired_root(ws: Workspace, secrets: Secrets, now: datetime) -> Outc
             f"root {root.version} is good until {root.expires:%Y-%m-%d}: nothing to recover",
             "to sign it again all the same: firmroot ceremony start root",
         )
-    opened = [start_ceremony(ws, "root", renewed(root, ws.policy.role("root"), now))]
+    waiting = {each.role: each for each in open_ceremonies(ws)}
+    again = renewed(root, ws.policy.role("root"), now)
+    expired = _expired(ws, now)
+    kept = [role for role in expired if role in waiting and waiting[role].signed.expires > now]
+    if "root" in waiting and _is_renewal(waiting["root"].signed, again, now):
+        kept.append("root")
+    for role in ("root", *expired):
+        if role not in kept:
+            check_startable(ws, role, discard_signatures=role in discard)
+    opened = [waiting[role] for role in kept]
+    if "root" not in kept:
+        opened.insert(0, start_ceremony(ws, "root", again, discard_signatures=True))
     done: list[str] = []
     left: list[str] = []
-    for role in ("targets", *templates(ws)):
-        signed = _newest(ws, role)
-        if signed is not None and signed.expires <= now:
+    for role in expired:
+        if role not in kept:
             _renew(ws, role, secrets, now, opened, done, left)
     return Outcome(tuple(each.name for each in opened), tuple(done), tuple(left))
+
+
+def _expired(ws: Workspace, now: datetime) -> list[str]:
+    """The roles below root whose newest version has ended."""
+    newest = {role: _newest(ws, role) for role in ("targets", *templates(ws))}
+    return [role for role, each in newest.items() if each is not None and each.expires <= now]
+
+
+def _is_renewal(waiting: Root | Targets, wanted: Root, now: datetime) -> bool:
+    """Whether a ceremony that waits says the same as the one that would be started."""
+    if not isinstance(waiting, Root) or waiting.expires <= now:
+        return False
+    return (waiting.version, waiting.keys, waiting.roles) == (
+        wanted.version,
+        wanted.keys,
+        wanted.roles,
+    )

@@ -41,22 +41,37 @@ _stranding = click.option(
 )
 
 
+_jump = click.option(
+    "--accept-jump",
+    is_flag=True,
+    help="Go on from live versions that moved further ahead than anybody publishes.",
+)
+
+
 @click.command(epilog=example("firmroot plan"))
+@_jump
 @_stranding
 @passphrase_option
 @click.pass_obj
-def plan(context: Context, accepted: tuple[str, ...], descriptor: int | None) -> None:
+def plan(
+    context: Context, accepted: tuple[str, ...], descriptor: int | None, *, accept_jump: bool
+) -> None:
     """Show what publish would do: every object, who signed it, what devices will do."""
     ws = context.workspace()
     keys = OnlineKeys(ws, context.secrets(ws, descriptor))
     with ws.lock():
-        _show_plan(context, ws, keys, accepted)
+        _show_plan(context, ws, keys, accepted, accept_jump=accept_jump)
 
 
 def _show_plan(
-    context: Context, ws: Workspace, keys: OnlineKeys, accepted: tuple[str, ...]
+    context: Context,
+    ws: Workspace,
+    keys: OnlineKeys,
+    accepted: tuple[str, ...],
+    *,
+    accept_jump: bool,
 ) -> None:
-    found = plan_publish(ws, ws.storage(), keys, context.now)
+    found = plan_publish(ws, ws.storage(), keys, context.now, accept_jump=accept_jump)
     if isinstance(found, NothingToDo):
         _say_nothing_to_do(context, found)
         return
@@ -149,6 +164,7 @@ def _say_waiting(context: Context, waiting: Iterable[Waiting]) -> None:
     help="Whether caches stand before the storage, and a root with other keys waits for them; "
     "only a lab is without by default.",
 )
+@_jump
 @_stranding
 @passphrase_option
 @click.pass_obj
@@ -160,6 +176,7 @@ def publish(
     dry_run: bool,
     resume: bool,
     wait: bool | None,
+    accept_jump: bool,
 ) -> None:
     """Rehearse what is signed with every device there is, then make it visible.
 
@@ -171,7 +188,7 @@ def publish(
         wait = not ws.config.lab
     with ws.lock(), _edges(context, ws, wait=wait) as edges:
         if dry_run:
-            _show_plan(context, ws, keys, accepted)
+            _show_plan(context, ws, keys, accepted, accept_jump=accept_jump)
             return
         found = publish_staged(
             ws,
@@ -180,6 +197,7 @@ def publish(
             context.now,
             accepted=frozenset(accepted),
             resume=resume,
+            accept_jump=accept_jump,
             edges=edges,
             progress=context.printer.say if context.verbose else lambda _: None,
         )
@@ -232,15 +250,25 @@ def _say_published(
 
 
 @click.command(epilog=example("firmroot refresh"))
+@_jump
 @_stranding
 @passphrase_option
 @click.pass_obj
-def refresh(context: Context, accepted: tuple[str, ...], descriptor: int | None) -> None:
+def refresh(
+    context: Context, accepted: tuple[str, ...], descriptor: int | None, *, accept_jump: bool
+) -> None:
     """Sign timestamp anew, and snapshot where it is due, before they expire."""
     ws = context.workspace()
     keys = OnlineKeys(ws, context.secrets(ws, descriptor))
     with ws.lock():
-        found = refresh_online(ws, ws.storage(), keys, context.now, accepted=frozenset(accepted))
+        found = refresh_online(
+            ws,
+            ws.storage(),
+            keys,
+            context.now,
+            accepted=frozenset(accepted),
+            accept_jump=accept_jump,
+        )
     if isinstance(found, LostRace):
         context.printer.say(f"nothing to do: {found.reason}")
         following = context.say_next(wrote=False)

@@ -19,16 +19,18 @@ def recover() -> None:
 
 
 @recover.command("expired-root", epilog=example("firmroot recover expired-root"))
+@discard_option()
 @passphrase_option
 @click.pass_obj
-def expired_root(context: Context, descriptor: int | None) -> None:
+def expired_root(context: Context, discard: tuple[str, ...], descriptor: int | None) -> None:
     """The newest root has expired: sign it again, unchanged, and whatever else has expired.
 
     Its own keys and threshold are enough; devices that were off for years follow.
     """
     ws = context.workspace()
     with ws.lock():
-        outcome = recover_expired_root(ws, context.secrets(ws, descriptor), context.now)
+        secrets = context.secrets(ws, descriptor)
+        outcome = recover_expired_root(ws, secrets, context.now, discard)
     report_outcome(context, outcome, list(outcome.left))
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuf.api.metadata import Root, Targets, Timestamp
 
-from client_reference.errors import NotTrustedError
+from client_reference.errors import NotTrustedError, RefusedError
 from repo_tools.files import create_file, remove_file, replace_file
 from repo_tools.metadata.edits import ISSUED_FIELD, format_time
 from repo_tools.metadata.repository import parse, sha256
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Journal",
+    "check_jump",
     "committed",
     "high_water",
     "load_journal",
@@ -44,6 +45,9 @@ __all__ = [
     "settle",
     "write_journal",
 ]
+
+MAX_JUMP = 100_000
+"""Versions between two states that this workspace saw: one each five minutes for a year."""
 
 FRESH = timedelta(hours=1)
 """How long what was signed for an interrupted publish is still used; later it is signed anew."""
@@ -164,6 +168,29 @@ def committed(workspace: Workspace) -> HighWater:
             }
         )
     )
+
+
+def check_jump(workspace: Workspace, state: RepositoryState) -> None:
+    """Whether versions moved no further than publishers and refreshers can have moved them.
+
+    Attack: a thief of the online key writes a version near the last one to the storage. Whoever
+    signs the next one makes it the newest that was ever live, and an older state that is restored
+    afterwards is no longer believed.
+
+    Raises:
+        RefusedError: one did; nothing was signed.
+    """
+    known = high_water(workspace).raised(committed(workspace)).marks
+    for role, mark in HighWater.of(state).marks.items():
+        before = known.get(role)
+        if before is not None and mark.version > before.version + MAX_JUMP:
+            raise RefusedError(
+                f"live {role} has version {mark.version}, and version {before.version} was live "
+                f"before ({before.source}): nobody publishes that often",
+                "somebody moved it forward on purpose: restore metadata/timestamp.json in the "
+                "storage from before, then rotate the key that signed it (firmroot recover "
+                "stolen-key KEY); if this is right all the same: --accept-jump",
+            )
 
 
 def _recorded(path: Path) -> HighWater:

@@ -33,7 +33,7 @@ from repo_tools.metadata.edits import format_time
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import RECOVERY
 from repo_tools.publishing.edges import NoEdges
-from repo_tools.publishing.journal import Journal, load_journal, settle, write_journal
+from repo_tools.publishing.journal import Journal, check_jump, load_journal, settle, write_journal
 from repo_tools.publishing.live import MAX_METADATA, TIMESTAMP, metadata_path
 from repo_tools.publishing.prepare import (
     Signed,
@@ -119,7 +119,7 @@ class Published:
     waiting: tuple[Waiting, ...]
 
 
-def publish(
+def publish(  # noqa: PLR0913  each is a decision of the caller
     workspace: Workspace,
     storage: Storage,
     keys: OnlineKeys,
@@ -127,6 +127,7 @@ def publish(
     *,
     accepted: frozenset[str] = frozenset(),
     resume: bool = True,
+    accept_jump: bool = False,
     edges: Edges = NO_EDGES,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Published | NothingToDo:
@@ -142,6 +143,7 @@ def publish(
         now: the time.
         accepted: factory exports that may be stranded, by id.
         resume: use what an interrupted publish signed; otherwise sign it anew.
+        accept_jump: the versions that are live moved far ahead, and the caller says they may.
         edges: what stands between the storage and devices.
         progress: told each step in a few words.
 
@@ -155,7 +157,7 @@ def publish(
     tidy(workspace)
     losses = 0
     while True:
-        found = plan_publish(workspace, storage, keys, now, resume=resume)
+        found = plan_publish(workspace, storage, keys, now, resume=resume, accept_jump=accept_jump)
         if isinstance(found, NothingToDo):
             return found
         check_stranding(found, accepted)
@@ -184,6 +186,7 @@ def plan_publish(
     now: datetime,
     *,
     resume: bool = True,
+    accept_jump: bool = False,
 ) -> Prepared | NothingToDo:
     """What a publish would do now. Changes nothing that anybody sees, nor what is signed.
 
@@ -199,6 +202,8 @@ def plan_publish(
     if not workspace.roots() and workspace.staged_role("root") is None:
         raise _missing_signatures(workspace, now)
     live = read_base(workspace, storage)
+    if not accept_jump:
+        check_jump(workspace, live.state)
     finish_interrupted(workspace, live)
     admitted = admit_staged(workspace, live.state)
     if admitted.done and not live.root_ahead:

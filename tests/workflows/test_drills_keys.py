@@ -84,7 +84,8 @@ def fast_forward(thief: Thief, version: int) -> None:
 
 def cut(drill: Drill) -> None:
     """Other online keys, without a bridge."""
-    drill.firmroot("rotate", "publisher", "--compromised")
+    said = drill.firmroot("recover", "stolen-key", "publisher")
+    assert "publish, a cut: the new root" in said
     drill.firmroot("sign")
     drill.firmroot("publish")
 
@@ -124,15 +125,16 @@ def test_stolen_online_key(drill: Drill) -> None:
     drill.unharmed("1.2")
 
 
+@pytest.mark.parametrize("version", [1_000_000, HIGHEST - 1, HIGHEST])
 @pytest.mark.parametrize("restored", [False, True])
-def test_stolen_online_key_with_the_storage(drill: Drill, *, restored: bool) -> None:
+def test_stolen_online_key_with_the_storage(drill: Drill, version: int, *, restored: bool) -> None:
     """The thief has the publisher's machine: the key, and what may be written with it.
 
-    Versions that were moved far ahead are gone on from. From the very last one nobody can go on:
-    there the storage's `timestamp.json` is restored from a backup before the cut.
+    A scheduled refresh signs nothing on top of versions that were moved far ahead: it would make
+    the thief's the newest that was ever live, and a restored backup would not be believed any more.
+    Who has no backup may go on from there, unless it is the very last one.
     """
     thief = drill.steals("publisher")
-    version = HIGHEST if restored else 1_000_000
     fast_forward(thief, version)
     backup = drill.honest["metadata/timestamp.json"]
     for path, data in thief.files.items():
@@ -143,12 +145,25 @@ def test_stolen_online_key_with_the_storage(drill: Drill, *, restored: bool) -> 
     poisoned = drill.status["time_floor"]
     said = drill.firmroot("verify", code=6)
     assert "which is still to come: it would move the clocks of devices" in said
-    if restored:
+    for _ in range(2):
         said = drill.firmroot("refresh", code=5)
-        assert f"timestamp has version {HIGHEST}, the last one" in said
+        assert f"timestamp has version {version}, and version 1 was live before" in said
         assert "restore metadata/timestamp.json in the storage from before" in said
+    drill.firmroot("recover", "stolen-key", "publisher")
+    drill.firmroot("sign")
+    if restored:
         (drill.lab.repository / "metadata/timestamp.json").write_bytes(backup)
-    cut(drill)
+        drill.firmroot("publish")
+    elif version > HIGHEST - 2:
+        drill.firmroot("publish", code=5)
+        if version == HIGHEST:
+            said = drill.firmroot("publish", "--accept-jump", code=5)
+            assert f"version {HIGHEST}, the last one" in said
+        (drill.lab.repository / "metadata/timestamp.json").write_bytes(backup)
+        drill.firmroot("publish")
+    else:
+        drill.firmroot("publish", code=5)
+        drill.firmroot("publish", "--accept-jump")
     drill.run("check")
     assert drill.status["time_floor"] < poisoned
     drill.firmroot("verify")
