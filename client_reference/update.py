@@ -28,6 +28,7 @@ from tuf.api.metadata import Snapshot, Targets, Timestamp
 from client_reference import lifecycle
 from client_reference.errors import (
     ActionRequiredError,
+    FirmrootError,
     ImageGoneError,
     LocalFailureError,
     NotFoundError,
@@ -116,8 +117,8 @@ class UnknownTrialError(RefusedError):
 class Mirrors(Fetcher, Protocol):
     """A fetcher that can turn away from a mirror whose bytes did not verify."""
 
-    def next_mirror(self) -> bool:
-        """Give up the mirror that answered last; whether there is another."""
+    def another_way(self) -> bool:
+        """Ask that mirror once more past its caches, then others; whether a way is left."""
 
     def every_mirror(self) -> None:
         """Take back those that were given up."""
@@ -409,7 +410,7 @@ def _check(machine: Machine, waves: Waves) -> Checked:
     mirror has that root, or none of the others works, the first answer stands.
     """
     found = first = _check_once(machine, waves)
-    while found.updater.missing_root is not None and machine.mirrors.next_mirror():
+    while found.updater.missing_root is not None and machine.mirrors.another_way():
         try:
             found = _check_once(machine, waves)
         except (NotTrustedError, RetryLaterError):
@@ -491,14 +492,24 @@ def _begin_again_if(*, rerooted: bool) -> None:
 
 
 def _with_each_mirror(mirrors: Mirrors, step: Callable[[], T]) -> T:
+    refused: FirmrootError | None = None
     while True:
         try:
             return step()
-        except (NotTrustedError, NotFoundError):
+        except (NotTrustedError, NotFoundError) as error:
             # Where "not there" is an answer (the next root) it does not come this far; here a
             # mirror lacks what it must have.
-            if not mirrors.next_mirror():
+            if not isinstance(refused, NotTrustedError):
+                refused = error
+            if not mirrors.another_way():
+                raise refused from error
+        except EpochEndedError:
+            raise
+        except RetryLaterError:
+            # Attack: who lies and then hangs up would pass for a bad network.
+            if refused is None:
                 raise
+            raise refused from None
 
 
 def _observe(machine: Machine, state: DeviceState) -> Observation:

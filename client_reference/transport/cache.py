@@ -60,9 +60,9 @@ class TargetCache:
         """Never from here: artifacts are too large to keep twice."""
         return self._mirrors.stream(path, offset, length)
 
-    def next_mirror(self) -> bool:
+    def another_way(self) -> bool:
         """See `Mirrors`."""
-        return self._mirrors.next_mirror()
+        return self._mirrors.another_way()
 
     def every_mirror(self) -> None:
         """See `Mirrors`."""

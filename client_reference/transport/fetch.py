@@ -199,6 +199,7 @@ class HttpFetcher:
         self._failed: dict[Mirror, Trust] = {}
         self._reasons: dict[Mirror, str] = {}
         self._given_up: set[Mirror] = set()
+        self._uncached: set[Mirror] = set()
         self._closed = False
         self._asked: Mirror | None = None
         self._answered: Mirror | None = None
@@ -222,22 +223,36 @@ class HttpFetcher:
         if self._memory is not None and mirror is not None and mirror not in self._given_up:
             self._memory.keep(mirror.url, first=mirror == self._settings.mirrors[0])
 
-    def next_mirror(self) -> bool:
-        """Give up, for this cycle, the mirror that answered last: what it sent did not verify.
+    def another_way(self) -> bool:
+        """Turn away from the mirror that answered last: what it sent did not verify.
+
+        A cache before it may be what is stale or damaged, so it is asked once more past all caches
+        (RFC 9111, 5.2.1.4); then it is given up for this cycle.
 
         Returns:
-            whether there is another one; none if nobody was asked since the last call, since what
+            whether there is another way; none if nobody was asked since the last call, since what
             failed then came from no mirror, and would fail for ever.
         """
-        if self._asked is None:
+        asked = self._asked
+        if asked is None:
             return False
-        self._given_up.add(self._asked)
-        self._asked = None
+        if asked not in self._uncached:
+            self._asked = None
+            self._uncached.add(asked)
+            return True
+        return self._give_up()
+
+    def _give_up(self) -> bool:
+        """Ask others than the mirror that was asked last; whether there is one."""
+        if self._asked is not None:
+            self._given_up.add(self._asked)
+            self._asked = None
         return len(self._given_up) < len(self._mirrors)
 
     def every_mirror(self) -> None:
         """Ask every mirror again: another repository is asked for than the one it failed with."""
         self._given_up.clear()
+        self._uncached.clear()
 
     def fetch(self, path: str, max_length: int) -> bytes:
         """One whole object. See `Fetcher.fetch`."""
@@ -255,7 +270,7 @@ class HttpFetcher:
                     yield piece
             except TransportError as error:
                 broken += 1
-                self.next_mirror()
+                self._give_up()
                 if broken > ROUNDS + (at - offset) // EARNED:
                     raise RetryLaterError(
                         f"{path} broke off again and again: {error.message}", OFFLINE
@@ -295,7 +310,7 @@ class HttpFetcher:
 
     def _whole(self, way: Attempt, path: str, max_length: int) -> bytes:
         etag, stored = "", b""
-        if self._memory is not None and way.as_configured:
+        if self._memory is not None and way.as_configured and way.origin not in self._uncached:
             etag, stored = self._memory.condition(way.mirror.url, path)
         metadata = path.startswith("metadata/")
         coding = {"Accept-Encoding": "gzip"} if metadata else {}
@@ -385,6 +400,8 @@ class HttpFetcher:
         sent = {"Host": way.mirror.authority, **wanted.headers}
         if etag:
             sent["If-None-Match"] = etag
+        if way.origin in self._uncached:
+            sent["Cache-Control"] = "no-cache"
         if way.trust is Trust.VERIFIED:
             sent["User-Agent"] = "firmroot-device"
             if self._settings.credentials is not None and is_artifact(wanted.path):

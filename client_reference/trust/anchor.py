@@ -219,7 +219,7 @@ class RecoveryAnchor:
             except NotTrustedError as error:
                 failures.append(error.message)
                 turn_away = fetcher is self._mirrors
-            if turn_away and self._mirrors.next_mirror():
+            if turn_away and self._mirrors.another_way():
                 places.append((fetcher, place))
         return None, failures
 

@@ -31,7 +31,7 @@ from client_reference.errors import FirmrootError, NotFoundError, NotTrustedErro
 from client_reference.selection import Reason, Selection, Waves
 from client_reference.trust.anchor import RecoveryAnchor
 from client_reference.trust.state import MemoryStore
-from client_reference.trust.updater import EpochEndedError, Updater, initial_state
+from client_reference.trust.updater import Updater, initial_state
 from client_reference.update import anchored, before_root, evaluate, refreshed
 
 if TYPE_CHECKING:
@@ -396,8 +396,7 @@ class _Simulated:
             later = self.decide(fetcher, reading, Waves.IGNORE)
             if not isinstance(later, Selection):
                 return Outcome.STRANDED, decision.detail
-        verdicts = decision.verdicts
-        if served and verdicts and all(each.reason in _UNFIT for each in verdicts):
+        if served and all(each.reason in _UNFIT for each in decision.verdicts):
             return (
                 Outcome.STRANDED,
                 f"its channel had firmware for it and has none after this: {decision.detail}",
@@ -408,6 +407,8 @@ class _Simulated:
         self, fetcher: Fetcher, reading: datetime, waves: Waves = Waves.OBEY
     ) -> Selection | Skip:
         """One check as `client_reference.update` has it, on the day that it asks the anchor.
+
+        What was asked at the start is not asked again before an install.
 
         Raises:
             FirmrootError: whatever the client raises.
@@ -427,10 +428,7 @@ class _Simulated:
             install = refreshed(updater, self.store, self.device.position.product)
             floor = install.confirmed_sequence
             position = replace(self.device.position, confirmed_sequence=floor)
-            decision = evaluate(updater, position, waves)
-            if isinstance(decision, Selection) and anchor.before_install():
-                raise EpochEndedError("the recovery anchor began another epoch")
-            return decision
+            return evaluate(updater, position, waves)
 
         return anchored(anchor, mirrors, step)
 
@@ -442,7 +440,7 @@ class _OnlyMirror:
         self.fetch = fetcher.fetch
         self.stream = fetcher.stream
 
-    def next_mirror(self) -> bool:
+    def another_way(self) -> bool:
         """There is none."""
         return False
 

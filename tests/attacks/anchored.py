@@ -6,6 +6,7 @@ epoch 1, the honest publisher of the last half of a row is that of epoch 1.
 
 from __future__ import annotations
 
+import shutil
 from collections import ChainMap
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,12 @@ from client_reference.trust.verified import BadSignatureError
 from tests.attacks.scene import BUILDS, STABLE, Back, Scene
 from tests.attacks.table import FALLS, HONEST, ONLINE, UNHARMED, Chapter
 from tests.simulators.anchor import AnchorSimulator, first_root, statement
+from tests.simulators.device import Publisher
 from tests.simulators.mirror import Trouble
 from tests.simulators.repository import RepositorySimulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tests.simulators.device import Publisher
 
 ANCHORED = Chapter("The recovery anchor")
 
@@ -277,6 +277,34 @@ def forked_anchor(scene: Scene) -> None:
     stolen.re_root(RepositorySimulator(epoch=9))
     scene.rivals.append(scene.re_root())
     scene.urls[0].files = stolen.files
+
+
+def _reflash(scene: Scene) -> None:
+    """A new image, with recovery keys that nobody has stolen; what the device stored is erased."""
+    assert scene.anchor is not None
+    renewed = scene.anchor.renew()
+    (scene.directory / "factory" / "recovery-root.json").write_bytes(renewed)
+    shutil.rmtree(scene.directory / "state")
+    scene.serve_anchor()
+    assert scene.run("init").code == 0
+
+
+@ANCHORED.row(
+    "a threshold of recovery keys begins an epoch with a primary of the thief's own",
+    "design 7, residual risk",
+    "recovery",
+    does=FALLS,
+    says=REROOTED,
+    back=Back("reflashing, with other recovery keys", _reflash),
+)
+def stolen_recovery_threshold(scene: Scene) -> None:
+    scene.anchored()
+    stolen = scene.stolen_anchor
+    theirs = Publisher(RepositorySimulator(epoch=1))
+    theirs.release("6.6", 6, scene.evil)
+    stolen.re_root(theirs.repo, gateway=0)
+    scene.urls[0].files = stolen.files
+    scene.serve(theirs.repo.files)
 
 
 def _states(changes: dict[str, Any], scene: Scene) -> None:

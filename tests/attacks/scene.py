@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from securesystemslib.formats import encode_canonical
 
-from client_reference import cli, update
+from client_reference import cli, terminal, update, wiring
 from client_reference.errors import ExitCode, FirmrootError
 from client_reference.install import handlers
 from client_reference.manifest import Payload, Release, serialize
@@ -327,7 +327,7 @@ class Scene:
 
     def _observe(self) -> None:
         """Note what the command line does not say: classes of errors, decisions, writes."""
-        failure, updated, opened = cli._failure, update.update, handlers.open_installer
+        failure, updated, opened = terminal.failure_of, update.update, handlers.open_installer
 
         def on_failure(error: BaseException) -> Any:  # noqa: ANN401 # what the real one gives
             self.caught = type(error)
@@ -341,9 +341,9 @@ class Scene:
         def on_open(*given: Any) -> Any:  # noqa: ANN401 # likewise
             return _Recording(opened(*given), self.writes)
 
-        self.patch.setattr(cli, "_failure", on_failure)
+        self.patch.setattr(cli, "failure_of", on_failure)
         self.patch.setattr(update, "update", on_update)
-        self.patch.setattr(cli, "open_installer", on_open)
+        self.patch.setattr(wiring, "open_installer", on_open)
 
     def ambient(self, monotonic: Callable[[], float]) -> None:
         """The device waits for nobody in earnest, and measures time with this."""

@@ -13,7 +13,7 @@ the keys that were stolen; if none were, their next answer is enough.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NotRequired, TypeAlias, TypedDict, Unpack
 
 from client_reference.selection import Reason
 from tests.attacks.scene import Attack, Back, Ending, Scene
@@ -35,6 +35,16 @@ HONEST = Back("the next honest answer")
 TOP_LEVEL = ("root", "targets", "snapshot", "timestamp")
 
 
+class Said(TypedDict):
+    """What a row says besides its name and source. See `Attack`."""
+
+    does: Does
+    says: str
+    means: NotRequired[str]
+    back: NotRequired[Back | None]
+    writes: NotRequired[bool]
+
+
 @dataclass
 class Chapter:
     """Rows under one heading of the page.
@@ -48,31 +58,12 @@ class Chapter:
     rows: list[Attack] = field(default_factory=list)
 
     def row(
-        self,
-        name: str,
-        source: str,
-        *keys: str,
-        does: Does,
-        says: str,
-        means: str = "network",
-        back: Back | None = None,
-        writes: bool = False,
+        self, name: str, source: str, *keys: str, **said: Unpack[Said]
     ) -> Callable[[Mutation], Mutation]:
         """Make a row of the function below. See the module and `Attack`."""
 
         def add(mutate: Mutation) -> Mutation:
-            self.add(
-                mutate.__name__.replace("_", "-"),
-                mutate,
-                name,
-                source,
-                *keys,
-                does=does,
-                says=says,
-                means=means,
-                back=back,
-                writes=writes,
-            )
+            self.add(mutate.__name__.replace("_", "-"), mutate, name, source, *keys, **said)
             return mutate
 
         return add
@@ -84,33 +75,28 @@ class Chapter:
         name: str,
         source: str,
         *keys: str,
-        does: Does,
-        says: str,
-        means: str = "network",
-        back: Back | None = None,
-        writes: bool = False,
+        **said: Unpack[Said],
     ) -> None:
         """A row whose mutation is used by several rows."""
-        if isinstance(does, Reason):
-            ending, error, reason = Ending.WAITS, None, does
-        elif isinstance(does, Ending):
-            ending, error, reason = does, None, None
-        else:
-            ending, error, reason = Ending.REFUSES, does, None
+        does = said["does"]
         self.rows.append(
             Attack(
                 id=name_of_row,
                 name=name,
                 source=source,
                 keys=keys,
-                means=means,
+                means=said.get("means", "network"),
                 mutate=mutate,
-                ending=ending,
-                error=error,
-                reason=reason,
-                says=says,
-                back=back or exchanged(*keys),
-                writes=writes,
+                ending=does
+                if isinstance(does, Ending)
+                else Ending.WAITS
+                if isinstance(does, Reason)
+                else Ending.REFUSES,
+                error=does if isinstance(does, type) else None,
+                reason=does if isinstance(does, Reason) else None,
+                says=said["says"],
+                back=said.get("back") or exchanged(*keys),
+                writes=said.get("writes", False),
             )
         )
 

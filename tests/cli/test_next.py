@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
 from client_reference.errors import ExitCode
 from repo_tools.cli.main import main
 from repo_tools.storage.local import LocalStorage
+from tests.cli.terminal import Terminal
 from tests.publishing.lab import HARDWARE, Lab, image
 
 if TYPE_CHECKING:
@@ -29,30 +30,19 @@ FIRST_ROOT = "firmroot ceremony start root  (there is no root yet)"
 SHARE = "not in git yet; share it: git -C "
 
 
-class Terminal:
-    """Commands in one clone of one small company, and what they said."""
-
-    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.directory = directory
-        self.capsys = capsys
-
-    def __call__(self, *arguments: str | Path, code: int = 0) -> str:
-        self.capsys.readouterr()
-        found = main(["-C", str(self.directory), *map(str, arguments)])
-        out, err = self.capsys.readouterr()
-        assert found == code, f"{arguments}: {found}\n{out}{err}"
-        return out + err
+class Company(Terminal):
+    """One small company, and its clones."""
 
     def next(self) -> str:
         """The next command and its reason, as `status` says it."""
         return self("status").splitlines()[-1].removeprefix("next: ")
 
-    def clone(self, name: str) -> Terminal:
+    def clone(self, name: str) -> Self:
         """What `git clone` gives: nothing that git ignores."""
         there = self.directory.parent / name
         ignored = shutil.ignore_patterns(".firmroot", "repository")
         shutil.copytree(self.directory, there, ignore=ignored)
-        return Terminal(there, self.capsys)
+        return self.at(there)
 
     def git(self, *words: str) -> None:
         who = {
@@ -90,16 +80,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Terminal:
+) -> Company:
     shutil.copytree(made / "acme", tmp_path / "acme")
     monkeypatch.setenv("FIRMROOT_PASSPHRASE_FILE", str(made / "passphrase"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     (tmp_path / "gw2.img").write_bytes(image("1.0"))
-    return Terminal(tmp_path / "acme", capsys)
+    return Company(tmp_path / "acme", capsys)
 
 
 @pytest.fixture
-def live(run: Terminal) -> Terminal:
+def live(run: Company) -> Company:
     """Firmware 1.0 is live; the storage is the default, which git ignores."""
     for words in (
         ("product", "add", "gateway", "--hardware", HARDWARE),
@@ -120,7 +110,7 @@ _LABELS = ("-p", "gateway", "-V", "1.0", "--hardware", HARDWARE)
 # The next command.
 
 
-def test_every_command_names_the_same_next_step_in_the_same_words(run: Terminal) -> None:
+def test_every_command_names_the_same_next_step_in_the_same_words(run: Company) -> None:
     firmware = run.directory.parent / "gw2.img"
     for words, following in (
         (("product", "add", "gateway", "--hardware", HARDWARE), FIRST_ROOT),
@@ -148,7 +138,7 @@ _SERVER = ("--server", "https://fw.acme.example/")
 
 
 @pytest.mark.parametrize("steps", range(4))
-def test_a_publish_that_cannot_go_yet_hints_at_what_status_says(run: Terminal, steps: int) -> None:
+def test_a_publish_that_cannot_go_yet_hints_at_what_status_says(run: Company, steps: int) -> None:
     for words in (
         ("product", "add", "gateway", "--hardware", HARDWARE),
         ("ceremony", "start", "root"),
@@ -162,7 +152,7 @@ def test_a_publish_that_cannot_go_yet_hints_at_what_status_says(run: Terminal, s
     )
 
 
-def test_others_are_named_by_a_machine_without_their_keys(run: Terminal) -> None:
+def test_others_are_named_by_a_machine_without_their_keys(run: Company) -> None:
     run("product", "add", "gateway", "--hardware", HARDWARE)
     run("ceremony", "start", "root")
     there = run.clone("elsewhere")
@@ -178,7 +168,7 @@ def test_others_are_named_by_a_machine_without_their_keys(run: Terminal) -> None
 
 
 def test_who_signs_need_not_reach_the_storage(
-    live: Terminal, monkeypatch: pytest.MonkeyPatch
+    live: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*_: object) -> None:
         raise AssertionError("the storage was asked")
@@ -189,7 +179,7 @@ def test_who_signs_need_not_reach_the_storage(
     assert "next: firmroot publish  (targets: signed" in live("--yes", "sign")
 
 
-def test_a_channel_waits_for_its_builder_not_for_devices_that_are_lost(live: Terminal) -> None:
+def test_a_channel_waits_for_its_builder_not_for_devices_that_are_lost(live: Company) -> None:
     work = live.directory / ".firmroot"
     (live.directory.parent / "gw2.img").write_bytes(image("1.1"))
     labels = [word.replace("1.0", "1.1") for word in _LABELS]
@@ -211,7 +201,7 @@ def test_a_channel_waits_for_its_builder_not_for_devices_that_are_lost(live: Ter
 
 
 @pytest.fixture
-def tracked(run: Terminal) -> Terminal:
+def tracked(run: Company) -> Company:
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
     run.git("init", "--quiet", "-b", "main")
@@ -220,7 +210,7 @@ def tracked(run: Terminal) -> Terminal:
     return run
 
 
-def test_a_command_that_wrote_ends_with_what_git_does_not_have(tracked: Terminal) -> None:
+def test_a_command_that_wrote_ends_with_what_git_does_not_have(tracked: Company) -> None:
     out = tracked.directory.parent / "out"
     firmware = tracked.directory.parent / "gw2.img"
     for words, told in (
@@ -249,14 +239,14 @@ def test_a_command_that_wrote_ends_with_what_git_does_not_have(tracked: Terminal
         tracked.git("commit", "--quiet", "--allow-empty", "-m", " ".join(map(str, words)))
 
 
-def test_a_workspace_in_a_work_tree_needs_no_other(tracked: Terminal) -> None:
+def test_a_workspace_in_a_work_tree_needs_no_other(tracked: Company) -> None:
     inner = tracked.directory / "inner"
     said = tracked("init", "inner")
     assert said.splitlines()[-1] == f"{SHARE}{inner} add --all . && git -C {inner} commit"
     assert "git init" not in said
 
 
-def test_scripts_and_failures_are_not_reminded(tracked: Terminal) -> None:
+def test_scripts_and_failures_are_not_reminded(tracked: Company) -> None:
     said = tracked("--json", "product", "add", "gateway", "--hardware", HARDWARE)
     assert json.loads(said)["next"] == "firmroot ceremony start root"
     assert "not in git" not in tracked("publish", code=ExitCode.ACTION_REQUIRED)
@@ -267,7 +257,7 @@ def test_a_lab_shares_with_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[
         pytest.skip("git is not installed")
     lab = Lab(tmp_path / "acme")
     lab.init()
-    run = Terminal(lab.directory, capsys)
+    run = Company(lab.directory, capsys)
     run.git("init", "--quiet")
     said = lab.ok("product", "add", "gateway", "--hardware", HARDWARE).out
     assert "next: firmroot sign" in said
@@ -277,7 +267,7 @@ def test_a_lab_shares_with_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[
 # A clone without the storage.
 
 
-def test_a_clone_without_the_storage_says_so_and_what_to_do(live: Terminal) -> None:
+def test_a_clone_without_the_storage_says_so_and_what_to_do(live: Company) -> None:
     there = live.clone("fresh")
     told = (
         "this clone does not have the storage: the storage repository/ is a folder of the "
@@ -302,7 +292,7 @@ def test_a_clone_without_the_storage_says_so_and_what_to_do(live: Terminal) -> N
     assert "trusted: everything that is live verifies" in there("verify")
 
 
-def test_a_shared_storage_that_is_not_mounted_is_named(live: Terminal) -> None:
+def test_a_shared_storage_that_is_not_mounted_is_named(live: Company) -> None:
     there = live.clone("fresh")
     mount = live.directory.parent / "mount"
     config = there.directory / "firmroot.toml"
@@ -315,7 +305,7 @@ def test_a_shared_storage_that_is_not_mounted_is_named(live: Terminal) -> None:
     assert "trusted" in there("verify")
 
 
-def test_a_storage_that_this_machine_saw_and_that_is_gone_is_an_alarm(live: Terminal) -> None:
+def test_a_storage_that_this_machine_saw_and_that_is_gone_is_an_alarm(live: Company) -> None:
     (live.directory / "repository").rename(live.directory.parent / "taken")
     said = live("publish", code=ExitCode.NOT_TRUSTED)
     assert "this workspace has published before, and repository has no metadata/timestamp" in said
@@ -324,7 +314,7 @@ def test_a_storage_that_this_machine_saw_and_that_is_gone_is_an_alarm(live: Term
     assert "everything that is signed is live" in live("publish")
 
 
-def test_an_empty_storage_is_an_alarm_in_a_fresh_clone_too(live: Terminal) -> None:
+def test_an_empty_storage_is_an_alarm_in_a_fresh_clone_too(live: Company) -> None:
     there = live.clone("fresh")
     (there.directory / "repository").mkdir()
     assert "has no metadata/timestamp.json" in there("publish", code=ExitCode.NOT_TRUSTED)
@@ -335,7 +325,7 @@ def test_an_empty_storage_is_an_alarm_in_a_fresh_clone_too(live: Terminal) -> No
 
 
 def test_init_says_that_the_default_storage_is_in_one_clone_only(
-    run: Terminal, tmp_path: Path
+    run: Company, tmp_path: Path
 ) -> None:
     assert "its storage repository/ is a folder that git does not keep" in run("init", "a")
     shared = run("init", "b", "--storage", f"file://{tmp_path}/fw")
@@ -349,7 +339,7 @@ def test_init_says_that_the_default_storage_is_in_one_clone_only(
 # Names.
 
 
-def test_firmware_for_no_handler_is_refused(live: Terminal, tmp_path: Path) -> None:
+def test_firmware_for_no_handler_is_refused(live: Company, tmp_path: Path) -> None:
     (tmp_path / "other.img").write_bytes(b"other")
     words = ["firmware", "add", str(tmp_path / "other.img"), "-p", "gateway", "-V", "2.0"]
     words += ["--hardware", HARDWARE, "--handler"]
@@ -430,16 +420,16 @@ def open_targets(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("case", NEAR)
 def test_a_near_miss_is_named_wherever_a_name_is_given(
-    open_targets: Path, run: Terminal, case: str
+    open_targets: Path, run: Company, case: str
 ) -> None:
     words, meant = NEAR[case]
-    there = Terminal(open_targets / "acme", run.capsys)
+    there = Company(open_targets / "acme", run.capsys)
     places = {"{firmware}": open_targets / "gw2.img", "{out}": open_targets / "out"}
     said = there(*(places.get(word, word) for word in words), code=ExitCode.USAGE)
     assert f"; did you mean {meant}?" in said
 
 
-def test_an_export_to_retire_that_is_mistyped_is_named(live: Terminal) -> None:
+def test_an_export_to_retire_that_is_mistyped_is_named(live: Company) -> None:
     out = live.directory.parent / "out"
     name = json.loads(live("--json", "factory", "export", "gateway", "--to", out, *_SERVER))["id"]
     said = live("--yes", "factory", "retire", name[:-1], code=ExitCode.USAGE)
@@ -450,7 +440,7 @@ def test_an_export_to_retire_that_is_mistyped_is_named(live: Terminal) -> None:
 # Exports.
 
 
-def test_a_real_export_says_where_its_files_go(live: Terminal) -> None:
+def test_a_real_export_says_where_its_files_go(live: Company) -> None:
     out = live.directory.parent / "out"
     said = live("factory", "export", "gateway", "--to", out, *_SERVER)
     assert f"next: copy {out / 'factory'}/ into the image as /usr/share/firmroot/\n" in said

@@ -16,6 +16,7 @@ from repo_tools.cli.main import main
 from repo_tools.signing.keyfiles import generate, write_private
 from repo_tools.signing.keyring import usual_holder
 from repo_tools.workspace import Workspace
+from tests.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,26 +33,6 @@ PEOPLE = {
     "oncall": ("hold",),
     "publisher": ("snapshot", "timestamp"),
 }
-
-
-class Terminal:
-    """Commands in one directory, and what they printed."""
-
-    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.directory = directory
-        self.capsys = capsys
-
-    def __call__(self, *arguments: str | Path, code: int = 0) -> str:
-        """Run one; returns what a person sees: standard output, or the error."""
-        self.capsys.readouterr()
-        found = main(["-C", str(self.directory), *map(str, arguments)])
-        out, err = self.capsys.readouterr()
-        assert found == code, f"{arguments}: {found}\n{out}{err}"
-        return out if code == 0 else out + err
-
-    def at(self, directory: Path) -> Terminal:
-        """The same person in another clone."""
-        return Terminal(directory, self.capsys)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.measure import Command, state_writes
-from client_reference import cli, config
+from client_reference import cli, config, wiring
 from client_reference.errors import ConfigurationError
 from client_reference.install.slots import SlotInstaller
 from client_reference.payload.segments import SEGMENT
@@ -248,7 +248,8 @@ def test_init_names_a_library_that_is_too_old(
         asked.append(required)
         raise ConfigurationError("ml-dsa-65/1 does not verify here: cryptography 38", "install 48")
 
-    monkeypatch.setattr(cli, "check_key_types", old)
+    for module in (cli, wiring):
+        monkeypatch.setattr(module, "check_key_types", old)
     failed = device.run("init")
     assert (failed.code, "cryptography 38" in failed.err) == (2, True)
     assert asked == [{("ed25519", "ed25519")}]
@@ -269,7 +270,7 @@ def test_a_bad_signature_asks_whether_the_library_is_too_old(
     def old(_required: object = None) -> None:
         raise ConfigurationError("ed25519 does not verify here: cryptography 38", "install 48")
 
-    monkeypatch.setattr(cli, "check_key_types", old)
+    monkeypatch.setattr(wiring, "check_key_types", old)
     failed = ready.run("check")
     assert (failed.code, "cryptography 38" in failed.err) == (2, True)
 
@@ -540,7 +541,7 @@ def test_a_bug_has_a_traceback_only_for_those_who_ask(
     def bug(*_: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(cli, "open_installer", bug)
+    monkeypatch.setattr(wiring, "open_installer", bug)
     quiet = ready.run("check")
     assert quiet.code == 1
     assert "error: this is a bug in firmroot: ZeroDivisionError: oops" in quiet.err

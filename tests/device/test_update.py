@@ -170,7 +170,7 @@ class CutStore(MemoryStore):
 
 @dataclass
 class Network:
-    """The simulator as a mirror; `next_mirror` turns to the ones in `others`."""
+    """The simulator as a mirror; `another_way` turns to the ones in `others`."""
 
     repo: Any
     others: list[Any] = field(default_factory=list)
@@ -183,7 +183,7 @@ class Network:
         pieces: Iterator[bytes] = self.repo.stream(path, offset, length)
         return pieces
 
-    def next_mirror(self) -> bool:
+    def another_way(self) -> bool:
         if self.others:
             self.repo = self.others.pop(0)
             return True

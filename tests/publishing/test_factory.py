@@ -224,3 +224,11 @@ def test_every_configuration_that_is_written_can_be_read(
     if handler == "slot":
         assert config.install.slots == {slot: top / f"slots/{slot}.img" for slot in ("A", "B")}
     assert config.trust.state == top / ("state" if lab else "firmroot")
+
+
+def test_what_begins_with_a_dot_is_no_export(live: Lab) -> None:
+    """Somebody's editor, or a killed export: git and this registry know nothing of it."""
+    before = load_registry(live.workspace)
+    (live.directory / "factory/.trash").mkdir()
+    assert load_registry(live.workspace) == before
+    live.ok("refresh")

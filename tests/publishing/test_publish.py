@@ -765,3 +765,13 @@ def test_a_publish_that_would_strand_a_factory_export_is_refused_by_name(live: L
     others = '--accept-stranded "next export of gateway/stable"'
     assert others in named.err, "the others are still to be named"
     assert export not in named.err
+
+
+def test_a_recovery_root_that_waits_is_none_of_its_business(live: Lab) -> None:
+    live.ok("anchor", "init")
+    assert "recovery-1" in live.ok("ceremony", "list").out
+    live.ok("ceremony", "start", "targets")
+    for command in ("plan", "publish"):
+        said = live.run(command)
+        assert "targets-2" in said.out + said.err
+        assert "recovery-1" not in said.out + said.err

@@ -5,7 +5,8 @@
 
 It understands single ranges, keeps connections, and notes every request with its headers. With
 `packs` it gzips what it may, with `etags` it answers conditional requests, and whoever `guard`
-does not let in gets a 403.
+does not let in gets a 403. `cached` is what a cache before it has of some paths, None for a 404
+that it remembers; whoever asks past caches gets what the mirror itself has.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ class Mirror(ThreadingHTTPServer):
         self.numbers = itertools.count(1)
         self.packs = False
         self.etags = False
+        self.cached: dict[str, bytes | None] = {}
         self.guard: Callable[[Seen], bool] = lambda _: True
         self.context = context
         self.trouble = Trouble(times=0)
@@ -150,6 +152,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         data = trouble.body if trouble.body is not None else self.server.files.get(path)
+        if self.headers.get("Cache-Control") != "no-cache":
+            data = self.server.cached.get(path, data)
         if trouble.status or data is None:
             status = trouble.status or 404
             self._send(status, trouble.body or b"", {}, trouble)

@@ -398,9 +398,28 @@ def test_a_mirror_that_lied_is_not_remembered(mirror: Mirror, hint: Path) -> Non
     with Mirror(FILES) as first, fetcher(first, mirror, memory=Memory(hint, STAMP)) as http:
         first.trouble = Trouble(status=503)
         http.fetch(META, 100)
-        http.next_mirror()
+        assert http.another_way()
+        http.fetch(META, 100)
+        assert http.another_way()
         http.remember()
     assert not hint.exists()
+
+
+def test_a_mirror_whose_cache_was_stale_is_asked_without_the_etag(
+    mirror: Mirror, hint: Path
+) -> None:
+    """Or a cache that answers "not modified" for ever would keep the device where it is."""
+    with fetcher(mirror, memory=Memory(hint, STAMP)) as http:
+        http.fetch(META, 100)
+        http.remember()
+    mirror.files = {**FILES, META: b'{"signed": {"version": 2}}'}
+    mirror.cached[META] = STAMP
+    with fetcher(mirror, memory=Memory(hint, STAMP)) as http:
+        assert http.fetch(META, 100) == STAMP
+        assert mirror.seen[-1].headers["If-None-Match"]
+        assert http.another_way()
+        assert http.fetch(META, 100) == mirror.files[META]
+        assert mirror.seen[-1].headers["If-None-Match"] is None
 
 
 def test_a_mirror_that_never_answered_is_not_remembered(mirror: Mirror, hint: Path) -> None:

@@ -187,10 +187,26 @@ def test_when_nobody_answers_the_message_names_every_mirror(waits: Waits) -> Non
 
 def test_a_mirror_that_lies_is_left_for_this_cycle(mirror: Mirror, waits: Waits) -> None:
     with Mirror({META: b'{"lie": 1}'}) as liar, fetcher(waits, liar, mirror) as http:
-        assert http.fetch(META, 100) == b'{"lie": 1}'
-        assert http.next_mirror()
+        for _ in ("as usual", "past its caches"):
+            assert http.fetch(META, 100) == b'{"lie": 1}'
+            assert http.another_way()
+        assert [seen.headers["Cache-Control"] for seen in liar.seen] == [None, "no-cache"]
         assert http.fetch(META, 100) == FILES[META]
-        assert not http.next_mirror()
+        assert http.another_way()
+        assert http.fetch(META, 100) == FILES[META]
+        assert not http.another_way()
+        assert [seen.headers["Cache-Control"] for seen in mirror.seen] == [None, "no-cache"]
+        http.every_mirror()
+        http.fetch(META, 100)
+        assert liar.seen[-1].headers["Cache-Control"] is None
+
+
+def test_a_stream_that_breaks_off_does_not_ask_past_caches(mirror: Mirror, waits: Waits) -> None:
+    """The bytes were good as far as they came: it goes on at once, elsewhere if it can."""
+    mirror.trouble = Trouble(cut=140_000, times=1)
+    with fetcher(waits, mirror) as http:
+        assert b"".join(http.stream(IMAGE, 0, 300_000)) == FILES[IMAGE]
+    assert [seen.headers["Cache-Control"] for seen in mirror.seen] == [None, None]
 
 
 @pytest.mark.parametrize("announced", [True, False])
@@ -376,10 +392,11 @@ def test_a_stream_that_brings_nothing_ends(mirror: Mirror, waits: Waits) -> None
 def test_what_came_from_no_mirror_turns_from_none(mirror: Mirror, waits: Waits) -> None:
     """Or a caller that fails before it asks would try again for ever."""
     with Mirror(FILES) as first, fetcher(waits, first, mirror) as http:
-        assert not http.next_mirror()
-        http.fetch(META, 100)
-        assert http.next_mirror()
-        assert not http.next_mirror()
+        assert not http.another_way()
+        for _ in ("as usual", "past its caches"):
+            http.fetch(META, 100)
+            assert http.another_way()
+            assert not http.another_way() or first.seen[-1].headers["Cache-Control"]
         http.fetch(META, 100)
         assert len(mirror.seen) == 1
 

@@ -506,6 +506,25 @@ def test_a_lost_store_says_what_is_wrong_with_each_copy(filled: Path) -> None:
     assert "a.db: it has no generation record; b.db: its digest does not" in caught.value.message
 
 
+def test_a_look_says_what_is_wrong_with_each_copy(filled: Path) -> None:
+    store = SqliteStore(filled)
+    assert store.copies() == {A: "", B: ""}
+    with workspace() as old:
+        fill(old, LAST - 1)
+        shutil.copy(old / A, filled / A)
+    assert store.copies() == {A: "older", B: ""}
+    DAMAGE["half"](filled / B)
+    (filled / A).unlink()
+    found = store.copies()
+    assert found[A] == "absent"
+    assert found[B] not in {"", "older", "damaged"}, "what is wrong, not only that"
+
+
+def test_a_look_at_the_root_chain_of_an_empty_store(directory: Path, filled: Path) -> None:
+    assert len(SqliteStore(filled).peek_chain()) == len(chain(LAST))
+    assert SqliteStore(directory / "another").peek_chain() == ()
+
+
 def test_a_commit_without_a_load_does_not_overwrite_a_lost_store(filled: Path) -> None:
     for copy in (A, B):
         DAMAGE["half"](filled / copy)
