@@ -33,7 +33,8 @@ from repo_tools.signing.ceremony import (
     start_ceremony,
     status,
 )
-from repo_tools.signing.keyring import new_key, set_online
+from repo_tools.signing.keyfiles import load_private, public_key
+from repo_tools.signing.keyring import KEY_DIRECTORY, add_public, new_key, set_online
 from repo_tools.signing.rules import enforce_sound, templates
 from repo_tools.signing.start import planned_targets, start_role, start_root, start_targets
 from repo_tools.workspace import Workspace
@@ -150,8 +151,19 @@ def make_successor(ws: Workspace, old: str, passphrase: Callable[[str], bytes]) 
         count += 1
         name = f"{base}-{count + 1}"
     if name not in ws.keyring:
-        new_key(ws, name, ws.policy.algorithms[0], holder, passphrase(name))
+        _make(ws, name, holder, passphrase(name))
     return name
+
+
+def _make(ws: Workspace, name: str, holder: str, passphrase: bytes) -> None:
+    """Make a key; one whose private half a killed run has left is completed, not made again."""
+    place = f"{KEY_DIRECTORY}/{name}.pem"
+    if not (ws.directory / place).exists():
+        new_key(ws, name, ws.policy.algorithms[0], holder, passphrase)
+        return
+    key = public_key(load_private(ws.directory / place, passphrase))
+    ws.add_key_uri(name, f"file:{place}")
+    add_public(ws, name, key, holder, "file")
 
 
 def free_name(ws: Workspace, old: str) -> str:
@@ -300,8 +312,9 @@ def rotate(
         # Before the policy: an interrupted run must not leave a bridge that a thief can walk.
         remember_gone(ws, rotations[0].old, gone)
     for rotation in rotations:
-        _write_policy(ws, rotation)
+        # URIs first: once the policy has changed, a run that takes this up sees no successor.
         _write_uris(ws, rotation, stolen=gone is Gone.STOLEN and rotation is rotations[0])
+        _write_policy(ws, rotation)
         ws = Workspace.open(ws.directory)
     opened: list[Ceremony] = []
     if any(each.root for each in rotations):
