@@ -240,8 +240,10 @@ def test_stolen_ci_key(drill: Drill) -> None:
 
     # A new builder, and new online keys: devices forget the version that the thief pushed.
     drill.mirror.files = drill.honest
-    said = drill.firmroot("rotate", "ci", "--compromised")
-    assert "publisher-2 takes the place of publisher in: snapshot, timestamp" in said
+    drill.firmroot("recover", "stolen-key", "publisher")
+    said = drill.firmroot("recover", "stolen-key", "ci", "--drop", f"{PRODUCT}@6.6")
+    assert "publisher goes in: roles that are signed already" in said, "the same root does it"
+    assert "dropped      gateway@6.6 (sequence 2), no channel offers it" in said
     assert "gateway-builds: signed again on this machine" in said
     drill.firmroot("sign")
     drill.firmroot("publish")
@@ -253,6 +255,7 @@ def test_stolen_ci_key(drill: Drill) -> None:
     drill.run("update", code=6)
     drill.unharmed("1.2")
     assert EVIL not in {drill.device.slot("A"), drill.device.slot("B")}
+    assert "6.6" not in drill.firmroot("firmware", "list")
 
 
 # stolen-channel-key
