@@ -407,15 +407,17 @@ def _check(machine: Machine, waves: Waves) -> Checked:
     """One check; again with the next mirror if this one lacks a root that it announces itself.
 
     The announcement comes from an online key, so it may cost requests and nothing else: if no
-    mirror has that root, or none of the others works, the first answer stands.
+    mirror has that root, or none of the others works, the last good answer stands.
     """
-    found = first = _check_once(machine, waves)
+    found = _check_once(machine, waves)
     while found.updater.missing_root is not None and machine.mirrors.another_way():
         try:
             found = _check_once(machine, waves)
+        except EpochEndedError:
+            raise  # what was found belongs to an epoch that has ended
         except (NotTrustedError, RetryLaterError):
             continue
-    return first if found.updater.missing_root is not None else found
+    return found
 
 
 def _check_once(machine: Machine, waves: Waves) -> Checked:

@@ -11,7 +11,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tuf.api.metadata import Delegations, SuccinctRoles
 
+from client_reference import update as update_module
 from client_reference.errors import (
     ActionRequiredError,
     ImageGoneError,
@@ -25,7 +27,7 @@ from client_reference.manifest import Meaning
 from client_reference.payload.segments import LONGEST, SEGMENT, SUFFIX, list_length
 from client_reference.selection import Reason, Selection, Skip, Waves
 from client_reference.trust.state import Image, InstallState, MemoryStore, Phase
-from client_reference.trust.updater import Floors, Updater, initial_state
+from client_reference.trust.updater import EpochEndedError, Floors, Updater, initial_state
 from client_reference.update import (
     TLS_BUNDLE,
     TLS_ROLE,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from client_reference.trust.state import DeviceState
+    from client_reference.update import Checked
     from tests.simulators.repository import RepositorySimulator
 
 OLD = random.Random(1).randbytes(SEGMENT + 1000)
@@ -732,7 +735,66 @@ def test_a_false_announcement_and_a_mirror_that_lags_stop_nothing(bench: Bench) 
     bench.network.others = [lagging]
     checked = check(bench.machine)
     assert checked.updater.missing_root == 99
-    assert isinstance(checked.decision, Selection), "the first answer stands"
+    assert isinstance(checked.decision, Selection), "the last good answer stands"
+
+
+def test_an_epoch_that_ends_during_the_second_look_is_heeded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or what was found in the epoch before would be installed."""
+    bench.publisher.release("1.0", 1, NEW)
+    bench.publisher.repo.timestamp.unrecognized_fields["x-firmroot-root"] = 99
+    bench.publisher.repo.publish("timestamp")
+    bench.network.others = [bench.publisher.repo]
+    once, looks = update_module._check_once, []
+
+    def look(machine: Machine, waves: Waves) -> Checked:
+        looks.append(waves)
+        if len(looks) == 2:
+            raise EpochEndedError("the recovery anchor began another epoch")
+        return once(machine, waves)
+
+    monkeypatch.setattr(update_module, "_check_once", look)
+    assert isinstance(check(bench.machine).decision, Selection)
+    assert len(looks) == 3, "the check began again"
+
+
+def test_a_device_without_an_anchor_asks_nobody_about_an_epoch(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, NEW)
+    bench.publisher.repo.timestamp.unrecognized_fields["x-firmroot-epoch"] = 5
+    bench.publisher.repo.publish("timestamp")
+    assert isinstance(check(bench.machine).decision, Selection)
+
+
+def test_only_an_image_of_another_epoch_is_doubted() -> None:
+    image = Image("ab" * 32, 1, "1.0", 1, "A", epoch=1)
+    install = InstallState(current=image)
+    assert DEVICE.position(install, epoch=1).doubted == ""
+    assert DEVICE.position(install, epoch=2).doubted == image.sha256
+    assert DEVICE.position(InstallState(), epoch=2).doubted == ""
+
+
+def test_a_channel_that_is_not_there_is_told_whatever_else_is_delegated(bench: Bench) -> None:
+    """Delegations by hash prefix, or to bins alone, are none of ours and name no channel."""
+    repo = bench.publisher.repo
+    repo.delegate("others", [])
+    assert repo.targets.delegations is not None
+    assert repo.targets.delegations.roles is not None
+    repo.targets.delegations.roles["others"].path_hash_prefixes = ["ab"]
+    repo.targets.delegations.roles["others"].paths = None
+    repo.publish("targets")
+    elsewhere = replace(bench.machine, identified=replace(DEVICE, channel="beta"))
+    decision = check(elsewhere).decision
+    assert isinstance(decision, Skip)
+    assert "the repository has no channel gateway/beta, it has: gateway/stable" in decision.detail
+    keys = repo.targets.delegations.keys
+    keyids = repo.targets.delegations.roles["others"].keyids
+    bins = SuccinctRoles(keyids, 1, 4, "bin")
+    repo.targets.delegations = Delegations(keys, None, bins)
+    repo.publish("targets")
+    decision = check(elsewhere).decision
+    assert isinstance(decision, Skip)
+    assert "it has: none" in decision.detail
 
 
 def test_with_the_only_mirror_tampering_nothing_is_installed(bench: Bench) -> None:

@@ -117,8 +117,8 @@ def verifies(signer: CryptoSigner, signature: str, payload: bytes) -> bool:
     public = bytes.fromhex(signer.public_key.keyval["public"])
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(bytes.fromhex(signature), payload)
-    except (InvalidSignature, ValueError):
-        return False
+    except (InvalidSignature, ValueError, TypeError):
+        return False  # TypeError: what is written there need not be a string
     return True
 
 
