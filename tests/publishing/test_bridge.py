@@ -60,6 +60,12 @@ WAYS: dict[str, tuple[list[str], list[str], dict[str, Gone], Passage]] = {
         {"alice": Gone.STOLEN, "bob": Gone.STOLEN},
         Passage.CUT,
     ),
+    "as many lost as a threshold, and enough are left": (
+        [*THREE, "rita"],
+        ["carol", "rita"],
+        {"alice": Gone.LOST, "bob": Gone.LOST},
+        Passage.BRIDGE,
+    ),
     "too few are left": (
         THREE,
         ["carol", "rita"],
@@ -166,6 +172,7 @@ def test_what_devices_would_not_read_to_its_end_is_refused(role: str) -> None:
         (files["root"],), files["timestamp"], files["snapshot"], {"targets": files["targets"]}
     )
     check_sizes(state)
+    check_sizes(RepositoryState())
     exact = {name: len(data) for name, data in files.items()}
     check_sizes(state, Limits(**exact))
     with pytest.raises(RefusedError) as caught:
