@@ -94,6 +94,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/trust/rootchain.py": ("tests/trust/test_rootchain.py",),
     "client_reference/trust/uptime.py": ("tests/trust/test_uptime.py",),
     "client_reference/trust/recovery.py": ("tests/trust/test_recovery.py",),
+    "client_reference/trust/reset.py": ("tests/device/test_sequence_reset.py",),
     "client_reference/trust/anchor.py": ("tests/trust/test_anchor.py",),
     "client_reference/trust/store.py": (
         "tests/trust/test_store.py",
@@ -201,6 +202,8 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_artifacts.py",
     ),
     "repo_tools/publishing/renewal.py": ("tests/publishing/test_renewal.py",),
+    "repo_tools/publishing/bridge.py": ("tests/publishing/test_bridge.py",),
+    "repo_tools/publishing/edges.py": ("tests/publishing/test_bridge.py",),
     "repo_tools/rotation.py": ("tests/cli/test_rotation.py", "tests/cli/test_recovery.py"),
     "repo_tools/signing/ceremony/reading.py": CEREMONY,
     "repo_tools/signing/ceremony/guards.py": CEREMONY,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from securesystemslib.signer import Signature
 from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import RefusedError
+from client_reference.trust.verified import rotated
 from repo_tools.files import replace_file
 from repo_tools.metadata.edits import assemble as assemble_metadata
 from repo_tools.metadata.repository import parse
@@ -90,10 +92,27 @@ def _delegators(ws: Workspace, ceremony: Ceremony) -> list[tuple[str, Root | Tar
         old = None if before is None else parse(before, Root, ceremony.role).signed
         found = [("the root before", old), ("the new root", ceremony.signed)]
     elif ceremony.role in TOP_LEVEL:
-        found = [("root", root_in_force(ws))]
+        found = [("root", root_in_force(ws)), *_bridged_from(ws)]
     else:
         found = [("targets", targets_in_force(ws))]
     return [(title, delegator) for title, delegator in found if delegator is not None]
+
+
+def _bridged_from(ws: Workspace) -> list[tuple[str, Root | Targets | None]]:
+    """The live root, if devices that have it must accept the new `targets` too (design 8)."""
+    # Where only files are signed, the libraries of a workspace are not installed.
+    from repo_tools.gone import gone_keys  # noqa: PLC0415
+    from repo_tools.publishing.bridge import Passage, passage  # noqa: PLC0415
+
+    following, live = root_in_force(ws), next(reversed(ws.roots()), None)
+    old = None if live is None else parse(live, Root, Root.type).signed
+    if old is None or following is None or following.version != old.version + 1:
+        return []
+    if not rotated(old, following, Targets.type):
+        return []
+    # Expiry needs no look: whoever still has the keys of an expired root may as well sign.
+    way = passage(old, following, gone_keys(ws), old.expires - timedelta(seconds=1))
+    return [(f"root {old.version}, until it is replaced", old)] if way is Passage.BRIDGE else []
 
 
 def electorate(ws: Workspace, ceremony: Ceremony) -> Electorate:
