@@ -42,7 +42,7 @@ from client_reference.trust.clock import Freshness
 from client_reference.trust.selftest import MINIMUM_VERSIONS, check_key_types, installed_version
 from client_reference.trust.state import MemoryStore, Phase
 from client_reference.trust.updater import Updater, initial_state
-from client_reference.update import evaluate, verify_chain
+from client_reference.update import evaluate, refreshed, verify_chain
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
@@ -451,9 +451,11 @@ def _next_check(patient: Patient) -> Iterator[Finding]:
         return
     state = patient.state()
     store = MemoryStore(state)
-    position = patient.identified().position(state.install, state.trust.epoch)
+    identified = patient.identified()
     with HttpFetcher(patient.settings(), patient.ambient) as fetcher:
         updater = Updater(store, fetcher, patient.now)
+        install = refreshed(updater, store, identified.product)
+        position = identified.position(install, state.trust.epoch)
         decision = evaluate(updater, position, Waves.OBEY)
     if isinstance(decision, Selection):
         text = f"would install {decision.release.version}"

@@ -50,6 +50,7 @@ def load(directory: Path) -> Factory:
     try:
         document = strictjson.parse(_read(path, MAX_FLOORS), MAX_FLOORS, str(path))
         document.member("schema").integer(SCHEMA, SCHEMA)
+        reset = document.find("reset")
         return Factory(
             product=document.member("product").text(NAME),
             root=root,
@@ -57,6 +58,7 @@ def load(directory: Path) -> Factory:
                 time=int(document.member("time").time().timestamp()),
                 minimum_sequence=document.member("minimum_sequence").integer(),
                 epoch=document.member("epoch").integer(),
+                reset=0 if reset is None else reset.integer(),
             ),
             recovery_root=_read(recovery, MAX_ROOT) if recovery.exists() else None,
         )

@@ -16,7 +16,7 @@ between the two harmless:
   command finishes the job.
 
 `confirmed_sequence` rises at confirm and nowhere else, and never falls; only the recovery anchor
-sets it, when it begins another epoch.
+sets it, when it begins another epoch, and a sequence reset takes it back (`trust.reset`).
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def confirm(state: InstallState, running: str, epoch: int = 0) -> InstallState:
         state: on trial.
         running: the slot that runs; empty where the handler owns its slots and nobody can tell.
         epoch: of the recovery anchor that the device is in. Attack: with keys of an ended epoch
-            somebody offered a huge sequence; its trial must not raise the floor of this one.
+            somebody offered a huge sequence; its trial must not raise the floor of this one. A
+            sequence reset that came during the trial is the same.
     """
     _require(state, "confirm an image", Phase.TRIAL)
     image = candidate(state)
@@ -109,7 +110,7 @@ def confirm(state: InstallState, running: str, epoch: int = 0) -> InstallState:
             "reboot into it first, or run `firmroot-device reject`",
         )
     others = [other for other in state.known if other.sha256 != image.sha256]
-    proven = image.sequence if image.epoch == epoch else 0
+    proven = image.sequence if (image.epoch, image.reset) == (epoch, state.reset) else 0
     return replace(
         _idle(state),
         current=image,

@@ -75,8 +75,8 @@ class DevicePosition:
         confirmed_sequence: the anti-rollback floor.
         rejected: digests of payloads that were rolled back here.
         doubted: payload digest of what is installed, if an ended epoch of the recovery anchor
-            offered it, empty otherwise. With the keys of that epoch somebody may have given it a
-            huge sequence, beside which all else looks older.
+            offered it, or a sequence reset came since; empty otherwise. With the keys of that time
+            somebody may have given it a huge sequence, beside which all else looks older.
     """
 
     product: str

@@ -1,6 +1,6 @@
 """One update of one device, as a sequence of calls; everything it needs is passed in.
 
-    observe the boot -> refresh -> manifest, hold -> select -> builds role agrees
+    observe the boot -> refresh -> sequence reset -> manifest, hold -> select -> builds role agrees
     -> WRITING -> slot unbootable -> verified segments -> read back -> STAGED
     -> boot loader armed -> TRIAL -> reboot -> (new system) confirm
 
@@ -91,6 +91,7 @@ __all__ = [
     "check",
     "confirm",
     "evaluate",
+    "refreshed",
     "reject",
     "update",
     "verify_chain",
@@ -99,6 +100,7 @@ __all__ = [
 TLS_ROLE = "device-tls"
 TLS_BUNDLE = "trust/ca-bundle.pem"
 MAX_BUNDLE = 1_048_576
+RESET = "x-firmroot-sequence-reset"  # as `trust.reset`, which a check without one does not load
 _ASK = "only what builder and release managers agree on is installed; ask the publisher"
 
 T = TypeVar("T")
@@ -159,6 +161,7 @@ class Identified:
     def position(self, install: InstallState, epoch: int = 0) -> DevicePosition:
         """Where this device stands with what it has installed, in an epoch of the anchor."""
         current = install.current
+        believed = current is None or (current.epoch, current.reset) == (epoch, install.reset)
         return DevicePosition(
             product=self.product,
             channel=self.channel,
@@ -169,7 +172,7 @@ class Identified:
             installed_sequence=current.sequence if current else None,
             confirmed_sequence=install.confirmed_sequence,
             rejected=install.rejected,
-            doubted=current.sha256 if current and current.epoch != epoch else "",
+            doubted="" if current is None or believed else current.sha256,
         )
 
 
@@ -238,14 +241,37 @@ class Agreed:
     segments: TargetFile | None
 
 
+def refreshed(updater: Updater, store: Store, product: str) -> InstallState:
+    """Refresh, and follow a sequence reset that `targets` has for this product.
+
+    Returns:
+        the install state, durable: what is decided next rests on it.
+
+    Raises:
+        NotTrustedError: something did not verify, or the reset is malformed.
+        RetryLaterError: something could not be had.
+        LocalFailureError: the store could not keep what was accepted.
+    """
+    updater.refresh()
+    state = _load_from(store)
+    if RESET not in updater.targets.unrecognized_fields:
+        return state.install
+    from client_reference.trust.reset import followed, read_resets  # noqa: PLC0415 # rare
+
+    install = followed(state.install, read_resets(updater.targets).get(product))
+    if install is not state.install:
+        store.commit(state.with_install(install))
+    return install
+
+
 def evaluate(
     updater: Updater, device: DevicePosition, waves: Waves = Waves.OBEY
 ) -> Selection | Skip:
-    """What a device would do now: refresh, manifest, hold, selection, agreement of the roles.
+    """What a device would do now: manifest, hold, selection, agreement of the roles.
 
     Args:
-        updater: over the device's store and a fetcher.
-        device: who asks.
+        updater: over the device's store and a fetcher, `refreshed`.
+        device: who asks, as that left it.
         waves: see `select`.
 
     Raises:
@@ -253,7 +279,6 @@ def evaluate(
         RetryLaterError: something could not be had.
         LocalFailureError: the store could not keep what was accepted.
     """
-    updater.refresh()
     manifest = _manifest(updater, device)
     if manifest is None:
         return _no_manifest(updater, device)
@@ -405,12 +430,13 @@ def _check_once(machine: Machine, waves: Waves) -> Checked:
     )
     before = updater.state.trust
     observation = _observe(machine, updater.state)
-    position = machine.identified.position(observation.state, before.epoch)
+    install = refreshed(updater, machine.store, machine.identified.product)
+    position = machine.identified.position(install, before.epoch)
     decision = evaluate(updater, position, waves)
     _heed_epoch(machine, updater, before)
     notice = _renew_bundle(machine, updater)
     updater.keep()
-    return Checked(decision, updater, observation.boot, observation.state, notice)
+    return Checked(decision, updater, observation.boot, install, notice)
 
 
 def _renew_bundle(machine: Machine, updater: Updater) -> str:
@@ -565,7 +591,14 @@ def _check_and_stage(machine: Machine, waves: Waves) -> tuple[Checked, Image | N
         _begin_again_if(rerooted=machine.anchor.before_install())
     artifact, release = decision.payload.artifact, decision.release
     epoch = checked.updater.state.trust.epoch
-    image = Image(artifact.sha256, artifact.length, release.version, release.sequence, epoch=epoch)
+    image = Image(
+        artifact.sha256,
+        artifact.length,
+        release.version,
+        release.sequence,
+        epoch=epoch,
+        reset=checked.install.reset,
+    )
     begun = checked.install.candidate
     if begun is not None and _same(begun, image):
         if checked.install.phase is Phase.STAGED:
@@ -576,10 +609,11 @@ def _check_and_stage(machine: Machine, waves: Waves) -> tuple[Checked, Image | N
 
 def _same(begun: Image, image: Image) -> bool:
     """Whether they are one release; the slot is the device's own business."""
-    return (begun.sha256, begun.sequence, begun.epoch) == (
+    return (begun.sha256, begun.sequence, begun.epoch, begun.reset) == (
         image.sha256,
         image.sequence,
         image.epoch,
+        image.reset,
     )
 
 
@@ -719,7 +753,11 @@ def reject(machine: Machine, restart: Restart) -> Result:
 
 
 def _load(machine: Machine) -> DeviceState:
-    state = machine.store.load()
+    return _load_from(machine.store)
+
+
+def _load_from(store: Store) -> DeviceState:
+    state = store.load()
     if state is None:
         raise ActionRequiredError(
             "this device has no trust state yet", "run `firmroot-device init` first"

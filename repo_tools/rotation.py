@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 import tomlkit
 from tuf.api.metadata import Root, Targets
 
-from client_reference.errors import ActionRequiredError, ConfigurationError
+from client_reference.errors import ActionRequiredError, ConfigurationError, RefusedError
 from client_reference.nearest import did_you_mean
 from repo_tools.files import replace_file
-from repo_tools.metadata.edits import renewed
+from repo_tools.gone import gone_keys, remember_gone
+from repo_tools.metadata.edits import next_root, renewed
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import builds_role
 from repo_tools.metadata.rotation import plan_rotation, roles_held
+from repo_tools.publishing.bridge import Gone, Passage, passage
 from repo_tools.publishing.firmware import read_builds
 from repo_tools.publishing.online import is_here
 from repo_tools.publishing.renewal import renew_builds
@@ -31,7 +33,8 @@ from repo_tools.signing.ceremony import (
     start_ceremony,
     status,
 )
-from repo_tools.signing.keyring import new_key, set_online
+from repo_tools.signing.keyfiles import load_private, public_key
+from repo_tools.signing.keyring import KEY_DIRECTORY, add_public, new_key, set_online
 from repo_tools.signing.rules import enforce_sound, templates
 from repo_tools.signing.start import planned_targets, start_role, start_root, start_targets
 from repo_tools.workspace import Workspace
@@ -47,14 +50,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Outcome",
+    "SequenceReset",
     "check_rotations",
     "find_key",
     "free_name",
     "make_successor",
     "plan",
+    "plan_sequence_reset",
     "prepare",
     "recover_expired_root",
+    "reset_sequence",
     "rotate",
+    "steps",
 ]
 
 
@@ -71,6 +78,50 @@ class Outcome:
     ceremonies: tuple[str, ...]
     renewed: tuple[str, ...]
     left: tuple[str, ...]
+
+
+def steps(
+    ws: Workspace, rotations: Sequence[Rotation], gone: Gone | None, now: datetime
+) -> list[str]:
+    """What a rotation comes to, one sentence for each step, in their order. Changes nothing."""
+    after = replace(ws, policy=rotations[-1].policy)
+    found = []
+    if any(each.root for each in rotations):
+        live = parse(ws.roots()[-1], Root, "root").signed if ws.roots() else None
+        planned = next_root(after.policy, ws.keyring, live, now, lab=ws.config.lab)
+        old = live.roles["root"].threshold if live else 0
+        found.append(
+            f"a new root {planned.version}, signed by {planned.roles['root'].threshold} of its own "
+            f"keys and {old} of those of the root before"
+        )
+    if any(each.targets for each in rotations):
+        found.append("a new targets, signed by the people of that role")
+        targets = planned_targets(after, ws.config.products, now)
+        found.extend(f"{role}: signed again" for role in _outdated(after, targets))
+    if any(each.root for each in rotations) and live is not None:
+        keys = dict(gone_keys(ws))
+        if gone is not None:
+            keys[find_key(ws, rotations[0].old).key.keyid] = gone
+        found.extend(_crossing(passage(live, planned, keys, now)))
+    elif found:
+        found.append("publish: in one commit, no device notices")
+    return found
+
+
+def _crossing(way: Passage) -> list[str]:
+    match way:
+        case Passage.BRIDGE:
+            return [
+                "publish, a bridge: timestamp, snapshot and targets, signed for both roots",
+                "a wait for caches, then the new root",
+                "a wait for caches, then timestamp and snapshot without the old signatures",
+            ]
+        case Passage.CUT:
+            return [
+                "publish, a cut: the new root",
+                "at once a timestamp of the new keys alone; a device in between tries again",
+            ]
+    return ["publish: the new root, then a timestamp; no device notices"]
 
 
 def find_key(ws: Workspace, name: str) -> KeyHolder:
@@ -100,8 +151,19 @@ def make_successor(ws: Workspace, old: str, passphrase: Callable[[str], bytes]) 
         count += 1
         name = f"{base}-{count + 1}"
     if name not in ws.keyring:
-        new_key(ws, name, ws.policy.algorithms[0], holder, passphrase(name))
+        _make(ws, name, holder, passphrase(name))
     return name
+
+
+def _make(ws: Workspace, name: str, holder: str, passphrase: bytes) -> None:
+    """Make a key; one whose private half a killed run has left is completed, not made again."""
+    place = f"{KEY_DIRECTORY}/{name}.pem"
+    if not (ws.directory / place).exists():
+        new_key(ws, name, ws.policy.algorithms[0], holder, passphrase)
+        return
+    key = public_key(load_private(ws.directory / place, passphrase))
+    ws.add_key_uri(name, f"file:{place}")
+    add_public(ws, name, key, holder, "file")
 
 
 def free_name(ws: Workspace, old: str) -> str:
@@ -233,12 +295,26 @@ def rotate(
     secrets: Secrets,
     now: datetime,
     *,
-    compromised: bool,
+    gone: Gone | None = None,
+    drop: Collection[str] = (),
 ) -> Outcome:
-    """Carry out what was planned, checked and agreed to. The caller holds the lock."""
+    """Carry out what was planned, checked and agreed to. The caller holds the lock.
+
+    Args:
+        ws: the workspace.
+        rotations: the first is of the key that was asked for.
+        secrets: passphrases.
+        now: the time.
+        gone: what became of that key; None if nothing did.
+        drop: releases that no builds role shall speak for any more, such as `gateway@6.6`.
+    """
+    if gone is not None:
+        # Before the policy: an interrupted run must not leave a bridge that a thief can walk.
+        remember_gone(ws, rotations[0].old, gone)
     for rotation in rotations:
+        # URIs first: once the policy has changed, a run that takes this up sees no successor.
+        _write_uris(ws, rotation, stolen=gone is Gone.STOLEN and rotation is rotations[0])
         _write_policy(ws, rotation)
-        _write_uris(ws, rotation, compromised=compromised)
         ws = Workspace.open(ws.directory)
     opened: list[Ceremony] = []
     if any(each.root for each in rotations):
@@ -248,7 +324,7 @@ def rotate(
     if any(each.targets for each in rotations):
         opened.append(start_targets(ws, ws.config.products, now, discard_signatures=True))
         for role in _outdated(ws, planned_targets(ws, ws.config.products, now)):
-            _renew(ws, role, secrets, now, opened, done, left)
+            _renew(ws, role, secrets, now, opened, done, left, drop)
     return Outcome(tuple(each.name for each in opened), tuple(done), tuple(left))
 
 
@@ -288,13 +364,16 @@ def _renew(
     opened: list[Ceremony],
     done: list[str],
     left: list[str],
+    drop: Collection[str] = (),
 ) -> None:
     product = next((each for each in ws.config.products if builds_role(each) == role), None)
     if product is None:
         opened.append(start_role(ws, role, now, discard_signatures=True))
         return
     try:
-        renew_builds(ws, product, secrets, now)
+        named = (each.partition("@") for each in drop)
+        dropped = [version for name, _, version in named if name == product]
+        renew_builds(ws, product, secrets, now, dropped)
     except ConfigurationError:
         return  # no firmware was added yet, so there is nothing to sign again
     except ActionRequiredError as error:
@@ -313,19 +392,19 @@ def _write_policy(ws: Workspace, rotation: Rotation) -> None:
     replace_file(path, tomlkit.dumps(document).encode())
 
 
-def _write_uris(ws: Workspace, rotation: Rotation, *, compromised: bool) -> None:
+def _write_uris(ws: Workspace, rotation: Rotation, *, stolen: bool) -> None:
     """Tell `publish` about a new online key, and a lab about a key that is gone.
 
-    A key that is replaced without hurry still signs for devices that trust the old root. The live
-    root, and one that is signed, ask their own keys for the next one, so a lab forgets a key of
-    these only when a root without it is live (`repo_tools.publishing.journal.settle`), or at once
-    if its file is lost.
+    A key that is replaced without hurry still signs for devices that trust the old root: online
+    roles and `targets` over the bridge, and the next root itself. So a lab forgets a key of these
+    only when a root without it is live (`repo_tools.publishing.journal.settle`), or at once if its
+    file is lost.
     """
     uris = ws.key_uris()
     online = dict(ws.config.online)
     if rotation.online and rotation.new in uris:
         online[rotation.new] = uris[rotation.new]
-    if compromised:
+    if stolen:
         online.pop(rotation.old, None)
     if online != ws.config.online:
         set_online(ws, online)
@@ -340,7 +419,10 @@ def _signs_next_root(ws: Workspace, name: str) -> bool:
     keyid = find_key(ws, name).key.keyid
     roots = (ws.staged_role("root"), next(reversed(ws.roots()), None))
     return any(
-        keyid in parse(data, Root, "root").signed.roles["root"].keyids for data in roots if data
+        keyid in parse(data, Root, "root").signed.roles[role].keyids
+        for data in roots
+        if data
+        for role in ("root", "targets")
     )
 
 
@@ -354,15 +436,83 @@ def _newest(ws: Workspace, role: str) -> Targets | None:
     return None if data is None else parse(data, Targets, role).signed
 
 
-def recover_expired_root(ws: Workspace, secrets: Secrets, now: datetime) -> Outcome:
+@dataclass(frozen=True)
+class SequenceReset:
+    """What a sequence reset would do, before anybody is asked.
+
+    Attributes:
+        product: whose devices.
+        to: what they confirmed counts as no more than this.
+        again: releases that may be installed again, oldest first.
+    """
+
+    product: str
+    to: int
+    again: tuple[str, ...]
+
+
+def plan_sequence_reset(
+    ws: Workspace, product: str, to: int, discard: Collection[str]
+) -> SequenceReset:
+    """Everything that may refuse, before anything is written.
+
+    Raises:
+        ConfigurationError: there is no such product.
+        RefusedError: nothing that was built would be left to install.
+        DiscardedSignaturesError: signatures would be lost.
+    """
+    if product not in ws.config.products:
+        raise ConfigurationError(
+            f"there is no product {product!r}; there is: {', '.join(ws.config.products) or 'none'}"
+            f"{did_you_mean(product, ws.config.products)}",
+            "firmroot product list",
+        )
+    built = {
+        int(custom["sequence"]): str(custom["version"])
+        for target in read_builds(ws, ws.storage(), product).targets.values()
+        if "sequence" in (custom := target.custom or {})
+    }
+    again = tuple(f"{built[each]} (sequence {each})" for each in sorted(built) if each >= to)
+    if not again:
+        raise RefusedError(
+            f"no build of {product} has sequence {to} or more: its devices would find nothing",
+            f"the newest has {max(built, default=0)}: firmroot firmware list",
+        )
+    check_startable(ws, "targets", discard_signatures="targets" in discard)
+    return SequenceReset(product, to, again)
+
+
+def reset_sequence(ws: Workspace, planned: SequenceReset, now: datetime) -> Outcome:
+    """Open the `targets` that carries a reset. What waits to be signed in the open one stays."""
+    ceremony = start_targets(
+        ws,
+        ws.config.products,
+        now,
+        discard_signatures=True,
+        resets={planned.product: planned.to},
+    )
+    return Outcome((ceremony.name,), (), ())
+
+
+def recover_expired_root(
+    ws: Workspace, secrets: Secrets, now: datetime, discard: Collection[str] = ()
+) -> Outcome:
     """Sign the newest root again as it is, with fresh expiry, and whatever else has expired.
 
     The keys and thresholds are those of the expired root, whatever the policy says meanwhile:
     a recovery changes one thing at a time. Devices follow, since only the last root of the chain
-    must not have expired (TUF 5.3.10).
+    must not have expired (TUF 5.3.10). A ceremony that is open and mends it already is left alone,
+    so that running it again discards nothing.
+
+    Args:
+        ws: the workspace; the caller holds its lock.
+        secrets: passphrases.
+        now: the time.
+        discard: roles whose collected signatures may be lost.
 
     Raises:
         ConfigurationError: there is no root, or it has not expired.
+        DiscardedSignaturesError: signatures would be lost; nothing was changed.
     """
     before = predecessor(ws, "root")
     if before is None:
@@ -373,11 +523,38 @@ def recover_expired_root(ws: Workspace, secrets: Secrets, now: datetime) -> Outc
             f"root {root.version} is good until {root.expires:%Y-%m-%d}: nothing to recover",
             "to sign it again all the same: firmroot ceremony start root",
         )
-    opened = [start_ceremony(ws, "root", renewed(root, ws.policy.role("root"), now))]
+    waiting = {each.role: each for each in open_ceremonies(ws)}
+    again = renewed(root, ws.policy.role("root"), now)
+    expired = _expired(ws, now)
+    kept = [role for role in expired if role in waiting and waiting[role].signed.expires > now]
+    if "root" in waiting and _is_renewal(waiting["root"].signed, again, now):
+        kept.append("root")
+    for role in ("root", *expired):
+        if role not in kept:
+            check_startable(ws, role, discard_signatures=role in discard)
+    opened = [waiting[role] for role in kept]
+    if "root" not in kept:
+        opened.insert(0, start_ceremony(ws, "root", again, discard_signatures=True))
     done: list[str] = []
     left: list[str] = []
-    for role in ("targets", *templates(ws)):
-        signed = _newest(ws, role)
-        if signed is not None and signed.expires <= now:
+    for role in expired:
+        if role not in kept:
             _renew(ws, role, secrets, now, opened, done, left)
     return Outcome(tuple(each.name for each in opened), tuple(done), tuple(left))
+
+
+def _expired(ws: Workspace, now: datetime) -> list[str]:
+    """The roles below root whose newest version has ended."""
+    newest = {role: _newest(ws, role) for role in ("targets", *templates(ws))}
+    return [role for role, each in newest.items() if each is not None and each.expires <= now]
+
+
+def _is_renewal(waiting: Root | Targets, wanted: Root, now: datetime) -> bool:
+    """Whether a ceremony that waits says the same as the one that would be started."""
+    if not isinstance(waiting, Root) or waiting.expires <= now:
+        return False
+    return (waiting.version, waiting.keys, waiting.roles) == (
+        wanted.version,
+        wanted.keys,
+        wanted.roles,
+    )

@@ -74,6 +74,9 @@ TRANSPORT = tuple(
     f"tests/transport/test_{name}.py"
     for name in ("policy", "pace", "fetch", "connect", "conditional", "proxy", "tls_servers")
 )
+CEREMONY = tuple(
+    f"tests/signing/test_{name}.py" for name in ("ceremony", "strangers", "anchor_ceremony")
+)
 MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/trust/verified.py": ("tests/trust", "tests/oracle"),
     "client_reference/trust/clock.py": (
@@ -91,6 +94,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/trust/rootchain.py": ("tests/trust/test_rootchain.py",),
     "client_reference/trust/uptime.py": ("tests/trust/test_uptime.py",),
     "client_reference/trust/recovery.py": ("tests/trust/test_recovery.py",),
+    "client_reference/trust/reset.py": ("tests/device/test_sequence_reset.py",),
     "client_reference/trust/anchor.py": ("tests/trust/test_anchor.py",),
     "client_reference/trust/store.py": (
         "tests/trust/test_store.py",
@@ -198,17 +202,31 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_artifacts.py",
     ),
     "repo_tools/publishing/renewal.py": ("tests/publishing/test_renewal.py",),
+    "repo_tools/publishing/bridge.py": ("tests/publishing/test_bridge.py",),
+    "repo_tools/publishing/edges.py": ("tests/publishing/test_bridge.py",),
     "repo_tools/rotation.py": ("tests/cli/test_rotation.py", "tests/cli/test_recovery.py"),
-    "repo_tools/signing/ceremony.py": (
-        "tests/signing/test_ceremony.py",
-        "tests/signing/test_strangers.py",
-        "tests/signing/test_anchor_ceremony.py",
-    ),
+    "repo_tools/signing/ceremony/reading.py": CEREMONY,
+    "repo_tools/signing/ceremony/guards.py": CEREMONY,
+    "repo_tools/signing/ceremony/signatures.py": CEREMONY,
+    "repo_tools/signing/ceremony/course.py": CEREMONY,
+    "repo_tools/signing/ceremony/electorate.py": CEREMONY,
     "repo_tools/signing/signers.py": ("tests/signing/test_session.py",),
     "repo_tools/signing/session.py": (
         "tests/signing/test_session.py",
         "tests/signing/test_strangers.py",
     ),
+    "repo_tools/signing/exchange.py": (
+        "tests/signing/test_portable.py",
+        "tests/signing/test_session.py",
+        "tests/signing/test_strangers.py",
+    ),
+    "repo_tools/signing/portable.py": ("tests/signing/test_portable.py",),
+    "repo_tools/signing/apart.py": ("tests/signing/test_portable.py", "tests/cli/test_apart.py"),
+    "repo_tools/signing/unusual.py": ("tests/signing/test_unusual.py",),
+    "repo_tools/signing/review.py": ("tests/signing/test_unusual.py",),
+    "repo_tools/signing/known_good.py": ("tests/signing/test_known_good.py",),
+    "repo_tools/signing/words.py": ("tests/signing/test_words.py",),
+    "repo_tools/signing/asking.py": ("tests/cli/test_apart.py",),
     "repo_tools/signing/start.py": (
         "tests/signing/test_session.py",
         "tests/signing/test_ceremony.py",

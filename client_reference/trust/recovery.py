@@ -362,7 +362,9 @@ def rerooted(state: DeviceState, anchor: Anchor, root: bytes, product: str) -> D
         factory_floor=floor,
     )
     minimum = anchor.statement.minimum_sequence.get(product, 0)
-    return replace(state, trust=trust, install=replace(state.install, confirmed_sequence=minimum))
+    # The versions of `targets` begin again with the epoch, and the resets that they bring.
+    install = replace(state.install, confirmed_sequence=minimum, reset=0)
+    return replace(state, trust=trust, install=install)
 
 
 def _with_anchor(trust: TrustState, anchor: Anchor) -> TrustState:

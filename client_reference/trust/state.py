@@ -74,6 +74,7 @@ class Image:
         slot: name of the slot it was written to; empty for handlers that own their slots.
         epoch: in which it was offered. What the release managers of an ended epoch said of it is
             not believed any more.
+        reset: version of the sequence reset that was followed last when it was offered; likewise.
     """
 
     sha256: str
@@ -82,6 +83,7 @@ class Image:
     sequence: int
     slot: str = ""
     epoch: int = 0
+    reset: int = 0
 
 
 class Phase(enum.Enum):
@@ -105,6 +107,8 @@ class InstallState:
         rejected: digests of payloads that were rolled back here, newest last, at most 16.
         known: images that were confirmed here, newest last, at most 16; the running sequence is
             looked up here by payload digest (interfaces, manifest rule 4).
+        reset: version of `targets` that brought the sequence reset which was followed last
+            (`trust.reset`); 0 before the first.
     """
 
     phase: Phase = Phase.IDLE
@@ -113,6 +117,7 @@ class InstallState:
     confirmed_sequence: int = 0
     rejected: Sequence[str] = ()
     known: Sequence[Image] = ()
+    reset: int = 0
 
 
 @frozen

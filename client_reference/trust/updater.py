@@ -11,6 +11,8 @@ Rules:
    only the timestamp says, and before the last root it cannot be verified: a hint that may cost
    requests, nothing else. Whatever is wrong with a bundle, the single files remain.
  * What fails to verify is discarded; what was accepted before it stays, and is committed.
+ * A bad signature below the root asks once more for a newer root: keys may have changed while this
+   very refresh was under way. If there is none, it was what it looks like.
  * Only "not there" (`NotFoundError`) for the next root ends the root chain; every other failure is
    a failure of the refresh. There is no cap on the number of links: no attacker without the root
    keys can lengthen the chain, and a shelf device must never stop half way.
@@ -97,11 +99,13 @@ class Floors:
         time: Unix seconds.
         minimum_sequence: of a release that may be installed.
         epoch: of the recovery anchor.
+        reset: version of `targets` up to which sequence resets are in `minimum_sequence`.
     """
 
     time: int
     minimum_sequence: int
     epoch: int
+    reset: int = 0
 
 
 @frozen
@@ -133,7 +137,7 @@ def initial_state(root: bytes, floors: Floors, recovery_root: bytes | None = Non
             factory_floor=floors.time,
             epoch=floors.epoch,
         ),
-        install=InstallState(confirmed_sequence=floors.minimum_sequence),
+        install=InstallState(confirmed_sequence=floors.minimum_sequence, reset=floors.reset),
     )
     if recovery_root is None:
         return state
@@ -255,15 +259,34 @@ class Updater:
         """
         try:
             self._refresh_root()
-            self._refresh_timestamp()
-            self._refresh_snapshot()
-            self._load_targets(Targets.type, self._root, Root.type)
+            try:
+                self._refresh_below_root()
+            except verified.BadSignatureError:
+                if not self._is_outdated():
+                    raise
+                self._refresh_below_root()
             clock.check_issued(self.timestamp, self._root, self.snapshot, self.targets)
             floor = clock.raised(self._trust.time_floor, self.timestamp)
             if floor != self._trust.time_floor:
                 self._trust = replace(self._trust, time_floor=floor)
         finally:
             self._commit()
+
+    def _refresh_below_root(self) -> None:
+        self._refresh_timestamp()
+        self._refresh_snapshot()
+        self._load_targets(Targets.type, self._root, Root.type)
+
+    def _is_outdated(self) -> bool:
+        """Whether there is a newer root by now; it is accepted then.
+
+        A slow device was told "no newer root", and meanwhile one came and the old signatures went.
+        Whoever provokes this gains one request.
+        """
+        before = self._root.version
+        with suppress(RetryLaterError):
+            self._refresh_root()
+        return self._root.version > before
 
     def keep(self) -> None:
         """Make durable what was accepted of leaf roles since `refresh`.

@@ -135,12 +135,12 @@ class Context:
         if not self.json and not ws.config.lab and (line := reminder(ws.directory)):
             self.printer.say(line)
 
-    def secrets(self, ws: Workspace, descriptor: int | None) -> Secrets:
+    def secrets(self, ws: Workspace | None, descriptor: int | None) -> Secrets:
         """Where passphrases come from in this run; see `repo_tools.signing.secrets`."""
         from repo_tools.signing.secrets import open_secrets  # noqa: PLC0415  not for --help
 
         prompt = _ask_passphrase if sys.stdin.isatty() else None
-        fallback = ws.lab_passphrase if ws.config.lab else None
+        fallback = ws.lab_passphrase if ws is not None and ws.config.lab else None
         return open_secrets(descriptor, os.environ, prompt, fallback)
 
     def new_passphrase(self, ws: Workspace, descriptor: int | None, name: str) -> bytes:

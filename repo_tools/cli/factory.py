@@ -13,6 +13,7 @@ from tuf.api.metadata import Root
 from client_reference.errors import ActionRequiredError, ConfigurationError, RefusedError
 from client_reference.install.handlers import HANDLERS
 from client_reference.trust.recovery import read_statement
+from client_reference.trust.reset import read_resets
 from repo_tools.cli.context import Context, example
 from repo_tools.metadata.edits import ISSUED_FIELD, format_time, is_lab_root
 from repo_tools.metadata.repository import parse
@@ -140,6 +141,8 @@ def _package(ws: Workspace, live: Live, target: Target) -> Package:
             "its devices would find nothing",
             f"firmroot channel promote {target.product}@VERSION --to {target.channel}",
         )
+    targets = live.state.targets
+    found = None if targets is None else read_resets(targets).get(target.product)
     return make_package(
         target.product,
         live.state.roots[-1],
@@ -148,6 +151,7 @@ def _package(ws: Workspace, live: Live, target: Target) -> Package:
         device_toml(target, lab=ws.config.lab),
         epoch=ws.epoch,
         recovery=next(reversed(ws.recovery_roots()), None),
+        reset=0 if found is None else found.since,
     )
 
 

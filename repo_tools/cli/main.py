@@ -8,7 +8,6 @@ to `run`, which turns it into a message, a hint and an exit code.
 from __future__ import annotations
 
 import errno
-import importlib
 import json
 import os
 import sys
@@ -21,8 +20,8 @@ from typing import TYPE_CHECKING
 import click
 
 from client_reference.errors import ConfigurationError, ExitCode, FirmrootError
-from client_reference.nearest import did_you_mean
 from repo_tools.cli.context import Context, Printer, example
+from repo_tools.cli.lazy import LazyGroup
 from repo_tools.reporting.visible import visible
 
 if TYPE_CHECKING:
@@ -67,41 +66,9 @@ _OF_THE_PROGRAM: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class LazyGroup(click.Group):
-    """The commands of `COMMANDS`, imported when called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of the table. `ctx` is click's and not needed."""
-        del ctx
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command. `ctx` is click's and not needed.
-
-        Raises:
-            click.UsageError: there is no such command; names the nearest.
-        """
-        del ctx
-        if cmd_name not in COMMANDS:
-            # click would look for near misses among commands that are loaded, and there are none.
-            raise click.UsageError(
-                f"No such command {cmd_name!r}{did_you_mean(cmd_name, COMMANDS)}"
-            )
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{module}:{attribute} is not a command")
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The table of commands, without importing them. `ctx` is click's and not needed."""
-        del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
-
-
 @click.group(
     cls=LazyGroup,
+    table=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=example("firmroot init acme --lab", "firmroot -C acme status"),
 )

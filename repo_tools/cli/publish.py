@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import random
+import time
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from client_reference.transport.fetch import Ambient, HttpFetcher, Settings
+from client_reference.transport.policy import parse_mirror
 from repo_tools.cli.context import Context, example, passphrase_option
+from repo_tools.publishing.edges import AwaitedEdges, NoEdges
 from repo_tools.publishing.online import OnlineKeys
 from repo_tools.publishing.prepare import check_stranding
 from repo_tools.publishing.publish import NothingToDo, make_record, plan_publish
 from repo_tools.publishing.publish import publish as publish_staged
 from repo_tools.publishing.refresh import LostRace
 from repo_tools.publishing.refresh import refresh as refresh_online
+from repo_tools.storage.epoch import EpochFetcher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from repo_tools.publishing.edges import Edges
     from repo_tools.publishing.prepare import Prepared
     from repo_tools.publishing.publish import Waiting
     from repo_tools.publishing.rehearse import Rehearsal
@@ -33,22 +41,37 @@ _stranding = click.option(
 )
 
 
+_jump = click.option(
+    "--accept-jump",
+    is_flag=True,
+    help="Go on from live versions that moved further ahead than anybody publishes.",
+)
+
+
 @click.command(epilog=example("firmroot plan"))
+@_jump
 @_stranding
 @passphrase_option
 @click.pass_obj
-def plan(context: Context, accepted: tuple[str, ...], descriptor: int | None) -> None:
+def plan(
+    context: Context, accepted: tuple[str, ...], descriptor: int | None, *, accept_jump: bool
+) -> None:
     """Show what publish would do: every object, who signed it, what devices will do."""
     ws = context.workspace()
     keys = OnlineKeys(ws, context.secrets(ws, descriptor))
     with ws.lock():
-        _show_plan(context, ws, keys, accepted)
+        _show_plan(context, ws, keys, accepted, accept_jump=accept_jump)
 
 
 def _show_plan(
-    context: Context, ws: Workspace, keys: OnlineKeys, accepted: tuple[str, ...]
+    context: Context,
+    ws: Workspace,
+    keys: OnlineKeys,
+    accepted: tuple[str, ...],
+    *,
+    accept_jump: bool,
 ) -> None:
-    found = plan_publish(ws, ws.storage(), keys, context.now)
+    found = plan_publish(ws, ws.storage(), keys, context.now, accept_jump=accept_jump)
     if isinstance(found, NothingToDo):
         _say_nothing_to_do(context, found)
         return
@@ -135,6 +158,13 @@ def _say_waiting(context: Context, waiting: Iterable[Waiting]) -> None:
     show_default=True,
     help="Go on with what an interrupted publish signed; always safe.",
 )
+@click.option(
+    "--wait/--no-wait",
+    default=None,
+    help="Whether caches stand before the storage, and a root with other keys waits for them; "
+    "only a lab is without by default.",
+)
+@_jump
 @_stranding
 @passphrase_option
 @click.pass_obj
@@ -145,6 +175,8 @@ def publish(
     *,
     dry_run: bool,
     resume: bool,
+    wait: bool | None,
+    accept_jump: bool,
 ) -> None:
     """Rehearse what is signed with every device there is, then make it visible.
 
@@ -152,9 +184,11 @@ def publish(
     """
     ws = context.workspace()
     keys = OnlineKeys(ws, context.secrets(ws, descriptor))
-    with ws.lock():
+    if wait is None:
+        wait = not ws.config.lab
+    with ws.lock(), _edges(context, ws, wait=wait) as edges:
         if dry_run:
-            _show_plan(context, ws, keys, accepted)
+            _show_plan(context, ws, keys, accepted, accept_jump=accept_jump)
             return
         found = publish_staged(
             ws,
@@ -163,12 +197,31 @@ def publish(
             context.now,
             accepted=frozenset(accepted),
             resume=resume,
+            accept_jump=accept_jump,
+            edges=edges,
             progress=context.printer.say if context.verbose else lambda _: None,
         )
     if isinstance(found, NothingToDo):
         _say_nothing_to_do(context, found)
         return
     _say_published(context, found.prepared, found.record, found.waiting)
+
+
+@contextmanager
+def _edges(context: Context, ws: Workspace, *, wait: bool) -> Iterator[Edges]:
+    """What stands between the storage and the devices: whatever is behind the public URLs."""
+    if not wait:
+        yield NoEdges()
+        return
+    ambient = Ambient(time.monotonic, time.sleep, random.random)
+    with ExitStack() as stack:
+        probes = {
+            url: EpochFetcher(
+                stack.enter_context(HttpFetcher(Settings((parse_mirror(url),)), ambient)), ws.epoch
+            )
+            for url in ws.config.urls
+        }
+        yield AwaitedEdges(probes, time.sleep, context.printer.say)
 
 
 def _say_published(
@@ -197,15 +250,25 @@ def _say_published(
 
 
 @click.command(epilog=example("firmroot refresh"))
+@_jump
 @_stranding
 @passphrase_option
 @click.pass_obj
-def refresh(context: Context, accepted: tuple[str, ...], descriptor: int | None) -> None:
+def refresh(
+    context: Context, accepted: tuple[str, ...], descriptor: int | None, *, accept_jump: bool
+) -> None:
     """Sign timestamp anew, and snapshot where it is due, before they expire."""
     ws = context.workspace()
     keys = OnlineKeys(ws, context.secrets(ws, descriptor))
     with ws.lock():
-        found = refresh_online(ws, ws.storage(), keys, context.now, accepted=frozenset(accepted))
+        found = refresh_online(
+            ws,
+            ws.storage(),
+            keys,
+            context.now,
+            accepted=frozenset(accepted),
+            accept_jump=accept_jump,
+        )
     if isinstance(found, LostRace):
         context.printer.say(f"nothing to do: {found.reason}")
         following = context.say_next(wrote=False)

@@ -9,14 +9,25 @@ import click
 from client_reference.errors import ConfigurationError
 from repo_tools.cli.context import Context, discard_option, example, passphrase_option
 from repo_tools.metadata.roles import RECOVERY
-from repo_tools.rotation import check_rotations, find_key, free_name, prepare
+from repo_tools.publishing.bridge import Gone
+from repo_tools.rotation import check_rotations, find_key, free_name, prepare, steps
 from repo_tools.rotation import rotate as carry_out
+from repo_tools.theft import built_with, check_drop, exposure
 
 if TYPE_CHECKING:
     from repo_tools.metadata.rotation import Rotation
     from repo_tools.rotation import Outcome
+    from repo_tools.workspace import Workspace
 
-__all__ = ["report_outcome", "rotate", "run_rotation"]
+__all__ = ["drop_option", "report_outcome", "rotate", "run_rotation"]
+
+
+drop_option = click.option(
+    "--drop",
+    multiple=True,
+    metavar="REF",
+    help="A release that the thief may have built: not signed again; may be repeated.",
+)
 
 
 @click.command(
@@ -29,6 +40,7 @@ __all__ = ["report_outcome", "rotate", "run_rotation"]
 @click.option("--to", "new", metavar="NEW", help="The key that takes its place.")
 @click.option("--remove", is_flag=True, help="Remove it without a successor.")
 @click.option("--compromised", is_flag=True, help="Somebody else may have the private key.")
+@drop_option
 @discard_option()
 @passphrase_option
 @click.pass_obj
@@ -38,16 +50,21 @@ def rotate(
     new: str | None,
     discard: tuple[str, ...],
     descriptor: int | None,
+    drop: tuple[str, ...],
     *,
     remove: bool,
     compromised: bool,
 ) -> None:
     """Replace or remove KEY in every role of the policy.
 
-    Changes policy.toml and opens the ceremonies that put it into force; who remains signs them. In
-    a lab the successor is made at once.
+    Shows every step, asks, and does what can be done here; run again after an interruption, it
+    goes on. Changes policy.toml and opens the ceremonies that put it into force; who remains signs
+    them. In a lab the successor is made at once.
     """
-    run_rotation(context, key, new, discard, descriptor, remove=remove, compromised=compromised)
+    if drop and not compromised:
+        raise click.UsageError("--drop goes with --compromised")
+    gone = Gone.STOLEN if compromised else None
+    run_rotation(context, key, new, discard, descriptor, remove=remove, gone=gone, drop=drop)
 
 
 def run_rotation(
@@ -58,9 +75,11 @@ def run_rotation(
     descriptor: int | None,
     *,
     remove: bool,
-    compromised: bool,
+    gone: Gone | None,
+    drop: tuple[str, ...] = (),
 ) -> None:
     """Plan, ask, do: also for `firmroot recover`."""
+    compromised = gone is Gone.STOLEN
     ws = context.workspace()
     find_key(ws, key)
     if new is not None and remove:
@@ -84,10 +103,14 @@ def run_rotation(
         ws = context.workspace()
         check_rotations(ws, rotations, context.now, discard)
         _show(context, rotations)
+        if compromised:
+            _show_theft(context, ws, key, drop)
+        for number, step in enumerate(steps(ws, rotations, gone, context.now), 1):
+            context.printer.say(f"  {number}. {step}")
         if not ws.config.lab:
             context.confirm("Do it?")
         secrets = context.secrets(ws, descriptor)
-        outcome = carry_out(ws, rotations, secrets, context.now, compromised=compromised)
+        outcome = carry_out(ws, rotations, secrets, context.now, gone=gone, drop=drop)
     left = list(outcome.left)
     if rotations[0].snapshot and len(rotations) == 1:
         names = " and ".join(ws.policy.role("snapshot").keys)
@@ -105,6 +128,23 @@ def _show(context: Context, rotations: list[Rotation]) -> None:
         change = f"{each.new} takes the place of {each.old}" if each.new else f"{each.old} goes"
         where = ", ".join(each.sections) or "roles that are signed already"
         context.printer.say(f"{change} in: {where}")
+
+
+def _show_theft(context: Context, ws: Workspace, key: str, drop: tuple[str, ...]) -> None:
+    """What the thief can have signed, and what would be signed again with the next key."""
+    for sentence in exposure(ws, key):
+        context.printer.say(f"stolen     {sentence}")
+    built = built_with(ws, key)
+    check_drop(built, drop)
+    for each in built:
+        where = f"offered on {', '.join(each.offered)}" if each.offered else "no channel offers it"
+        verb = "dropped" if each.ref in drop else "signed again"
+        context.printer.say(f"{verb:<12} {each.ref} (sequence {each.sequence}), {where}")
+    if built:
+        context.printer.say(
+            "compare them with what you built; whatever is not yours and no channel offers: "
+            "--drop REF"
+        )
 
 
 def report_outcome(context: Context, outcome: Outcome, left: list[str]) -> None:

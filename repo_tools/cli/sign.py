@@ -1,35 +1,14 @@
-"""`firmroot sign`: everything that waits for my keys."""
+"""`firmroot sign`: everything that waits for my keys, in a workspace or from a file alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from client_reference.errors import ConfigurationError
 from repo_tools.cli.context import Context, example, passphrase_option
-from repo_tools.files import replace_file
-from repo_tools.signing.ceremony import (
-    finish_complete,
-    open_ceremonies,
-    signature_path,
-    status,
-    tidy,
-)
-from repo_tools.signing.rules import enforce
-from repo_tools.signing.session import (
-    adopt,
-    describe_ceremony,
-    my_keys,
-    require_member,
-    sign_tasks,
-    waiting,
-)
-
-if TYPE_CHECKING:
-    from repo_tools.signing.ceremony import Ceremony
-    from repo_tools.signing.session import Task
-    from repo_tools.workspace import Workspace
+from repo_tools.cli.stops import accept_option, tested_option
 
 __all__ = ["sign"]
 
@@ -45,79 +24,41 @@ __all__ = ["sign"]
     "files", metavar="[FILE...]", nargs=-1, type=click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--key", metavar="URI", help="A key's name or URI; all of this machine's otherwise.")
+@click.option(
+    "--as", "called", metavar="NAME", help="Whose key it is, where URI and FILE alone do not say."
+)
+@tested_option
+@accept_option
 @passphrase_option
 @click.pass_obj
 def sign(
-    context: Context, files: tuple[Path, ...], key: str | None, descriptor: int | None
+    context: Context,
+    files: tuple[Path, ...],
+    key: str | None,
+    called: str | None,
+    tested: tuple[str, ...],
+    accepted: tuple[str, ...],
+    descriptor: int | None,
 ) -> None:
     """Sign everything that waits for your keys: shows what changes, asks, signs.
 
     FILE is a ceremony that `firmroot ceremony export` wrote elsewhere; the signature is then also
-    written beside it, for `firmroot ceremony merge`. What reaches its threshold is staged for
-    `firmroot publish`. A lab workspace signs with all of its keys and does not ask.
+    written beside it, for `firmroot ceremony merge`. No workspace is needed for that. What reaches
+    its threshold is staged for `firmroot publish`. What changes is told from what you signed last
+    on this machine; what is unusual is asked about. A lab workspace signs with all of its keys and
+    does not ask.
     """
-    ws = context.workspace()
-    secrets = context.secrets(ws, descriptor)
-    with ws.lock():
-        ceremonies = [adopt(ws, file) for file in files] or open_ceremonies(ws)
-        enforce(ws, context.now)
-        uris, named = my_keys(ws, key, secrets)
-        if named is not None:
-            require_member(ws, named, ceremonies)
-        tasks = waiting(ws, uris, ceremonies)
-        _show(context, ws, tasks)
-        if tasks and not ws.config.lab:
-            count = sum(len(task.names) for task in tasks)
-            context.confirm(f"Sign {count} time(s), with {', '.join(_names(tasks))}?")
-        sign_tasks(ws, tasks, uris, secrets)
-        for file, ceremony in zip(files, ceremonies, strict=False):
-            _write_beside(context, ws, file, ceremony, tasks)
-        tidy(ws)
-        staged = [path.stem for path in finish_complete(ws)]
-        _report(context, ws, tasks, staged)
+    if files and context.directory == Path() and not Path("firmroot.toml").exists():
+        from repo_tools.cli.sign_apart import sign_apart  # noqa: PLC0415  or that, or this
 
+        sign_apart(context, files, key, called, descriptor, tested, accepted)
+    elif called is not None:
+        raise ConfigurationError(
+            "--as is for signing a file without a workspace; here keys have names",
+            f"firmroot sign --key {called}",
+        )
+    else:
+        # Where only files are signed, the libraries of a workspace are not installed.
+        from repo_tools.cli.sign_here import sign_here  # noqa: PLC0415
 
-def _names(tasks: list[Task]) -> list[str]:
-    return list(dict.fromkeys(name for task in tasks for name in task.names))
-
-
-def _show(context: Context, ws: Workspace, tasks: list[Task]) -> None:
-    for task in tasks:
-        for index, line in enumerate(describe_ceremony(ws, task.ceremony)):
-            context.printer.say(f"{'  ' if index else ''}{line}")
-        for problem in status(ws, task.ceremony).problems:
-            context.printer.say(f"  ignored: {problem}")
-
-
-def _write_beside(
-    context: Context, ws: Workspace, file: Path, ceremony: Ceremony, tasks: list[Task]
-) -> None:
-    for name in (name for task in tasks if task.ceremony is ceremony for name in task.names):
-        target = file.with_name(f"{ceremony.name}.{name}.sig.json")
-        replace_file(target, signature_path(ceremony, ws.keyring[name].key.keyid).read_bytes())
-        context.printer.say(f"wrote {target}; send it back for: firmroot ceremony merge")
-
-
-def _report(context: Context, ws: Workspace, tasks: list[Task], staged: list[str]) -> None:
-    for task in tasks:
-        context.printer.say(f"{task.ceremony.name}: signed by {', '.join(task.names)}")
-    for role in staged:
-        context.printer.say(f"{role}: has all its signatures, staged")
-    missing = {
-        each.name: list(status(ws, each).missing)
-        for each in open_ceremonies(ws)
-        if not status(ws, each).complete
-    }
-    for name, names in missing.items():
-        context.printer.say(f"{name}: still waits for {' or '.join(names)}")
-    if not tasks and not staged:
-        context.printer.say("nothing waits for your keys")
-    following = context.say_next(wrote=bool(tasks or staged))
-    context.printer.result(
-        {
-            "signed": {task.ceremony.name: list(task.names) for task in tasks},
-            "staged": staged,
-            "missing": missing,
-            "next": following,
-        }
-    )
+        sign_here(context, files, key, descriptor, tested, accepted)

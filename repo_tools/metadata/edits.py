@@ -30,6 +30,7 @@ from tuf.api.metadata import (
 from tuf.api.serialization.json import CanonicalJSONSerializer, JSONSerializer
 
 from client_reference.errors import RefusedError
+from client_reference.trust.reset import FIELD, Reset, read_resets
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import (
     TOP_LEVEL,
@@ -40,7 +41,7 @@ from repo_tools.metadata.roles import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from securesystemslib.signer import Signature
@@ -49,12 +50,14 @@ if TYPE_CHECKING:
     from keys_policy.model import KeyHolder, Policy, RolePolicy
 
 __all__ = [
+    "DROPPED_FIELD",
     "EPOCH_FIELD",
     "ISSUED_FIELD",
     "LAB_FIELD",
     "MAX_VERSION",
     "ROOT_FIELD",
     "add_artifacts",
+    "as_field",
     "assemble",
     "expiry",
     "format_time",
@@ -67,6 +70,7 @@ __all__ = [
     "next_version",
     "renewed",
     "signed_bytes",
+    "without",
 ]
 
 MAX_VERSION = 2**53 - 1
@@ -78,6 +82,8 @@ ISSUED_FIELD = "x-firmroot-issued"
 # In `timestamp.signed`: hints about the newest root version and the recovery epoch.
 ROOT_FIELD = "x-firmroot-root"
 EPOCH_FIELD = "x-firmroot-epoch"
+# In a builds role's `signed`: paths that this version leaves out on purpose.
+DROPPED_FIELD = "x-firmroot-dropped"
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
 
@@ -157,8 +163,19 @@ def next_targets(
     products: Mapping[str, Sequence[str]],
     previous: Targets | None,
     now: datetime,
+    resets: Mapping[str, int] | None = None,
 ) -> Targets:
-    """The top-level targets: all delegations that policy and products ask for, and nothing else.
+    """The top-level targets: all delegations that policy and products ask for.
+
+    Sequence resets that the predecessor carries stay, for devices that come from the shelf.
+
+    Args:
+        policy: in force.
+        keyring: its keys.
+        products: with their channels.
+        previous: the predecessor.
+        now: the time.
+        resets: new sequence resets, by product.
 
     Raises:
         ConfigurationError: names of products or channels collide.
@@ -180,11 +197,20 @@ def next_targets(
         )
     delegations = Delegations(keys, roles)
     check_delegations(delegations)
+    version = next_version(previous)
+    carried = {} if previous is None else dict(read_resets(previous))
+    carried |= {product: Reset(version, to) for product, to in (resets or {}).items()}
     return Targets(
-        version=next_version(previous),
+        version=version,
         expires=expiry(policy.role("targets"), now),
         delegations=delegations,
+        unrecognized_fields={FIELD: as_field(carried)} if carried else None,
     )
+
+
+def as_field(resets: Mapping[str, Reset]) -> dict[str, Any]:
+    """Sequence resets as `targets` carries them (`client_reference.trust.reset`)."""
+    return {product: {"since": each.since, "to": each.to} for product, each in resets.items()}
 
 
 def add_artifacts(
@@ -210,6 +236,30 @@ def add_artifacts(
                 "a published path never changes: give the new build a new version",
             )
     return Targets(version=next_version(previous), expires=expiry(rules, now), targets=targets)
+
+
+def without(signed: Targets, versions: Collection[str]) -> Targets:
+    """A builds role that does not speak for these versions any more, and says so.
+
+    The field tells a publisher that nobody lost them in a race (`DROPPED_FIELD`).
+    """
+    names = frozenset(versions)
+    gone = {
+        path
+        for path, target in signed.targets.items()
+        if (target.custom or {}).get("version") in names
+    }
+    gone |= {
+        path
+        for path, target in signed.targets.items()
+        if (target.custom or {}).get("segments-of") in gone
+    }
+    return Targets(
+        version=signed.version,
+        expires=signed.expires,
+        targets={path: each for path, each in signed.targets.items() if path not in gone},
+        unrecognized_fields={DROPPED_FIELD: sorted(gone)},
+    )
 
 
 def manifest_targets(

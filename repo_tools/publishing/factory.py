@@ -126,6 +126,7 @@ def make_package(
     *,
     epoch: int = 0,
     recovery: bytes | None = None,
+    reset: int = 0,
 ) -> Package:
     """Pure: the files that a device is born with.
 
@@ -137,13 +138,16 @@ def make_package(
         configuration: from `device_toml`.
         epoch: of the root.
         recovery: the newest recovery root; None if there is no anchor.
+        reset: version of `targets` that brought the newest sequence reset of the product, if any;
+            what it says lies behind these devices.
     """
-    floors = {
+    floors: dict[str, int | str] = {
         "schema": 1,
         "product": product,
         "epoch": epoch,
         "time": floor,
         "minimum_sequence": minimum_sequence,
+        **({"reset": reset} if reset else {}),
     }
     files = {
         "device.toml": configuration.encode(),

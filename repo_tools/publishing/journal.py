@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuf.api.metadata import Root, Targets, Timestamp
 
-from client_reference.errors import NotTrustedError
+from client_reference.errors import NotTrustedError, RefusedError
 from repo_tools.files import create_file, remove_file, replace_file
 from repo_tools.metadata.edits import ISSUED_FIELD, format_time
 from repo_tools.metadata.repository import parse, sha256
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Journal",
+    "check_jump",
     "committed",
     "high_water",
     "load_journal",
@@ -44,6 +45,9 @@ __all__ = [
     "settle",
     "write_journal",
 ]
+
+MAX_JUMP = 100_000
+"""Versions between two states that this workspace saw: one each five minutes for a year."""
 
 FRESH = timedelta(hours=1)
 """How long what was signed for an interrupted publish is still used; later it is signed anew."""
@@ -55,7 +59,7 @@ class Journal:
 
     Attributes:
         base: tag of the `timestamp.json` that it replaces; None for the first.
-        root: digest of the newest root that goes with it.
+        root: digest of the newest root whose keys signed it.
         roles: digests of the roles that it changes.
         snapshot: signed bytes.
         timestamp: signed bytes.
@@ -74,7 +78,7 @@ class Journal:
         """What must be remembered before a plan is carried out."""
         return cls(
             base=plan.base_tag,
-            root=sha256(plan.candidate.roots[-1]),
+            root=sha256(plan.admitted.signing_roots[-1]),
             roles={role: sha256(data) for role, data in plan.admitted.roles.items()},
             snapshot=plan.candidate.snapshot or b"",
             timestamp=plan.timestamp,
@@ -86,7 +90,7 @@ class Journal:
         issued = parse(self.timestamp, Timestamp, "timestamp").signed.unrecognized_fields
         return (
             self.base == tag
-            and self.root == sha256(admitted.candidate.roots[-1])
+            and self.root == sha256(admitted.signing_roots[-1])
             and self.roles == {role: sha256(data) for role, data in admitted.roles.items()}
             and format_time(now - FRESH) <= str(issued.get(ISSUED_FIELD)) <= format_time(now)
         )
@@ -166,6 +170,29 @@ def committed(workspace: Workspace) -> HighWater:
     )
 
 
+def check_jump(workspace: Workspace, state: RepositoryState) -> None:
+    """Whether versions moved no further than publishers and refreshers can have moved them.
+
+    Attack: a thief of the online key writes a version near the last one to the storage. Whoever
+    signs the next one makes it the newest that was ever live, and an older state that is restored
+    afterwards is no longer believed.
+
+    Raises:
+        RefusedError: one did; nothing was signed.
+    """
+    known = high_water(workspace).raised(committed(workspace)).marks
+    for role, mark in HighWater.of(state).marks.items():
+        before = known.get(role)
+        if before is not None and mark.version > before.version + MAX_JUMP:
+            raise RefusedError(
+                f"live {role} has version {mark.version}, and version {before.version} was live "
+                f"before ({before.source}): nobody publishes that often",
+                "somebody moved it forward on purpose: restore metadata/timestamp.json in the "
+                "storage from before, then rotate the key that signed it (firmroot recover "
+                "stolen-key KEY); if this is right all the same: --accept-jump",
+            )
+
+
 def _recorded(path: Path) -> HighWater:
     """What one publish made live."""
     source = f"history/{path.name}"
@@ -217,9 +244,14 @@ def settle(
 
 
 def _forget_replaced(workspace: Workspace, state: RepositoryState) -> None:
-    """A lab forgets where the root keys are that a rotation has replaced, once that is live."""
+    """A lab forgets where keys of root and targets are that a root which is live has replaced."""
     *before, live = (
-        set(parse(data, Root, "root").signed.roles["root"].keyids) for data in state.roots
+        {
+            keyid
+            for role in ("root", "targets")
+            for keyid in parse(data, Root, "root").signed.roles[role].keyids
+        }
+        for data in state.roots
     )
     for name in workspace.key_uris():
         key = workspace.keyring.get(name)

@@ -1,8 +1,8 @@
 """The online keys: they sign snapshot and timestamp, by themselves, for whoever may publish.
 
-Their URIs are in `firmroot.toml`. While a root is on its way, both the live root and the next one
-say who signs; every key of either that is at hand signs, so that the new files also serve devices
-that still trust the live root (design 8, bridge), and a threshold of the next root is required.
+Their URIs are in `firmroot.toml`. While a root is on its way over a bridge, both the live root and
+the next one say who signs, and the threshold of each is required (design 8): whoever publishes or
+refreshes and lacks one of the keys refuses.
 """
 
 from __future__ import annotations
@@ -47,27 +47,29 @@ class OnlineKeys:
     _open: dict[str, Signer] = field(default_factory=dict, repr=False)
 
     def sign(self, roots: Sequence[Root], signed: Snapshot | Timestamp) -> bytes:
-        """Sign a role for all these roots; the last one's threshold must be met.
+        """Sign a role so that it meets the threshold of each of these roots.
 
         Raises:
             ActionRequiredError: too few of the keys are here; names the role and what is missing.
             ConfigurationError: a key cannot be opened.
         """
         payload = signed_bytes(signed)
-        required = roots[-1].get_delegated_role(signed.type)
         signatures: dict[str, Signature] = {}
         for root in roots:
-            for keyid in root.get_delegated_role(signed.type).keyids:
+            required = root.get_delegated_role(signed.type)
+            for keyid in required.keyids:
                 if keyid not in signatures and (name := self._name(keyid)) is not None:
                     signatures[keyid] = self._sign(name, payload)
-        missing = [keyid for keyid in required.keyids if keyid not in signatures]
-        if len(required.keyids) - len(missing) < required.threshold:
-            names = ", ".join(self.workspace.key_name(keyid) for keyid in missing)
-            raise ActionRequiredError(
-                f"{signed.type} needs {required.threshold} signature(s), and this machine cannot "
-                f"sign as {names}",
-                "publish where the online keys are, or name their URIs in firmroot.toml, [online]",
-            )
+            missing = [keyid for keyid in required.keyids if keyid not in signatures]
+            if len(required.keyids) - len(missing) < required.threshold:
+                names = ", ".join(self.workspace.key_name(keyid) for keyid in missing)
+                both = f" for root {root.version}" if len(roots) > 1 else ""
+                raise ActionRequiredError(
+                    f"{signed.type} needs {required.threshold} signature(s){both}, and this "
+                    f"machine cannot sign as {names}",
+                    "publish where the online keys are, or name their URIs in firmroot.toml, "
+                    "[online]; an old key that is gone: firmroot recover lost-key KEY",
+                )
         return assemble(signed, signatures.values())
 
     def _name(self, keyid: str) -> str | None:

@@ -29,6 +29,7 @@ from client_reference.trust.verified import (
     next_root,
     read,
 )
+from repo_tools.metadata.edits import DROPPED_FIELD
 from repo_tools.metadata.repository import sha256
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.live import metadata_path
@@ -94,6 +95,8 @@ class Admitted:
         roles: new bytes of `targets` and delegated roles, by role name.
         done: staged roles that are live already, byte for byte.
         waiting: why each other staged role cannot go yet.
+        following: a root that is signed and goes live only after this publish, which is the bridge
+            to it: the online roles are signed for its keys as well (`bridge`).
     """
 
     base: RepositoryState
@@ -101,6 +104,13 @@ class Admitted:
     roles: Mapping[str, bytes] = field(default_factory=dict)
     done: tuple[str, ...] = ()
     waiting: Mapping[str, str] = field(default_factory=dict)
+    following: bytes | None = None
+
+    @property
+    def signing_roots(self) -> tuple[bytes, ...]:
+        """The roots whose keys sign snapshot and timestamp; every threshold must be met."""
+        newest = self.candidate.roots[-1:]
+        return newest if self.following is None else (*newest, self.following)
 
     @property
     def changes(self) -> bool:
@@ -129,6 +139,8 @@ class Plan:
             root would have taken the name of a bundle with a root that never came to be.
         timestamp: the bytes that commit it.
         base_tag: of the `timestamp.json` that they replace.
+        bridged: what is live before the root serves devices that have it as well, so that there is
+            time for caches between the root and the new timestamp.
     """
 
     admitted: Admitted
@@ -138,6 +150,7 @@ class Plan:
     root_chain: Upload | None
     timestamp: bytes
     base_tag: str | None
+    bridged: bool = False
 
 
 def admit(
@@ -223,9 +236,15 @@ def _admit_role(
 
 
 def _check_keeps_artifacts(role: str, signed: Targets, live: Targets | None) -> None:
-    """A builds role is signed by one machine alone: it may add to what is live, nothing else."""
+    """A builds role is signed by one machine alone: it may add to what is live, nothing else.
+
+    What it leaves out on purpose it says (`edits.DROPPED_FIELD`); the rehearsal finds out whether a
+    device needs it.
+    """
+    said = signed.unrecognized_fields.get(DROPPED_FIELD)
+    dropped = set(said) if isinstance(said, list) else set()
     for path, target in (live.targets if live is not None else {}).items():
-        if signed.targets.get(path) != target:
+        if signed.targets.get(path) != target and path not in dropped:
             raise StaleError(
                 f"staged {role} {signed.version} does not have {path} as it is live: "
                 "somebody else added firmware meanwhile",

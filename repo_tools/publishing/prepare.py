@@ -21,11 +21,19 @@ from client_reference.errors import (
 )
 from client_reference.manifest import MAX_MANIFEST
 from client_reference.manifest import parse as parse_manifest
-from client_reference.trust.verified import BadSignatureError, authentic, read
+from client_reference.trust.verified import (
+    BadSignatureError,
+    authentic,
+    first_root,
+    next_root,
+    read,
+)
+from repo_tools.gone import gone_keys
 from repo_tools.metadata.edits import next_snapshot, next_timestamp
 from repo_tools.metadata.repository import RepositoryState, parse
 from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.artifacts import stored_name
+from repo_tools.publishing.bridge import Passage, check_bridged, check_sizes, is_bridged, passage
 from repo_tools.publishing.factory import devices, future_devices
 from repo_tools.publishing.following import lead
 from repo_tools.publishing.journal import committed, high_water
@@ -52,6 +60,7 @@ from repo_tools.storage.epoch import EpochStorage, epoch_path
 from repo_tools.storage.local import LocalStorage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from repo_tools.publishing.live import Live
@@ -64,11 +73,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Prepared",
     "Signed",
+    "Step",
     "StorageElsewhereError",
     "admit_staged",
     "check_present",
     "check_root_good",
     "check_stranding",
+    "following_root",
+    "next_step",
     "prepare",
     "read_base",
     "sign_online",
@@ -210,6 +222,60 @@ def check_root_good(workspace: Workspace, candidate: RepositoryState, now: datet
     )
 
 
+@dataclass(frozen=True)
+class Step:
+    """The next of the commits that it takes until everything admitted is live.
+
+    Attributes:
+        admitted: what this one publishes.
+        bridged: see `Plan`.
+    """
+
+    admitted: Admitted
+    bridged: bool = False
+
+
+def next_step(workspace: Workspace, live: Live, admitted: Admitted, now: datetime) -> Step:
+    """A bridge first, if the root that is admitted needs one; see `bridge`.
+
+    Raises:
+        ActionRequiredError: `targets` is not signed for both roots.
+    """
+    if admitted.base.timestamp is None:
+        return Step(admitted)
+    if admitted.root is None:
+        return Step(admitted, bridged=_is_crossed(live))
+    old, new = (read(Root, "root", each).signed for each in admitted.candidate.roots[-2:])
+    if passage(old, new, gone_keys(workspace), now) is not Passage.BRIDGE:
+        return Step(admitted)
+    others = replace(admitted, root=None, following=admitted.root)
+    if not admitted.roles and is_bridged(admitted.base, (old, new)):
+        return Step(admitted, bridged=True)
+    check_bridged(others.candidate.roles["targets"], old, new)
+    return Step(others)
+
+
+def _is_crossed(live: Live) -> bool:
+    """Whether an interrupted publish got as far as the root, over a bridge."""
+    roots = [read(Root, "root", data).signed for data in live.state.roots[-2:]]
+    return live.root_ahead and is_bridged(live.state, roots)
+
+
+def following_root(workspace: Workspace, live: Live, now: datetime) -> bytes | None:
+    """A root that is signed and has a bridge ahead of it: whoever refreshes signs for it too.
+
+    Raises:
+        NotTrustedError: it does not follow the live one.
+    """
+    staged = workspace.staged_role(Root.type)
+    if staged is None or staged in live.state.roots:
+        return None
+    old = first_root(live.state.roots[-1])
+    new = next_root(old, staged)
+    wanted = passage(old, new, gone_keys(workspace), now) is Passage.BRIDGE
+    return staged if wanted else None
+
+
 def sign_online(
     workspace: Workspace,
     storage: Storage,
@@ -224,11 +290,9 @@ def sign_online(
     """
     base, candidate = admitted.base, admitted.candidate
     check_delegated(candidate)
-    on_its_way = candidate.roots[-1] not in workspace.roots()
-    files = candidate.roots[-2:] if on_its_way else candidate.roots[-1:]
-    roots = [read(Root, "root", data).signed for data in files]
+    roots = [read(Root, "root", data).signed for data in admitted.signing_roots]
     snapshot = base.snapshot
-    if snapshot is None or admitted.changes or _must_renew(workspace, snapshot, roots[-1], now):
+    if snapshot is None or admitted.changes or _must_renew(workspace, snapshot, roots, now):
         rules = workspace.policy.role("snapshot")
         unsigned = next_snapshot(base.parsed_snapshot(), admitted.roles, rules, now)
         unsigned.version = _free_version(storage, unsigned.version)
@@ -236,7 +300,7 @@ def sign_online(
     timestamp = next_timestamp(
         base.parsed_timestamp(),
         snapshot,
-        roots[-1].version,
+        roots[0].version,
         workspace.policy.role("timestamp"),
         now,
         workspace.epoch,
@@ -244,10 +308,13 @@ def sign_online(
     return Signed(snapshot, keys.sign(roots, timestamp))
 
 
-def _must_renew(workspace: Workspace, snapshot: bytes, root: Root, now: datetime) -> bool:
-    """Whether the live snapshot ends before the timestamp to be signed, or has keys of the past."""
+def _must_renew(
+    workspace: Workspace, snapshot: bytes, roots: Sequence[Root], now: datetime
+) -> bool:
+    """Whether the live snapshot ends before the timestamp to be signed, or lacks signatures."""
     try:
-        signed = authentic(Snapshot, root, "snapshot", snapshot)
+        for root in roots:
+            signed = authentic(Snapshot, root, "snapshot", snapshot)
     except BadSignatureError:
         return True
     days = workspace.policy.role("timestamp").expiry_days
@@ -274,11 +341,23 @@ def prepare(
     admitted: Admitted,
     signed: Signed,
     now: datetime,
+    *,
+    bridged: bool = False,
 ) -> Prepared:
     """The plan for signed roles, rehearsed.
 
+    Args:
+        workspace: what is staged, and every export.
+        storage: the origin.
+        live: what it has.
+        admitted: what is to be published.
+        signed: the online roles for it.
+        now: the time.
+        bridged: see `Plan`.
+
     Raises:
-        RefusedError: bytes that a new role names are neither here nor in the storage.
+        RefusedError: bytes that a new role names are neither here nor in the storage, or a file is
+            longer than devices read.
         ActionRequiredError: a channel offers what was built on another machine.
     """
     candidate = replace(admitted.candidate, snapshot=signed.snapshot, timestamp=signed.timestamp)
@@ -298,7 +377,9 @@ def prepare(
         root_chain=_root_chain(storage, candidate),
         timestamp=signed.timestamp,
         base_tag=live.tag,
+        bridged=bridged,
     )
+    check_sizes(candidate)
     _check_built(workspace, admitted)
     known = (*devices(workspace), *future_devices(workspace, candidate.roots[-1]))
     return Prepared(plan, rehearse(_views(workspace, storage, plan), known, now))

@@ -32,19 +32,21 @@ from client_reference.trust.updater import Floors, Updater, initial_state
 from repo_tools.metadata.edits import format_time
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import RECOVERY
-from repo_tools.publishing.journal import Journal, load_journal, settle, write_journal
-from repo_tools.publishing.live import MAX_METADATA, TIMESTAMP
+from repo_tools.publishing.edges import NoEdges
+from repo_tools.publishing.journal import Journal, check_jump, load_journal, settle, write_journal
+from repo_tools.publishing.live import MAX_METADATA, TIMESTAMP, metadata_path
 from repo_tools.publishing.prepare import (
     Signed,
     admit_staged,
     check_root_good,
     check_stranding,
+    next_step,
     prepare,
     read_base,
     sign_online,
 )
 from repo_tools.publishing.recovery import check_epoch
-from repo_tools.reporting.situation import next_step
+from repo_tools.reporting.situation import next_step as say_next
 from repo_tools.reporting.status import renewal_command
 from repo_tools.signing.ceremony import finish_complete, open_ceremonies, status, tidy
 from repo_tools.signing.rules import enforce
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from repo_tools.metadata.repository import RepositoryState
+    from repo_tools.publishing.edges import Edges
     from repo_tools.publishing.live import Live
     from repo_tools.publishing.online import OnlineKeys
     from repo_tools.publishing.plan import Plan
@@ -75,6 +78,7 @@ __all__ = [
 
 # One race can be lost twice: first for the snapshot's name, then for the timestamp.
 _ATTEMPTS = 3
+NO_EDGES = NoEdges()
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ class Published:
     waiting: tuple[Waiting, ...]
 
 
-def publish(
+def publish(  # noqa: PLR0913  each is a decision of the caller
     workspace: Workspace,
     storage: Storage,
     keys: OnlineKeys,
@@ -123,9 +127,14 @@ def publish(
     *,
     accepted: frozenset[str] = frozenset(),
     resume: bool = True,
+    accept_jump: bool = False,
+    edges: Edges = NO_EDGES,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Published | NothingToDo:
     """Make live what is signed. The caller holds the workspace's lock.
+
+    A root that gives online roles or `targets` other keys takes two commits, a bridge and then the
+    root, with waits (`bridge`); interrupted anywhere, the next run goes on with what is missing.
 
     Args:
         workspace: where the signed roles are.
@@ -134,6 +143,8 @@ def publish(
         now: the time.
         accepted: factory exports that may be stranded, by id.
         resume: use what an interrupted publish signed; otherwise sign it anew.
+        accept_jump: the versions that are live moved far ahead, and the caller says they may.
+        edges: what stands between the storage and devices.
         progress: told each step in a few words.
 
     Raises:
@@ -144,21 +155,28 @@ def publish(
         RetryLaterError: the storage failed; run it again.
     """
     tidy(workspace)
-    for attempt in range(1, _ATTEMPTS + 1):
-        found = plan_publish(workspace, storage, keys, now, resume=resume)
+    losses = 0
+    while True:
+        found = plan_publish(workspace, storage, keys, now, resume=resume, accept_jump=accept_jump)
         if isinstance(found, NothingToDo):
             return found
         check_stranding(found, accepted)
         record = make_record(workspace, found.plan, now)
         try:
-            commit(workspace, storage, found.plan, now, record, progress)
+            if found.plan.bridged and found.plan.root is not None:
+                # Attack, or an unlucky cache: a device gets the new root and an older timestamp,
+                # which only the old keys signed. Also after an interruption, whenever that was.
+                edges.wait(TIMESTAMP, found.plan.admitted.base.timestamp or b"")
+            commit(workspace, storage, found.plan, now, record, progress, edges)
         except LockedError:
-            if attempt == _ATTEMPTS:
+            losses += 1
+            if losses == _ATTEMPTS:
                 raise
             progress("somebody else published meanwhile; starting again from what is live now")
             continue
-        return Published(found, record, waiting(workspace))
-    raise AssertionError("the last attempt returns or raises")
+        if found.plan.admitted.following is None:
+            return Published(found, record, waiting(workspace))
+        progress("the bridge to the next root is live")
 
 
 def plan_publish(
@@ -168,6 +186,7 @@ def plan_publish(
     now: datetime,
     *,
     resume: bool = True,
+    accept_jump: bool = False,
 ) -> Prepared | NothingToDo:
     """What a publish would do now. Changes nothing that anybody sees, nor what is signed.
 
@@ -183,6 +202,8 @@ def plan_publish(
     if not workspace.roots() and workspace.staged_role("root") is None:
         raise _missing_signatures(workspace, now)
     live = read_base(workspace, storage)
+    if not accept_jump:
+        check_jump(workspace, live.state)
     finish_interrupted(workspace, live)
     admitted = admit_staged(workspace, live.state)
     if admitted.done and not live.root_ahead:
@@ -197,11 +218,12 @@ def plan_publish(
         raise _missing_signatures(workspace, now)
     check_root_good(workspace, admitted.candidate, now)
     journal = load_journal(workspace)
-    if resume and journal is not None and journal.fits(admitted, live.tag, now):
+    step = next_step(workspace, live, admitted, now)
+    if resume and journal is not None and journal.fits(step.admitted, live.tag, now):
         signed = Signed(journal.snapshot, journal.timestamp)
     else:
-        signed = sign_online(workspace, storage, admitted, keys, now)
-    return prepare(workspace, storage, live, admitted, signed, now)
+        signed = sign_online(workspace, storage, step.admitted, keys, now)
+    return prepare(workspace, storage, live, step.admitted, signed, now, bridged=step.bridged)
 
 
 def _check_good(state: RepositoryState, now: datetime) -> None:
@@ -244,7 +266,7 @@ def waiting(workspace: Workspace) -> tuple[Waiting, ...]:
 
 def _missing_signatures(workspace: Workspace, now: datetime) -> ActionRequiredError:
     open_now = waiting(workspace)
-    following = next_step(workspace, now).next_step
+    following = say_next(workspace, now).next_step
     if not open_now:
         return ActionRequiredError(
             "nothing is signed that could be published: a root and a targets role are needed",
@@ -266,6 +288,7 @@ def commit(
     now: datetime,
     record: Mapping[str, Any] | None,
     progress: Callable[[str], None],
+    edges: Edges = NO_EDGES,
 ) -> None:
     """Carry a plan out: steps 4 to 7 of design 8.
 
@@ -276,6 +299,7 @@ def commit(
         now: when devices would read it.
         record: for `history/`; a refresh leaves none.
         progress: told each step.
+        edges: what stands between the storage and devices.
 
     Raises:
         As `publish`.
@@ -284,11 +308,14 @@ def commit(
     for upload in plan.uploads:
         progress(f"upload {upload.path}")
         storage.create(upload.path, upload.source, upload.sha256)
-    _check_base(storage, plan.base_tag)
+    _check_base(storage, plan)
     for last in (plan.root, plan.root_chain):
         if last is not None:
             progress(f"upload {last.path}")
             storage.create(last.path, last.source, last.sha256)
+    if plan.bridged:
+        newest = plan.candidate.roots[-1]
+        edges.wait(metadata_path("root", len(plan.candidate.roots)), newest)
     progress("commit metadata/timestamp.json")
     storage.replace(TIMESTAMP, plan.timestamp, plan.base_tag)
     settle(workspace, plan.candidate, record)
@@ -327,17 +354,30 @@ def _describe(workspace: Workspace, data: bytes) -> Mapping[str, Any]:
     }
 
 
-def _check_base(storage: Storage, tag: str | None) -> None:
-    """The last look before the new root: from there on there is no way back."""
+def _check_base(storage: Storage, plan: Plan) -> None:
+    """The last look before the new root: from there on there is no way back.
+
+    Who publishes no root looks for one of somebody else: a timestamp without its keys, committed
+    after it, would stop every device.
+    """
     try:
         found: str | None = storage.read(TIMESTAMP, MAX_METADATA).tag
     except NotFoundError:
         found = None
-    if found != tag:
+    if found != plan.base_tag or (plan.root is None and _is_followed(storage, plan)):
         raise LockedError(
             "somebody else published meanwhile; nothing of this publish became visible",
             "run the command again; it starts from what is live now",
         )
+
+
+def _is_followed(storage: Storage, plan: Plan) -> bool:
+    """Whether a root is there after the one that this plan is made for."""
+    try:
+        storage.read(metadata_path("root", len(plan.candidate.roots) + 1), MAX_METADATA)
+    except NotFoundError:
+        return False
+    return True
 
 
 def _verify_as_device(storage: Storage, plan: Plan, now: datetime) -> None:

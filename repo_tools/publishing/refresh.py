@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from client_reference.errors import ActionRequiredError, LockedError
+from repo_tools.publishing.journal import check_jump
 from repo_tools.publishing.plan import Admitted
 from repo_tools.publishing.prepare import (
     check_root_good,
     check_stranding,
+    following_root,
     prepare,
     read_base,
     sign_online,
@@ -54,21 +56,25 @@ def refresh(
     now: datetime,
     *,
     accepted: frozenset[str] = frozenset(),
+    accept_jump: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Refreshed | LostRace:
     """Renew the online roles of what is live. The caller holds the workspace's lock.
 
     Raises:
         ActionRequiredError: nothing is live yet, its root has expired, or online keys are missing.
-        RefusedError, NotTrustedError, RetryLaterError: as `publish`.
+        RefusedError: as `publish`, and versions that jumped unless `accept_jump` says they may.
+        NotTrustedError, RetryLaterError: as `publish`.
     """
     check_epoch(workspace)
     live = read_base(workspace, storage)
     if live.tag is None:
         raise ActionRequiredError("nothing is published yet", "firmroot publish")
+    if not accept_jump:
+        check_jump(workspace, live.state)
     finish_interrupted(workspace, live)
     check_root_good(workspace, live.state, now)
-    admitted = Admitted(live.state)
+    admitted = Admitted(live.state, following=following_root(workspace, live, now))
     signed = sign_online(workspace, storage, admitted, keys, now)
     prepared = prepare(workspace, storage, live, admitted, signed, now)
     check_stranding(prepared, accepted)

@@ -32,7 +32,7 @@ from client_reference.selection import Reason, Selection, Waves
 from client_reference.trust.anchor import RecoveryAnchor
 from client_reference.trust.state import MemoryStore
 from client_reference.trust.updater import Updater, initial_state
-from client_reference.update import anchored, before_root, evaluate
+from client_reference.update import anchored, before_root, evaluate, refreshed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -425,7 +425,8 @@ class _Simulated:
 
         def step() -> Selection | Skip:
             updater = Updater(self.store, mirrors, reading, before_root=before_root(anchor))
-            floor = updater.state.install.confirmed_sequence
+            install = refreshed(updater, self.store, self.device.position.product)
+            floor = install.confirmed_sequence
             position = replace(self.device.position, confirmed_sequence=floor)
             return evaluate(updater, position, waves)
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from client_reference.errors import ActionRequiredError, ConfigurationError
 from repo_tools.files import replace_file
-from repo_tools.metadata.edits import add_artifacts, assemble, signed_bytes
+from repo_tools.metadata.edits import add_artifacts, assemble, signed_bytes, without
 from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.firmware import read_builds
 from repo_tools.signing.signers import open_signer, sign
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
 
     from repo_tools.signing.secrets import Secrets
@@ -24,8 +25,17 @@ if TYPE_CHECKING:
 __all__ = ["renew_builds"]
 
 
-def renew_builds(ws: Workspace, product: str, secrets: Secrets, now: datetime) -> int:
+def renew_builds(
+    ws: Workspace, product: str, secrets: Secrets, now: datetime, drop: Collection[str] = ()
+) -> int:
     """Sign everything that the role says already as its next version.
+
+    Args:
+        ws: the workspace.
+        product: whose builds.
+        secrets: passphrases.
+        now: the time.
+        drop: versions to leave out; the caller has made sure that nothing needs them.
 
     Returns:
         the version.
@@ -49,6 +59,8 @@ def renew_builds(ws: Workspace, product: str, secrets: Secrets, now: datetime) -
             f"on the builder's machine: firmroot ceremony start {role}",
         )
     signed = add_artifacts(role, builds.live, builds.waiting, rules, now)
+    if drop:
+        signed = without(signed, drop)
     # Above what was staged before as well: an interrupted publish may have uploaded that.
     signed.version = builds.version + 1
     payload = signed_bytes(signed)

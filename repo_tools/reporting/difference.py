@@ -20,6 +20,8 @@ from tuf.api.metadata import Root, Targets
 from client_reference.errors import FirmrootError
 from client_reference.manifest import GroupWave, parse, parse_hold, serialize, serialize_hold
 from client_reference.trust.recovery import FIELD, read_statement
+from client_reference.trust.reset import FIELD as RESETS
+from client_reference.trust.reset import read_resets
 from repo_tools.metadata.anchor import as_field
 from repo_tools.metadata.repository import sha256
 from repo_tools.metadata.roles import RECOVERY, hold_path
@@ -64,7 +66,11 @@ def describe_change(
     new = _document(after)
     old = _document(before) if before is not None else _nothing_before(new)
     told: set[Field] = {("version",), ("expires",)}
-    facts = [*_delegator_facts(old, new, name_of), *_target_facts(old, new)]
+    facts = [
+        *_reset_facts(before, after),
+        *_delegator_facts(old, new, name_of),
+        *_target_facts(old, new),
+    ]
     if role == RECOVERY and isinstance(after, Root):
         old, new = _as_anchor(old), _as_anchor(new)
         facts = [*_anchor_facts(before, after), *_delegator_facts(old, new, name_of)]
@@ -140,6 +146,37 @@ def _anchor_facts(before: Root | Targets | None, after: Root) -> Iterator[Fact]:
     for product, least in sorted(new.minimum_sequence.items()):
         yield f"devices of {product} then install nothing below sequence {least}", []
     yield "", [(FIELD, name) for name in as_field(new)]
+
+
+# The sequence reset.
+
+
+def _reset_facts(before: Root | Targets | None, after: Root | Targets) -> Iterator[Fact]:
+    """What devices will do about a sequence reset; whatever else is in the field is told raw."""
+    if not isinstance(after, Targets):
+        return
+    try:
+        new = read_resets(after)
+        old = read_resets(before) if isinstance(before, Targets) else {}
+    except FirmrootError as error:
+        yield f"NO DEVICE FOLLOWS THIS: {error.message}", []
+        return
+    for product, reset in new.items():
+        if reset != old.get(product):
+            yield (
+                (
+                    f"SEQUENCE RESET: every device of {product} that confirmed more goes back to "
+                    f"sequence {reset.to}; releases from {reset.to} on may be installed again"
+                ),
+                [(RESETS, product, name) for name in ("since", "to")],
+            )
+            if reset.since != after.version:
+                yield f"it says version {reset.since}, not the version of this ceremony", []
+    for product in old.keys() - new.keys():
+        yield (
+            (f"takes the sequence reset of {product} back: devices from the shelf miss it"),
+            [(RESETS, product)],
+        )
 
 
 # Roles and keys.

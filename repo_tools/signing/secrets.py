@@ -80,6 +80,11 @@ class Secrets:
         """Ask for it again next time: it was wrong."""
         self._known.pop(f"{_TOKEN}{token}", None)
 
+    def share(self, name: str, other: str) -> None:
+        """Two names are one key: who has given its passphrase is not asked again."""
+        if name in self._known:
+            self._known[other] = self._known[name]
+
     def forget(self, name: str) -> None:
         """Ask again next time: it was wrong."""
         self._known.pop(name, None)

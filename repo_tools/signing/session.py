@@ -1,61 +1,52 @@
-"""One person signs: what waits for my keys, signing it, and carrying it by file between machines.
-
-An exported ceremony and a signature are each one JSON file, so that a machine without network or
-git can take part. Whatever arrives in a file is judged like what arrives through git: it is adopted
-as a ceremony and checked before anybody signs, and a signature counts once it verifies.
-"""
+"""One person signs in a workspace: what waits for my keys, what is unusual about it, signing it."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from securesystemslib.signer import Signature
-from tuf.api.metadata import Root, Targets
+from typing import TYPE_CHECKING
 
 from client_reference.errors import ConfigurationError, FirmrootError, RefusedError
 from client_reference.nearest import did_you_mean
-from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import RECOVERY, hold_role
 from repo_tools.publishing.channels import read_channel
-from repo_tools.reporting.difference import describe_change
 from repo_tools.signing.ceremony import (
     add_signature,
     check_ceremony,
     check_member,
-    check_paths,
-    find_ceremony,
     members,
     open_ceremonies,
     predecessor,
-    start_ceremony,
+    proven,
     status,
 )
+from repo_tools.signing.ceremony.reading import parse_role
 from repo_tools.signing.keyfiles import public_key
-from repo_tools.signing.rules import peoples_roles
+from repo_tools.signing.known_good import FILE, KnownGood
+from repo_tools.signing.review import review
 from repo_tools.signing.services import KINDS, import_key
 from repo_tools.signing.signers import FILES, load_file, open_signer, sign
+from repo_tools.signing.unusual import Look, Person
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Collection, Sequence
+    from datetime import datetime
+
+    from tuf.api.metadata import Root, Targets
 
     from repo_tools.signing.ceremony import Ceremony
+    from repo_tools.signing.review import Review
     from repo_tools.signing.secrets import Secrets
     from repo_tools.workspace import Workspace
 
 __all__ = [
     "Task",
-    "adopt",
-    "describe_ceremony",
-    "export",
-    "merge",
     "my_keys",
+    "open_memory",
+    "people_of",
+    "remember",
     "require_member",
+    "review_ceremony",
     "sign_tasks",
     "waiting",
 ]
@@ -92,7 +83,7 @@ def my_keys(ws: Workspace, key: str | None, secrets: Secrets) -> tuple[dict[str,
     scheme, _, place = key.partition(":")
     if scheme in KINDS:
         full, public = import_key(key, secrets)
-        return _known(ws, public.keyid, full)
+        return _known(ws, public.keyid, full, secrets)
     if scheme not in FILES:
         raise ConfigurationError(
             f"this machine has no private key {key!r}; it has: {', '.join(uris) or 'none'}"
@@ -100,12 +91,15 @@ def my_keys(ws: Workspace, key: str | None, secrets: Secrets) -> tuple[dict[str,
             "name one of them, or a key file: --key file:PATH",
         )
     private = load_file(scheme, ws.directory / place, secrets.passphrase(key))
-    return _known(ws, public_key(private).keyid, key)
+    return _known(ws, public_key(private).keyid, key, secrets)
 
 
-def _known(ws: Workspace, keyid: str, key: str) -> tuple[dict[str, str], str | None]:
+def _known(
+    ws: Workspace, keyid: str, key: str, secrets: Secrets
+) -> tuple[dict[str, str], str | None]:
     for name, holder in ws.keyring.items():
         if holder.key.keyid == keyid:
+            secrets.share(key, name)
             return {name: key}, name
     raise ConfigurationError(
         f"{key} holds the key {keyid[:8]}, which is not in keys/",
@@ -134,8 +128,22 @@ def waiting(
     return tasks
 
 
-def sign_tasks(ws: Workspace, tasks: Sequence[Task], uris: dict[str, str], secrets: Secrets) -> int:
+def sign_tasks(
+    ws: Workspace,
+    tasks: Sequence[Task],
+    uris: dict[str, str],
+    secrets: Secrets,
+    keep: Callable[[], None] | None = None,
+) -> int:
     """Sign; every key is opened once, and before anything is signed.
+
+    Args:
+        ws: the workspace; the caller holds its lock.
+        tasks: what to sign.
+        uris: of the keys, by name.
+        secrets: where passphrases come from.
+        keep: remembers what is signed. It is called before a signature is written: a run that was
+            killed in between signs and remembers the same when it is run again.
 
     Returns:
         the number of signatures that were given.
@@ -144,24 +152,72 @@ def sign_tasks(ws: Workspace, tasks: Sequence[Task], uris: dict[str, str], secre
     signers = {
         name: open_signer(uris[name], ws.keyring[name], secrets, ws.directory) for name in names
     }
+    given = [
+        (task.ceremony, sign(signers[name], ws.keyring[name], task.ceremony.payload))
+        for task in tasks
+        for name in task.names
+    ]
+    if keep is not None:
+        keep()
+    for ceremony, signature in given:
+        add_signature(ws, ceremony, signature)
+    return len(given)
+
+
+def review_ceremony(ws: Workspace, ceremony: Ceremony, memory: KnownGood) -> Review:
+    """What signing would change, and what is unusual about it, for the person of this clone.
+
+    Raises:
+        NotTrustedError: what this clone remembers of them is damaged.
+    """
+    data = predecessor(ws, ceremony.role)
+    before = None if data is None else parse_role(data, ceremony.role, ceremony.role)
+    known = memory.last(ceremony.role, (), ceremony.signed)
+    look = Look(
+        signed=ceremony.signed,
+        before=before,
+        proven=proven(ws, ceremony),
+        known=known,
+        at_known=None if known is None else _version(ws, ceremony.role, known.signed.version),
+        people=people_of(ws),
+        carries={path: file.read_bytes() for path, file in ceremony.carries.items()},
+        tested=memory.tested,
+        again=memory.has_signed(ceremony.role, (), ceremony.signed),
+    )
+    return review(ceremony.role, look, ws.key_name, _live_versions(ws, ceremony.role))
+
+
+def _version(ws: Workspace, role: str, number: int) -> Root | Targets | None:
+    """A version of a role that this clone still has, signed."""
+    chain = {"root": ws.roots, RECOVERY: ws.recovery_roots}.get(role)
+    if chain is not None:
+        data = dict(enumerate(chain(), start=1)).get(number)
+    else:
+        data = predecessor(ws, role)
+    found = None if data is None else parse_role(data, role, role)
+    return found if found is not None and found.version == number else None
+
+
+def open_memory(ws: Workspace) -> KnownGood:
+    """What the person of this clone signed last, in this epoch. Raises as `KnownGood.open`."""
+    return KnownGood.open(ws.memory / FILE, by_key=False)
+
+
+def remember(ws: Workspace, memory: KnownGood, tasks: Sequence[Task], now: datetime) -> None:
+    """Keep what was just signed as the last known-good of this clone's person."""
     for task in tasks:
-        for name in task.names:
-            signature = sign(signers[name], ws.keyring[name], task.ceremony.payload)
-            add_signature(ws, task.ceremony, signature)
-    return sum(len(task.names) for task in tasks)
+        keyids = [ws.keyring[name].key.keyid for name in task.names]
+        carries = {path: file.read_bytes() for path, file in task.ceremony.carries.items()}
+        role, signed = task.ceremony.role, task.ceremony.signed
+        memory.keep(role, keyids, signed, people_of(ws), carries, now)
 
 
-def describe_ceremony(ws: Workspace, ceremony: Ceremony) -> list[str]:
-    """What signing would change, one line each."""
-    before = predecessor(ws, ceremony.role)
-    carries = {path: file.read_bytes() for path, file in ceremony.carries.items()}
-    old: Root | Targets | None = None
-    if before is not None and isinstance(ceremony.signed, Root):
-        old = parse(before, Root, "root").signed
-    elif before is not None:
-        old = parse(before, Targets, ceremony.role).signed
-    versions = _live_versions(ws, ceremony.role)
-    return describe_change(ceremony.role, old, ceremony.signed, carries, ws.key_name, versions)
+def people_of(ws: Workspace) -> dict[str, Person]:
+    """Who holds each key of `keys/`, by key id."""
+    return {
+        each.key.keyid: Person(each.name, each.holder, getattr(each, "contact", ""))
+        for each in ws.keyring.values()
+    }
 
 
 def _live_versions(ws: Workspace, role: str) -> dict[int, str]:
@@ -192,95 +248,3 @@ def require_member(ws: Workspace, name: str, ceremonies: Sequence[Ceremony]) -> 
                 raise
         else:
             return
-
-
-# By file.
-
-
-def export(ceremony: Ceremony) -> bytes:
-    """A ceremony as one file, for `adopt` on another machine."""
-    document = {
-        "ceremony": ceremony.name,
-        "role": ceremony.role,
-        "signed": ceremony.signed.to_dict(),
-        "targets": {
-            path: base64.b64encode(file.read_bytes()).decode()
-            for path, file in ceremony.carries.items()
-        },
-    }
-    return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
-
-
-def adopt(ws: Workspace, path: Path) -> Ceremony:
-    """Bring an exported ceremony into this workspace, unless it is here already.
-
-    The file may be a stranger's, and role and target paths become file names: nothing is written
-    before all of it is judged.
-
-    Raises:
-        ConfigurationError: the file is not an exported ceremony.
-        RefusedError: it does not follow what this workspace knows, or breaks a guard.
-        DiscardedSignaturesError: another content of it has been signed here.
-    """
-    document = _read_json(path, "an exported ceremony")
-    try:
-        role = str(document["role"])
-        data = json.dumps({"signatures": [], "signed": document["signed"]}).encode()
-        carries = {
-            str(target): base64.b64decode(content, validate=True)
-            for target, content in document["targets"].items()
-        }
-    except (KeyError, TypeError, AttributeError, binascii.Error) as error:
-        raise ConfigurationError(
-            f"{path} is not an exported ceremony: {error!r}",
-            "make one with: firmroot ceremony export ROLE --to FILE",
-        ) from error
-    if role not in (known := peoples_roles(ws)):
-        raise RefusedError(
-            f"{path} is a ceremony of {role!r}; the roles that people sign here are: "
-            f"{', '.join(known)}",
-            "take the workspace as it is in git (git pull), or find out who wrote the file",
-        )
-    signed: Root | Targets
-    if role in {"root", RECOVERY}:
-        signed = parse(data, Root, str(path)).signed
-    else:
-        signed = parse(data, Targets, str(path)).signed
-    check_paths(ws, role, signed)
-    return start_ceremony(ws, role, signed, carries)
-
-
-def merge(ws: Workspace, path: Path) -> tuple[Ceremony, str]:
-    """Add a signature that came as a file.
-
-    Returns:
-        the ceremony, and the name of the key.
-
-    Raises:
-        ConfigurationError: the file is not a signature, or its ceremony is not open here.
-        RefusedError: it does not verify, or its key is not in the role.
-    """
-    document = _read_json(path, "a signature file")
-    try:
-        signature = Signature(str(document["keyid"]), str(document["sig"]))
-        name = f"{document['role']}-{document['version']}"
-    except (KeyError, TypeError) as error:
-        raise ConfigurationError(
-            f"{path} is not a signature file: {error!r}",
-            "firmroot sign FILE writes it beside the exported ceremony",
-        ) from error
-    ceremony = find_ceremony(ws, name)
-    add_signature(ws, ceremony, signature)
-    return ceremony, ws.key_name(signature.keyid)
-
-
-def _read_json(path: Path, what: str) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigurationError(f"{path} is not {what}: {error}") from error
-    if not isinstance(document, dict):
-        raise ConfigurationError(f"{path} is not {what}: expected a JSON object")
-    return document

@@ -8,11 +8,12 @@ from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import ConfigurationError
 from client_reference.nearest import did_you_mean
+from client_reference.trust.reset import read_resets
 from repo_tools.metadata.edits import is_lab_root, next_root, next_targets, renewed
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import RECOVERY
 from repo_tools.publishing.prepare import check_present
-from repo_tools.signing.ceremony import predecessor, start_ceremony
+from repo_tools.signing.ceremony import open_ceremonies, predecessor, start_ceremony
 from repo_tools.signing.rules import peoples_roles, templates
 
 if TYPE_CHECKING:
@@ -84,14 +85,28 @@ def start_targets(
     now: datetime,
     *,
     discard_signatures: bool = False,
+    resets: Mapping[str, int] | None = None,
 ) -> Ceremony:
     """Open a targets role that delegates to these products. Raises as `start_ceremony`."""
-    signed = planned_targets(ws, products, now)
+    signed = planned_targets(ws, products, now, resets)
     return start_ceremony(ws, "targets", signed, discard_signatures=discard_signatures)
 
 
-def planned_targets(ws: Workspace, products: Mapping[str, Product], now: datetime) -> Targets:
-    """The targets role that delegates to these products as the policy says. Writes nothing."""
+def planned_targets(
+    ws: Workspace,
+    products: Mapping[str, Product],
+    now: datetime,
+    resets: Mapping[str, int] | None = None,
+) -> Targets:
+    """The targets role that delegates to these products as the policy says. Writes nothing.
+
+    A sequence reset that waits for signatures in the open ceremony is kept.
+    """
+    waiting: dict[str, int] = {}
+    for each in open_ceremonies(ws):
+        if each.role == "targets" and isinstance(each.signed, Targets):
+            found = read_resets(each.signed).items()
+            waiting = {name: one.to for name, one in found if one.since == each.version}
     before = predecessor(ws, "targets")
     return next_targets(
         ws.policy,
@@ -99,6 +114,7 @@ def planned_targets(ws: Workspace, products: Mapping[str, Product], now: datetim
         {each.name: each.channels for each in products.values()},
         None if before is None else parse(before, Targets, "targets").signed,
         now,
+        {**waiting, **(resets or {})},
     )
 
 

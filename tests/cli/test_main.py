@@ -255,6 +255,8 @@ def _arguments(command: click.Command, directory: Path) -> list[str]:
         if not parameter.required:
             continue
         value = str(directory / "file") if isinstance(parameter.type, click.Path) else "gateway@1"
+        if isinstance(parameter.type, click.IntRange):
+            value = "1"
         given += [parameter.opts[0], value] if isinstance(parameter, click.Option) else [value]
     return given
 

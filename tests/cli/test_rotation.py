@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -199,3 +200,51 @@ def test_what_was_signed_again_before_is_left_alone(live: Lab) -> None:
     late = Lab(live.directory, end_of_root(live))
     found = late.ok("--json", "recover", "expired-root").json
     assert (found["ceremonies"], found["renewed"]) == (["root-2", "targets-2"], [])
+
+
+def test_an_expired_root_is_recovered_without_discarding_what_people_signed(live: Lab) -> None:
+    """A channel's ceremony that has expired as well, with one signature: named, then asked for."""
+    before = live.later(days=300)
+    before.ok("ceremony", "start", "gateway-stable")
+    uris = live.workspace.key_uris()
+    for name in ("sam", "tess"):
+        before.workspace.remove_key_uri(name)
+    before.ok("sign")
+    late = Lab(live.directory, end_of_root(live) + timedelta(days=400))
+    tree = late.tree()
+    done = late.run("recover", "expired-root")
+    assert done.code == 3
+    assert "gateway-stable-2 has been signed by rita" in done.err
+    assert "--discard-signatures gateway-stable" in done.err
+    assert late.tree() == tree
+    found = late.ok(
+        "--json", "recover", "expired-root", "--discard-signatures", "gateway-stable"
+    ).json
+    assert found["ceremonies"] == ["root-2", "targets-2", "gateway-stable-2"]
+    for name in ("sam", "tess"):
+        late.workspace.add_key_uri(name, uris[name])
+    late.ok("sign")
+    late.ok("publish")
+
+
+def test_a_recovery_that_is_run_again_keeps_the_signatures(live: Lab) -> None:
+    late = Lab(live.directory, end_of_root(live))
+    late.ok("recover", "expired-root")
+    late.workspace.remove_key_uri("bob")
+    late.workspace.remove_key_uri("carol")
+    late.ok("sign")
+    later = late.later(hours=5)
+    later.ok("recover", "expired-root")
+    assert "signed by alice; 1 more of bob, carol" in later.ok("ceremony", "show", "root").out
+
+
+def test_a_root_ceremony_that_changes_keys_is_not_taken_for_the_recovery(live: Lab) -> None:
+    late = Lab(live.directory, end_of_root(live))
+    late.ok("rotate", "bob")
+    late.workspace.remove_key_uri("carol")
+    late.workspace.remove_key_uri("bob")
+    late.workspace.remove_key_uri("bob-2")
+    late.ok("sign")
+    done = late.run("recover", "expired-root")
+    assert done.code == 3
+    assert "root-2 has been signed by alice" in done.err

@@ -41,6 +41,7 @@ from client_reference.update import (
     check,
     confirm,
     evaluate,
+    refreshed,
     reject,
     update,
 )
@@ -653,7 +654,8 @@ def test_the_wave_is_judged_by_the_later_of_clock_and_floor(bench: Bench) -> Non
     )
     long_ago = datetime(1970, 1, 1, tzinfo=UTC)
     updater = Updater(bench.store, bench.network, long_ago)
-    decision = evaluate(updater, DEVICE.position(bench.state.install))
+    install = refreshed(updater, bench.store, DEVICE.product)
+    decision = evaluate(updater, DEVICE.position(install))
     assert isinstance(decision, Selection)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-__all__ = ["DOCS", "PAGES", "console", "vectors"]
+__all__ = ["DOCS", "IN_PROCESS", "PAGES", "console", "kinds", "vectors"]
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
+
+# Runbooks whose commands are simple enough to be run without a shell (`test_runbooks`).
+IN_PROCESS = ("rotate-key", "lost-key", "stolen-key", "expired-root", "sequence-reset")
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _VECTOR = re.compile(r"^<!-- vector: ([^>]+) -->\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

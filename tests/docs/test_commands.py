@@ -14,14 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import DOCS, PAGES, console, kinds
+from tests.docs.pages import DOCS, IN_PROCESS, PAGES, console, kinds
 
 BIN = Path(sys.executable).parent
 KNOWN = {"console", "json", "text", "toml", ""}
-WITH_COMMANDS = [page for page in PAGES if console(page)]
+WITH_COMMANDS = [
+    pytest.param(page, marks=[pytest.mark.long] if page.stem in IN_PROCESS else [], id=page.name)
+    for page in PAGES
+    if console(page)
+]
 
 
-@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", WITH_COMMANDS)
 def test_commands_of_a_page_run(tmp_path: Path, page: Path) -> None:
     for name, size in (("old.img", 3 << 20), ("new.img", 4 << 20)):
         (tmp_path / name).write_bytes(os.urandom(size))

@@ -8,15 +8,16 @@ import tomllib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
-from tuf.api.metadata import Root
+from tuf.api.metadata import Root, Targets
 
 from client_reference import config, manifest, rollout
 from client_reference.config import DeviceConfig, Reboot
 from client_reference.install.bootloader import FileBootloader
 from client_reference.payload import segments
-from client_reference.trust import recovery, rootchain
+from client_reference.trust import recovery, reset, rootchain
 from keys_policy.model import ALGORITHMS
 from repo_tools.metadata.anchor import as_field
+from repo_tools.metadata.edits import as_field as resets_as_field
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.factory import make_package
 from tests.docs.pages import DOCS, vectors
@@ -78,6 +79,11 @@ def _floors(vector: Vector) -> None:
     assert json.loads(package.files["factory/floors.json"]) == vector
 
 
+def _sequence_reset(vector: Vector) -> None:
+    targets = Targets(5, unrecognized_fields={reset.FIELD: vector})
+    assert resets_as_field(reset.read_resets(targets)) == vector
+
+
 def _statement(vector: Vector) -> None:
     root = Root(unrecognized_fields={recovery.FIELD: vector})
     assert as_field(recovery.read_statement(root)) == vector
@@ -135,6 +141,7 @@ CHECKS: dict[str, Callable[[Vector], None]] = {
     "hold": _hold,
     "floors": _floors,
     "recovery chain": _recovery_chain,
+    "sequence reset": _sequence_reset,
     "statement": _statement,
 }
 FILES: dict[str, Callable[[str, Path], None]] = {

@@ -11,14 +11,16 @@ import pytest
 from client_reference.errors import NotTrustedError, RetryLaterError
 from repo_tools.publishing.online import OnlineKeys
 from repo_tools.publishing.publish import publish
+from repo_tools.publishing.refresh import LostRace, refresh
 from repo_tools.signing.secrets import open_secrets
 from repo_tools.storage.local import LocalStorage
+from repo_tools.storage.protocol import Blob
 from tests.publishing.lab import PRODUCT, Lab
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from repo_tools.storage.protocol import Blob, Created
+    from repo_tools.storage.protocol import Created
 
 
 class _Failing(LocalStorage):
@@ -176,29 +178,119 @@ def _signers(lab: Lab, path: str) -> set[str]:
 
 
 def test_while_a_key_changes_old_and_new_sign(live: Lab) -> None:
+    """First a bridge, on which a device with either root goes; then the root without the old."""
     _rotate_online_key(live)
     live.ok("publish")
-    assert _signers(live, "metadata/timestamp.json") == {"publisher", "publisher-2"}
     assert _signers(live, "metadata/2.snapshot.json") == {"publisher", "publisher-2"}
+    assert _signers(live, "metadata/3.snapshot.json") == {"publisher-2"}
+    assert _signers(live, "metadata/timestamp.json") == {"publisher-2"}
+    assert _timestamp(live)["version"] == 3
     assert live.fresh_device()[1] == "installs 1.0"
     assert live.ok("--json", "verify").json["trusted"]
-    live.ok("refresh")
-    assert _signers(live, "metadata/timestamp.json") == {"publisher-2"}, "the bridge is crossed"
+    records = [json.loads(live.tree()[f"history/{n:06}.json"])["roles"] for n in (2, 3)]
+    assert ["root" in record for record in records] == [False, True]
 
 
-def test_a_publish_that_died_after_its_root_is_rolled_forward(live: Lab) -> None:
+def test_a_refresh_before_the_root_signs_for_both(live: Lab) -> None:
     _rotate_online_key(live)
+    live.ok("refresh")
+    assert _signers(live, "metadata/timestamp.json") == {"publisher", "publisher-2"}
+    assert _signers(live, "metadata/2.snapshot.json") == {"publisher", "publisher-2"}
+
+
+@pytest.mark.parametrize("command", ["refresh", "publish"])
+@pytest.mark.parametrize("name", ["publisher", "publisher-2"])
+def test_who_lacks_a_key_of_either_root_refuses(command: str, name: str, live: Lab) -> None:
+    _rotate_online_key(live)
+    key = live.directory / f".firmroot/keys/{name}.pem"
+    key.rename(key.with_suffix(".away"))
+    before = live.tree()
+    done = live.run(command)
+    assert done.code == 3
+    number = 1 if name == "publisher" else 2
+    assert f"needs 1 signature(s) for root {number}, and this machine cannot sign as {name}" in (
+        done.err
+    )
+    assert {path for path in live.tree() if path.startswith("repository/")} == {
+        path for path in before if path.startswith("repository/")
+    }
+    key.with_suffix(".away").rename(key)
+    live.ok(command)
+    assert live.fresh_device()[1] == "installs 1.0"
+
+
+@pytest.mark.parametrize("where", ["timestamp.json", "2.root.json", "root-chain"])
+def test_a_bridge_that_was_interrupted_serves_every_device_and_is_finished(
+    where: str, live: Lab
+) -> None:
+    _rotate_online_key(live)
+    _interrupt(live, where)
+    assert live.fresh_device()[1] == "installs 1.0"
+    later = live.later(hours=2)
+    later.ok("publish")
+    assert later.fresh_device()[1] == "installs 1.0"
+    assert _signers(live, "metadata/timestamp.json") == {"publisher-2"}
+    assert _timestamp(live)["x-firmroot-root"] == 2
+    assert "nothing to publish" in later.ok("publish").out
+
+
+def test_a_cut_that_died_after_its_root_is_rolled_forward(live: Lab) -> None:
+    live.ok("rotate", "publisher", "--compromised")
+    live.ok("sign")
     _interrupt(live, "timestamp.json")
     assert (live.repository / "metadata/2.root.json").exists()
     assert live.fresh_device()[0].value == "stranded", "a retryable failure, until it goes on"
     later = live.later(hours=2)
     later.ok("publish")
     assert later.fresh_device()[1] == "installs 1.0"
+    assert _signers(live, "metadata/timestamp.json") == {"publisher-2"}
     assert _timestamp(live)["x-firmroot-root"] == 2
     assert "metadata/root/2.json" in live.tree()
     record = json.loads(live.tree()["history/000002.json"])
     assert record["roles"]["root"]["version"] == 2
     assert "nothing to publish" in later.ok("publish").out
+
+
+def test_the_root_waits_for_caches_and_so_does_what_drops_the_old_signatures(live: Lab) -> None:
+    _rotate_online_key(live)
+    told: list[str] = []
+
+    class Watched:
+        def wait(self, path: str, data: bytes) -> None:
+            assert (live.repository / path).read_bytes() == data
+            root = (live.repository / "metadata/2.root.json").exists()
+            told.append(f"{path} {'with' if root else 'without'} root 2")
+            assert _signers(live, "metadata/timestamp.json") == {"publisher", "publisher-2"}
+
+    keys = _keys(live)
+    publish(live.workspace, live.workspace.storage(), keys, live.now, edges=Watched())
+    assert told == [
+        "metadata/timestamp.json without root 2",
+        "metadata/2.root.json with root 2",
+    ]
+
+
+class _Rival(LocalStorage):
+    """Somebody publishes root 2 after this storage was asked for it."""
+
+    asked = 0
+
+    def read(self, path: str, max_length: int) -> Blob:
+        """See `Storage.read`."""
+        if path == "metadata/2.root.json":
+            self.asked += 1
+            if self.asked > 1:
+                return Blob(b"a root", "")
+        return super().read(path, max_length)
+
+
+def test_a_refresh_that_knows_no_newer_root_does_not_commit_under_it(live: Lab) -> None:
+    before = _timestamp(live)
+    found = refresh(live.workspace, _Rival(live.repository), _keys(live), live.now)
+    assert isinstance(found, LostRace)
+    assert _timestamp(live) == before
+    live.ok("refresh")
+    assert _timestamp(live)["version"] == 2
 
 
 def test_a_root_that_renews_only_itself_does_not_disturb_devices_midway(live: Lab) -> None:

@@ -31,6 +31,7 @@ CASES = {
     "adding firmware": ("live", ("firmware", "add", "{file}", "-p", PRODUCT), {"1.0"}),
     "a factory export": ("live", ("factory", "export", PRODUCT, "--to", "{out}"), {"1.0"}),
     "a publish with a new root": ("rotated", ("publish",), {"1.0"}),
+    "a publish over a bridge": ("bridge", ("publish",), {"1.0"}),
     "beginning an epoch": (
         "lost",
         ("anchor", "re-root", *(word for name in LOST for word in ("--without", name))),
@@ -50,7 +51,13 @@ def _points(count: int) -> list[int]:
 
 
 def _prepare(moments: dict[str, Lab], moment: str, top: Path) -> Lab:
-    sources = {"unsigned": "live", "rotated": "live", "lost": "anchored", "named": "staged"}
+    sources = {
+        "unsigned": "live",
+        "rotated": "live",
+        "bridge": "live",
+        "lost": "anchored",
+        "named": "staged",
+    }
     source = sources.get(moment, moment)
     lab = moments[source].copy(top / "start" / "acme")
     if moment == "unsigned":
@@ -58,6 +65,10 @@ def _prepare(moments: dict[str, Lab], moment: str, top: Path) -> Lab:
         lab.ok("channel", "promote", f"{PRODUCT}@1.1", "--to", "stable")
     if moment == "rotated":
         lab.ok("ceremony", "start", "root")
+        lab.ok("sign")
+    if moment == "bridge":
+        for name in ("publisher", "alice"):
+            lab.ok("rotate", name)
         lab.ok("sign")
     if moment == "lost":
         lab.ok("--yes", "factory", "retire", stranded(lab)[1])
@@ -77,7 +88,14 @@ def _offered(lab: Lab) -> str:
     return detail.removeprefix("installs ")
 
 
-@pytest.mark.parametrize("case", CASES)
+# Cheap enough only for the long tests.
+LONG = {"a publish over a bridge"}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.long] if case in LONG else []) for case in CASES],
+)
 def test_a_killed_command_run_again_finishes(
     case: str,
     moments: dict[str, Lab],

@@ -11,6 +11,7 @@ import pytest
 
 from client_reference.errors import NotFoundError, NotTrustedError, RetryLaterError
 from client_reference.selection import DevicePosition, Reason, Skip, Verdict
+from client_reference.trust.state import InstallState
 from client_reference.trust.updater import Floors, Updater
 from repo_tools.publishing.factory import devices
 from repo_tools.publishing.following import lead
@@ -351,6 +352,7 @@ def test_what_can_never_fit_strands_what_the_publisher_stopped_does_not(
         return Skip(Reason.HARDWARE, "why", (newest, Verdict("1.0", 1, reason, "so")))
 
     monkeypatch.setattr("repo_tools.publishing.rehearse.evaluate", decided)
+    monkeypatch.setattr("repo_tools.publishing.rehearse.refreshed", lambda *_: InstallState())
     fetcher = MappingFetcher({})
     outcome, _ = meet(_device(live), fetcher, NOW, served=True)
     assert outcome is (Outcome.STRANDED if reason in UNFIT else Outcome.STAYS)

@@ -342,3 +342,54 @@ def test_fields_of_a_manifest_that_no_reader_knows_are_told() -> None:
     ]
     whole = serialize(MANIFEST)
     assert not [x for x in describe_change("g", None, after, {PATH: whole}, name_of) if "not " in x]
+
+
+# The sequence reset.
+
+
+def _reset_targets(version: int, resets: object) -> Targets:
+    fields = {"x-firmroot-sequence-reset": resets} if resets is not None else {}
+    return Targets(version, expires=NOW, unrecognized_fields=fields)
+
+
+def _told(before: object, after: object) -> list[str]:
+    return describe_change(
+        "targets", _reset_targets(4, before), _reset_targets(5, after), {}, name_of
+    )[1:]
+
+
+def test_a_sequence_reset_is_told_in_words() -> None:
+    assert _told(None, {"gateway": {"since": 5, "to": 2}}) == [
+        (
+            "SEQUENCE RESET: every device of gateway that confirmed more goes back to sequence 2; "
+            "releases from 2 on may be installed again"
+        )
+    ]
+
+
+def test_a_sequence_reset_that_stays_is_not_told_again() -> None:
+    same = {"gateway": {"since": 3, "to": 2}}
+    assert _told(same, same) == ["nothing but version and expiry changes"]
+
+
+def test_a_sequence_reset_that_goes_is_told() -> None:
+    assert _told({"gateway": {"since": 3, "to": 2}}, None) == [
+        "takes the sequence reset of gateway back: devices from the shelf miss it"
+    ]
+
+
+def test_a_sequence_reset_of_another_version_is_told() -> None:
+    assert "it says version 4, not the version of this ceremony" in _told(
+        None, {"gateway": {"since": 4, "to": 2}}
+    )
+
+
+def test_a_sequence_reset_that_no_device_follows_is_told_with_its_bytes() -> None:
+    told = _told(None, {"gateway": {"since": 9, "to": 2}})
+    assert told[0].startswith("NO DEVICE FOLLOWS THIS: targets 5 has a sequence reset")
+    assert any("x-firmroot-sequence-reset" in line for line in told[1:])
+
+
+def test_what_else_a_sequence_reset_says_is_told_raw() -> None:
+    told = _told(None, {"gateway": {"since": 5, "to": 2, "also": "this"}})
+    assert 'x-firmroot-sequence-reset.gateway.also: nothing -> "this"' in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,9 +30,11 @@ from repo_tools.signing.ceremony import (
     start_ceremony,
     status,
 )
+from repo_tools.signing.exchange import adopt, export
+from repo_tools.signing.portable import read_portable
 from repo_tools.signing.rules import enforce, peoples_roles
 from repo_tools.signing.secrets import Secrets
-from repo_tools.signing.session import adopt, describe_ceremony, export, my_keys, waiting
+from repo_tools.signing.session import my_keys, open_memory, review_ceremony, waiting
 from repo_tools.signing.start import start_role
 from repo_tools.workspace import Workspace
 from tests.signing.team import NOW, PASSPHRASE, clone, give, make_lab, publish_by_hand
@@ -216,7 +219,7 @@ def test_all_four_roles_are_the_recovery_keys(ws: Workspace) -> None:
 def test_it_goes_by_file_to_people_in_other_places(ws: Workspace, tmp_path: Path) -> None:
     ceremony = init_anchor(ws, NOW)
     file = tmp_path / "recovery-1.json"
-    file.write_bytes(export(ceremony))
+    file.write_bytes(export(ws, ceremony, []))
     theirs = clone(ws, tmp_path / "noor", "noor")
     abandon(open_ceremonies(theirs)[0])
     adopted = adopt(theirs, file)
@@ -225,9 +228,31 @@ def test_it_goes_by_file_to_people_in_other_places(ws: Workspace, tmp_path: Path
     assert adopted.payload == ceremony.payload
 
 
+def test_without_a_workspace_a_statement_must_follow_the_one_before(
+    ws: Workspace, tmp_path: Path
+) -> None:
+    first_anchor(ws)
+    ceremony = renew_anchor(ws, NOW)
+    document = json.loads(export(ws, ceremony, []))
+    statement = document["signed"][FIELD]
+    file = tmp_path / "recovery-2.json"
+    for change, said in (
+        ({"sha256": "0" * 64}, "names two primary roots for epoch 0"),
+        ({"epoch": 2}, "recovery-2 is of epoch 2, expected 0 or 1"),
+        ({"epoch": "x"}, "epoch"),
+    ):
+        document["signed"][FIELD] = {**statement, **change}
+        file.write_text(json.dumps(document))
+        with pytest.raises(NotTrustedError, match=said):
+            read_portable(file)
+    document["signed"][FIELD] = statement
+    file.write_text(json.dumps(document))
+    assert read_portable(file).before is not None
+
+
 def test_people_are_told_what_it_does_to_the_fleet(ws: Workspace) -> None:
     first = statement_about(ws.roots()[0])
-    lines = describe_ceremony(ws, init_anchor(ws, NOW))
+    lines = review_ceremony(ws, init_anchor(ws, NOW), open_memory(ws)).changes
     assert lines[0].startswith("recovery version 1 (the first), good until 2036")
     assert lines[1] == (
         f"the anchor begins with epoch 0: the root with sha256 {first.sha256}, {first.length} bytes"

@@ -17,8 +17,10 @@ from client_reference.errors import (
     RefusedError,
 )
 from repo_tools.files import create_file
+from repo_tools.gone import remember_gone
 from repo_tools.metadata.edits import manifest_targets, next_root, renewed
 from repo_tools.metadata.repository import parse, sha256
+from repo_tools.publishing.bridge import Gone
 from repo_tools.signing.ceremony import (
     CeremonyStatus,
     DiscardedSignaturesError,
@@ -301,7 +303,14 @@ def test_targets_are_judged_by_the_root_that_waits(ws: Workspace) -> None:
         "carol",
     )
     start_root(ws, NOW)
-    assert status(ws, find_ceremony(ws, "targets")).missing == ("rita", "sam", "tess")
+    found = status(ws, find_ceremony(ws, "targets"))
+    assert {quorum.delegator: quorum.missing for quorum in found.quorums} == {
+        "root": ("rita", "sam", "tess"),
+        "root 1, until it is replaced": ("alice", "bob", "carol"),
+    }, "devices that have root 1 must accept it too: a bridge"
+    for name in ("alice", "bob"):
+        remember_gone(ws, name, Gone.STOLEN)
+    assert status(ws, find_ceremony(ws, "targets")).missing == ("rita", "sam", "tess"), "a cut"
 
 
 def test_without_a_root_nobody_can_sign_targets(ws: Workspace, targets: Ceremony) -> None:

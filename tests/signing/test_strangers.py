@@ -17,7 +17,6 @@ from repo_tools.files import create_file
 from repo_tools.metadata.edits import manifest_targets, next_targets
 from repo_tools.signing.ceremony import (
     Ceremony,
-    _write,
     abandon,
     check_ceremony,
     find_ceremony,
@@ -25,8 +24,9 @@ from repo_tools.signing.ceremony import (
     start_ceremony,
     tidy,
 )
+from repo_tools.signing.ceremony.course import _write
+from repo_tools.signing.exchange import adopt, export
 from repo_tools.signing.rules import PolicyViolationError, enforce, enforce_sound
-from repo_tools.signing.session import adopt, export
 from repo_tools.signing.start import start_root, start_targets
 from repo_tools.workspace import Workspace
 from tests.signing.team import NOW, give, make_lab, publish_by_hand
@@ -99,7 +99,7 @@ def test_keys_of_strangers_are_refused_by_file_and_by_git(
     message: str,
 ) -> None:
     honest = start_root(ws, NOW) if role == "root" else start_targets(ws, ws.config.products, NOW)
-    document = json.loads(export(honest))
+    document = json.loads(export(ws, honest, []))
     delegator = document["signed"] if role == "root" else document["signed"]["delegations"]
     swap(
         delegator["keys"][ws.keyring["publisher" if role == "root" else "rita"].key.keyid],
@@ -172,7 +172,7 @@ def test_a_file_of_a_stranger_writes_nothing(
     ws: Workspace, tmp_path: Path, change: Callable[[Document], None], message: str
 ) -> None:
     honest = promotion(ws)
-    document = json.loads(export(honest))
+    document = json.loads(export(ws, honest, []))
     abandon(honest)
     change(document)
     (tmp_path / "c.json").write_text(json.dumps(document))
@@ -197,7 +197,7 @@ def test_a_ceremony_writes_no_path_that_leads_out_whoever_starts_it(
 
 def test_an_honest_file_is_adopted(ws: Workspace, tmp_path: Path) -> None:
     honest = promotion(ws)
-    (tmp_path / "c.json").write_bytes(export(honest))
+    (tmp_path / "c.json").write_bytes(export(ws, honest, []))
     abandon(honest)
     assert adopt(ws, tmp_path / "c.json") == honest
 

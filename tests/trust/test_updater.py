@@ -1172,3 +1172,73 @@ def test_limits_bound_what_is_asked_for(repo: RepositorySimulator) -> None:
         "3.snapshot.json": len(repo.files["metadata/3.snapshot.json"]),
         "2.targets.json": 100_000,
     }
+
+
+# A root that came while this very refresh was under way
+
+
+class Late:
+    """Tells a device that there is no newer root, and has one a moment later."""
+
+    def __init__(self, before: RepositorySimulator, after: RepositorySimulator) -> None:
+        self.before = before
+        self.after = after
+        self.asked: list[str] = []
+
+    def fetch(self, path: str, max_length: int) -> bytes:
+        self.asked.append(path.removeprefix("metadata/"))
+        source = self.before if len(self.asked) == 1 else self.after
+        return source.fetch(path, max_length)
+
+    def stream(self, path: str, offset: int, length: int) -> Iterator[bytes]:
+        return self.after.stream(path, offset, length)
+
+
+@pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets"])
+def test_a_root_that_came_during_the_refresh_is_asked_for_again(
+    role: str, repo: RepositorySimulator
+) -> None:
+    after = repo.fork()
+    after.rotate(role)
+    after.publish("root", "targets", "snapshot", "timestamp")
+    device = Device(repo)
+    late = Late(repo, after)
+    updater = Updater(device.store, late, NOW)
+    updater.refresh()
+    assert updater.root.version == 2
+    assert late.asked.count("2.root.json") == 2
+    assert device.versions()[role] == 3
+
+
+def test_a_bad_signature_costs_one_request_and_is_what_it_looks_like(
+    repo: RepositorySimulator,
+) -> None:
+    thief = repo.fork()
+    thief.signers["timestamp"].clear()
+    thief.publish("timestamp")
+    device = Device(repo)
+    with pytest.raises(BadSignatureError, match="timestamp has good signatures of 0 keys"):
+        device.check(thief)
+    assert requested(thief) == ["2.root.json", "timestamp.json", "2.root.json"]
+    device.check(repo)
+
+
+def test_a_network_that_fails_at_the_second_question_hides_no_bad_signature(
+    repo: RepositorySimulator,
+) -> None:
+    thief = repo.fork()
+    thief.signers["timestamp"].clear()
+    thief.publish("timestamp")
+    late = Late(repo, thief)
+    fetch = thief.fetch
+
+    def failing(path: str, max_length: int) -> bytes:
+        if path.endswith("2.root.json"):
+            raise RetryLaterError("cut off")
+        return fetch(path, max_length)
+
+    thief.fetch = failing  # type: ignore[method-assign]  # this one alone
+    device = Device(repo)
+    with pytest.raises(BadSignatureError):
+        Updater(device.store, late, NOW).refresh()
+    device.check(repo)

@@ -99,12 +99,15 @@ class Drill:
         lab: the release side.
         device: from the lab's factory export.
         mirror: serves what the lab published, until a thief takes it over.
+        last: what the device said of itself last.
+        resets: sequence resets that were published and not met by the device yet.
     """
 
     lab: Lab
     device: DeviceOnDisk
     mirror: Mirror
     last: dict[str, Any] = field(default_factory=dict)
+    resets: int = 0
 
     @property
     def honest(self) -> Published:
@@ -151,16 +154,17 @@ class Drill:
         return self.device.run("status", before=("--json",)).json
 
     def _nothing_went_back(self) -> None:
-        """Versions fall with a newer root only; what may be installed, with a newer epoch only."""
+        """Versions fall with a newer root; what may be installed, with an epoch or a reset."""
         now, before = self.status, self.last
         self.last = now
         if not before:
             return
         followed = _root(now) > _root(before)
         assert _root(now) >= _root(before)
-        assert now["epoch"] > before["epoch"] or (
-            now["confirmed_sequence"] >= before["confirmed_sequence"]
-        )
+        fell = now["confirmed_sequence"] < before["confirmed_sequence"]
+        if fell and now["epoch"] == before["epoch"]:
+            assert self.resets, "nobody published a sequence reset"
+            self.resets -= 1
         if followed:
             return
         assert now["time_floor"] >= before["time_floor"]

@@ -84,7 +84,8 @@ def fast_forward(thief: Thief, version: int) -> None:
 
 def cut(drill: Drill) -> None:
     """Other online keys, without a bridge."""
-    drill.firmroot("rotate", "publisher", "--compromised")
+    said = drill.firmroot("recover", "stolen-key", "publisher")
+    assert "publish, a cut: the new root" in said
     drill.firmroot("sign")
     drill.firmroot("publish")
 
@@ -124,15 +125,16 @@ def test_stolen_online_key(drill: Drill) -> None:
     drill.unharmed("1.2")
 
 
+@pytest.mark.parametrize("version", [1_000_000, HIGHEST - 1, HIGHEST])
 @pytest.mark.parametrize("restored", [False, True])
-def test_stolen_online_key_with_the_storage(drill: Drill, *, restored: bool) -> None:
+def test_stolen_online_key_with_the_storage(drill: Drill, version: int, *, restored: bool) -> None:
     """The thief has the publisher's machine: the key, and what may be written with it.
 
-    Versions that were moved far ahead are gone on from. From the very last one nobody can go on:
-    there the storage's `timestamp.json` is restored from a backup before the cut.
+    A scheduled refresh signs nothing on top of versions that were moved far ahead: it would make
+    the thief's the newest that was ever live, and a restored backup would not be believed any more.
+    Who has no backup may go on from there, unless it is the very last one.
     """
     thief = drill.steals("publisher")
-    version = HIGHEST if restored else 1_000_000
     fast_forward(thief, version)
     backup = drill.honest["metadata/timestamp.json"]
     for path, data in thief.files.items():
@@ -143,12 +145,25 @@ def test_stolen_online_key_with_the_storage(drill: Drill, *, restored: bool) -> 
     poisoned = drill.status["time_floor"]
     said = drill.firmroot("verify", code=6)
     assert "which is still to come: it would move the clocks of devices" in said
-    if restored:
+    for _ in range(2):
         said = drill.firmroot("refresh", code=5)
-        assert f"timestamp has version {HIGHEST}, the last one" in said
+        assert f"timestamp has version {version}, and version 1 was live before" in said
         assert "restore metadata/timestamp.json in the storage from before" in said
+    drill.firmroot("recover", "stolen-key", "publisher")
+    drill.firmroot("sign")
+    if restored:
         (drill.lab.repository / "metadata/timestamp.json").write_bytes(backup)
-    cut(drill)
+        drill.firmroot("publish")
+    elif version > HIGHEST - 2:
+        drill.firmroot("publish", code=5)
+        if version == HIGHEST:
+            said = drill.firmroot("publish", "--accept-jump", code=5)
+            assert f"version {HIGHEST}, the last one" in said
+        (drill.lab.repository / "metadata/timestamp.json").write_bytes(backup)
+        drill.firmroot("publish")
+    else:
+        drill.firmroot("publish", code=5)
+        drill.firmroot("publish", "--accept-jump")
     drill.run("check")
     assert drill.status["time_floor"] < poisoned
     drill.firmroot("verify")
@@ -225,8 +240,10 @@ def test_stolen_ci_key(drill: Drill) -> None:
 
     # A new builder, and new online keys: devices forget the version that the thief pushed.
     drill.mirror.files = drill.honest
-    said = drill.firmroot("rotate", "ci", "--compromised")
-    assert "publisher-2 takes the place of publisher in: snapshot, timestamp" in said
+    drill.firmroot("recover", "stolen-key", "publisher")
+    said = drill.firmroot("recover", "stolen-key", "ci", "--drop", f"{PRODUCT}@6.6")
+    assert "publisher goes in: roles that are signed already" in said, "the same root does it"
+    assert "dropped      gateway@6.6 (sequence 2), no channel offers it" in said
     assert "gateway-builds: signed again on this machine" in said
     drill.firmroot("sign")
     drill.firmroot("publish")
@@ -238,6 +255,7 @@ def test_stolen_ci_key(drill: Drill) -> None:
     drill.run("update", code=6)
     drill.unharmed("1.2")
     assert EVIL not in {drill.device.slot("A"), drill.device.slot("B")}
+    assert "6.6" not in drill.firmroot("firmware", "list")
 
 
 # stolen-channel-key
@@ -290,10 +308,8 @@ def test_stolen_channel_key_by_a_threshold(drill: Drill) -> None:
 def test_stolen_channel_key_by_a_threshold_with_the_builder(drill: Drill) -> None:
     """With the builder's key as well a thief may install what they like, with any sequence.
 
-    The sequence reset of design section 4, which would take the confirmed sequence back, does not
-    exist yet (it comes with issue 4). What exists: the thief is shut out, devices say why nothing
-    more is installed, and nothing brings them an older release. The recovery anchor, which has a
-    sequence floor of its own, is the way back (`test_drills_anchor`).
+    Stopping it takes other keys; taking back what devices have confirmed takes `targets`, which
+    the thief cannot sign.
     """
     thief = drill.steals("rita", "sam", "ci", "publisher")
     thief.build("6.6", HIGHEST, EVIL, "ci")
@@ -310,5 +326,15 @@ def test_stolen_channel_key_by_a_threshold_with_the_builder(drill: Drill) -> Non
     said = drill.run("update")
     assert f"1.1 (sequence 2) is not installed: sequence {HIGHEST} is installed" in said
     assert drill.status["confirmed_sequence"] == HIGHEST
+
+    drill.firmroot("recover", "sequence", PRODUCT, "--to", "1")
+    shown = drill.firmroot("ceremony", "show", "targets")
+    assert "SEQUENCE RESET: every device of gateway that confirmed more goes back" in shown
+    drill.firmroot("sign")
+    drill.firmroot("publish")
+    drill.resets += 1
+    drill.install("1.1")
+    assert drill.status["confirmed_sequence"] == 2
     drill.mirror.files = thief.served
     drill.run("update", code=6)
+    drill.unharmed("1.2")
