@@ -412,9 +412,9 @@ def _explain_token(
 
 def _tries_left(where: str) -> str:
     """What the token tells of tries that are left; it counts them, and says little."""
-    import pkcs11  # noqa: PLC0415 # it was used already
-
     with contextlib.suppress(Exception):
+        import pkcs11  # noqa: PLC0415 # it was used already
+
         token = pkcs11.lib(_find_module()).get_token(token_label=_token(where) or None)
         flags = pkcs11.TokenFlag
         if token.flags & flags.USER_PIN_LOCKED:
