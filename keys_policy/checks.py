@@ -11,7 +11,7 @@ stop a command and teach at once. Severities:
 from __future__ import annotations
 
 import enum
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import combinations
@@ -55,6 +55,8 @@ __all__ = [
 MIN_RSA_BITS = 3072
 
 _LAB_FIELD = "x-firmroot-lab"
+
+_POST_QUANTUM = "ml-dsa"
 
 # Roles that may sign with one key by design: builders and on-call (design 4), and machines.
 _SINGLE = ("builds", "hold", *ONLINE_ROLES)
@@ -327,6 +329,38 @@ def _algorithm(evidence: Evidence) -> Iterator[str]:
                 yield f"roles.{name}: {holder.name} is {holder.key.keytype} {holder.key.scheme}"
 
 
+def _hybrid_quorum(evidence: Evidence) -> Iterator[str]:
+    for name, rules in evidence.rules():
+        holders = list(evidence.keys(rules))
+        if not rules.hybrid_left or len(holders) < len(rules.keys):
+            continue
+        quantum = [each for each in holders if each.key.keytype == _POST_QUANTUM]
+        classical = [each for each in holders if each.key.keytype != _POST_QUANTUM]
+        for kind, broken, standing in (
+            ("classical", classical, quantum),
+            ("post-quantum", quantum, classical),
+        ):
+            left = max(0, rules.threshold - len(broken))
+            people = _fewest_people(standing, left)
+            if people < rules.hybrid_left:
+                yield (
+                    f"roles.{name}: if the {kind} keys fall, threshold {rules.threshold} - "
+                    f"{len(broken)} {kind} keys = {left} signatures are left to get, which "
+                    f"{people} people can give; expected at least {rules.hybrid_left}"
+                )
+
+
+def _fewest_people(holders: list[KeyHolder], signatures: int) -> int:
+    """How few people have so many keys: a thief goes to those first who hold the most."""
+    people = 0
+    for count in sorted(Counter(each.holder for each in holders).values(), reverse=True):
+        if signatures <= 0:
+            break
+        signatures -= count
+        people += 1
+    return people
+
+
 def _signing_period(evidence: Evidence) -> Iterator[str]:
     for name, rules in evidence.rules():
         if rules.signing_days >= rules.expiry_days:
@@ -526,6 +560,18 @@ CHECKS: tuple[Check, ...] = (
         "One key of a type that a shipped client does not know makes a role unreadable to it.",
         "Replace the key, or add the algorithm to policy.toml once every client reads it.",
         _algorithm,
+    ),
+    Check(
+        "hybrid-quorum",
+        Severity.ERROR,
+        "Where hybrid_left is set, so many people are still needed if either family of "
+        "algorithms is broken.",
+        "Whoever breaks a family has all its signatures: with c classical and p post-quantum keys, "
+        "a threshold of t leaves t - c or t - p to get. 3 + 3 keys at 5 leave 2; at 3 they leave "
+        "none.",
+        "Raise the threshold, with as many keys of each family as it needs, spread over people; "
+        "or lower hybrid_left.",
+        _hybrid_quorum,
     ),
     Check(
         "signing-period",
