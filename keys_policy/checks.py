@@ -332,7 +332,7 @@ def _algorithm(evidence: Evidence) -> Iterator[str]:
 def _hybrid_quorum(evidence: Evidence) -> Iterator[str]:
     for name, rules in evidence.rules():
         holders = list(evidence.keys(rules))
-        if not rules.hybrid_left or len(holders) < len(rules.keys):
+        if not rules.hybrid_left or len(holders) < max(len(rules.keys), rules.threshold):
             continue
         quantum = [each for each in holders if each.key.keytype == _POST_QUANTUM]
         classical = [each for each in holders if each.key.keytype != _POST_QUANTUM]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 from securesystemslib.signer import CryptoSigner
@@ -25,6 +25,8 @@ from tests.keys_policy.sample import KEYRING, holder, policy_with
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
 
 CLASSICAL = ("alice", "bob", "carol")
 QUANTUM = ("quinn", "uma", "vera")
@@ -77,6 +79,7 @@ def test_two_keys_in_one_pocket_are_one_person() -> None:
 def test_nothing_is_said_where_nothing_is_claimed_or_keys_are_still_to_come() -> None:
     assert found(2, CLASSICAL, left=0) == []
     assert found(5, (*CLASSICAL, *QUANTUM[:2], "later")) == []
+    assert found(5, ()) == found(5, CLASSICAL) == []
 
 
 def test_the_claim_is_read_from_the_policy() -> None:
@@ -106,7 +109,7 @@ def root_signed_by(version: int, signers: Sequence[CryptoSigner]) -> bytes:
     return signed(root, signers)
 
 
-def signed(role: Root | Timestamp | Snapshot | Targets, signers: Sequence[CryptoSigner]) -> bytes:
+def signed(role: T, signers: Sequence[CryptoSigner]) -> bytes:
     file = Metadata(role)
     for signer in signers:
         file.sign(signer, append=True)
