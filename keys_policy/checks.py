@@ -370,6 +370,15 @@ def _signing_period(evidence: Evidence) -> Iterator[str]:
             )
 
 
+def _root_outlives(evidence: Evidence) -> Iterator[str]:
+    root, targets = (evidence.policy.role(name).expiry_days for name in ("root", "targets"))
+    if root < targets:
+        yield (
+            f"roles.root: expiry_days {root}, roles.targets has {targets}; "
+            f"expected at least {targets}"
+        )
+
+
 def _expiry(evidence: Evidence) -> Iterator[str]:
     if evidence.now is None:
         return
@@ -580,6 +589,14 @@ CHECKS: tuple[Check, ...] = (
         "A role that is always due teaches people to ignore the reminder.",
         "Make signing_days smaller than expiry_days.",
         _signing_period,
+    ),
+    Check(
+        "root-outlives-targets",
+        Severity.WARNING,
+        "A root is good for at least as long as targets.",
+        "Devices stop at an expired root, whatever is still good below it.",
+        "Raise roles.root.expiry_days in policy.toml, or lower roles.targets.expiry_days.",
+        _root_outlives,
     ),
     Check(
         "expiry",

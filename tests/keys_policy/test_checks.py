@@ -311,6 +311,18 @@ def test_nothing_waits_for_signatures_beyond_the_policy() -> None:
     assert found(signed={"root": root}) == [], "what is signed already must not stop its successor"
 
 
+def test_a_root_that_ends_before_targets_is_a_warning() -> None:
+    findings = found(policy_with(root=RolePolicy(2, ("alice", "bob", "carol"), 364, 60)))
+    assert [(each.check.id, each.severity, each.detail) for each in findings] == [
+        (
+            "root-outlives-targets",
+            Severity.WARNING,
+            "roles.root: expiry_days 364, roles.targets has 365; expected at least 365",
+        )
+    ]
+    assert found(policy_with(root=RolePolicy(2, ("alice", "bob", "carol"), 365, 60))) == []
+
+
 def test_a_lab_is_audited_not_stopped() -> None:
     root = next_root(POLICY, KEYRING, None, NOW, lab=True)
     findings = found(replace(POLICY, lab=True), signed={"root": root})

@@ -28,6 +28,7 @@ IDS = (
     "algorithm",
     "hybrid-quorum",
     "signing-period",
+    "root-outlives-targets",
     "expiry",
     "policy-binds",
     "lab",
