@@ -200,6 +200,16 @@ def _distinct_holders(evidence: Evidence) -> Iterator[str]:
             )
 
 
+def _distinct_custody(evidence: Evidence) -> Iterator[str]:
+    for name, rules in evidence.rules():
+        kinds = {each.custody for each in evidence.keys(rules)}
+        if kinds and len(kinds) < rules.custodies:
+            yield (
+                f"roles.{name}: its keys are kept in {len(kinds)} ways: "
+                f"{', '.join(sorted(kinds))}; expected at least {rules.custodies}"
+            )
+
+
 def _online_offline(evidence: Evidence) -> Iterator[str]:
     online = {key for name in ONLINE_ROLES for key in evidence.policy.roles[name].keys}
     for name, rules in evidence.rules():
@@ -486,6 +496,14 @@ CHECKS: tuple[Check, ...] = (
         "Two keys in one pocket are stolen together.",
         "Give the role keys of other holders.",
         _distinct_holders,
+    ),
+    Check(
+        "distinct-custody",
+        Severity.ERROR,
+        "The keys of a role are kept in as many different ways as its custodies says.",
+        "A flaw in one kind of token or service must not take every key of a role.",
+        "Give the role keys of another custody, or lower custodies.",
+        _distinct_custody,
     ),
     Check(
         "online-offline",

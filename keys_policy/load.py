@@ -198,6 +198,7 @@ def _role(source: str, name: str, value: object, problems: list[str]) -> RolePol
         expiry_days=table.integer("expiry_days", _DAYS),
         signing_days=table.integer("signing_days", range(36_501), 0),
         hybrid_left=table.integer("hybrid_left", range(101), 0),
+        custodies=table.integer("custodies", range(1, 101), 1),
     )
     table.end()
     return rules

@@ -70,6 +70,7 @@ class RolePolicy:
             job refreshes.
         hybrid_left: people whose signatures must still be needed when either the classical or the
             post-quantum algorithms are broken; 0 claims nothing.
+        custodies: different kinds of custody that its keys must have at least.
     """
 
     threshold: int
@@ -77,6 +78,7 @@ class RolePolicy:
     expiry_days: int
     signing_days: int
     hybrid_left: int = 0
+    custodies: int = 1
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ IDS = (
     "threshold-two",
     "threshold-spare",
     "distinct-holders",
+    "distinct-custody",
     "online-offline",
     "builds-channel",
     "recovery-keys",
