@@ -11,7 +11,7 @@ stop a command and teach at once. Severities:
 from __future__ import annotations
 
 import enum
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import combinations
@@ -55,6 +55,8 @@ __all__ = [
 MIN_RSA_BITS = 3072
 
 _LAB_FIELD = "x-firmroot-lab"
+
+_POST_QUANTUM = "ml-dsa"
 
 # Roles that may sign with one key by design: builders and on-call (design 4), and machines.
 _SINGLE = ("builds", "hold", *ONLINE_ROLES)
@@ -198,6 +200,16 @@ def _distinct_holders(evidence: Evidence) -> Iterator[str]:
             )
 
 
+def _distinct_custody(evidence: Evidence) -> Iterator[str]:
+    for name, rules in evidence.rules():
+        kinds = {each.custody for each in evidence.keys(rules)}
+        if kinds and len(kinds) < rules.custodies:
+            yield (
+                f"roles.{name}: its keys are kept in {len(kinds)} ways: "
+                f"{', '.join(sorted(kinds))}; expected at least {rules.custodies}"
+            )
+
+
 def _online_offline(evidence: Evidence) -> Iterator[str]:
     online = {key for name in ONLINE_ROLES for key in evidence.policy.roles[name].keys}
     for name, rules in evidence.rules():
@@ -327,6 +339,38 @@ def _algorithm(evidence: Evidence) -> Iterator[str]:
                 yield f"roles.{name}: {holder.name} is {holder.key.keytype} {holder.key.scheme}"
 
 
+def _hybrid_quorum(evidence: Evidence) -> Iterator[str]:
+    for name, rules in evidence.rules():
+        holders = list(evidence.keys(rules))
+        if not rules.hybrid_left or len(holders) < max(len(rules.keys), rules.threshold):
+            continue
+        quantum = [each for each in holders if each.key.keytype == _POST_QUANTUM]
+        classical = [each for each in holders if each.key.keytype != _POST_QUANTUM]
+        for kind, broken, standing in (
+            ("classical", classical, quantum),
+            ("post-quantum", quantum, classical),
+        ):
+            left = max(0, rules.threshold - len(broken))
+            people = _fewest_people(standing, left)
+            if people < rules.hybrid_left:
+                yield (
+                    f"roles.{name}: if the {kind} keys fall, threshold {rules.threshold} - "
+                    f"{len(broken)} {kind} keys = {left} signatures are left to get, which "
+                    f"{people} people can give; expected at least {rules.hybrid_left}"
+                )
+
+
+def _fewest_people(holders: list[KeyHolder], signatures: int) -> int:
+    """How few people have so many keys: a thief goes to those first who hold the most."""
+    people = 0
+    for count in sorted(Counter(each.holder for each in holders).values(), reverse=True):
+        if signatures <= 0:
+            break
+        signatures -= count
+        people += 1
+    return people
+
+
 def _signing_period(evidence: Evidence) -> Iterator[str]:
     for name, rules in evidence.rules():
         if rules.signing_days >= rules.expiry_days:
@@ -334,6 +378,15 @@ def _signing_period(evidence: Evidence) -> Iterator[str]:
                 f"roles.{name}: signing begins {rules.signing_days} days before the end, "
                 f"but a signature is good for {rules.expiry_days}"
             )
+
+
+def _root_outlives(evidence: Evidence) -> Iterator[str]:
+    root, targets = (evidence.policy.role(name).expiry_days for name in ("root", "targets"))
+    if root < targets:
+        yield (
+            f"roles.root: expiry_days {root}, roles.targets has {targets}; "
+            f"expected at least {targets}"
+        )
 
 
 def _expiry(evidence: Evidence) -> Iterator[str]:
@@ -445,6 +498,14 @@ CHECKS: tuple[Check, ...] = (
         _distinct_holders,
     ),
     Check(
+        "distinct-custody",
+        Severity.ERROR,
+        "The keys of a role are kept in as many different ways as its custodies says.",
+        "A flaw in one kind of token or service must not take every key of a role.",
+        "Give the role keys of another custody, or lower custodies.",
+        _distinct_custody,
+    ),
+    Check(
         "online-offline",
         Severity.ERROR,
         "No key is in both an online and an offline role.",
@@ -528,12 +589,32 @@ CHECKS: tuple[Check, ...] = (
         _algorithm,
     ),
     Check(
+        "hybrid-quorum",
+        Severity.ERROR,
+        "Where hybrid_left is set, so many people are still needed if either family of "
+        "algorithms is broken.",
+        "Whoever breaks a family has all its signatures: with c classical and p post-quantum keys, "
+        "a threshold of t leaves t - c or t - p to get. 3 + 3 keys at 5 leave 2; at 3 they leave "
+        "none.",
+        "Raise the threshold, with as many keys of each family as it needs, spread over people; "
+        "or lower hybrid_left.",
+        _hybrid_quorum,
+    ),
+    Check(
         "signing-period",
         Severity.ERROR,
         "Signing again begins while the last signature is still good.",
         "A role that is always due teaches people to ignore the reminder.",
         "Make signing_days smaller than expiry_days.",
         _signing_period,
+    ),
+    Check(
+        "root-outlives-targets",
+        Severity.WARNING,
+        "A root is good for at least as long as targets.",
+        "Devices stop at an expired root, whatever is still good below it.",
+        "Raise roles.root.expiry_days in policy.toml, or lower roles.targets.expiry_days.",
+        _root_outlives,
     ),
     Check(
         "expiry",

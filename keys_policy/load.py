@@ -6,6 +6,7 @@ wise is for `keys_policy.checks`.
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from keys_policy.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
 __all__ = ["PolicyError", "load_keyring", "load_policy", "parse_key", "parse_policy"]
@@ -50,6 +51,7 @@ class _Table:
         self._where = f"{source}: {path}".rstrip(": ")
         self._prefix = f"{source}: {path}." if path else f"{source}: "
         self.problems = problems
+        self._known: list[str] = []
         if isinstance(table, dict):
             self._left: dict[str, Any] = dict(table)
         else:
@@ -60,6 +62,7 @@ class _Table:
         self.problems.append(f"{self._prefix}{name}: expected {expected}, found {found!r}")
 
     def take(self, name: str, default: object = None) -> Any:  # noqa: ANN401  a TOML value
+        self._known.append(name)
         if name in self._left:
             return self._left.pop(name)
         if default is None:
@@ -102,7 +105,16 @@ class _Table:
         return tuple(value)
 
     def end(self) -> None:
-        self.problems.extend(f"{self._prefix}{name} is not known" for name in self._left)
+        self.problems.extend(
+            f"{self._prefix}{name} is not known{_did_you_mean(name, self._known)}"
+            for name in self._left
+        )
+
+
+# As `client_reference.nearest`, which this package may not import.
+def _did_you_mean(found: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(found, sorted(set(known)), n=1, cutoff=0.7)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _read(path: Path) -> str:
@@ -164,7 +176,7 @@ def parse_policy(
         top.wrong("roles", "tables", sections)
     if keyring is not None:
         problems.extend(
-            f"{source}: roles.{name}.keys: there is no keys/{key}.toml"
+            f"{source}: roles.{name}.keys: there is no keys/{key}.toml{_did_you_mean(key, keyring)}"
             for name, rules in roles.items()
             for key in rules.keys
             if key not in keyring
@@ -185,6 +197,8 @@ def _role(source: str, name: str, value: object, problems: list[str]) -> RolePol
         keys=table.texts("keys"),
         expiry_days=table.integer("expiry_days", _DAYS),
         signing_days=table.integer("signing_days", range(36_501), 0),
+        hybrid_left=table.integer("hybrid_left", range(101), 0),
+        custodies=table.integer("custodies", range(1, 101), 1),
     )
     table.end()
     return rules

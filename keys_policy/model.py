@@ -68,12 +68,17 @@ class RolePolicy:
         expiry_days: how long a signature is good.
         signing_days: how long before the end it is time to sign again; 0 for online roles that a
             job refreshes.
+        hybrid_left: people whose signatures must still be needed when either the classical or the
+            post-quantum algorithms are broken; 0 claims nothing.
+        custodies: different kinds of custody that its keys must have at least.
     """
 
     threshold: int
     keys: tuple[str, ...]
     expiry_days: int
     signing_days: int
+    hybrid_left: int = 0
+    custodies: int = 1
 
 
 @dataclass(frozen=True)

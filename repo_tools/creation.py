@@ -61,15 +61,24 @@ recovery_urls = []
 {online}"""
 
 
-def create_workspace(directory: Path, storage: str) -> Workspace:
+# The policies that a workspace may begin with, the usual one first (`keys_policy.examples`).
+POLICIES = ("team", "maker", "fleet")
+
+
+def create_workspace(directory: Path, storage: str, example: str = POLICIES[0]) -> Workspace:
     """Make a workspace without keys.
+
+    Args:
+        directory: where; absent or empty.
+        storage: as in `firmroot.toml`.
+        example: whose policy it begins with, one of `POLICIES`.
 
     Raises:
         ConfigurationError: the directory exists and is not empty, or the storage is unknown.
     """
     draft = _draft(directory)
     try:
-        _write_files(draft, storage, "team", lab=False)
+        _write_files(draft, storage, example, lab=False)
         return _appear(draft, directory)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -9,7 +9,7 @@ import click
 
 from client_reference.errors import ConfigurationError
 from repo_tools.cli.context import Context, example
-from repo_tools.creation import LAB_KEYS, create_lab, create_workspace
+from repo_tools.creation import LAB_KEYS, POLICIES, create_lab, create_workspace
 from repo_tools.git import reminder
 
 __all__ = ["init"]
@@ -25,8 +25,14 @@ __all__ = ["init"]
     help="Where publish writes: a directory in the workspace, or file:///...",
 )
 @click.option("--lab", is_flag=True, help="For trying out: make every key now, mark the root LAB.")
+@click.option(
+    "--policy",
+    type=click.Choice(POLICIES),
+    help="Rules to begin with: a team of people (the default), one maker, or a regulated fleet "
+    "with hybrid post-quantum keys.",
+)
 @click.pass_obj
-def init(context: Context, directory: Path, storage: str, *, lab: bool) -> None:
+def init(context: Context, directory: Path, storage: str, policy: str | None, *, lab: bool) -> None:
     """Make a workspace.
 
     DIR must not exist yet, or be empty. Keep it in git: everything that people decide and sign is
@@ -37,6 +43,10 @@ def init(context: Context, directory: Path, storage: str, *, lab: bool) -> None:
             "FIRMROOT_LAB_NOW is set, but this workspace will not be a lab",
             "unset it, or add --lab",
         )
+    if lab and policy is not None:
+        raise ConfigurationError(
+            f"--lab has rules of its own, found --policy {policy}", "leave out one of the two"
+        )
     directory = context.directory / directory
     if lab:
         create_lab(directory, storage, secrets.token_hex(16).encode(), context.now)
@@ -46,7 +56,7 @@ def init(context: Context, directory: Path, storage: str, *, lab: bool) -> None:
         )
         following = f"firmroot -C {directory} product add NAME --hardware ID"
     else:
-        create_workspace(directory, storage)
+        create_workspace(directory, storage, policy or POLICIES[0])
         context.printer.say(f"{directory}: a workspace without keys; its rules are in policy.toml")
         if "://" not in storage:
             context.printer.say(

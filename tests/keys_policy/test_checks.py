@@ -206,6 +206,19 @@ def test_two_keys_of_one_person_are_no_two_people_even_where_both_must_sign() ->
     assert "roles.root: threshold 2, but its keys have 1 holders: alice" in details
 
 
+def test_keys_are_kept_in_as_many_ways_as_the_role_asks() -> None:
+    rules = RolePolicy(2, ("alice", "bob", "carol"), 365, 60, custodies=2)
+    findings = found(policy_with(root=rules))
+    assert [(each.check.id, each.detail) for each in findings] == [
+        (
+            "distinct-custody",
+            "roles.root: its keys are kept in 1 ways: file; expected at least 2",
+        )
+    ]
+    keyring = {**KEYRING, "bob": replace(KEYRING["bob"], custody="hsm")}
+    assert found(policy_with(root=rules), keyring) == []
+
+
 def test_a_maker_is_warned_not_stopped() -> None:
     one = RolePolicy(1, ("alice",), 365, 60)
     maker = replace(policy_with(root=one, targets=one, channel=one), scale=Scale.MAKER)
@@ -309,6 +322,18 @@ def test_nothing_waits_for_signatures_beyond_the_policy() -> None:
     ]
     assert found(pending={"root": root}, now=None) == []
     assert found(signed={"root": root}) == [], "what is signed already must not stop its successor"
+
+
+def test_a_root_that_ends_before_targets_is_a_warning() -> None:
+    findings = found(policy_with(root=RolePolicy(2, ("alice", "bob", "carol"), 364, 60)))
+    assert [(each.check.id, each.severity, each.detail) for each in findings] == [
+        (
+            "root-outlives-targets",
+            Severity.WARNING,
+            "roles.root: expiry_days 364, roles.targets has 365; expected at least 365",
+        )
+    ]
+    assert found(policy_with(root=RolePolicy(2, ("alice", "bob", "carol"), 365, 60))) == []
 
 
 def test_a_lab_is_audited_not_stopped() -> None:

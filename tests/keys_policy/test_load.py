@@ -149,3 +149,29 @@ def test_mistakes_of_all_key_files_are_told_together(tmp_path: Path) -> None:
 def test_a_policy_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="cannot be read"):
         load_policy(tmp_path / "policy.toml")
+
+
+def test_five_mistakes_are_told_at_once() -> None:
+    text = "schema = 1\nalgoritms = []\n" + "".join(
+        f"[roles.{name}]\nthreshold = 2\nkeys = ['{key}']\nexpiry_days = {days}\n"
+        for name, key, days in (
+            ("root", "alcie", 365),
+            ("targets", "alice", 0),
+            ("snapshot", "alice", 9),
+            ("timestamp", "alice", "'9'"),
+            ("builds", "alice", 9),
+            ("channel", "alice", 9),
+        )
+    )
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(text, keyring={"alice": KEYRING["alice"]})
+    assert sorted(caught.value.problems) == [
+        "policy.toml: algoritms is not known; did you mean algorithms?",
+        "policy.toml: roles.hold is missing",
+        "policy.toml: roles.root.keys: there is no keys/alcie.toml; did you mean alice?",
+        "policy.toml: roles.targets.expiry_days: expected a whole number from 1 to 36500, found 0",
+        (
+            "policy.toml: roles.timestamp.expiry_days: expected a whole number from 1 to 36500, "
+            "found '9'"
+        ),
+    ]
