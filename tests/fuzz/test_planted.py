@@ -64,10 +64,10 @@ PLANTS = {
         "AssertionError",
     ),
     "recovery": Plant(
-        "the epoch may jump",
+        "a first root may be of any length",
         "client_reference/trust/recovery.py",
-        "if after.epoch not in {before.epoch, before.epoch + 1}:",
-        "if after.epoch < before.epoch:",
+        'length=node.member("length").integer(1, MAX_ROOT)',
+        'length=node.member("length").integer(1)',
         "AssertionError",
     ),
     "manifest": Plant(
