@@ -203,7 +203,9 @@ def test_storages(ws: Workspace, url: str, fine: bool) -> None:  # noqa: FBT001 
         assert isinstance(storage, LocalStorage)
         assert (str(storage.root), storage.url) == ("/x", url)
     else:
-        with pytest.raises(ConfigurationError, match=r"expected a directory, file:///\.\.\. or s3://\.\.\."):
+        with pytest.raises(
+            ConfigurationError, match=r"expected a directory, file:///\.\.\. or s3://\.\.\."
+        ):
             ws.storage()
 
 
