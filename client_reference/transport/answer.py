@@ -106,9 +106,15 @@ class Answer:
             yield piece
 
     def drop(self) -> None:
-        """Read the little that an error page is, so that the connection can be kept, and finish."""
+        """Read the little that an error page is, so that the connection can be kept, and finish.
+
+        Attack: one in chunks, which `http.client` believes to be empty for its status (1xx, 204,
+        304), may go on without an end.
+        """
         with suppress(TransportError):
-            if self._response.length is not None and self._response.length <= PIECE:
+            chunked = self._response.getheader("Transfer-Encoding") is not None
+            length = self._response.length
+            if not chunked and length is not None and length <= PIECE:
                 for _ in self.pieces(PIECE, exact=False):
                     pass
         self.finish()

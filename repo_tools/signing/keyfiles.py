@@ -8,6 +8,7 @@ moment, and a key file is never overwritten.
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, TypeAlias
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -65,6 +66,7 @@ MIN_RSA_BITS = 3072
 _NEW_RSA_BITS = 4096
 # An RSA key of 16384 bits takes less than a fifth of it.
 _MAX_KEY_FILE = 65_536
+_SEQUENCE, _SHORTEST = 0x30, 4
 
 PrivateKey: TypeAlias = (
     Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey | MLDSA65PrivateKey
@@ -143,7 +145,8 @@ def load_private(path: Path, passphrase: bytes | None) -> PrivateKey:
             f"encrypt it: openssl pkcs8 -topk8 -v2 aes-256-cbc -in {path} -out NEW",
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        if b"ENCRYPTED" in data and "password" in str(error).lower():
+        # One wrong passphrase in 256 leaves something that looks like padding, and then garbage.
+        if b"ENCRYPTED" in data and ("password" in str(error).lower() or _is_whole(data)):
             raise WrongPassphraseError(
                 f"wrong passphrase for {path}", "try again; nothing was signed"
             ) from error
@@ -163,6 +166,20 @@ def load_private(path: Path, passphrase: bytes | None) -> PrivateKey:
         raise KeyFileError(f"{path} holds a {type(private).__name__}, which is not used here")
     _check_strength(private.public_key(), path)
     return private
+
+
+def _is_whole(pem: bytes) -> bool:
+    """Whether a PEM file ends where its outermost DER element says (X.690, 8.1.3)."""
+    body = b"".join(line for line in pem.splitlines() if line and not line.startswith(b"-----"))
+    try:
+        der = base64.b64decode(body, validate=True)
+    except ValueError:
+        return False
+    if len(der) < _SHORTEST or der[0] != _SEQUENCE:
+        return False
+    size = der[1] & 0x7F if der[1] & 0x80 else 0
+    length = int.from_bytes(der[2 : 2 + size], "big") if size else der[1]
+    return len(der) == 2 + size + length
 
 
 def load_public(path: Path) -> SSlibKey:

@@ -101,6 +101,15 @@ def test_a_wrong_passphrase_is_told(tmp_path: Path) -> None:
         load_private(path, None)
 
 
+def test_a_wrong_passphrase_that_decrypts_to_garbage_is_no_damage(tmp_path: Path) -> None:
+    """One in 256 does: its last byte looks like padding. So many are tried that some do."""
+    path = tmp_path / "k.pem"
+    write_private(path, generate("ed25519"), PASSPHRASE)
+    for number in range(1500):
+        with pytest.raises(WrongPassphraseError, match="wrong passphrase for"):
+            load_private(path, b"%d" % number)
+
+
 @pytest.mark.parametrize(
     "data",
     [
