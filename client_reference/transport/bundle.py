@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BundleFile"]
 
+_PEM = "the publisher must sign a PEM file for trust/ca-bundle.pem"
+
 
 class BundleFile:
     """Where the accepted bundle is kept."""
@@ -39,18 +41,33 @@ class BundleFile:
             NotTrustedError: it holds no certificates.
             LocalFailureError: it could not be written.
         """
-        import ssl  # noqa: PLC0415 # a bundle is rare, and so is its cost
-
-        try:
-            # Names in comments are not ASCII; within a certificate a question mark is an error.
-            text = data.decode("ascii", errors="replace").replace("\ufffd", "?")
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
-        except (ssl.SSLError, ValueError) as error:
-            raise NotTrustedError(
-                f"the published CA bundle holds no certificates: {error}",
-                "the publisher must sign a PEM file for trust/ca-bundle.pem",
-            ) from error
+        self._try(data)
         try:
             replace_file(self._path, data)
         except OSError as error:
             raise LocalFailureError(f"{self._path} cannot be written: {error}") from error
+
+    def _try(self, data: bytes) -> None:
+        """Load it from a file, as connections do: from memory OpenSSL takes what it refuses there.
+
+        Attack: a bundle that was accepted and cannot be used would leave the device without roots.
+        """
+        import ssl  # noqa: PLC0415 # a bundle is rare, and so is its cost
+
+        trial = self._path.with_name(f"{self._path.name}.trial")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            trial.write_bytes(data)
+            try:
+                context.load_verify_locations(trial)
+            finally:
+                trial.unlink()
+            found = context.cert_store_stats()["x509"]
+        except ssl.SSLError as error:
+            raise NotTrustedError(
+                f"the published CA bundle holds no certificates: {error}", _PEM
+            ) from error
+        except OSError as error:
+            raise LocalFailureError(f"{self._path} cannot be written: {error}") from error
+        if not found:
+            raise NotTrustedError("the published CA bundle holds no certificates", _PEM)
