@@ -31,7 +31,7 @@ from repo_tools.publishing.rehearse import Device, meet
 from repo_tools.signing.keyfiles import generate, write_private
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 PASSPHRASE = b"correct horse battery"
@@ -98,7 +98,10 @@ class Home:
     def sign(self, file: Path, *words: str, code: int = 0) -> str:
         """Sign a file that somebody put here."""
         before = ("--yes", "sign", file.relative_to(self.directory))
-        return run(self.directory, self.directory, *before, "--key", self.uri, *words, code=code)
+        # A token does not say whose key it holds before its PIN is given.
+        me = ("--as", self.name) if self.uri.startswith("hsm:") else ()
+        key = ("--key", self.uri, *me)
+        return run(self.directory, self.directory, *before, *key, *words, code=code)
 
     def receives(self, file: Path) -> Path:
         """A copy of a file, as mail brings one."""
@@ -179,10 +182,9 @@ class Team:
         assert self.device() == f"installs {version}"
 
 
-@pytest.fixture(scope="module")
-def _founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def found(top: Path, custodies: Sequence[Callable[[Path, str], str]]) -> Team:
     """The first root, signed by three of five at home, and release 1.0 live."""
-    team = Team(tmp_path_factory.mktemp("ceremonies") / "acme")
+    team = Team(top)
     team.top.mkdir()
     (team.top / "passphrase").write_bytes(PASSPHRASE)
     run(team.top, team.top, "init", "office")
@@ -194,7 +196,7 @@ def _founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     policy.write_text(text)
     for name, roles in OFFICE.items():
         team.firmroot("key", "new", name, *(word for role in roles for word in ("--role", role)))
-    for name, custody in zip(FIVE, itertools.cycle(CUSTODY)):
+    for name, custody in zip(FIVE, itertools.cycle(custodies)):
         team.takes_in(name, custody)
     text = policy.read_text()
     keys = json.dumps(FIVE)
@@ -213,7 +215,12 @@ def _founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     team.firmroot("ceremony", "finish")
     team.firmroot("publish")
     team.ship("1.0")
-    return team.top
+    return team
+
+
+@pytest.fixture(scope="module")
+def _founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return found(tmp_path_factory.mktemp("ceremonies") / "acme", CUSTODY).top
 
 
 @pytest.fixture
