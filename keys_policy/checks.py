@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 from securesystemslib.signer import SSlibKey
 from tuf.api.metadata import Root
 
-from keys_policy.model import ALGORITHMS, ONLINE_ROLES, RECOVERY, Scale
+from keys_policy.model import ALGORITHMS, CUSTODIES, ONLINE_ROLES, RECOVERY, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -207,6 +207,15 @@ def _distinct_custody(evidence: Evidence) -> Iterator[str]:
             yield (
                 f"roles.{name}: its keys are kept in {len(kinds)} ways: "
                 f"{', '.join(sorted(kinds))}; expected at least {rules.custodies}"
+            )
+
+
+def _custody_known(evidence: Evidence) -> Iterator[str]:
+    for name, holder in evidence.keyring.items():
+        if holder.custody not in CUSTODIES:
+            yield (
+                f"keys/{name}.toml: custody {holder.custody!r}, "
+                f"expected one of {', '.join(CUSTODIES)}"
             )
 
 
@@ -504,6 +513,14 @@ CHECKS: tuple[Check, ...] = (
         "A flaw in one kind of token or service must not take every key of a role.",
         "Give the role keys of another custody, or lower custodies.",
         _distinct_custody,
+    ),
+    Check(
+        "custody-known",
+        Severity.WARNING,
+        f"A custody is one of {', '.join(CUSTODIES)}.",
+        "Two spellings of one kind of token would be counted as two ways of keeping a key.",
+        "Set custody in keys/NAME.toml to one of them, and say the rest in place.",
+        _custody_known,
     ),
     Check(
         "online-offline",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from securesystemslib.signer import Key, SSlibKey
@@ -103,6 +104,15 @@ class _Table:
         if len(set(value)) != len(value):
             self.wrong(name, "each name once", value)
         return tuple(value)
+
+    def day(self, name: str) -> date | None:
+        """A date without a time, if there is one."""
+        value = self.take(name, "")
+        if isinstance(value, date) and not isinstance(value, datetime):
+            return value
+        if value != "":
+            self.wrong(name, "a date such as 2026-03-02, without quotes", value)
+        return None
 
     def end(self) -> None:
         self.problems.extend(
@@ -235,6 +245,7 @@ def parse_key(text: str, name: str, source: str) -> KeyHolder:
     table.integer("schema", (1,))
     holder = table.text("holder", name)
     custody = table.text("custody", "file")
+    contact, place, made = table.text("contact", ""), table.text("place", ""), table.day("made")
     keyid, keytype, scheme, public = (
         table.text(each) for each in ("keyid", "keytype", "scheme", "public")
     )
@@ -245,4 +256,4 @@ def parse_key(text: str, name: str, source: str) -> KeyHolder:
     if problems:
         raise PolicyError(problems)
     key: Key = SSlibKey(keyid, keytype, scheme, {"public": public})
-    return KeyHolder(name, holder, custody, key)
+    return KeyHolder(name, holder, custody, key, contact, place, made)

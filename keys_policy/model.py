@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from datetime import date
 
     from securesystemslib.signer import Key
 
 __all__ = [
     "ALGORITHMS",
+    "CUSTODIES",
     "NAME",
     "ONLINE_ROLES",
     "OPTIONAL_ROLES",
@@ -42,6 +44,9 @@ ALGORITHMS: Mapping[str, tuple[str, str]] = {
     "rsa": ("rsa", "rsassa-pss-sha256"),
     "ml-dsa-65": ("ml-dsa", "ml-dsa-65/1"),
 }
+
+# Where a private half can be: a file, a token (PKCS#11), a KMS of a cloud, Vault or OpenBao.
+CUSTODIES = ("file", "hsm", "kms", "vault")
 
 ONLINE_ROLES = ("snapshot", "timestamp")
 TEMPLATES = ("builds", "channel", "hold")
@@ -88,14 +93,21 @@ class KeyHolder:
     Attributes:
         name: what policy and people call the key.
         holder: the person or machine that has the private half.
-        custody: where the private half is kept, in the policy's own words.
+        custody: where the private half is kept, one of `CUSTODIES`; files that were written before
+            there was a choice may say anything.
         key: the public key, with its id.
+        contact: how to reach the holder; may be empty.
+        place: where the private half lies; may be empty.
+        made: when it was made, None if nobody knows.
     """
 
     name: str
     holder: str
     custody: str
     key: Key
+    contact: str = ""
+    place: str = ""
+    made: date | None = None
 
 
 @dataclass(frozen=True)
