@@ -26,15 +26,16 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 from securesystemslib.signer import SSlibKey
-from tuf.api.metadata import Root
+from tuf.api.metadata import Root, Targets
 
+from keys_policy.delegations import delegation_problems
 from keys_policy.model import ALGORITHMS, CUSTODIES, ONLINE_ROLES, RECOVERY, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
-    from tuf.api.metadata import Key, Role, Targets
+    from tuf.api.metadata import Key, Role
 
     from keys_policy.model import KeyHolder, Policy, RolePolicy
 
@@ -42,6 +43,7 @@ __all__ = [
     "BINDS",
     "CHECKS",
     "KEY_CHECKS",
+    "MENDED",
     "MIN_RSA_BITS",
     "Check",
     "Evidence",
@@ -455,6 +457,21 @@ def _rule(evidence: Evidence, role: Role) -> str:
     return f"{role.threshold} of {', '.join(keys)}"
 
 
+def _delegations(evidence: Evidence) -> Iterator[str]:
+    """What waits for signatures is judged in the place of what it will replace."""
+    for role, signed in {**evidence.signed, **evidence.pending}.items():
+        if not isinstance(signed, Targets) or signed.delegations is None:
+            continue
+        where = f"{role} {signed.version}"
+        if role != Targets.type:
+            yield f"{where} delegates to other roles; only targets may"
+        elif signed.delegations.roles is None:
+            yield f"{where} delegates to hash bins; only builds roles may"
+        else:
+            for problem in delegation_problems(list(signed.delegations.roles.values())):
+                yield f"{where}: {problem}"
+
+
 def _lab(evidence: Evidence) -> Iterator[str]:
     if evidence.policy.lab:
         yield f"{evidence.policy.source}: lab = true"
@@ -463,8 +480,10 @@ def _lab(evidence: Evidence) -> Iterator[str]:
         yield f"root {root.version} is marked LAB"
 
 
-# The check that a new ceremony mends, and that must therefore not stop one from being opened.
 BINDS = "policy-binds"
+
+MENDED = frozenset({BINDS, "delegations"})
+"""Checks that a new ceremony mends, and that must therefore not stop one from being opened."""
 
 # Checks that want several people, which a maker does not have.
 _PEOPLE = frozenset({"threshold-two", "threshold-spare", "distinct-holders", "recovery-holders"})
@@ -650,6 +669,15 @@ CHECKS: tuple[Check, ...] = (
         "Put the policy into force: firmroot ceremony start ROLE, with the root or targets that "
         "the message names; or edit policy.toml.",
         _policy_binds,
+    ),
+    Check(
+        "delegations",
+        Severity.ERROR,
+        "Delegations are terminating, do not overlap, and list builds last; only targets has any.",
+        "A target that two roles speak for is decided by the order of a list, and some clients "
+        "let * cross a /: a builder could name what a channel offers.",
+        "Start it anew: firmroot ceremony start targets, or the role that the message names.",
+        _delegations,
     ),
     Check(
         "lab",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import RefusedError
-from keys_policy.checks import BINDS, Evidence, Severity, run_checks
+from keys_policy.checks import MENDED, Evidence, Severity, run_checks
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import RECOVERY, delegated_roles
 from repo_tools.signing.ceremony import open_ceremonies
@@ -87,7 +87,7 @@ def enforce_sound(ws: Workspace, now: datetime) -> None:
     Raises:
         PolicyViolationError: as `enforce`.
     """
-    _stop_at(each for each in findings(ws, now) if each.check.id != BINDS)
+    _stop_at(each for each in findings(ws, now) if each.check.id not in MENDED)
 
 
 def _stop_at(found: Iterable[Finding]) -> None:

@@ -33,6 +33,7 @@ IDS = (
     "root-outlives-targets",
     "expiry",
     "policy-binds",
+    "delegations",
     "lab",
 )
 
