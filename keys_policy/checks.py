@@ -33,7 +33,7 @@ from keys_policy.model import ALGORITHMS, CUSTODIES, ONLINE_ROLES, RECOVERY, Sca
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from datetime import datetime
+    from datetime import date, datetime
 
     from tuf.api.metadata import Key, Role
 
@@ -343,11 +343,69 @@ def _rsa_size(evidence: Evidence) -> Iterator[str]:
 
 
 def _algorithm(evidence: Evidence) -> Iterator[str]:
-    allowed = {ALGORITHMS[name] for name in evidence.policy.algorithms}
     for name, rules in evidence.rules():
+        both = set(evidence.policy.algorithms).intersection(rules.algorithms or ALGORITHMS)
+        allowed = {ALGORITHMS[each] for each in both}
         for holder in evidence.keys(rules):
             if (holder.key.keytype, holder.key.scheme) not in allowed:
                 yield f"roles.{name}: {holder.name} is {holder.key.keytype} {holder.key.scheme}"
+
+
+def _until(evidence: Evidence) -> Iterator[tuple[str, KeyHolder, str, date, RolePolicy]]:
+    """Every key in use whose algorithm ends: its role, its algorithm and the day."""
+    names = {kind: name for name, kind in ALGORITHMS.items()}
+    for name, rules in evidence.rules():
+        for holder in evidence.keys(rules):
+            algorithm = names.get((holder.key.keytype, holder.key.scheme), "")
+            if day := evidence.policy.algorithms_until.get(algorithm):
+                yield name, holder, algorithm, day, rules
+
+
+def _algorithm_until(evidence: Evidence) -> Iterator[str]:
+    for name, holder, algorithm, day, _ in _until(evidence) if evidence.now else ():
+        if evidence.now and evidence.now.date() >= day:
+            yield f"roles.{name}: {holder.name} is {algorithm}, which algorithms_until ends {day}"
+
+
+def _algorithm_ending(evidence: Evidence) -> Iterator[str]:
+    for name, holder, algorithm, day, rules in _until(evidence) if evidence.now else ():
+        if evidence.now and evidence.now.date() < day:
+            good = evidence.now.date() + timedelta(days=rules.expiry_days)
+            if good > day:
+                yield (
+                    f"roles.{name}: {holder.name} is {algorithm}, which algorithms_until ends "
+                    f"{day}; what it signs today is good until {good}"
+                )
+
+
+def _key_age(evidence: Evidence) -> Iterator[str]:
+    for name, rules in evidence.rules():
+        for holder in evidence.keys(rules) if rules.rotation_days and evidence.now else ():
+            place = f"keys/{holder.name}.toml"
+            if holder.made is None:
+                yield (
+                    f"{place}: made is missing; roles.{name}.rotation_days {rules.rotation_days} "
+                    "cannot be judged"
+                )
+            elif evidence.now and (days := (evidence.now.date() - holder.made).days) > (
+                rules.rotation_days
+            ):
+                yield (
+                    f"{place}: made {holder.made}, {days} days ago; roles.{name}.rotation_days "
+                    f"allows {rules.rotation_days}"
+                )
+
+
+def _lead_time(evidence: Evidence) -> Iterator[str]:
+    lead = evidence.policy.lead_days
+    for name, rules in evidence.rules():
+        # Machines sign these by themselves, and nobody judges the anchor by its expiry.
+        alone = evidence.template(name) in (*ONLINE_ROLES, "builds", RECOVERY)
+        if not alone and rules.signing_days < lead:
+            yield (
+                f"roles.{name}: signing_days {rules.signing_days}, but lead_days says that a "
+                f"ceremony takes {lead}"
+            )
 
 
 def _hybrid_quorum(evidence: Evidence) -> Iterator[str]:
@@ -625,6 +683,31 @@ CHECKS: tuple[Check, ...] = (
         _algorithm,
     ),
     Check(
+        "algorithm-until",
+        Severity.ERROR,
+        "No key is used from the day on which the policy ends its algorithm.",
+        "What is weak one day is not noticed on that day, unless the day was written down before.",
+        "Replace the key: firmroot rotate KEY; or move the day in algorithms_until.",
+        _algorithm_until,
+    ),
+    Check(
+        "algorithm-ending",
+        Severity.WARNING,
+        "Nothing is signed for longer than its algorithm is used.",
+        "Devices still believe a signature when the policy has given up its algorithm.",
+        "Replace the key before: firmroot rotate KEY; or lower expiry_days of the role.",
+        _algorithm_ending,
+    ),
+    Check(
+        "key-age",
+        Severity.AUDIT,
+        "No key is older than rotation_days of its role.",
+        "A key that was copied unnoticed is of use until it is replaced; and a team that never "
+        "rotates cannot do it on the day when it must.",
+        "firmroot rotate KEY; if the file says no day, set made in keys/NAME.toml.",
+        _key_age,
+    ),
+    Check(
         "hybrid-quorum",
         Severity.ERROR,
         "Where hybrid_left is set, so many people are still needed if either family of "
@@ -643,6 +726,15 @@ CHECKS: tuple[Check, ...] = (
         "A role that is always due teaches people to ignore the reminder.",
         "Make signing_days smaller than expiry_days.",
         _signing_period,
+    ),
+    Check(
+        "lead-time",
+        Severity.ERROR,
+        "Signing again begins early enough for a ceremony: signing_days is not below lead_days.",
+        "People travel, tokens lie in safes: a ceremony that begins too late ends after the "
+        "signature that it replaces, and devices stop.",
+        "Raise signing_days of the role in policy.toml, or lower lead_days.",
+        _lead_time,
     ),
     Check(
         "root-outlives-targets",

@@ -76,6 +76,8 @@ class RolePolicy:
         hybrid_left: people whose signatures must still be needed when either the classical or the
             post-quantum algorithms are broken; 0 claims nothing.
         custodies: different kinds of custody that its keys must have at least.
+        rotation_days: how old a key may become; 0 asks for no rotation.
+        algorithms: names of `ALGORITHMS` that its keys may use; empty for all that the policy has.
     """
 
     threshold: int
@@ -84,6 +86,8 @@ class RolePolicy:
     signing_days: int
     hybrid_left: int = 0
     custodies: int = 1
+    rotation_days: int = 0
+    algorithms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,8 @@ class Policy:
         roles: rules by role or template name.
         algorithms: names of `ALGORITHMS` that new keys may use.
         scale: `Scale.TEAM` or `Scale.MAKER`.
+        algorithms_until: first day on which an algorithm may not be used any more.
+        lead_days: how long a ceremony takes until everybody has signed.
         lab: thrown-away keys for trying out; never good for production.
     """
 
@@ -126,6 +132,8 @@ class Policy:
     scale: str = Scale.TEAM
     lab: bool = False
     source: str = field(default="policy.toml", compare=False)
+    algorithms_until: Mapping[str, date] = field(default_factory=dict)
+    lead_days: int = 0
 
     @property
     def recovery(self) -> RolePolicy | None:

@@ -48,7 +48,7 @@ def _builds_first(roles: Roles) -> Roles:
     return {"gateway-builds": roles["gateway-builds"], **roles}
 
 
-BROKEN = {
+BROKEN: dict[Callable[[Roles], Roles], list[str]] = {
     _not_terminating: ["targets 1: the delegation to gateway-stable is not terminating"],
     _overlapping: ["targets 1: gateway-stable and gateway-builds both speak for"],
     _builds_first: ["targets 1: gateway-builds is listed before channels, holds roles"],
