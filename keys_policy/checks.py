@@ -11,6 +11,7 @@ stop a command and teach at once. Severities:
 from __future__ import annotations
 
 import enum
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -29,10 +30,11 @@ from securesystemslib.signer import SSlibKey
 from tuf.api.metadata import Root, Targets
 
 from keys_policy.delegations import delegation_problems
-from keys_policy.model import ALGORITHMS, CUSTODIES, ONLINE_ROLES, RECOVERY, Scale
+from keys_policy.model import ALGORITHM_SINCE, ALGORITHMS, CUSTODIES, ONLINE_ROLES, RECOVERY, Scale
+from keys_policy.sizes import LIMITS, LIMITS_ELSEWHERE, estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import date, datetime
 
     from tuf.api.metadata import Key, Role
@@ -49,6 +51,7 @@ __all__ = [
     "Evidence",
     "Finding",
     "Severity",
+    "Shipped",
     "derived_keyid",
     "missing_keys",
     "run_checks",
@@ -73,6 +76,23 @@ class Severity(enum.Enum):
 
 
 @dataclass(frozen=True)
+class Shipped:
+    """A factory export whose devices are in service.
+
+    Attributes:
+        id: of the export.
+        client: version of the client that its devices have.
+        count: how many there are, 0 if nobody said.
+        trusted: key ids of the role root in the root that they were born with.
+    """
+
+    id: str
+    client: str
+    count: int
+    trusted: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What the checks look at.
 
@@ -84,6 +104,7 @@ class Evidence:
         delegated: template of each delegated role, by role name.
         now: the time, or None to leave out what depends on it.
         live: published `root` and `targets`.
+        shipped: what was made in the factory.
     """
 
     policy: Policy
@@ -93,6 +114,7 @@ class Evidence:
     delegated: Mapping[str, str] = field(default_factory=dict)
     now: datetime | None = None
     live: Mapping[str, Root | Targets] = field(default_factory=dict)
+    shipped: tuple[Shipped, ...] = ()
 
     def rules(self) -> Iterator[tuple[str, RolePolicy]]:
         """Every section of the policy; an anchor without keys is one that is not set up yet."""
@@ -376,6 +398,91 @@ def _algorithm_ending(evidence: Evidence) -> Iterator[str]:
                     f"roles.{name}: {holder.name} is {algorithm}, which algorithms_until ends "
                     f"{day}; what it signs today is good until {good}"
                 )
+
+
+def _client_reads(evidence: Evidence) -> Iterator[str]:
+    names = {kind: name for name, kind in ALGORITHMS.items()}
+    for name, rules in evidence.rules():
+        for holder in evidence.keys(rules):
+            algorithm = names.get((holder.key.keytype, holder.key.scheme), "")
+            since = ALGORITHM_SINCE.get(algorithm, "")
+            old = [each for each in evidence.shipped if _release(each.client) < _release(since)]
+            if old:
+                oldest = min((each.client for each in old), key=_release)
+                yield (
+                    f"roles.{name}: {holder.name} is {algorithm}, which clients read since "
+                    f"{since}; {_devices(old)} have older ones, the oldest {oldest}"
+                )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers of a version; what cannot be read is older than all."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(each) for each in found[0].split(".")) if found else ()
+
+
+def _devices(exports: Iterable[Shipped]) -> str:
+    exports = list(exports)
+    total = sum(each.count for each in exports)
+    number = f"{total} devices" if total else "an unknown number of devices"
+    if total and not all(each.count for each in exports):
+        number = f"at least {number}"
+    return f"{number} ({', '.join(each.id for each in exports)})"
+
+
+def _retired_keys(evidence: Evidence) -> Iterator[str]:
+    root = evidence.signed.get(Root.type)
+    if not isinstance(root, Root):
+        return
+    names = {holder.key.keyid: name for name, holder in evidence.keyring.items()}
+    retired: dict[str, list[Shipped]] = defaultdict(list)
+    for each in evidence.shipped:
+        for keyid in sorted(each.trusted.difference(root.roles[Root.type].keyids)):
+            retired[keyid].append(each)
+    for keyid, exports in retired.items():
+        yield (
+            f"{names.get(keyid, 'unknown key')} ({keyid[:8]}) is not in root {root.version}, but "
+            f"{_devices(exports)} were made to trust it, and do until they see a root without it"
+        )
+
+
+def _sizes(evidence: Evidence) -> Iterator[tuple[str, int]]:
+    """What root, targets and the online roles take at most, by role."""
+    rules = dict(evidence.rules())
+    top = [holder for name in LIMITS for holder in evidence.keys(rules[name])]
+    below = [
+        holder
+        for name, each in rules.items()
+        if name not in {*LIMITS, RECOVERY}
+        for holder in evidence.keys(each)
+    ]
+    named = evidence.delegated.items()
+    keyids = sum(len(evidence.policy.role(*each).keys) for each in named)
+    for name, (listed, roles, ids) in {
+        Root.type: (top, len(LIMITS), len(top)),
+        "timestamp": ([], 1, 0),
+        "snapshot": ([], len(named), 0),
+        Targets.type: (below, len(named), keyids),
+    }.items():
+        yield name, estimate(evidence.keys(rules[name]), listed, roles, ids)
+
+
+def _signed_size(evidence: Evidence) -> Iterator[str]:
+    for name, size in _sizes(evidence):
+        if size > (limit := LIMITS[name]):
+            yield (
+                f"roles.{name}: its keys and signatures take about {size} bytes; devices that were "
+                f"shipped stop reading at {limit}"
+            )
+
+
+def _size_elsewhere(evidence: Evidence) -> Iterator[str]:
+    for name, size in _sizes(evidence):
+        if LIMITS[name] >= size > (limit := LIMITS_ELSEWHERE[name]):
+            yield (
+                f"roles.{name}: its keys and signatures take about {size} bytes; python-tuf stops "
+                f"reading at {limit}"
+            )
 
 
 def _key_age(evidence: Evidence) -> Iterator[str]:
@@ -681,6 +788,43 @@ CHECKS: tuple[Check, ...] = (
         "One key of a type that a shipped client does not know makes a role unreadable to it.",
         "Replace the key, or add the algorithm to policy.toml once every client reads it.",
         _algorithm,
+    ),
+    Check(
+        "client-reads",
+        Severity.WARNING,
+        "No algorithm is newer than the oldest client in service.",
+        "Such a client cannot verify the key's signatures; if too many of a role are of that "
+        "kind, it never updates again.",
+        "Keep a threshold of older algorithms in the role until those devices are updated, then "
+        "firmroot factory retire EXPORT.",
+        _client_reads,
+    ),
+    Check(
+        "retired-keys",
+        Severity.WARNING,
+        "No device was made to trust root keys that are retired.",
+        "Whoever has a threshold of them can still give such a device, fresh from its shelf, "
+        "another root.",
+        "Keep retired keys in custody until those devices are updated or out of service: "
+        "firmroot factory retire EXPORT.",
+        _retired_keys,
+    ),
+    Check(
+        "signed-size",
+        Severity.ERROR,
+        "What is signed is no longer than shipped devices read, by estimate from its keys.",
+        "Devices refuse a longer file, and never update again.",
+        "Give the role fewer keys, or keys with smaller signatures: one of ml-dsa-65 takes 6618 "
+        "bytes, of ed25519 128.",
+        _signed_size,
+    ),
+    Check(
+        "signed-size-elsewhere",
+        Severity.WARNING,
+        "What is signed is no longer than python-tuf reads, by estimate from its keys.",
+        "Only its timestamps are shorter: 16384 bytes, where our client reads 65536.",
+        "Give the role fewer post-quantum keys, or ship only clients of firmroot.",
+        _size_elsewhere,
     ),
     Check(
         "algorithm-until",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALGORITHMS",
+    "ALGORITHM_SINCE",
     "CUSTODIES",
     "NAME",
     "ONLINE_ROLES",
@@ -43,6 +44,15 @@ ALGORITHMS: Mapping[str, tuple[str, str]] = {
     "ecdsa-p384": ("ecdsa", "ecdsa-sha2-nistp384"),
     "rsa": ("rsa", "rsassa-pss-sha256"),
     "ml-dsa-65": ("ml-dsa", "ml-dsa-65/1"),
+}
+
+# The first release whose client verifies an algorithm.
+ALGORITHM_SINCE: Mapping[str, str] = {
+    "ed25519": "0.1.0",
+    "ecdsa-p256": "0.1.0",
+    "ecdsa-p384": "0.1.0",
+    "rsa": "0.1.0",
+    "ml-dsa-65": "0.1.0",
 }
 
 # Where a private half can be: a file, a token (PKCS#11), a KMS of a cloud, Vault or OpenBao.
