@@ -161,11 +161,24 @@ class Check:
 
 @dataclass(frozen=True)
 class Finding:
-    """One violation."""
+    """One violation.
+
+    Attributes:
+        check: what found it.
+        severity: what it does.
+        detail: what is wrong; names the place in the file.
+        file: the file to edit, empty if the detail names it, or if none can be edited.
+    """
 
     check: Check
     severity: Severity
     detail: str
+    file: str = ""
+
+    @property
+    def text(self) -> str:
+        """The detail, with the file before it."""
+        return f"{self.file}: {self.detail}" if self.file else self.detail
 
 
 def run_checks(evidence: Evidence) -> list[Finding]:
@@ -175,7 +188,12 @@ def run_checks(evidence: Evidence) -> list[Finding]:
     """
     maker = evidence.policy.scale == Scale.MAKER
     return [
-        Finding(check, Severity.WARNING if maker and check.id in _PEOPLE else check.severity, each)
+        Finding(
+            check,
+            Severity.WARNING if maker and check.id in _PEOPLE else check.severity,
+            each,
+            evidence.policy.source if "roles." in each and not each.startswith("keys/") else "",
+        )
         for check in CHECKS
         for each in check.find(evidence)
     ]

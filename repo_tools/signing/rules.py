@@ -117,7 +117,7 @@ def enforce_sound(ws: Workspace, now: datetime) -> None:
 def _stop_at(found: Iterable[Finding]) -> None:
     violations = [each for each in found if each.severity is Severity.ERROR]
     if violations:
-        details = "\n       ".join(f"{each.detail} [{each.check.id}]" for each in violations)
+        details = "\n       ".join(f"{each.text} [{each.check.id}]" for each in violations)
         first = violations[0].check
         raise PolicyViolationError(
             f"the policy forbids this: {details}",

@@ -341,7 +341,10 @@ def test_a_threshold_above_the_number_of_keys_stops_every_signature(run: Termina
         err = run(*command, code=ExitCode.REFUSED)
         assert "roles.root: threshold 4 is above its 3 keys" in err
     out = run("policy", "check", code=ExitCode.REFUSED)
-    assert "error: roles.root: threshold 4 is above its 3 keys [threshold-reachable]" in out
+    assert (
+        "error: policy.toml: roles.root: threshold 4 is above its 3 keys [threshold-reachable]"
+        in out
+    )
 
 
 def test_a_violation_that_no_key_mends_goes_to_the_policy(run: Terminal) -> None:
