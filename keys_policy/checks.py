@@ -11,6 +11,7 @@ stop a command and teach at once. Severities:
 from __future__ import annotations
 
 import enum
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -26,15 +27,17 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 from securesystemslib.signer import SSlibKey
-from tuf.api.metadata import Root
+from tuf.api.metadata import Root, Targets
 
-from keys_policy.model import ALGORITHMS, ONLINE_ROLES, RECOVERY, Scale
+from keys_policy.delegations import delegation_problems
+from keys_policy.model import ALGORITHM_SINCE, ALGORITHMS, CUSTODIES, ONLINE_ROLES, RECOVERY, Scale
+from keys_policy.sizes import LIMITS, LIMITS_ELSEWHERE, estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from datetime import datetime
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from datetime import date, datetime
 
-    from tuf.api.metadata import Key, Role, Targets
+    from tuf.api.metadata import Key, Role
 
     from keys_policy.model import KeyHolder, Policy, RolePolicy
 
@@ -42,11 +45,13 @@ __all__ = [
     "BINDS",
     "CHECKS",
     "KEY_CHECKS",
+    "MENDED",
     "MIN_RSA_BITS",
     "Check",
     "Evidence",
     "Finding",
     "Severity",
+    "Shipped",
     "derived_keyid",
     "missing_keys",
     "run_checks",
@@ -71,6 +76,23 @@ class Severity(enum.Enum):
 
 
 @dataclass(frozen=True)
+class Shipped:
+    """A factory export whose devices are in service.
+
+    Attributes:
+        id: of the export.
+        client: version of the client that its devices have.
+        count: how many there are, 0 if nobody said.
+        trusted: key ids of the role root in the root that they were born with.
+    """
+
+    id: str
+    client: str
+    count: int
+    trusted: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What the checks look at.
 
@@ -82,6 +104,7 @@ class Evidence:
         delegated: template of each delegated role, by role name.
         now: the time, or None to leave out what depends on it.
         live: published `root` and `targets`.
+        shipped: what was made in the factory.
     """
 
     policy: Policy
@@ -91,6 +114,7 @@ class Evidence:
     delegated: Mapping[str, str] = field(default_factory=dict)
     now: datetime | None = None
     live: Mapping[str, Root | Targets] = field(default_factory=dict)
+    shipped: tuple[Shipped, ...] = ()
 
     def rules(self) -> Iterator[tuple[str, RolePolicy]]:
         """Every section of the policy; an anchor without keys is one that is not set up yet."""
@@ -137,11 +161,24 @@ class Check:
 
 @dataclass(frozen=True)
 class Finding:
-    """One violation."""
+    """One violation.
+
+    Attributes:
+        check: what found it.
+        severity: what it does.
+        detail: what is wrong; names the place in the file.
+        file: the file to edit, empty if the detail names it, or if none can be edited.
+    """
 
     check: Check
     severity: Severity
     detail: str
+    file: str = ""
+
+    @property
+    def text(self) -> str:
+        """The detail, with the file before it."""
+        return f"{self.file}: {self.detail}" if self.file else self.detail
 
 
 def run_checks(evidence: Evidence) -> list[Finding]:
@@ -151,7 +188,12 @@ def run_checks(evidence: Evidence) -> list[Finding]:
     """
     maker = evidence.policy.scale == Scale.MAKER
     return [
-        Finding(check, Severity.WARNING if maker and check.id in _PEOPLE else check.severity, each)
+        Finding(
+            check,
+            Severity.WARNING if maker and check.id in _PEOPLE else check.severity,
+            each,
+            evidence.policy.source if "roles." in each and not each.startswith("keys/") else "",
+        )
         for check in CHECKS
         for each in check.find(evidence)
     ]
@@ -207,6 +249,15 @@ def _distinct_custody(evidence: Evidence) -> Iterator[str]:
             yield (
                 f"roles.{name}: its keys are kept in {len(kinds)} ways: "
                 f"{', '.join(sorted(kinds))}; expected at least {rules.custodies}"
+            )
+
+
+def _custody_known(evidence: Evidence) -> Iterator[str]:
+    for name, holder in evidence.keyring.items():
+        if holder.custody not in CUSTODIES:
+            yield (
+                f"keys/{name}.toml: custody {holder.custody!r}, "
+                f"expected one of {', '.join(CUSTODIES)}"
             )
 
 
@@ -332,11 +383,154 @@ def _rsa_size(evidence: Evidence) -> Iterator[str]:
 
 
 def _algorithm(evidence: Evidence) -> Iterator[str]:
-    allowed = {ALGORITHMS[name] for name in evidence.policy.algorithms}
     for name, rules in evidence.rules():
+        both = set(evidence.policy.algorithms).intersection(rules.algorithms or ALGORITHMS)
+        allowed = {ALGORITHMS[each] for each in both}
         for holder in evidence.keys(rules):
             if (holder.key.keytype, holder.key.scheme) not in allowed:
                 yield f"roles.{name}: {holder.name} is {holder.key.keytype} {holder.key.scheme}"
+
+
+def _until(evidence: Evidence) -> Iterator[tuple[str, KeyHolder, str, date, RolePolicy]]:
+    """Every key in use whose algorithm ends: its role, its algorithm and the day."""
+    names = {kind: name for name, kind in ALGORITHMS.items()}
+    for name, rules in evidence.rules():
+        for holder in evidence.keys(rules):
+            algorithm = names.get((holder.key.keytype, holder.key.scheme), "")
+            if day := evidence.policy.algorithms_until.get(algorithm):
+                yield name, holder, algorithm, day, rules
+
+
+def _algorithm_until(evidence: Evidence) -> Iterator[str]:
+    for name, holder, algorithm, day, _ in _until(evidence) if evidence.now else ():
+        if evidence.now and evidence.now.date() >= day:
+            yield f"roles.{name}: {holder.name} is {algorithm}, which algorithms_until ends {day}"
+
+
+def _algorithm_ending(evidence: Evidence) -> Iterator[str]:
+    for name, holder, algorithm, day, rules in _until(evidence) if evidence.now else ():
+        if evidence.now and evidence.now.date() < day:
+            good = evidence.now.date() + timedelta(days=rules.expiry_days)
+            if good > day:
+                yield (
+                    f"roles.{name}: {holder.name} is {algorithm}, which algorithms_until ends "
+                    f"{day}; what it signs today is good until {good}"
+                )
+
+
+def _client_reads(evidence: Evidence) -> Iterator[str]:
+    names = {kind: name for name, kind in ALGORITHMS.items()}
+    for name, rules in evidence.rules():
+        for holder in evidence.keys(rules):
+            algorithm = names.get((holder.key.keytype, holder.key.scheme), "")
+            since = ALGORITHM_SINCE.get(algorithm, "")
+            old = [each for each in evidence.shipped if _release(each.client) < _release(since)]
+            if old:
+                oldest = min((each.client for each in old), key=_release)
+                yield (
+                    f"roles.{name}: {holder.name} is {algorithm}, which clients read since "
+                    f"{since}; {_devices(old)} have older ones, the oldest {oldest}"
+                )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers of a version; what cannot be read is older than all."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(each) for each in found[0].split(".")) if found else ()
+
+
+def _devices(exports: Iterable[Shipped]) -> str:
+    exports = list(exports)
+    total = sum(each.count for each in exports)
+    number = f"{total} devices" if total else "an unknown number of devices"
+    if total and not all(each.count for each in exports):
+        number = f"at least {number}"
+    return f"{number} ({', '.join(each.id for each in exports)})"
+
+
+def _retired_keys(evidence: Evidence) -> Iterator[str]:
+    root = evidence.signed.get(Root.type)
+    if not isinstance(root, Root):
+        return
+    names = {holder.key.keyid: name for name, holder in evidence.keyring.items()}
+    retired: dict[str, list[Shipped]] = defaultdict(list)
+    for each in evidence.shipped:
+        for keyid in sorted(each.trusted.difference(root.roles[Root.type].keyids)):
+            retired[keyid].append(each)
+    for keyid, exports in retired.items():
+        yield (
+            f"{names.get(keyid, 'unknown key')} ({keyid[:8]}) is not in root {root.version}, but "
+            f"{_devices(exports)} were made to trust it, and do until they see a root without it"
+        )
+
+
+def _sizes(evidence: Evidence) -> Iterator[tuple[str, int]]:
+    """What root, targets and the online roles take at most, by role."""
+    rules = dict(evidence.rules())
+    top = [holder for name in LIMITS for holder in evidence.keys(rules[name])]
+    below = [
+        holder
+        for name, each in rules.items()
+        if name not in {*LIMITS, RECOVERY}
+        for holder in evidence.keys(each)
+    ]
+    named = evidence.delegated.items()
+    keyids = sum(len(evidence.policy.role(*each).keys) for each in named)
+    for name, (listed, roles, ids) in {
+        Root.type: (top, len(LIMITS), len(top)),
+        "timestamp": ([], 1, 0),
+        "snapshot": ([], len(named), 0),
+        Targets.type: (below, len(named), keyids),
+    }.items():
+        yield name, estimate(evidence.keys(rules[name]), listed, roles, ids)
+
+
+def _signed_size(evidence: Evidence) -> Iterator[str]:
+    for name, size in _sizes(evidence):
+        if size > (limit := LIMITS[name]):
+            yield (
+                f"roles.{name}: its keys and signatures take about {size} bytes; devices that were "
+                f"shipped stop reading at {limit}"
+            )
+
+
+def _size_elsewhere(evidence: Evidence) -> Iterator[str]:
+    for name, size in _sizes(evidence):
+        if LIMITS[name] >= size > (limit := LIMITS_ELSEWHERE[name]):
+            yield (
+                f"roles.{name}: its keys and signatures take about {size} bytes; python-tuf stops "
+                f"reading at {limit}"
+            )
+
+
+def _key_age(evidence: Evidence) -> Iterator[str]:
+    for name, rules in evidence.rules():
+        for holder in evidence.keys(rules) if rules.rotation_days and evidence.now else ():
+            place = f"keys/{holder.name}.toml"
+            if holder.made is None:
+                yield (
+                    f"{place}: made is missing; roles.{name}.rotation_days {rules.rotation_days} "
+                    "cannot be judged"
+                )
+            elif evidence.now and (days := (evidence.now.date() - holder.made).days) > (
+                rules.rotation_days
+            ):
+                yield (
+                    f"{place}: made {holder.made}, {days} days ago; roles.{name}.rotation_days "
+                    f"allows {rules.rotation_days}"
+                )
+
+
+def _lead_time(evidence: Evidence) -> Iterator[str]:
+    lead = evidence.policy.lead_days
+    for name, rules in evidence.rules():
+        # Machines sign these by themselves, and nobody judges the anchor by its expiry.
+        alone = evidence.template(name) in (*ONLINE_ROLES, "builds", RECOVERY)
+        if not alone and rules.signing_days < lead:
+            yield (
+                f"roles.{name}: signing_days {rules.signing_days}, but lead_days says that a "
+                f"ceremony takes {lead}"
+            )
 
 
 def _hybrid_quorum(evidence: Evidence) -> Iterator[str]:
@@ -446,6 +640,21 @@ def _rule(evidence: Evidence, role: Role) -> str:
     return f"{role.threshold} of {', '.join(keys)}"
 
 
+def _delegations(evidence: Evidence) -> Iterator[str]:
+    """What waits for signatures is judged in the place of what it will replace."""
+    for role, signed in {**evidence.signed, **evidence.pending}.items():
+        if not isinstance(signed, Targets) or signed.delegations is None:
+            continue
+        where = f"{role} {signed.version}"
+        if role != Targets.type:
+            yield f"{where} delegates to other roles; only targets may"
+        elif signed.delegations.roles is None:
+            yield f"{where} delegates to hash bins; only builds roles may"
+        else:
+            for problem in delegation_problems(list(signed.delegations.roles.values())):
+                yield f"{where}: {problem}"
+
+
 def _lab(evidence: Evidence) -> Iterator[str]:
     if evidence.policy.lab:
         yield f"{evidence.policy.source}: lab = true"
@@ -454,8 +663,10 @@ def _lab(evidence: Evidence) -> Iterator[str]:
         yield f"root {root.version} is marked LAB"
 
 
-# The check that a new ceremony mends, and that must therefore not stop one from being opened.
 BINDS = "policy-binds"
+
+MENDED = frozenset({BINDS, "delegations"})
+"""Checks that a new ceremony mends, and that must therefore not stop one from being opened."""
 
 # Checks that want several people, which a maker does not have.
 _PEOPLE = frozenset({"threshold-two", "threshold-spare", "distinct-holders", "recovery-holders"})
@@ -504,6 +715,14 @@ CHECKS: tuple[Check, ...] = (
         "A flaw in one kind of token or service must not take every key of a role.",
         "Give the role keys of another custody, or lower custodies.",
         _distinct_custody,
+    ),
+    Check(
+        "custody-known",
+        Severity.WARNING,
+        f"A custody is one of {', '.join(CUSTODIES)}.",
+        "Two spellings of one kind of token would be counted as two ways of keeping a key.",
+        "Set custody in keys/NAME.toml to one of them, and say the rest in place.",
+        _custody_known,
     ),
     Check(
         "online-offline",
@@ -589,6 +808,68 @@ CHECKS: tuple[Check, ...] = (
         _algorithm,
     ),
     Check(
+        "client-reads",
+        Severity.WARNING,
+        "No algorithm is newer than the oldest client in service.",
+        "Such a client cannot verify the key's signatures; if too many of a role are of that "
+        "kind, it never updates again.",
+        "Keep a threshold of older algorithms in the role until those devices are updated, then "
+        "firmroot factory retire EXPORT.",
+        _client_reads,
+    ),
+    Check(
+        "retired-keys",
+        Severity.WARNING,
+        "No device was made to trust root keys that are retired.",
+        "Whoever has a threshold of them can still give such a device, fresh from its shelf, "
+        "another root.",
+        "Keep retired keys in custody until those devices are updated or out of service: "
+        "firmroot factory retire EXPORT.",
+        _retired_keys,
+    ),
+    Check(
+        "signed-size",
+        Severity.ERROR,
+        "What is signed is no longer than shipped devices read, by estimate from its keys.",
+        "Devices refuse a longer file, and never update again.",
+        "Give the role fewer keys, or keys with smaller signatures: one of ml-dsa-65 takes 6618 "
+        "bytes, of ed25519 128.",
+        _signed_size,
+    ),
+    Check(
+        "signed-size-elsewhere",
+        Severity.WARNING,
+        "What is signed is no longer than python-tuf reads, by estimate from its keys.",
+        "Only its timestamps are shorter: 16384 bytes, where our client reads 65536.",
+        "Give the role fewer post-quantum keys, or ship only clients of firmroot.",
+        _size_elsewhere,
+    ),
+    Check(
+        "algorithm-until",
+        Severity.ERROR,
+        "No key is used from the day on which the policy ends its algorithm.",
+        "What is weak one day is not noticed on that day, unless the day was written down before.",
+        "Replace the key: firmroot rotate KEY; or move the day in algorithms_until.",
+        _algorithm_until,
+    ),
+    Check(
+        "algorithm-ending",
+        Severity.WARNING,
+        "Nothing is signed for longer than its algorithm is used.",
+        "Devices still believe a signature when the policy has given up its algorithm.",
+        "Replace the key before: firmroot rotate KEY; or lower expiry_days of the role.",
+        _algorithm_ending,
+    ),
+    Check(
+        "key-age",
+        Severity.AUDIT,
+        "No key is older than rotation_days of its role.",
+        "A key that was copied unnoticed is of use until it is replaced; and a team that never "
+        "rotates cannot do it on the day when it must.",
+        "firmroot rotate KEY; if the file says no day, set made in keys/NAME.toml.",
+        _key_age,
+    ),
+    Check(
         "hybrid-quorum",
         Severity.ERROR,
         "Where hybrid_left is set, so many people are still needed if either family of "
@@ -607,6 +888,15 @@ CHECKS: tuple[Check, ...] = (
         "A role that is always due teaches people to ignore the reminder.",
         "Make signing_days smaller than expiry_days.",
         _signing_period,
+    ),
+    Check(
+        "lead-time",
+        Severity.ERROR,
+        "Signing again begins early enough for a ceremony: signing_days is not below lead_days.",
+        "People travel, tokens lie in safes: a ceremony that begins too late ends after the "
+        "signature that it replaces, and devices stop.",
+        "Raise signing_days of the role in policy.toml, or lower lead_days.",
+        _lead_time,
     ),
     Check(
         "root-outlives-targets",
@@ -633,6 +923,15 @@ CHECKS: tuple[Check, ...] = (
         "Put the policy into force: firmroot ceremony start ROLE, with the root or targets that "
         "the message names; or edit policy.toml.",
         _policy_binds,
+    ),
+    Check(
+        "delegations",
+        Severity.ERROR,
+        "Delegations are terminating, do not overlap, and list builds last; only targets has any.",
+        "A target that two roles speak for is decided by the order of a list, and some clients "
+        "let * cross a /: a builder could name what a channel offers.",
+        "Start it anew: firmroot ceremony start targets, or the role that the message names.",
+        _delegations,
     ),
     Check(
         "lab",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from securesystemslib.signer import Key, SSlibKey
@@ -104,6 +105,15 @@ class _Table:
             self.wrong(name, "each name once", value)
         return tuple(value)
 
+    def day(self, name: str) -> date | None:
+        """A date without a time, if there is one."""
+        value = self.take(name, "")
+        if isinstance(value, date) and not isinstance(value, datetime):
+            return value
+        if value != "":
+            self.wrong(name, "a date such as 2026-03-02, without quotes", value)
+        return None
+
     def end(self) -> None:
         self.problems.extend(
             f"{self._prefix}{name} is not known{_did_you_mean(name, self._known)}"
@@ -154,9 +164,9 @@ def parse_policy(
     top.integer("schema", (1,))
     scale = top.choice("scale", (Scale.TEAM, Scale.MAKER), Scale.TEAM)
     algorithms = top.texts("algorithms", tuple(ALGORITHMS))
-    for name in algorithms:
-        if name not in ALGORITHMS:
-            top.wrong("algorithms", f"names among {', '.join(ALGORITHMS)}", name)
+    _check_algorithms(top, algorithms)
+    until = _until(top, source, problems)
+    lead_days = top.integer("lead_days", range(3_651), 0)
     lab = top.boolean("lab", default=False)
     sections = top.take("roles")
     top.end()
@@ -183,11 +193,24 @@ def parse_policy(
         )
     if problems:
         raise PolicyError(problems)
-    return Policy(roles, algorithms, scale, lab, source)
+    return Policy(roles, algorithms, scale, lab, source, until, lead_days)
+
+
+def _until(top: _Table, source: str, problems: list[str]) -> dict[str, date]:
+    table = _Table(source, "algorithms_until", top.take("algorithms_until", {}), problems)
+    found = {name: table.day(name) for name in ALGORITHMS}
+    table.end()
+    return {name: day for name, day in found.items() if day is not None}
 
 
 def _is_product_role(name: str) -> bool:
     return NAME.fullmatch(name) is not None and "-" in name
+
+
+def _check_algorithms(table: _Table, names: Iterable[str]) -> None:
+    for name in names:
+        if name not in ALGORITHMS:
+            table.wrong("algorithms", f"names among {', '.join(ALGORITHMS)}", name)
 
 
 def _role(source: str, name: str, value: object, problems: list[str]) -> RolePolicy:
@@ -199,7 +222,10 @@ def _role(source: str, name: str, value: object, problems: list[str]) -> RolePol
         signing_days=table.integer("signing_days", range(36_501), 0),
         hybrid_left=table.integer("hybrid_left", range(101), 0),
         custodies=table.integer("custodies", range(1, 101), 1),
+        rotation_days=table.integer("rotation_days", range(36_501), 0),
+        algorithms=table.texts("algorithms", ()),
     )
+    _check_algorithms(table, rules.algorithms)
     table.end()
     return rules
 
@@ -235,6 +261,7 @@ def parse_key(text: str, name: str, source: str) -> KeyHolder:
     table.integer("schema", (1,))
     holder = table.text("holder", name)
     custody = table.text("custody", "file")
+    contact, place, made = table.text("contact", ""), table.text("place", ""), table.day("made")
     keyid, keytype, scheme, public = (
         table.text(each) for each in ("keyid", "keytype", "scheme", "public")
     )
@@ -245,4 +272,4 @@ def parse_key(text: str, name: str, source: str) -> KeyHolder:
     if problems:
         raise PolicyError(problems)
     key: Key = SSlibKey(keyid, keytype, scheme, {"public": public})
-    return KeyHolder(name, holder, custody, key)
+    return KeyHolder(name, holder, custody, key, contact, place, made)

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from datetime import date
 
     from securesystemslib.signer import Key
 
 __all__ = [
     "ALGORITHMS",
+    "ALGORITHM_SINCE",
+    "CUSTODIES",
     "NAME",
     "ONLINE_ROLES",
     "OPTIONAL_ROLES",
@@ -42,6 +45,18 @@ ALGORITHMS: Mapping[str, tuple[str, str]] = {
     "rsa": ("rsa", "rsassa-pss-sha256"),
     "ml-dsa-65": ("ml-dsa", "ml-dsa-65/1"),
 }
+
+# The first release whose client verifies an algorithm.
+ALGORITHM_SINCE: Mapping[str, str] = {
+    "ed25519": "0.1.0",
+    "ecdsa-p256": "0.1.0",
+    "ecdsa-p384": "0.1.0",
+    "rsa": "0.1.0",
+    "ml-dsa-65": "0.1.0",
+}
+
+# Where a private half can be: a file, a token (PKCS#11), a KMS of a cloud, Vault or OpenBao.
+CUSTODIES = ("file", "hsm", "kms", "vault")
 
 ONLINE_ROLES = ("snapshot", "timestamp")
 TEMPLATES = ("builds", "channel", "hold")
@@ -71,6 +86,8 @@ class RolePolicy:
         hybrid_left: people whose signatures must still be needed when either the classical or the
             post-quantum algorithms are broken; 0 claims nothing.
         custodies: different kinds of custody that its keys must have at least.
+        rotation_days: how old a key may become; 0 asks for no rotation.
+        algorithms: names of `ALGORITHMS` that its keys may use; empty for all that the policy has.
     """
 
     threshold: int
@@ -79,6 +96,8 @@ class RolePolicy:
     signing_days: int
     hybrid_left: int = 0
     custodies: int = 1
+    rotation_days: int = 0
+    algorithms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,14 +107,21 @@ class KeyHolder:
     Attributes:
         name: what policy and people call the key.
         holder: the person or machine that has the private half.
-        custody: where the private half is kept, in the policy's own words.
+        custody: where the private half is kept, one of `CUSTODIES`; files that were written before
+            there was a choice may say anything.
         key: the public key, with its id.
+        contact: how to reach the holder; may be empty.
+        place: where the private half lies; may be empty.
+        made: when it was made, None if nobody knows.
     """
 
     name: str
     holder: str
     custody: str
     key: Key
+    contact: str = ""
+    place: str = ""
+    made: date | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +132,8 @@ class Policy:
         roles: rules by role or template name.
         algorithms: names of `ALGORITHMS` that new keys may use.
         scale: `Scale.TEAM` or `Scale.MAKER`.
+        algorithms_until: first day on which an algorithm may not be used any more.
+        lead_days: how long a ceremony takes until everybody has signed.
         lab: thrown-away keys for trying out; never good for production.
     """
 
@@ -114,6 +142,8 @@ class Policy:
     scale: str = Scale.TEAM
     lab: bool = False
     source: str = field(default="policy.toml", compare=False)
+    algorithms_until: Mapping[str, date] = field(default_factory=dict)
+    lead_days: int = 0
 
     @property
     def recovery(self) -> RolePolicy | None:

@@ -14,7 +14,7 @@ from client_reference.errors import ConfigurationError
 from repo_tools.files import create_file, make_directory, replace_file, sync_directory
 from repo_tools.metadata.edits import next_root
 from repo_tools.signing.ceremony import add_signature, finish, start_ceremony
-from repo_tools.signing.keyring import KEY_DIRECTORY, new_key
+from repo_tools.signing.keyring import KEY_DIRECTORY, About, new_key
 from repo_tools.signing.secrets import Secrets
 from repo_tools.signing.signers import open_signer, sign
 from repo_tools.workspace import Workspace
@@ -100,7 +100,7 @@ def create_lab(directory: Path, storage: str, passphrase: bytes, now: datetime) 
     try:
         _write_files(draft, storage, "lab", lab=True)
         create_file(draft / ".firmroot/lab-passphrase", passphrase + b"\n", mode=0o600)
-        _make_lab_keys(draft, passphrase)
+        _make_lab_keys(draft, passphrase, now)
         _sign_lab_root(Workspace.open(draft), passphrase, now)
         return _appear(draft, directory)
     finally:
@@ -149,10 +149,10 @@ def _gitignore(storage: str) -> str:
     return _GITIGNORE if "://" in storage or own in _GITIGNORE else _GITIGNORE + own
 
 
-def _make_lab_keys(draft: Path, passphrase: bytes) -> None:
+def _make_lab_keys(draft: Path, passphrase: bytes, now: datetime) -> None:
     for name in LAB_KEYS:
         ws = Workspace.open(draft, missing_keys=True)
-        new_key(ws, name, "ed25519", name, passphrase)
+        new_key(ws, name, "ed25519", name, passphrase, About(made=now.date()))
 
 
 def _sign_lab_root(ws: Workspace, passphrase: bytes, now: datetime) -> None:

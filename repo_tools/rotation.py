@@ -34,14 +34,14 @@ from repo_tools.signing.ceremony import (
     status,
 )
 from repo_tools.signing.keyfiles import load_private, public_key
-from repo_tools.signing.keyring import KEY_DIRECTORY, add_public, new_key, set_online
+from repo_tools.signing.keyring import KEY_DIRECTORY, About, add_public, new_key, set_online
 from repo_tools.signing.rules import enforce_sound, templates
 from repo_tools.signing.start import planned_targets, start_role, start_root, start_targets
 from repo_tools.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
-    from datetime import datetime
+    from datetime import date, datetime
 
     from keys_policy.model import KeyHolder
     from repo_tools.metadata.rotation import Rotation
@@ -135,15 +135,18 @@ def find_key(ws: Workspace, name: str) -> KeyHolder:
     return ws.keyring[name]
 
 
-def make_successor(ws: Workspace, old: str, passphrase: Callable[[str], bytes]) -> str:
+def make_successor(
+    ws: Workspace, old: str, passphrase: Callable[[str], bytes], made: date | None = None
+) -> str:
     """Make a key in the place of another, of the same holder; found again if it was made before.
 
     Args:
         ws: the workspace; open it again afterwards.
         old: name of the key that goes.
         passphrase: gives the passphrase for a new key of that name.
+        made: the day of today.
     """
-    holder = find_key(ws, old).holder
+    before = find_key(ws, old)
     stem, _, number = old.rpartition("-")
     base, count = (stem, int(number)) if stem and number.isdecimal() else (old, 1)
     name = f"{base}-{count + 1}"
@@ -151,19 +154,19 @@ def make_successor(ws: Workspace, old: str, passphrase: Callable[[str], bytes]) 
         count += 1
         name = f"{base}-{count + 1}"
     if name not in ws.keyring:
-        _make(ws, name, holder, passphrase(name))
+        _make(ws, name, before.holder, passphrase(name), About(before.contact, made=made))
     return name
 
 
-def _make(ws: Workspace, name: str, holder: str, passphrase: bytes) -> None:
+def _make(ws: Workspace, name: str, holder: str, passphrase: bytes, about: About) -> None:
     """Make a key; one whose private half a killed run has left is completed, not made again."""
     place = f"{KEY_DIRECTORY}/{name}.pem"
     if not (ws.directory / place).exists():
-        new_key(ws, name, ws.policy.algorithms[0], holder, passphrase)
+        new_key(ws, name, ws.policy.algorithms[0], holder, passphrase, about)
         return
     key = public_key(load_private(ws.directory / place, passphrase))
     ws.add_key_uri(name, f"file:{place}")
-    add_public(ws, name, key, holder, "file")
+    add_public(ws, name, key, holder, "file", about)
 
 
 def free_name(ws: Workspace, old: str) -> str:
@@ -192,6 +195,7 @@ def prepare(
     make: bool,
     compromised: bool,
     passphrase: Callable[[str], bytes],
+    now: datetime,
 ) -> list[Rotation]:
     """Plan the rotation of a key, with those that it entails, and make missing successors.
 
@@ -202,9 +206,10 @@ def prepare(
         make: make a successor for it.
         compromised: somebody else may have the key.
         passphrase: gives the passphrase for a new key of that name.
+        now: when a successor is made.
     """
     if make:
-        new = _successor(ws, key, passphrase)
+        new = _successor(ws, key, passphrase, now)
     pairs = [(key, new)]
     rotations = plan(Workspace.open(ws.directory), pairs, compromised=compromised)
     if not rotations[0].snapshot:
@@ -214,14 +219,18 @@ def prepare(
         name = ws.key_name(keyid)
         # A key that has left the policy is one that an interrupted run has replaced.
         if name in ws.key_uris() or not any(ws.policy.roles_of(name)):
-            pairs.append((name, _successor(ws, name, passphrase)))
+            pairs.append((name, _successor(ws, name, passphrase, now)))
     return plan(Workspace.open(ws.directory), pairs, compromised=compromised)
 
 
-def _successor(ws: Workspace, old: str, passphrase: Callable[[str], bytes]) -> str | None:
+def _successor(
+    ws: Workspace, old: str, passphrase: Callable[[str], bytes], now: datetime
+) -> str | None:
     """None if an interrupted rotation has put one into the policy already."""
     find_key(ws, old)
-    return make_successor(ws, old, passphrase) if any(ws.policy.roles_of(old)) else None
+    if not any(ws.policy.roles_of(old)):
+        return None
+    return make_successor(ws, old, passphrase, now.date())
 
 
 def plan(

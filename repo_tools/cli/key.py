@@ -9,10 +9,11 @@ import click
 
 from client_reference.errors import ConfigurationError
 from client_reference.nearest import did_you_mean
-from keys_policy.model import ALGORITHMS
+from keys_policy.model import ALGORITHMS, CUSTODIES
 from repo_tools.cli.context import Context, example, passphrase_option
 from repo_tools.signing.keyfiles import is_private, load_public
 from repo_tools.signing.keyring import (
+    About,
     add_public,
     add_to_roles,
     import_private,
@@ -25,6 +26,7 @@ from repo_tools.signing.signers import FILES, open_signer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from keys_policy.model import KeyHolder
     from repo_tools.workspace import Workspace
@@ -40,6 +42,8 @@ def key() -> None:
 _holder_option = click.option(
     "--holder", help="Who has the private key; the name without its year if not given."
 )
+_contact_option = click.option("--contact", default="", help="How to reach the holder.")
+_place_option = click.option("--place", default="", help="Where the private key lies.")
 _role_option = click.option(
     "--role", "roles", multiple=True, help="Add it to this role of policy.toml; may be repeated."
 )
@@ -61,6 +65,8 @@ _role_option = click.option(
     help="The kind of key.",
 )
 @_holder_option
+@_contact_option
+@_place_option
 @_role_option
 @passphrase_option
 @click.pass_obj
@@ -69,6 +75,8 @@ def new(
     name: str,
     algorithm: str,
     holder: str | None,
+    contact: str,
+    place: str,
     roles: tuple[str, ...],
     descriptor: int | None,
 ) -> None:
@@ -81,8 +89,9 @@ def new(
     ws = context.workspace(missing_keys=True)
     _check_roles(ws, roles)
     passphrase = context.new_passphrase(ws, descriptor, name)
+    about = About(contact, place, context.now.date())
     with ws.lock():
-        made = new_key(ws, name, algorithm, holder or usual_holder(name), passphrase)
+        made = new_key(ws, name, algorithm, holder or usual_holder(name), passphrase, about)
         add_to_roles(context.workspace(missing_keys=True), name, roles)
     _report(context, made, roles, "made")
 
@@ -98,16 +107,28 @@ def new(
 @click.argument("source", metavar="FILE|URI")
 @click.option("--name", help="What to call it; the name of the file if not given.")
 @_holder_option
-@click.option("--custody", default="file", show_default=True, help="Where the private half is.")
+@click.option(
+    "--custody",
+    type=click.Choice(CUSTODIES),
+    default="file",
+    show_default=True,
+    help="What keeps the private half, for a public key.",
+)
+@_contact_option
+@_place_option
+@click.option("--made", type=click.DateTime(["%Y-%m-%d"]), help="When it was made; today if not.")
 @_role_option
 @passphrase_option
 @click.pass_obj
-def import_(
+def import_(  # noqa: PLR0913, PLR0917  one for each option
     context: Context,
     source: str,
     name: str | None,
     holder: str | None,
     custody: str,
+    contact: str,
+    place: str,
+    made: datetime | None,
     roles: tuple[str, ...],
     descriptor: int | None,
 ) -> None:
@@ -120,8 +141,9 @@ def import_(
     """
     ws = context.workspace(missing_keys=True)
     _check_roles(ws, roles)
-    scheme, _, place = source.partition(":")
-    service, file = scheme in KINDS, Path(place if scheme in FILES else source)
+    scheme, _, path = source.partition(":")
+    about = About(contact, place, (made or context.now).date())
+    service, file = scheme in KINDS, Path(path if scheme in FILES else source)
     if service and not name:
         raise ConfigurationError(f"{source} has no name of its own", "give it one with --name")
     name = name or file.stem
@@ -129,11 +151,11 @@ def import_(
     with ws.lock():
         if service or is_private(file):
             uri = source if service else f"{_form(file)}:{file.absolute()}"
-            made = import_private(ws, name, uri, holder, context.secrets(ws, descriptor))
+            key = import_private(ws, name, uri, holder, context.secrets(ws, descriptor), about)
         else:
-            made = add_public(ws, name, load_public(file), holder, custody)
+            key = add_public(ws, name, load_public(file), holder, custody, about)
         add_to_roles(context.workspace(missing_keys=True), name, roles)
-    _report(context, made, roles, "imported")
+    _report(context, key, roles, "imported")
 
 
 def _form(file: Path) -> str:
@@ -237,6 +259,9 @@ def _facts(ws: Workspace, each: KeyHolder, uris: Mapping[str, str]) -> dict[str,
         "name": each.name,
         "holder": each.holder,
         "custody": each.custody,
+        "contact": each.contact,
+        "place": each.place,
+        "made": str(each.made or ""),
         "keyid": each.key.keyid,
         "keytype": each.key.keytype,
         "scheme": each.key.scheme,

@@ -28,7 +28,7 @@ def check(context: click.Context) -> None:
     ours: Context = context.obj
     found = findings(ours.workspace(), ours.now)
     for each in found:
-        ours.printer.say(f"{each.severity.value}: {each.detail} [{each.check.id}]")
+        ours.printer.say(f"{each.severity.value}: {each.text} [{each.check.id}]")
         ours.printer.say(f"  {each.check.fix}")
     failed = any(each.severity is not Severity.WARNING for each in found)
     ours.printer.say(f"{len(CHECKS)} checks, {len(found)} finding(s)")
@@ -39,6 +39,7 @@ def check(context: click.Context) -> None:
                 {
                     "id": each.check.id,
                     "severity": each.severity.value,
+                    "file": each.file,
                     "detail": each.detail,
                     "fix": each.check.fix,
                 }

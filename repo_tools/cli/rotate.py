@@ -99,6 +99,7 @@ def run_rotation(
             make=new is None and not remove,
             compromised=compromised,
             passphrase=lambda name: context.new_passphrase(ws, descriptor, name),
+            now=context.now,
         )
         ws = context.workspace()
         check_rotations(ws, rotations, context.now, discard)

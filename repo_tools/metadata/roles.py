@@ -12,16 +12,16 @@ even one whose `*` crosses `/`:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 from client_reference.errors import ConfigurationError, RefusedError
+from keys_policy.delegations import delegation_problems
 from keys_policy.model import NAME, RECOVERY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from tuf.api.metadata import DelegatedRole, Delegations, Targets
+    from tuf.api.metadata import Delegations, Targets
 
 __all__ = [
     "DEVICE_TLS",
@@ -153,7 +153,7 @@ def check_delegations(delegations: Delegations | None) -> None:
     if delegations.roles is None:
         raise RefusedError("targets delegates to hash bins; only builds roles may (design 4)")
     roles = list(delegations.roles.values())
-    for problem in _delegation_problems(roles):
+    for problem in delegation_problems(roles):
         raise RefusedError(f"targets: {problem}", "see the guard on shadowing in docs/format.md")
 
 
@@ -168,46 +168,3 @@ def check_leaf(name: str, targets: Targets) -> None:
             f"{name} delegates to other roles; only targets may",
             "somebody tried to let another key speak for this role: find out who",
         )
-
-
-def _delegation_problems(roles: Sequence[DelegatedRole]) -> Iterator[str]:
-    for role in roles:
-        if not role.terminating:
-            yield f"the delegation to {role.name} is not terminating"
-        if not role.paths:
-            yield f"the delegation to {role.name} does not name its paths"
-    kinds = [_kind(role) for role in roles]
-    for index, kind in enumerate(kinds):
-        if kind == "builds" and (after := set(kinds[index:]) - {"builds"}):
-            yield f"{roles[index].name} is listed before {', '.join(sorted(after))} roles"
-    for one, other in combinations(roles, 2):
-        if overlap := _overlap(one, other):
-            yield f"{one.name} and {other.name} both speak for {overlap}"
-        if {_kind(one), _kind(other)} == {"builds", "channels"} and (
-            shared := set(one.keyids).intersection(other.keyids)
-        ):
-            yield f"{one.name} and {other.name} share the key {min(shared)[:8]}"
-
-
-def _kind(role: DelegatedRole) -> str:
-    """The first path segment, which the guard keeps disjoint between kinds of roles."""
-    segments = {pattern.split("/", 1)[0] for pattern in role.paths or ()}
-    return segments.pop() if len(segments) == 1 else "mixed"
-
-
-def _overlap(one: DelegatedRole, other: DelegatedRole) -> str | None:
-    """A pattern of one role that might match what the other speaks for.
-
-    Compares what stands before the first wildcard, since to some clients `*` matches everything.
-    """
-    for left in one.paths or ():
-        for right in other.paths or ():
-            a, b = _literal(left), _literal(right)
-            wild = (a != left and b.startswith(a)) or (b != right and a.startswith(b))
-            if wild or left == right:
-                return left
-    return None
-
-
-def _literal(pattern: str) -> str:
-    return pattern[: min((pattern.find(c) for c in "*?[" if c in pattern), default=len(pattern))]

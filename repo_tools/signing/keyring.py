@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from repo_tools.signing.signers import FILES, load_file, open_signer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import date
 
     from securesystemslib.signer import Key
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KEY_DIRECTORY",
+    "About",
     "add_public",
     "add_to_roles",
     "import_private",
@@ -36,6 +39,18 @@ __all__ = [
 # Where private keys of this machine are, relative to the workspace.
 KEY_DIRECTORY = ".firmroot/keys"
 
+
+@dataclass(frozen=True)
+class About:
+    """What people say of a key; see `KeyHolder`."""
+
+    contact: str = ""
+    place: str = ""
+    made: date | None = None
+
+
+_NOTHING = About()
+
 _YEAR = re.compile(r"-20\d\d")
 
 
@@ -45,7 +60,14 @@ def usual_holder(name: str) -> str:
     return stem if stem and _YEAR.fullmatch(year) else name
 
 
-def new_key(ws: Workspace, name: str, algorithm: str, holder: str, passphrase: bytes) -> KeyHolder:
+def new_key(
+    ws: Workspace,
+    name: str,
+    algorithm: str,
+    holder: str,
+    passphrase: bytes,
+    about: About = _NOTHING,
+) -> KeyHolder:
     """Make a key: private half encrypted below `.firmroot`, public half in `keys/`.
 
     Raises:
@@ -61,10 +83,17 @@ def new_key(ws: Workspace, name: str, algorithm: str, holder: str, passphrase: b
     path = ws.directory / KEY_DIRECTORY / f"{name}.pem"
     write_private(path, private, passphrase)
     ws.add_key_uri(name, f"file:{KEY_DIRECTORY}/{name}.pem")
-    return add_public(ws, name, public_key(private), holder, "file")
+    return add_public(ws, name, public_key(private), holder, "file", about)
 
 
-def import_private(ws: Workspace, name: str, uri: str, holder: str, secrets: Secrets) -> KeyHolder:
+def import_private(
+    ws: Workspace,
+    name: str,
+    uri: str,
+    holder: str,
+    secrets: Secrets,
+    about: About = _NOTHING,
+) -> KeyHolder:
     """Use a private key where it is: only its public half and its place are written.
 
     A token or service tells the public half, and makes a test signature that must verify.
@@ -75,6 +104,7 @@ def import_private(ws: Workspace, name: str, uri: str, holder: str, secrets: Sec
         uri: `file:` or `ssh:` with an absolute path, or of a token or service.
         holder: who has it.
         secrets: its passphrase or PIN.
+        about: what people say of it.
 
     Raises:
         ConfigurationError: the key or passphrase is wrong, or the name is taken.
@@ -89,12 +119,14 @@ def import_private(ws: Workspace, name: str, uri: str, holder: str, secrets: Sec
         uri, key = import_key(uri, secrets)
         custody = KINDS[scheme].custody
     open_signer(uri, KeyHolder(name, holder, custody, key), secrets, ws.directory)
-    made = add_public(ws, name, key, holder, custody)
+    made = add_public(ws, name, key, holder, custody, about)
     ws.add_key_uri(name, uri)
     return made
 
 
-def add_public(ws: Workspace, name: str, key: Key, holder: str, custody: str) -> KeyHolder:
+def add_public(
+    ws: Workspace, name: str, key: Key, holder: str, custody: str, about: About = _NOTHING
+) -> KeyHolder:
     """Write `keys/<name>.toml`.
 
     Raises:
@@ -118,6 +150,7 @@ def add_public(ws: Workspace, name: str, key: Key, holder: str, custody: str) ->
         "schema": 1,
         "holder": holder,
         "custody": custody,
+        **{name: value for name, value in vars(about).items() if value},
         "keyid": key.keyid,
         "keytype": key.keytype,
         "scheme": key.scheme,
@@ -133,7 +166,7 @@ def add_public(ws: Workspace, name: str, key: Key, holder: str, custody: str) ->
         create_file(ws.directory / "keys" / f"{name}.toml", tomlkit.dumps(document).encode())
     except FileExistsError as error:
         raise ConfigurationError(f"keys/{name}.toml exists", "choose another name") from error
-    return KeyHolder(name, holder, custody, key)
+    return KeyHolder(name, holder, custody, key, about.contact, about.place, about.made)
 
 
 def add_to_roles(ws: Workspace, name: str, roles: Sequence[str]) -> None:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from tuf.api.metadata import Root, Targets
 
-from client_reference.errors import RefusedError
-from keys_policy.checks import BINDS, Evidence, Severity, run_checks
+from client_reference.errors import ConfigurationError, NotTrustedError, RefusedError
+from client_reference.factory import load as load_factory
+from keys_policy.checks import MENDED, Evidence, Severity, Shipped, run_checks
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import RECOVERY, delegated_roles
+from repo_tools.publishing.factory import load_registry
 from repo_tools.signing.ceremony import open_ceremonies
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ __all__ = [
     "enforce_sound",
     "findings",
     "peoples_roles",
+    "shipped",
     "templates",
 ]
 
@@ -59,8 +62,29 @@ def findings(ws: Workspace, now: datetime) -> list[Finding]:
     kinds = templates(ws)
     known = {"root", "targets", *kinds, *peoples_roles(ws)}
     pending = {each.role: each.signed for each in open_ceremonies(ws) if each.role in known}
-    evidence = Evidence(ws.policy, ws.keyring, signed, pending, kinds, now, _live(ws))
+    evidence = Evidence(ws.policy, ws.keyring, signed, pending, kinds, now, _live(ws), shipped(ws))
     return run_checks(evidence)
+
+
+def shipped(ws: Workspace) -> tuple[Shipped, ...]:
+    """What the registry of the factory says is in service.
+
+    Nothing if the registry or a file is damaged: `publish` refuses that, with the way to mend it.
+    """
+    try:
+        return tuple(
+            Shipped(each.id, each.client_version, each.count, _born_with(ws, each.id))
+            for each in load_registry(ws)
+            if not each.retired
+        )
+    except (ConfigurationError, NotTrustedError):
+        return ()
+
+
+def _born_with(ws: Workspace, export: str) -> frozenset[str]:
+    born = load_factory(ws.directory / "factory" / export / "factory")
+    root = parse(born.root, Root, f"the root of factory export {export}").signed
+    return frozenset(root.roles[Root.type].keyids)
 
 
 def _live(ws: Workspace) -> dict[str, Root | Targets]:
@@ -87,13 +111,13 @@ def enforce_sound(ws: Workspace, now: datetime) -> None:
     Raises:
         PolicyViolationError: as `enforce`.
     """
-    _stop_at(each for each in findings(ws, now) if each.check.id != BINDS)
+    _stop_at(each for each in findings(ws, now) if each.check.id not in MENDED)
 
 
 def _stop_at(found: Iterable[Finding]) -> None:
     violations = [each for each in found if each.severity is Severity.ERROR]
     if violations:
-        details = "\n       ".join(f"{each.detail} [{each.check.id}]" for each in violations)
+        details = "\n       ".join(f"{each.text} [{each.check.id}]" for each in violations)
         first = violations[0].check
         raise PolicyViolationError(
             f"the policy forbids this: {details}",

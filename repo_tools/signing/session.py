@@ -215,8 +215,7 @@ def remember(ws: Workspace, memory: KnownGood, tasks: Sequence[Task], now: datet
 def people_of(ws: Workspace) -> dict[str, Person]:
     """Who holds each key of `keys/`, by key id."""
     return {
-        each.key.keyid: Person(each.name, each.holder, getattr(each, "contact", ""))
-        for each in ws.keyring.values()
+        each.key.keyid: Person(each.name, each.holder, each.contact) for each in ws.keyring.values()
     }
 
 

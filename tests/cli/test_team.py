@@ -298,11 +298,22 @@ def test_a_public_key_alone_can_hold_a_role(clone: Callable[..., Terminal], tmp_
     public = generate("ed25519").public_key()
     data = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (tmp_path / "erin.pem").write_bytes(data)
-    theirs("key", "import", tmp_path / "erin.pem", "--role", "hold", "--custody", "hsm")
+    about = ("--contact", "erin@acme.example", "--place", "safe 2", "--made", "2025-01-31")
+    erin = ("--role", "hold", "--custody", "hsm", *about)
+    theirs("key", "import", tmp_path / "erin.pem", *erin)
     assert "the private half of erin is not on this machine" in theirs(
         "key", "test", "erin", code=2
     )
     assert json.loads(theirs("--json", "key", "show", "erin"))["custody"] == "hsm"
+    shown = theirs("key", "show", "erin")
+    assert "contact  erin@acme.example\nplace    safe 2\nmade     2025-01-31\n" in shown
+    fred = ("--contact", "fred@acme.example", "--place", "at home", "--role", "root")
+    theirs("key", "new", "fred", *fred)
+    made = Workspace.open(theirs.directory).keyring["fred"]
+    assert (made.contact, made.place) == ("fred@acme.example", "at home")
+    assert made.made is not None
+    theirs("ceremony", "start", "root")
+    assert "fred@acme.example" in theirs("ceremony", "status", code=3)
 
 
 def test_time_cannot_be_set_outside_a_lab(run: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +341,10 @@ def test_a_threshold_above_the_number_of_keys_stops_every_signature(run: Termina
         err = run(*command, code=ExitCode.REFUSED)
         assert "roles.root: threshold 4 is above its 3 keys" in err
     out = run("policy", "check", code=ExitCode.REFUSED)
-    assert "error: roles.root: threshold 4 is above its 3 keys [threshold-reachable]" in out
+    assert (
+        "error: policy.toml: roles.root: threshold 4 is above its 3 keys [threshold-reachable]"
+        in out
+    )
 
 
 def test_a_violation_that_no_key_mends_goes_to_the_policy(run: Terminal) -> None:

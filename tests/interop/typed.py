@@ -34,8 +34,10 @@ def typed_lab(directory: Path, algorithm: str) -> Release:
 
 @contextmanager
 def _all_keys_are(algorithm: str) -> Iterator[None]:
-    def new_key(ws: Workspace, name: str, _: str, holder: str, passphrase: bytes) -> KeyHolder:
-        return keyring.new_key(ws, name, algorithm, holder, passphrase)
+    def new_key(
+        ws: Workspace, name: str, _: str, holder: str, passphrase: bytes, about: keyring.About
+    ) -> KeyHolder:
+        return keyring.new_key(ws, name, algorithm, holder, passphrase, about)
 
     with mock.patch.object(creation, "new_key", new_key):
         yield

@@ -23,7 +23,7 @@ from keys_policy.checks import (
     run_checks,
 )
 from keys_policy.load import parse_policy
-from keys_policy.model import KeyHolder, Policy, RolePolicy, Scale
+from keys_policy.model import CUSTODIES, KeyHolder, Policy, RolePolicy, Scale
 from repo_tools.metadata.edits import next_root, next_targets
 from tests.keys_policy.sample import KEYRING, POLICY, holder, policy_with
 
@@ -217,6 +217,19 @@ def test_keys_are_kept_in_as_many_ways_as_the_role_asks() -> None:
     ]
     keyring = {**KEYRING, "bob": replace(KEYRING["bob"], custody="hsm")}
     assert found(policy_with(root=rules), keyring) == []
+
+
+def test_a_custody_of_an_older_file_is_a_warning() -> None:
+    for custody in CUSTODIES:
+        assert found(keyring={**KEYRING, "bob": replace(KEYRING["bob"], custody=custody)}) == []
+    findings = found(keyring={**KEYRING, "bob": replace(KEYRING["bob"], custody="a safe")})
+    assert [(each.check.id, each.severity, each.detail) for each in findings] == [
+        (
+            "custody-known",
+            Severity.WARNING,
+            "keys/bob.toml: custody 'a safe', expected one of file, hsm, kms, vault",
+        )
+    ]
 
 
 def test_a_maker_is_warned_not_stopped() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -117,6 +118,11 @@ def test_a_key_is_read() -> None:
     assert (holder.name, holder.holder, holder.custody) == ("alice", "Alice A.", "safe")
     assert holder.key == KEYRING["alice"].key
     assert parse_key(key_file(), "alice", "x").holder == "alice"
+    assert (holder.contact, holder.place, holder.made) == ("", "", None)
+    more = key_file(contact="alice@acme.example", place="safe 2") + "made = 2026-03-02\n"
+    holder = parse_key(more, "alice", "keys/alice.toml")
+    assert (holder.contact, holder.place) == ("alice@acme.example", "safe 2")
+    assert holder.made == date(2026, 3, 2)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +130,8 @@ def test_a_key_is_read() -> None:
     [
         (key_file(keytype="dsa"), "alice", "keytype 'dsa' with scheme 'ed25519': expected ed25519"),
         (key_file(extra=1), "alice", "keys/alice.toml: extra is not known"),
+        (key_file(made="2026-03-02"), "alice", "made: expected a date such as 2026-03-02"),
+        (key_file() + "made = 2026-03-02T00:00:00Z\n", "alice", "made: expected a date such as"),
         (key_file(public=1), "alice", "public: expected a string, found 1"),
         (key_file(), "Alice", "expected a file name of small letters"),
         ("schema = 1\n", "alice", "keys/alice.toml: keyid is missing"),

@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 
 from keys_policy.checks import CHECKS
-from keys_policy.model import Policy, RolePolicy
+from keys_policy.model import KeyHolder, Policy, RolePolicy
 from tests.keys_policy import render
 
 IDS = (
@@ -17,6 +17,7 @@ IDS = (
     "threshold-spare",
     "distinct-holders",
     "distinct-custody",
+    "custody-known",
     "online-offline",
     "builds-channel",
     "recovery-keys",
@@ -27,11 +28,20 @@ IDS = (
     "keyid-derived",
     "rsa-size",
     "algorithm",
+    "client-reads",
+    "retired-keys",
+    "signed-size",
+    "signed-size-elsewhere",
+    "algorithm-until",
+    "algorithm-ending",
+    "key-age",
+    "lead-time",
     "hybrid-quorum",
     "signing-period",
     "root-outlives-targets",
     "expiry",
     "policy-binds",
+    "delegations",
     "lab",
 )
 
@@ -52,5 +62,5 @@ def test_a_page_without_markers_is_refused() -> None:
 
 def test_the_page_names_every_field() -> None:
     named = set(re.findall(r"^\| `([a-z_]+)", render.PAGE.read_text(), re.MULTILINE))
-    expected = {each.name for kind in (Policy, RolePolicy) for each in fields(kind)}
-    assert expected - {"source"} <= named
+    expected = {each.name for kind in (KeyHolder, Policy, RolePolicy) for each in fields(kind)}
+    assert expected - {"source", "name", "key"} <= named

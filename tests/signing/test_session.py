@@ -327,8 +327,8 @@ def test_a_violation_names_the_rule_and_the_fix(ws: Workspace) -> None:
         enforce(broken, NOW)
     assert caught.value.message == (
         "the policy forbids this: "
-        "roles.root: threshold 4 is above its 3 keys [threshold-reachable]\n       "
-        "roles.recovery: threshold 2, root has 4 [recovery-threshold]\n       "
+        "policy.toml: roles.root: threshold 4 is above its 3 keys [threshold-reachable]\n       "
+        "policy.toml: roles.recovery: threshold 2, root has 4 [recovery-threshold]\n       "
         "root 1: root is 2 of alice, bob, carol; the policy expects 4 of alice, bob, carol "
         "[policy-binds]"
     )

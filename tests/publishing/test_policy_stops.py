@@ -1,0 +1,126 @@
+"""What the policy forbids stops plan, sign and publish; what it only warns of stops nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from client_reference.errors import ExitCode
+from keys_policy.checks import Shipped
+from repo_tools.publishing.factory import load_registry
+from repo_tools.signing.rules import shipped
+from tests.publishing.lab import PRODUCT
+
+if TYPE_CHECKING:
+    from tests.publishing.lab import Lab
+
+
+def edit(lab: Lab, before: str, after: str, count: int = 1) -> str:
+    """Change policy.toml; returns what it was."""
+    file = lab.directory / "policy.toml"
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after, count))
+    return text
+
+
+@pytest.mark.parametrize("command", [("plan",), ("sign",), ("publish",)], ids=" ".join)
+def test_a_lead_time_that_cannot_be_kept_stops_every_command(
+    command: tuple[str, ...], following: Lab
+) -> None:
+    following.ok("ceremony", "start", "root")
+    sound = edit(following, "schema = 1", "schema = 1\nlead_days = 3650")
+    before = following.tree()
+    done = following.run(*command)
+    assert done.code == ExitCode.REFUSED
+    assert "policy.toml: roles.root: signing_days " in done.err
+    assert "a ceremony takes 3650 [lead-time]" in done.err
+    assert "Raise signing_days of the role in policy.toml" in done.err
+    assert "firmroot policy explain lead-time" in done.err
+    assert following.tree() == before
+    (following.directory / "policy.toml").write_text(sound)
+    following.ok(*command)
+
+
+def test_five_mistakes_are_reported_at_once_with_file_place_and_fix(live: Lab) -> None:
+    edit(live, "schema = 1", 'schema = 1\nlead_days = 3650\nalgorithms = ["rsa", "ed25519"]')
+    edit(live, "[roles.targets]\n", '[roles.targets]\nalgorithms = ["rsa"]\n')
+    edit(live, "[roles.root]\n", "[roles.root]\nrotation_days = 1\ncustodies = 2\n")
+    edit(live, 'keys = ["ci"]', 'keys = ["ci", "rita"]')
+    done = live.later(days=3).run("--json", "policy", "check")
+    assert done.code == ExitCode.REFUSED
+    found: dict[str, tuple[str, str, str]] = {}
+    for each in json.loads(done.out)["findings"]:
+        found.setdefault(each["id"], (each["file"], each["detail"], each["fix"]))
+    expected = {
+        "lead-time": ("policy.toml", "roles.root: signing_days", "Raise signing_days"),
+        "algorithm": ("policy.toml", "roles.targets: alice is ed25519", "Replace the key"),
+        "key-age": ("", "keys/alice.toml: made 2026-03-02, 3 days ago", "firmroot rotate KEY"),
+        "distinct-custody": ("policy.toml", "roles.root: its keys are kept in 1", "Give the role"),
+        "builds-channel": ("policy.toml", "rita is in roles.builds and in", "Make another key"),
+    }
+    assert set(expected) <= set(found)
+    for name, (file, detail, fix) in expected.items():
+        assert found[name][0] == file
+        assert found[name][1].startswith(detail)
+        assert found[name][2].startswith(fix)
+    told = live.later(days=3).run("policy", "check").out
+    assert "error: policy.toml: roles.targets: alice is ed25519 ed25519 [algorithm]\n  " in told
+    assert "audit: keys/alice.toml: made 2026-03-02" in told
+
+
+def test_an_old_key_fails_the_check_but_stops_nobody(following: Lab) -> None:
+    edit(following, "[roles.timestamp]\n", "[roles.timestamp]\nrotation_days = 1\n")
+    later = following.later(days=2)
+    done = later.run("policy", "check")
+    assert done.code == ExitCode.REFUSED
+    assert "keys/publisher.toml: made 2026-03-02, 2 days ago" in done.out
+    later.ok("publish")
+
+
+def test_the_registry_says_what_was_shipped(live: Lab) -> None:
+    export = load_registry(live.workspace)[0]
+    root = live.workspace.newest_root()
+    assert root is not None
+    keyids = frozenset(root.roles["root"].keyids)
+    assert shipped(live.workspace) == (
+        Shipped(export.id, export.client_version, export.count, keyids),
+    )
+    live.ok("--yes", "factory", "retire", export.id)
+    assert shipped(live.workspace) == ()
+
+
+def test_a_damaged_registry_is_for_publish_to_refuse(live: Lab) -> None:
+    (live.directory / "factory/registry.toml").write_text("=")
+    assert shipped(live.workspace) == ()
+    live.run("policy", "check")
+    assert live.run("publish").code == ExitCode.USAGE
+
+
+def test_devices_with_an_older_client_are_counted(live: Lab) -> None:
+    registry = live.directory / "factory/registry.toml"
+    version = load_registry(live.workspace)[0].client_version
+    text = registry.read_text().replace(f'client_version = "{version}"', 'client_version = "0.0.9"')
+    registry.write_text(text.replace("count = 0", "count = 500"))
+    done = live.run("policy", "check")
+    assert (
+        "warning: policy.toml: roles.root: alice is ed25519, which clients read since" in done.out
+    )
+    assert f"500 devices ({load_registry(live.workspace)[0].id})" in done.out
+    live.add("1.1")
+    live.promote("1.1")
+    live.ok("publish")
+
+
+def test_a_key_that_was_rotated_away_is_still_trusted_by_devices(live: Lab) -> None:
+    assert "[retired-keys]" not in live.run("policy", "check").out
+    live.ok("--yes", "rotate", "carol")
+    live.ok("sign")
+    live.ok("publish")
+    done = live.run("policy", "check")
+    assert "warning: carol (" in done.out
+    assert "an unknown number of devices" in done.out
+    assert PRODUCT in done.out
+    assert "[retired-keys]" in done.out
