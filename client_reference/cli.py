@@ -31,7 +31,7 @@ from client_reference.errors import (
 from client_reference.install.handlers import open_installer
 from client_reference.lifecycle import observe_boot, unknown_trial
 from client_reference.selection import Selection, Waves
-from client_reference.terminal import Run, failure_of, tell
+from client_reference.terminal import Run, complain, failure_of, tell
 from client_reference.transport.fetch import Ambient
 from client_reference.trust.selftest import check_key_types
 from client_reference.trust.state import Phase
@@ -327,7 +327,7 @@ def main(
             traceback.print_exc()
     if "--json" in arguments:
         document = {"error": failure.message, "hint": failure.hint, "exit_code": failure.code}
-        print(json.dumps(document, indent=1, sort_keys=True), file=sys.stderr)  # noqa: T201 # likewise
+        complain(json.dumps(document, indent=1, sort_keys=True))
     else:
         tell("error", failure.message)
         if failure.hint:

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from client_reference import report
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from client_reference.strictjson import Json
     from client_reference.transport.fetch import Ambient
 
-__all__ = ["Bar", "Failure", "Run", "failure_of", "tell"]
+__all__ = ["Bar", "Failure", "Run", "complain", "failure_of", "on_terminal", "tell"]
 
 # The terminal is what this module is for.
 # ruff: noqa: T201
@@ -63,10 +64,25 @@ class Run:
 
 
 def tell(kind: str, text: str) -> None:
-    """One line on standard error: an `error`, a `warning` or a `hint`."""
-    coloured = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    """One line on standard error: an `error`, a `warning` or a `hint`.
+
+    That nobody reads it, or that it was closed, stops nothing: a device is alone.
+    """
+    coloured = on_terminal() and "NO_COLOR" not in os.environ
     label = f"\x1b[{_COLOURS[kind]}m{kind}\x1b[0m" if coloured else kind
-    print(f"{label}: {report.printable(text)}", file=sys.stderr)
+    complain(f"{label}: {report.printable(text)}")
+
+
+def complain(text: str) -> None:
+    """Write to standard error, if there is one that somebody reads."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(text, file=sys.stderr)
+
+
+def on_terminal() -> bool:
+    """Whether standard error is a terminal."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 class Bar:

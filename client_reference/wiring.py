@@ -22,7 +22,7 @@ from client_reference.errors import ConfigurationError, FirmrootError
 from client_reference.install.handlers import open_installer
 from client_reference.lifecycle import Boot
 from client_reference.strictjson import format_time, parse_time
-from client_reference.terminal import Bar
+from client_reference.terminal import Bar, on_terminal
 from client_reference.transport.bundle import BundleFile
 from client_reference.transport.cache import TargetCache
 from client_reference.transport.fetch import Certificate, HttpFetcher, Roots, Settings
@@ -126,7 +126,7 @@ def wired(run: Run) -> Iterator[Wired]:
         if config.repository.recovery and state.trust.recovery_root is not None:
             urls = _recovery_urls(config, transport, (fetcher, run.ambient), stack)
             anchor = _anchor(run, config, store, mirrors, urls)
-        bar = Bar(shown=sys.stderr.isatty() and not run.options.json)
+        bar = Bar(shown=on_terminal() and not run.options.json)
         stack.callback(bar.finish)
         machine = Machine(
             identified=identified(config),

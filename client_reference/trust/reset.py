@@ -10,6 +10,9 @@ Rules:
  * A reset names the version of `targets` that first said it, and stays in later versions, so that
    a device from the shelf finds it. A device follows each once, and only one that is newer than
    the last that it followed: an old `targets`, replayed, resets nothing again.
+ * Root keys judge `targets`: a root with other targets keys has the device forget which reset it
+   followed last, in the transaction of that root. One that is still published then is followed once
+   more, and takes the floor to what it says, no further.
  * It never raises a sequence, and never lowers one below what it says.
  * What an image claimed to be before a reset is doubted after it, as after a re-rooting: the
    manifest in hand says what it is, or the floor does (`selection`).

@@ -192,6 +192,7 @@ class Updater:
         self._state = state
         self._trust = state.trust
         self._new_roots: list[bytes] = []
+        self._forget_reset = False
         self._root = verified.read(Root, Root.type, state.trust.root).signed
         self._timestamp: Timestamp | None = None
         self._snapshot: Snapshot | None = None
@@ -458,6 +459,10 @@ class Updater:
             trust = replace(trust, timestamp=None, snapshot=None)
         if other_timestamp_keys:
             trust = replace(trust, time_floor=clock.reset(trust.factory_floor, root))
+        if verified.rotated(self._root, root, Targets.type):
+            # Attack: a thief of `targets` says a reset of the last version that there is, and no
+            # honest one would ever be newer (`trust.reset`).
+            self._forget_reset = True
         self._root = root
         self._trust = trust
         self._new_roots.append(data)
@@ -565,6 +570,9 @@ class Updater:
             recovery_version=stored.trust.recovery_version,
         )
         state = stored.with_trust(self._trust)
+        if self._forget_reset:
+            state = state.with_install(replace(state.install, reset=0))
+            self._forget_reset = False
         self._store.commit(state, self._new_roots)
         self._new_roots = []
         self._state = state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import random
@@ -835,3 +836,29 @@ def test_init_names_a_library_that_a_later_root_could_need(
     assert said.code == 0, "this root needs none of it"
     assert "good signatures of type ml-dsa/ml-dsa-65/1 do not verify here" in said.err
     assert device.run("update").code == 0
+
+
+class Deaf(io.TextIOBase):
+    """A standard error whose reader has gone, or whose file is full."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+
+    def write(self, _: str) -> int:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "stream", [None, Deaf(BrokenPipeError()), Deaf(OSError(errno.ENOSPC, "full"))]
+)
+def test_a_warning_that_nobody_reads_stops_no_update(
+    ready: DeviceOnDisk, monkeypatch: pytest.MonkeyPatch, stream: Deaf | None
+) -> None:
+    """The store is lost, so there is one before anything is fetched."""
+    for copy in ("a.db", "b.db"):
+        (ready.directory / "state" / copy).unlink()
+    monkeypatch.setattr(sys, "stderr", stream)
+    where = ("--config", str(ready.config))
+    assert cli.main([*where, "update"], {"FIRMROOT_LAB_NOW": LAB_NOW}) == 0
+    assert cli.main([*where, "confirm", "x"], {}) == 2
+    assert ready.slot("B") == IMAGE

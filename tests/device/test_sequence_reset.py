@@ -140,6 +140,30 @@ def test_an_older_targets_that_comes_back_resets_nothing_again(bench: Bench) -> 
     installs(bench, "1.3", 4)
 
 
+def test_other_targets_keys_undo_a_reset_that_a_thief_said(bench: Bench) -> None:
+    """Attack: a reset since the last version that there is; nothing honest would be newer."""
+    repo = bench.publisher.repo
+    honest = repo.targets.version
+    repo.targets.version = HIGHEST - 1
+    reset(bench, to=HIGHEST, since=HIGHEST)
+    check(bench.machine)
+    assert bench.state.install.reset == HIGHEST
+    del repo.targets.unrecognized_fields[FIELD]
+    repo.targets.version, repo.snapshot.version, repo.timestamp.version = honest, 50, 50
+    for role in ("snapshot", "timestamp"):
+        repo.rotate(role)
+    repo.publish("root", "targets", "snapshot", "timestamp")
+    check(bench.machine)
+    assert bench.state.install.reset == HIGHEST, "the same targets keys vouch for it"
+    repo.rotate("targets")
+    repo.publish("root", "targets", "snapshot", "timestamp")
+    check(bench.machine)
+    assert bench.state.install.reset == 0
+    assert bench.state.install.confirmed_sequence == HIGHEST, "a rotation alone lowers nothing"
+    reset(bench, to=1)
+    installs(bench, "1.1", 2)
+
+
 def test_a_reset_never_raises_a_sequence(bench: Bench) -> None:
     reset(bench, to=1)
     installs(bench, "1.1", 2)
