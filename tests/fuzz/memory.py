@@ -31,7 +31,10 @@ def run(data: bytes) -> None:
             assert stands_for in {b"", STAMP}
             assert strong_etag(etag) == etag
             assert Memory(path, None).condition(mirror, NAME) == ("", b"")
-            assert Memory(path, STAMP + b" ").condition(mirror, NAME) == ("", b"")
+            # The digest of other bytes may be in the file: the fuzzer watches what is compared.
+            other = Memory(path, STAMP + b" ").condition(mirror, NAME)[1]
+            assert other in {b"", STAMP + b" "}
+            assert not (other and stands_for), "one ETag for two timestamps"
         memory.received(MIRROR, NAME, '"an etag"', STAMP)
         memory.keep(MIRROR, first=False)
         again = Memory(path, STAMP)
