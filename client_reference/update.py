@@ -443,14 +443,19 @@ def _renew_bundle(machine: Machine, updater: Updater) -> str:
     """Take a new CA bundle, if the role that speaks for it has one. Its failure stops nothing."""
     if machine.bundle is None:
         return ""
-    try:
-        target = updater.target(TLS_ROLE, TLS_BUNDLE)
-        if target is None or target.hashes.get("sha256") == machine.bundle.sha256():
-            return ""
-        machine.bundle.keep(updater.fetch_target(target, MAX_BUNDLE))
-    except (NotTrustedError, RetryLaterError) as error:
-        return f"a new CA bundle could not be had: {error}"
-    return "a new CA bundle was accepted; it serves from the next run on"
+    while True:
+        try:
+            target = updater.target(TLS_ROLE, TLS_BUNDLE)
+            if target is None or target.hashes.get("sha256") == machine.bundle.sha256():
+                return ""
+            machine.bundle.keep(updater.fetch_target(target, MAX_BUNDLE))
+        except EpochEndedError:
+            raise
+        except (NotTrustedError, RetryLaterError) as error:
+            if not machine.mirrors.another_way():
+                return f"a new CA bundle could not be had: {error}"
+        else:
+            return "a new CA bundle was accepted; it serves from the next run on"
 
 
 def anchored(anchor: RecoveryAnchor | None, mirrors: Mirrors, step: Callable[[], T]) -> T:

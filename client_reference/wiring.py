@@ -257,10 +257,11 @@ def transport_settings(run: Run, config: DeviceConfig) -> Settings:
     Raises:
         ConfigurationError: a bundle or the credentials that the configuration names are not there.
     """
-    bundles = (config.trust.state / BUNDLE, config.trust.factory / BUNDLE)
+    accepted, carried = bundles = (config.trust.state / BUNDLE, config.trust.factory / BUNDLE)
     bundle = next((path for path in bundles if path.exists()), None)
+    image = carried if bundle == accepted and carried.exists() else None
     if config.tls.roots is TlsRoots.SYSTEM:
-        bundle = None
+        bundle = image = None
     elif config.tls.roots is TlsRoots.PRIVATE and bundle is None:
         raise ConfigurationError(
             f'tls.roots = "private", but there is neither {bundles[0]} nor {bundles[1]}',
@@ -271,7 +272,7 @@ def transport_settings(run: Run, config: DeviceConfig) -> Settings:
     return Settings(
         mirrors=config.repository.mirrors,
         degraded=config.tls.degraded,
-        roots=Roots(system=config.tls.roots is not TlsRoots.PRIVATE, bundle=bundle),
+        roots=Roots(config.tls.roots is not TlsRoots.PRIVATE, bundle, image),
         credentials=None if credentials is None else _credentials(credentials),
         certificate=None
         if certificate is None
@@ -341,7 +342,15 @@ def _anchor(
     from client_reference.trust.anchor import RecoveryAnchor  # noqa: PLC0415 # only devices that have one
 
     due = random.SystemRandom().random() * _DAY < config.check_every
-    return RecoveryAnchor(store, urls, mirrors, config.repository.product, due=due, tell=run.warn)
+    return RecoveryAnchor(
+        store,
+        urls,
+        mirrors,
+        config.repository.product,
+        due=due,
+        tell=run.warn,
+        forget=BundleFile(config.trust.state / BUNDLE).forget,
+    )
 
 
 def _note_floor(store: SqliteStore, uptime: Uptime, before: int) -> None:

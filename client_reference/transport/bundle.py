@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from client_reference.durable import replace_file
+from client_reference.durable import replace_file, sync_directory
 from client_reference.errors import LocalFailureError, NotTrustedError
 
 if TYPE_CHECKING:
@@ -33,6 +33,18 @@ class BundleFile:
             return hashlib.sha256(self._path.read_bytes()).hexdigest()
         except OSError:
             return ""
+
+    def forget(self) -> None:
+        """Drop what is kept, durably: the repository that published it has ended.
+
+        Raises:
+            LocalFailureError: it could not be removed.
+        """
+        try:
+            self._path.unlink(missing_ok=True)
+            sync_directory(self._path.parent)
+        except OSError as error:
+            raise LocalFailureError(f"{self._path} cannot be removed: {error}") from error
 
     def keep(self, data: bytes) -> None:
         """Replace what is kept, durably.

@@ -55,10 +55,15 @@ class Roots:
     Attributes:
         system: the system's store.
         bundle: a PEM file of ours; None if there is none.
+        image: the one that the image carries, where `bundle` is another that was accepted since. It
+            goes on serving what is public: a bundle without the right authorities must not cut a
+            device off from the next one, nor from the recovery anchor. Whoever hears a credential
+            must be in `bundle` (design 8).
     """
 
     system: bool = True
     bundle: Path | None = None
+    image: Path | None = None
 
 
 @frozen
@@ -143,13 +148,18 @@ class Connector:
         self._certificate = certificate
         self._contexts: dict[tuple[Trust, bool], ssl.SSLContext] = {}
 
+    def forget(self) -> None:
+        """Read the bundles again for the next connection."""
+        self._contexts.clear()
+
     def open(self, way: Attempt, pace: Pace, *, identified: bool) -> Connection:
         """A connection to the mirror of an attempt, as trusted as it says.
 
         Args:
             way: where to, and how.
             pace: of the transfer that it is opened for; the time counts.
-            identified: whether the client certificate is shown if the mirror asks for it.
+            identified: whether credentials will be sent, or the client certificate shown if the
+                mirror asks for it.
 
         Raises:
             TlsError: TLS failed with the mirror itself.
@@ -259,7 +269,7 @@ class Connector:
 
     def _context(self, trust: Trust, *, identified: bool) -> ssl.SSLContext:
         if (trust, identified) not in self._contexts:
-            context = _context(trust, self._roots)
+            context = _context(trust, self._roots, identified=identified)
             if identified and self._certificate is not None:
                 _identify(context, self._certificate)
             self._contexts[trust, identified] = context
@@ -308,7 +318,7 @@ def _reply(raw: socket.socket, deadline: _Deadline) -> bytes:
     return head
 
 
-def _context(trust: Trust, roots: Roots) -> ssl.SSLContext:
+def _context(trust: Trust, roots: Roots, *, identified: bool) -> ssl.SSLContext:
     import ssl  # noqa: PLC0415 # see `_encrypt`
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -321,14 +331,19 @@ def _context(trust: Trust, roots: Roots) -> ssl.SSLContext:
         return context
     if roots.system:
         context.load_default_certs()
-    if roots.bundle is not None:
-        try:
-            context.load_verify_locations(roots.bundle)
-        except (OSError, ssl.SSLError) as error:
-            # A damaged bundle must not end updates: without its roots TLS fails, which is reported.
-            if roots.system:
-                return context
-            raise ssl.SSLError(f"{roots.bundle} is no CA bundle: {error}") from error
+    usable = roots.system
+    failure: OSError | None = None
+    for bundle in (roots.bundle, None if identified else roots.image):
+        if bundle is not None:
+            try:
+                context.load_verify_locations(bundle)
+                usable = True
+            except (OSError, ssl.SSLError) as error:
+                # A damaged bundle must not end updates: without its roots TLS fails, and is
+                # reported.
+                failure = failure or error
+    if not usable and failure is not None:
+        raise ssl.SSLError(f"{roots.bundle} is no CA bundle: {failure}") from failure
     return context
 
 

@@ -250,9 +250,13 @@ class HttpFetcher:
         return len(self._given_up) < len(self._mirrors)
 
     def every_mirror(self) -> None:
-        """Ask every mirror again: another repository is asked for than the one it failed with."""
+        """Ask every mirror again, and anew: the repository that was asked for has ended."""
         self._given_up.clear()
         self._uncached.clear()
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+        self._connector.forget()
 
     def fetch(self, path: str, max_length: int) -> bytes:
         """One whole object. See `Fetcher.fetch`."""
@@ -410,12 +414,14 @@ class HttpFetcher:
         return sent
 
     def _identified(self, way: Attempt, wanted: _Wanted) -> bool:
-        """Whether the client certificate may be shown for this."""
-        return (
-            self._settings.certificate is not None
-            and way.trust is Trust.VERIFIED
-            and is_artifact(wanted.path)
-        )
+        """Whether this needs a connection of its own, since it tells the mirror who asks.
+
+        A header does only where fewer authorities serve for it than for what is public.
+        """
+        settings = self._settings
+        header = settings.credentials is not None and settings.roots.image is not None
+        known = settings.certificate is not None or header
+        return known and way.trust is Trust.VERIFIED and is_artifact(wanted.path)
 
     def _exchange(
         self, way: Attempt, target: str, headers: dict[str, str], wanted: _Wanted, pace: Pace

@@ -95,6 +95,7 @@ class RecoveryAnchor:
         product: the device's own.
         due: whether this cycle asks without another occasion.
         tell: called with a sentence that a person must see, whatever the cycle comes to.
+        forget: called before an epoch ends, to drop what else its primary had this device believe.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class RecoveryAnchor:
         *,
         due: bool,
         tell: Callable[[str], None],
+        forget: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._urls = urls
@@ -113,6 +115,7 @@ class RecoveryAnchor:
         self._product = product
         self._due = due
         self._tell = tell
+        self._forget = forget
         self._probe: Probe | None = None
         self._pending: RetryLaterError | None = None
 
@@ -193,6 +196,8 @@ class RecoveryAnchor:
                 "nothing was changed, and nothing of the old epoch is installed; try again later",
             )
             return Outcome.PENDING
+        # First: a cut between the two must not leave the old primary's CA in the new epoch.
+        self._forget()
         self._store.begin_again(after)
         self._tell(
             f"the recovery anchor re-rooted this device: epoch {old} has ended, epoch {new} "

@@ -436,12 +436,18 @@ def _update(path: Path, base: _Generation, new: _Generation, roots: Sequence[byt
 def _rebuild(path: Path, new: _Generation, roots: Sequence[bytes]) -> None:
     """Make one copy anew. SQLite itself drops the journal of a file that is gone or empty."""
     path.unlink(missing_ok=True)
-    with _connection(path, "rwc") as db:
-        db.execute("BEGIN IMMEDIATE")
-        for statement in _TABLES:
-            db.execute(statement)
-        _store(db, _Generation(), new, roots)
-        db.execute("COMMIT")
+    try:
+        with _connection(path, "rwc") as db:
+            db.execute("BEGIN IMMEDIATE")
+            for statement in _TABLES:
+                db.execute(statement)
+            _store(db, _Generation(), new, roots)
+            db.execute("COMMIT")
+    except _DamagedError as error:
+        raise LocalFailureError(
+            f"{path} cannot be made anew: {error}",
+            f"check the file system of {path.parent}; the other copy has the state",
+        ) from error
 
 
 def _store(
@@ -497,13 +503,25 @@ def _translated(error: sqlite3.Error, path: Path) -> Exception:
     reading = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ}
     broken = primary in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOMEM}
     if primary in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
-        broken = not os.access(path, os.R_OK | os.W_OK)
+        # Without room for one more file SQLite cannot make its journal: the copy itself is whole.
+        broken = not os.access(path, os.R_OK | os.W_OK) or not _takes_a_file(path.parent)
     if broken and code not in reading and code != sqlite3.SQLITE_READONLY_ROLLBACK:
         return LocalFailureError(
             f"{path} cannot be used: {error}",
             f"check the file system of {path.parent} and its permissions",
         )
     return _DamagedError(str(error))
+
+
+def _takes_a_file(directory: Path) -> bool:
+    """Whether one more file can be made there: a file system may have no inode left."""
+    trial = directory / "trial"
+    try:
+        os.close(os.open(trial, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        trial.unlink()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 Nobody can set CLOCK_BOOTTIME. So within one boot the floor goes on with it: a device whose clock
 says 1970 and that has been up for a month knows that a month has passed, and sees a frozen mirror.
-A restart ends that knowledge, since nothing proves how long a device was off.
+Nothing proves how long a device was off, but what it proved before this boot is at least as old as
+the boot.
 
-The note is for this boot alone. It is never synced: after a cut it is torn or of another boot, and
-either way it says nothing. It is written when the floor rises, so a check without news writes
-nothing. Whoever can write it can write the trust store beside it.
+The note is never synced: after a cut it may be torn, and then says nothing. It is written when the
+floor rises, so a check without news writes nothing. Whoever can write it can write the trust store
+beside it.
 """
 
 from __future__ import annotations
@@ -37,14 +38,15 @@ class Uptime:
         self._boot_id = boot_id
 
     def lead(self) -> Lead:
-        """What this boot knows; nothing without a readable note of this boot."""
+        """What this boot knows; nothing without a readable note."""
         with suppress(OSError, ValueError, RecursionError, KeyError, TypeError):
             with self._path.open("rb") as file:
                 note = json.loads(file.read(_MOST))
             floor, at, now = note["floor"], note["at"], _seconds()
+            if note["boot"] != self._boot():
+                at = 0  # proven before this boot began
             # A time before the boot would make any lead, more than a date can be moved by.
-            numbers = type(floor) is int and type(at) is int and 0 <= at <= now
-            if numbers and note["boot"] == self._boot():
+            if type(floor) is int and type(at) is int and 0 <= at <= now:
                 return Lead(floor, now - at)
         return Lead()
 

@@ -9,7 +9,7 @@ import pytest
 from client_reference.payload.segments import SEGMENT
 from client_reference.update import TLS_BUNDLE, TLS_ROLE
 from tests.simulators.certificates import Authority, make_authority
-from tests.simulators.mirror import Mirror
+from tests.simulators.mirror import Mirror, Trouble
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,3 +130,19 @@ def test_a_bundle_is_taken_from_its_own_role_only(
     device.run("init")
     device.run("check")
     assert not (device.directory / "state" / "ca-bundle.pem").exists()
+
+
+@pytest.mark.parametrize("trouble", [{"status": 404}, {"flip": 40}])
+def test_a_first_mirror_alone_does_not_keep_a_bundle_away(
+    publisher: Publisher, device: DeviceOnDisk, authority: Authority, trouble: dict[str, int]
+) -> None:
+    publisher.release("1.0", 1, IMAGE)
+    publish_bundle(publisher, authority.bundle.read_bytes())
+    with Mirror(publisher.repo.files) as first, Mirror(publisher.repo.files) as second:
+        first.trouble = Trouble("ca-bundle.pem", **trouble)  # type: ignore[arg-type] # fields of it
+        device.make(publisher.repo.files["metadata/1.root.json"], [first.url, second.url])
+        device.run("init")
+        said = device.run("update")
+        assert said.code == 0
+        assert "a new CA bundle was accepted" in said.err
+        assert len([path for path in first.paths if "ca-bundle" in path]) == 2, "once past caches"

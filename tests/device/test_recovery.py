@@ -9,7 +9,7 @@ import sys
 import time
 from collections import ChainMap
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -808,3 +808,21 @@ def test_a_store_that_was_lost_during_the_trial_after_a_re_root(world: World) ->
         assert (refused.code, "slot A is on trial" in refused.err) == (5, True)
     assert "given up" in world.device.run("reject").out
     world.updates()
+
+
+def test_nothing_else_that_the_old_primary_had_believed_outlives_its_epoch(world: World) -> None:
+    """Attack: its CA would hear the credentials; its sequence resets would hide the new ones."""
+    world.settle()
+    bundle = world.device.directory / "state/ca-bundle.pem"
+    bundle.write_bytes(b"the thief's authority")
+    with SqliteStore(world.device.directory / "state") as store:
+        state = store.load()
+        assert state is not None
+        store.commit(state.with_install(replace(state.install, reset=50)))
+    world.first.release("1.1", 2, NEWER)
+    world.re_root()
+    assert world.device.run("update").code == 0
+    assert world.epoch == 1
+    assert not bundle.exists()
+    assert world.state.install.reset == 0
+    assert world.device.run("reject").code == 0

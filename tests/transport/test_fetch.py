@@ -26,6 +26,7 @@ from tests.simulators.mirror import Mirror, Trouble
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
+    from pathlib import Path
 
 META = "metadata/timestamp.json"
 IMAGE = "targets/builds/gateway/1.0/image"
@@ -556,3 +557,52 @@ def test_a_damaged_bundle_degrades_like_a_bad_certificate(
     ):
         assert http.fetch(META, 100) == FILES[META]
         assert http.degraded
+
+
+def test_the_image_s_authorities_serve_what_is_public_and_hear_no_credentials(
+    authority: Authority, waits: Waits, tmp_path: Path
+) -> None:
+    """Attack: a bundle without the right authorities would cut the device off for good."""
+    accepted = make_authority(tmp_path).bundle
+    roots = Roots(system=False, bundle=accepted, image=authority.bundle)
+    with (
+        Mirror(FILES, authority.good) as mirror,
+        fetcher(
+            waits,
+            mirror,
+            roots=roots,
+            degraded=Degraded.FORBID,
+            credentials=("Authorization", "Bearer secret"),
+        ) as http,
+    ):
+        assert http.fetch(META, 100) == FILES[META]
+        with pytest.raises(RetryLaterError, match="does not verify"):
+            list(http.stream(IMAGE, 0, 300_000))
+        assert not any(seen.headers["Authorization"] for seen in mirror.seen)
+    again = Roots(system=False, bundle=authority.bundle, image=accepted)
+    credentials = ("Authorization", "Bearer secret")
+    with (
+        Mirror(FILES, authority.good) as mirror,
+        fetcher(waits, mirror, roots=again, credentials=credentials) as http,
+    ):
+        assert b"".join(http.stream(IMAGE, 0, 300_000)) == FILES[IMAGE]
+        assert mirror.seen[-1].headers["Authorization"] == "Bearer secret"
+
+
+def test_a_repository_that_ended_is_not_asked_over_its_connections(
+    authority: Authority, waits: Waits, tmp_path: Path
+) -> None:
+    """What they were verified with may have been the thief's."""
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(authority.bundle.read_bytes())
+    roots = Roots(system=False, bundle=bundle)
+    with (
+        Mirror(FILES, authority.good) as mirror,
+        fetcher(waits, mirror, roots=roots, degraded=Degraded.FORBID) as http,
+    ):
+        assert http.fetch(META, 100) == FILES[META]
+        bundle.unlink()
+        assert http.fetch(META, 100) == FILES[META]
+        http.every_mirror()
+        with pytest.raises(RetryLaterError, match="is no CA bundle"):
+            http.fetch(META, 100)

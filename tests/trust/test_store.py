@@ -24,6 +24,7 @@ from client_reference.errors import (
     LockedError,
 )
 from client_reference.trust import record
+from client_reference.trust import store as store_module
 from client_reference.trust.state import (
     DeviceState,
     Image,
@@ -925,3 +926,45 @@ def test_random_damage_of_every_other_file_is_no_error(filled: Path) -> None:
             assert loaded(filled) == state(LAST)
         except FirmrootError as error:
             pytest.fail(f"{name}: {error.message}")
+
+
+def test_a_copy_whose_journal_cannot_be_made_is_whole(
+    filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No inode is left: the copy must not be taken for a damaged one, and built anew in vain."""
+    whole = (filled / A).read_bytes()
+
+    def no_inode(path: Path, *_: object) -> None:
+        error = sqlite3.OperationalError("unable to open database file")
+        error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+        raise store_module._translated(error, path)
+
+    with SqliteStore(filled) as store:
+        assert store.load() == state(LAST)
+        monkeypatch.setattr(store_module, "_update", no_inode)
+        monkeypatch.setattr(store_module, "_takes_a_file", lambda _: False)
+        with pytest.raises(LocalFailureError, match="unable to open database file"):
+            store.commit(state(LAST + 1), chain(LAST + 1)[len(chain(LAST)) :])
+    assert (filled / A).read_bytes() == whole
+    monkeypatch.undo()
+    with SqliteStore(filled) as store:
+        assert store.load() == state(LAST)
+        store.commit(state(LAST + 1), chain(LAST + 1)[len(chain(LAST)) :])
+    assert loaded(filled) == state(LAST + 1)
+
+
+def test_what_stands_in_the_place_of_a_journal_is_no_bug(filled: Path) -> None:
+    journal = filled / f"{A}-journal"
+    with SqliteStore(filled) as store:
+        assert store.load() == state(LAST)
+        journal.mkdir()
+        with pytest.raises(LocalFailureError, match="cannot be made anew"):
+            store.commit(state(LAST + 1), chain(LAST + 1)[len(chain(LAST)) :])
+    journal.rmdir()
+    assert loaded(filled) == state(LAST)
+
+
+def test_whether_a_file_system_takes_a_file(tmp_path: Path) -> None:
+    assert store_module._takes_a_file(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert not store_module._takes_a_file(tmp_path / "nowhere")
