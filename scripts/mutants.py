@@ -244,6 +244,8 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/metadata/rotation.py": ("tests/metadata/test_rotation.py",),
     "repo_tools/metadata/repository.py": ("tests/metadata/test_repository.py",),
     "keys_policy/checks.py": ("tests/keys_policy",),
+    "keys_policy/delegations.py": ("tests/keys_policy", "tests/metadata/test_roles.py"),
+    "keys_policy/sizes.py": ("tests/keys_policy",),
 }
 
 NEGATED: Mapping[type[ast.cmpop], str] = {

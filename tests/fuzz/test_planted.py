@@ -123,8 +123,8 @@ PLANTS = {
     "authorities": Plant(
         "a crash behind a comment of one form",
         "client_reference/transport/bundle.py",
-        "            ssl.SSLContext(",
-        '            _ = {}["a"] if text[:2] == "##" else None\n            ssl.SSLContext(',
+        "            trial.write_bytes(data)",
+        '            _ = {}["a"] if data[:2] == b"##" else 0\n            trial.write_bytes(data)',
         "KeyError",
     ),
     "memory": Plant(

@@ -142,10 +142,11 @@ def test_dead_ca(
         assert "degraded" not in said
         assert "CA bundle" not in said
 
-        # Who still has the old authority's key is nobody.
+        # Who still has the old authority's key may serve what is public, as anybody may (that it
+        # hears no credentials: tests/transport/test_tls_servers.py).
         mirror.context = authorities.old.server("mirror")
         publisher.release("1.2", 3, image("1.2"))
-        assert "degraded transport" in install(device, "1.2")
+        install(device, "1.2")
 
 
 @pytest.mark.parametrize("name", KINDS)
