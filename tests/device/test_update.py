@@ -18,6 +18,7 @@ from client_reference.errors import (
     ActionRequiredError,
     ImageGoneError,
     LocalFailureError,
+    NotFoundError,
     NotTrustedError,
     RefusedError,
     RetryLaterError,
@@ -411,6 +412,24 @@ def test_an_artifact_above_the_quota_is_not_fetched(bench: Bench) -> None:
     with pytest.raises(RefusedError, match=f"has {len(OLD)} bytes, download.quota allows"):
         update(machine, Waves.OBEY, Stop.NEVER, Restart.NOW)
     assert bench.slots.slots.keys() == {"A"}
+
+
+@pytest.mark.parametrize("suffix", ["", SUFFIX], ids=["an image", "its list of segments"])
+def test_an_artifact_that_no_mirror_has_is_named_with_what_to_do(bench: Bench, suffix: str) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    repo = bench.publisher.repo
+    (path,) = [path for path in repo.files if path.endswith(f".img{suffix}")]
+    lost = repo.files.pop(path)
+    with pytest.raises(NotFoundError) as caught:
+        bench.update()
+    told = f"the mirror lacks builds/gateway/1.0/gw2.img{suffix}, which signed metadata list: "
+    assert caught.value.message.startswith(told)
+    assert "try again later or with another mirror" in caught.value.hint
+    assert "the publisher must look: `firmroot verify`" in caught.value.hint
+    assert bench.slots.bootable == {"A"}
+    repo.files[path] = lost
+    assert bench.update() is Outcome.REBOOTING
+    assert bench.slots.slots["B"] == OLD
 
 
 # Attacks and mistakes in the repository. Each gets the bench with 1.0 published.

@@ -14,7 +14,14 @@ import pytest
 from client_reference.config import load as load_config
 from client_reference.errors import ConfigurationError
 from client_reference.factory import load as load_factory
-from repo_tools.publishing.factory import Target, device_toml, devices, load_registry
+from repo_tools.publishing.factory import (
+    Target,
+    device_toml,
+    devices,
+    load_registry,
+    make_package,
+    write_package,
+)
 from tests.publishing.lab import HARDWARE, PRODUCT
 
 if TYPE_CHECKING:
@@ -232,3 +239,16 @@ def test_what_begins_with_a_dot_is_no_export(live: Lab) -> None:
     (live.directory / "factory/.trash").mkdir()
     assert load_registry(live.workspace) == before
     live.ok("refresh")
+
+
+@pytest.mark.parametrize("reset", [0, 7])
+def test_a_device_is_born_behind_the_reset_that_its_export_names(
+    live: Lab, tmp_path: Path, reset: int
+) -> None:
+    """Or its first check would obey an old reset and lower the floor that it was born with."""
+    root = live.tree()["metadata/root/1.json"]
+    package = make_package(PRODUCT, root, "2026-03-02T06:00:00Z", 3, "", reset=reset)
+    write_package(package, tmp_path / "out")
+    floors = load_factory(tmp_path / "out/factory").floors
+    assert (floors.reset, floors.minimum_sequence) == (reset, 3)
+    assert (b"reset" in package.files["factory/floors.json"]) is bool(reset)

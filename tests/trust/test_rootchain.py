@@ -277,13 +277,15 @@ def test_a_repository_that_announces_nothing_hides_nothing() -> None:
 
 def test_a_chain_whose_middle_is_missing_ends_before_the_hole() -> None:
     repo = aged(6)
-    del repo.files["metadata/4.root.json"], repo.files["metadata/root-chain/6"]
+    hole = "metadata/4.root.json", "metadata/root-chain/6"
+    lost = {path: repo.files.pop(path) for path in hole}
     store = device(repo)
     with pytest.raises(BadSignatureError):
         refresh(store, repo)
     assert len(store.chain) == 3
-    with pytest.raises(NotFoundError):
-        repo.fetch("metadata/4.root.json", 10)
+    repo.files |= lost
+    assert refresh(store, repo).root.version == 6, "it goes on from the root before the hole"
+    assert store.chain == [repo.files[f"metadata/{n}.root.json"] for n in range(1, 7)]
 
 
 # Fast-forward
