@@ -52,7 +52,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "recover": ("repo_tools.cli.recover:recover", "The way back from an accident."),
     "anchor": ("repo_tools.cli.anchor:anchor", "The second root, if the first is lost."),
     "factory": ("repo_tools.cli.factory:factory", "What a device is born with."),
-    "demo": ("repo_tools.cli.demo:demo", "The whole story on this terminal, in a minute."),
+    "demo": ("repo_tools.cli.demo:demo", "The whole story on this terminal, in half a minute."),
 }
 
 

@@ -251,7 +251,7 @@ def _find_on_tokens(where: str) -> list[Found]:
 # Services
 
 
-def _read_aws(signer: Any, where: str, _: Secrets) -> tuple[str, Key]:  # noqa: ANN401 # AWSSigner, with its SDK
+def _read_named(signer: Any, where: str, _: Secrets) -> tuple[str, Key]:  # noqa: ANN401 # AWSSigner or GCPSigner, with its SDK
     found: tuple[str, Key] = signer.import_(where)
     return found
 
@@ -290,11 +290,6 @@ def _find_in_vault(_: str) -> list[Found]:
     return found
 
 
-def _read_google(signer: Any, where: str, _: Secrets) -> tuple[str, Key]:  # noqa: ANN401 # GCPSigner, with its SDK
-    found: tuple[str, Key] = signer.import_(where)
-    return found
-
-
 def _read_azure(signer: Any, where: str, secrets: Secrets) -> tuple[str, Key]:  # noqa: ANN401 # AzureSigner, with its SDK
     del secrets
     vault, name = where.partition("/")[::2]
@@ -304,9 +299,9 @@ def _read_azure(signer: Any, where: str, secrets: Secrets) -> tuple[str, Key]:  
 
 KINDS: Mapping[str, Kind] = {
     "hsm": Kind("a PKCS#11 token", "hsm", "hsm", HSMSigner, _read_token, _find_on_tokens),
-    "awskms": Kind("AWS KMS", "kms", "awskms", AWSSigner, _read_aws, _find_in_aws),
+    "awskms": Kind("AWS KMS", "kms", "awskms", AWSSigner, _read_named, _find_in_aws),
     "hv": Kind("Vault", "vault", "vault", VaultSigner, _read_vault, _find_in_vault),
-    "gcpkms": Kind("Google Cloud KMS", "kms", "", GCPSigner, _read_google, tested=False),
+    "gcpkms": Kind("Google Cloud KMS", "kms", "", GCPSigner, _read_named, tested=False),
     "azurekms": Kind("Azure Key Vault", "kms", "", AzureSigner, _read_azure, tested=False),
 }
 
