@@ -103,6 +103,11 @@ class SoftHsm:
         places = [Path("/usr/lib"), Path("/usr/local/lib"), *Path("/usr/lib").glob("*-linux-gnu")]
         found = [place / name for place in places for name in SOFTHSM if (place / name).exists()]
         self.environment = {"SOFTHSM2_CONF": str(config), "PYKCS11LIB": str(found[0])}
+        # A process that has loaded the module keeps the directory of then.
+        with contextlib.suppress(ImportError):
+            import pkcs11
+
+            pkcs11.unload(str(found[0]))
 
     def token(self, label: str) -> None:
         """A new token."""
