@@ -24,7 +24,7 @@ from repo_tools.files import create_file, remove_file, replace_file
 from repo_tools.metadata.edits import ISSUED_FIELD, format_time
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.publishing.artifacts import stored_name
-from repo_tools.publishing.live import HighWater, Mark
+from repo_tools.publishing.live import HighWater, Mark, metadata_objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -231,6 +231,9 @@ def settle(
     for role in people_roles(state):
         _keep(workspace.metadata / f"{role}.json", state.roles[role])
     if record is not None:
+        for data in metadata_objects(state).values():
+            with contextlib.suppress(FileExistsError):
+                create_file(workspace.history / "metadata" / f"{sha256(data)}.json", data)
         name = f"{record['timestamp']['version']:06d}.json"
         with contextlib.suppress(FileExistsError):
             create_file(

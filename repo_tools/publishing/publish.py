@@ -34,7 +34,7 @@ from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import RECOVERY
 from repo_tools.publishing.edges import NoEdges
 from repo_tools.publishing.journal import Journal, check_jump, load_journal, settle, write_journal
-from repo_tools.publishing.live import MAX_METADATA, TIMESTAMP, metadata_path
+from repo_tools.publishing.live import MAX_METADATA, TIMESTAMP, metadata_objects, metadata_path
 from repo_tools.publishing.prepare import (
     Signed,
     admit_staged,
@@ -336,12 +336,22 @@ def make_record(workspace: Workspace, plan: Plan, now: datetime) -> Mapping[str,
         "when": format_time(now),
         "timestamp": roles.pop("timestamp"),
         "roles": roles,
+        "previous": _previous(workspace),
+        "state": {path: sha256(data) for path, data in metadata_objects(candidate).items()}
+        | {TIMESTAMP: sha256(plan.timestamp)},
         "objects": [
             {"path": upload.path, "length": upload.length, "sha256": upload.sha256}
             for upload in plan.uploads
             if upload.path.startswith("targets/")
         ],
     }
+
+
+def _previous(workspace: Workspace) -> Mapping[str, str] | None:
+    """The newest record so far: one that is removed or changed later is missed by its follower."""
+    for path in sorted(workspace.history.glob("*.json"), reverse=True):
+        return {"name": path.name, "sha256": sha256(path.read_bytes())}
+    return None
 
 
 def _describe(workspace: Workspace, data: bytes) -> Mapping[str, Any]:
