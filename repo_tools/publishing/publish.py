@@ -15,6 +15,8 @@ A lost race is rebased: only online roles are signed anew, never what people sig
 
 from __future__ import annotations
 
+import contextlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +36,7 @@ from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import RECOVERY
 from repo_tools.publishing.edges import NoEdges
 from repo_tools.publishing.journal import Journal, check_jump, load_journal, settle, write_journal
-from repo_tools.publishing.live import MAX_METADATA, TIMESTAMP, metadata_objects, metadata_path
+from repo_tools.publishing.live import MAX_METADATA, TIMESTAMP, metadata_path
 from repo_tools.publishing.prepare import (
     Signed,
     admit_staged,
@@ -48,7 +50,13 @@ from repo_tools.publishing.prepare import (
 from repo_tools.publishing.recovery import check_epoch
 from repo_tools.reporting.situation import next_step as say_next
 from repo_tools.reporting.status import renewal_command
-from repo_tools.signing.ceremony import finish_complete, open_ceremonies, status, tidy
+from repo_tools.signing.ceremony import (
+    finish_complete,
+    open_ceremonies,
+    record_paths,
+    status,
+    tidy,
+)
 from repo_tools.signing.rules import enforce
 from repo_tools.storage.overlay import OverlayStorage
 
@@ -324,7 +332,10 @@ def commit(
 
 
 def make_record(workspace: Workspace, plan: Plan, now: datetime) -> Mapping[str, Any]:
-    """What `history/` keeps about a publish: when, what, and who signed."""
+    """What `history/` keeps about a publish: when and why, what, and who signed.
+
+    It names the record before it and the ceremonies that ended since, each by digest.
+    """
     candidate = plan.candidate
     files = {"timestamp": plan.timestamp, "snapshot": candidate.snapshot or b""}
     if candidate.roots[-1] not in workspace.roots():
@@ -334,11 +345,12 @@ def make_record(workspace: Workspace, plan: Plan, now: datetime) -> Mapping[str,
     return {
         "schema": 1,
         "when": format_time(now),
+        "why": workspace.occasion.why if workspace.occasion is not None else "",
+        "root": len(candidate.roots),
         "timestamp": roles.pop("timestamp"),
         "roles": roles,
         "previous": _previous(workspace),
-        "state": {path: sha256(data) for path, data in metadata_objects(candidate).items()}
-        | {TIMESTAMP: sha256(plan.timestamp)},
+        "ceremonies": _ceremonies(workspace),
         "objects": [
             {"path": upload.path, "length": upload.length, "sha256": upload.sha256}
             for upload in plan.uploads
@@ -352,6 +364,15 @@ def _previous(workspace: Workspace) -> Mapping[str, str] | None:
     for path in sorted(workspace.history.glob("*.json"), reverse=True):
         return {"name": path.name, "sha256": sha256(path.read_bytes())}
     return None
+
+
+def _ceremonies(workspace: Workspace) -> list[str]:
+    """Records of ceremonies that no record of a publish names yet; a name carries a digest."""
+    named: set[str] = set()
+    for path in workspace.history.glob("*.json"):
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            named.update(json.loads(path.read_bytes())["ceremonies"])
+    return [path.name for path in record_paths(workspace) if path.name not in named]
 
 
 def _describe(workspace: Workspace, data: bytes) -> Mapping[str, Any]:
