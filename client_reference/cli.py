@@ -174,7 +174,8 @@ def _check(run: Run) -> int:
             run.say(
                 f"{trial.version} is on trial: until it is confirmed or rejected nothing starts"
             )
-            run.say(f"next: {run.program} confirm")
+            pending = machine.machine.installer.boot_pending()
+            run.say("next: restart the device" if pending else f"next: {run.program} confirm")
         elif available:
             run.say(f"next: {run.program} update")
         run.result(report.check_document(checked, machine.fetcher, machine.probe))

@@ -674,7 +674,8 @@ def confirm(machine: Machine) -> Image | None:
         the confirmed image, None if nothing is on trial.
 
     Raises:
-        IllegalTransitionError: something else than the release on trial is running.
+        IllegalTransitionError: something else than the release on trial is running, or the device
+            has not restarted into it.
         UnknownTrialError: the state has no record of the slot that is on trial.
         LocalFailureError: the stored state does not verify here, or the boot loader failed.
     """
@@ -685,7 +686,12 @@ def confirm(machine: Machine) -> Image | None:
         raise _unknown(unknown)
     if install.phase is not Phase.TRIAL:
         return None
-    confirmed = lifecycle.confirm(install, machine.installer.running(), state.trust.epoch)
+    confirmed = lifecycle.confirm(
+        install,
+        machine.installer.running(),
+        state.trust.epoch,
+        pending=machine.installer.boot_pending(),
+    )
     _verify_stored(machine.store, state)
     image = lifecycle.candidate(install)
     machine.installer.confirm(image)

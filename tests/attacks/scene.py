@@ -544,6 +544,7 @@ def attack_half(scene: Scene) -> Output:
         assert after["phase"] == "trial"
         image = IMAGES["1.2"] if honest else scene.evil
         _runs(scene, after["candidate"]["slot"], after["running"], image)
+        scene.device.restart()
         assert scene.run("confirm" if honest else "reject").code == 0
     else:
         _nothing_changed(scene, before, after)
@@ -563,6 +564,7 @@ def honest_half(scene: Scene) -> None:
     said = scene.run("update")
     assert said.code == 0, said.err
     assert "1.9 (sequence 9)" in said.out, said.out + said.err
+    scene.device.restart()
     confirmed = scene.run("confirm")
     assert confirmed.code == 0, confirmed.err
     status = scene.status()

@@ -758,10 +758,58 @@ def test_a_command_installs_a_whole_verified_file(
         handler="command",
     )
     device.run("init")
-    assert device.run("update").code == 0
+    updated = device.run("update")
+    assert updated.code == 0
+    assert "next: restart the device" in updated.out
     assert (device.directory / "installed").read_bytes() == IMAGE
+    device.restart()
     assert device.run("confirm").code == 0
     assert "is installed and is the newest" in device.run("check").out
+
+
+def test_a_command_confirms_nothing_before_the_restart(
+    publisher: Publisher, mirror: Mirror, device: DeviceOnDisk
+) -> None:
+    # Attack on itself: a confirm at the wrong time keeps an image that never ran, and its sequence.
+    told = device.directory / "told"
+    install = (
+        'handler = "command"\nreboot = "ask"\n[install.command]\nrun = ["true", "{path}"]\n'
+        f'confirm = ["touch", "{told}"]'
+    )
+    device.make(publisher.repo.files["metadata/1.root.json"], [mirror.url], install=install)
+    publisher.release("1.0", 1, IMAGE, for_the_command, handler="command")
+    device.run("init")
+    assert device.run("update").code == 0
+    refused = device.run("confirm")
+    assert refused.code == 5
+    assert "release 1.0 boots next, and this device has not restarted since" in refused.err
+    assert "restart" in refused.err.split("hint: ")[1]
+    assert not told.exists()
+    standing = device.run("status", before=("--json",)).json
+    assert (standing["phase"], standing["confirmed_sequence"]) == ("trial", 0)
+    assert standing["next"] == "restart the device"
+    assert "next: restart the device" in device.run("check").out
+    assert device.run("update").code == 0
+    device.restart()
+    assert device.run("status", before=("--json",)).json["next"].endswith(" confirm")
+    assert device.run("check").out.splitlines()[-1].endswith(" confirm")
+    assert device.run("confirm").code == 0
+    assert told.exists()
+    assert device.run("status", before=("--json",)).json["confirmed_sequence"] == 1
+
+
+def test_a_slot_that_waits_for_its_boot_is_not_confirmed_either(
+    device: DeviceOnDisk, publisher: Publisher
+) -> None:
+    publisher.release("1.0", 1, IMAGE)
+    device.run("init")
+    assert device.run("update", "--no-reboot").code == 0
+    refused = device.run("confirm")
+    assert refused.code == 5
+    assert "is in slot B, but A is running" in refused.err
+    assert "next: restart the device" in device.run("check").out
+    assert device.run("update").code == 0
+    assert device.run("confirm").code == 0
 
 
 def test_a_file_above_the_quota_is_refused(
