@@ -264,6 +264,7 @@ def _status(run: Run) -> int:
         mirrors=config.repository.mirrors,
         recovery=config.repository.recovery,
         unknown=unknown_trial(install, installer.trial()),
+        recovery_failures=wiring.recovery_failures(config),
     )
     run.say(*report.status_lines(standing))
     run.result(report.status_document(standing))
