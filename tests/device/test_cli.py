@@ -910,3 +910,38 @@ def test_a_warning_that_nobody_reads_stops_no_update(
     assert cli.main([*where, "update"], {"FIRMROOT_LAB_NOW": LAB_NOW}) == 0
     assert cli.main([*where, "confirm", "x"], {}) == 2
     assert ready.slot("B") == IMAGE
+
+
+@pytest.mark.parametrize("runs", ["A", "B"])
+def test_a_lost_boot_record_has_no_slot_written_until_somebody_says_which_one_runs(
+    publisher: Publisher, device: DeviceOnDisk, runs: str
+) -> None:
+    publisher.release("1.0", 1, IMAGE)
+    device.run("init")
+    slots = device.directory / "slots"
+    slots.mkdir()
+    (slots / "A.img").write_bytes(b"the factory image")
+    assert device.run("update").code == 0
+    assert device.run("confirm").code == 0
+    if runs == "A":
+        publisher.release("1.1", 2, b"another image")
+        assert device.run("update").code == 0
+        assert device.run("confirm").code == 0
+    publisher.release("1.2", 3, b"the newest image")
+    before = [device.slot("A"), device.slot("B")]
+    record = slots / "boot.json"
+    for damage in (b"{", None):  # damaged, and then deleted as one does
+        record.unlink()
+        if damage is not None:
+            record.write_bytes(damage)
+        refused = device.run("update")
+        assert refused.code == 5
+        assert "which slot runs must be said" in refused.err
+        assert [device.slot("A"), device.slot("B")] == before
+        assert damage is None or record.read_bytes() == damage
+        hint = refused.err.split("hint: ")[1].strip()
+        record.write_text(hint[hint.index("{") :].replace('"A"', f'"{runs}"'))
+    assert device.run("update").code == 0
+    assert device.slot(runs) == before["AB".index(runs)]
+    assert device.slot("B" if runs == "A" else "A") == b"the newest image"
+    assert device.run("confirm").code == 0
