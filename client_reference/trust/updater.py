@@ -60,7 +60,16 @@ if TYPE_CHECKING:
     from client_reference.trust.rootchain import Bundle
     from client_reference.trust.state import Store
 
-__all__ = ["EpochEndedError", "Floors", "Hints", "Limits", "Updater", "initial_state", "lacking"]
+__all__ = [
+    "EpochEndedError",
+    "Floors",
+    "Hints",
+    "Limits",
+    "Updater",
+    "initial_state",
+    "lacking",
+    "read_hints",
+]
 
 M = TypeVar("M", Timestamp, Snapshot, Targets)
 
@@ -237,8 +246,7 @@ class Updater:
     @property
     def hints(self) -> Hints:
         """What the accepted timestamp says about root and epoch, after `refresh`."""
-        fields = self.timestamp.unrecognized_fields
-        return Hints(_integer(fields.get(ROOT)), _integer(fields.get(EPOCH)))
+        return read_hints(self.timestamp)
 
     @property
     def missing_root(self) -> int | None:
@@ -434,8 +442,7 @@ class Updater:
     def _announced_root(self) -> int | None:
         """What a timestamp that nobody has verified says about the newest root."""
         data = self._fetcher.fetch(f"{self._metadata}timestamp.json", self._limits.timestamp)
-        fields = verified.read(Timestamp, Timestamp.type, data).signed.unrecognized_fields
-        return _integer(fields.get(ROOT))
+        return read_hints(verified.read(Timestamp, Timestamp.type, data).signed).root
 
     def _fetch_bundle(self, version: int) -> Bundle:
         from client_reference.trust import rootchain  # noqa: PLC0415 # most checks find no new root
@@ -596,5 +603,11 @@ def _refreshed(metadata: M | None) -> M:
     return metadata
 
 
-def _integer(value: object) -> int | None:
-    return value if type(value) is int else None
+def read_hints(timestamp: Timestamp) -> Hints:
+    """What a timestamp says about root and epoch; what is no number there says nothing."""
+    fields = timestamp.unrecognized_fields
+    return Hints(_number(fields.get(ROOT)), _number(fields.get(EPOCH)))
+
+
+def _number(value: object) -> int | None:
+    return value if type(value) is int and value >= 0 else None
