@@ -257,6 +257,19 @@ class Updater:
         announced = self.hints.root
         return announced if announced is not None and announced > self._root.version else None
 
+    def finds_next_root(self) -> bool:
+        """Whether who is asked now has the next root: one request, of which nothing is kept.
+
+        A root that is announced and was not there may be looked for where a whole check would cost
+        more than an announcement by an online key is worth.
+        """
+        path = f"{self._metadata}{self._root.version + 1}.root.json"
+        try:
+            verified.next_root(self._root, self._fetcher.fetch(path, self._limits.root))
+        except (NotTrustedError, RetryLaterError):
+            return False
+        return True
+
     def refresh(self) -> None:
         """Bring the four top-level roles up to date.
 

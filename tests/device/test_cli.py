@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -910,6 +910,34 @@ def test_a_warning_that_nobody_reads_stops_no_update(
     assert cli.main([*where, "update"], {"FIRMROOT_LAB_NOW": LAB_NOW}) == 0
     assert cli.main([*where, "confirm", "x"], {}) == 2
     assert ready.slot("B") == IMAGE
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_false_announcement_costs_a_check_one_request_for_each_way(
+    publisher: Publisher, device: DeviceOnDisk, count: int
+) -> None:
+    publisher.release("1.0", 1, IMAGE)
+    with ExitStack() as stack:
+        mirrors = [stack.enter_context(Mirror(publisher.repo.files)) for _ in range(count)]
+        device.make(publisher.repo.files["metadata/1.root.json"], [one.url for one in mirrors])
+        assert [device.run(one).code for one in ("init", "update", "confirm", "check")] == [0] * 4
+        publisher.repo.timestamp.unrecognized_fields["x-firmroot-root"] = 99
+        publisher.repo.publish("timestamp")
+        for _ in range(3):
+            for mirror in mirrors:
+                mirror.seen.clear()
+            said = device.run("check", before=("--json",))
+            assert (said.code, said.json["missing_root"]) == (0, 99)
+            first, *others = (one.paths for one in mirrors)
+            assert first.count("metadata/2.root.json") == 2, "once more past its caches"
+            assert first.count("metadata/timestamp.json") == 1
+            assert others == [["metadata/2.root.json"] * 2] * (count - 1)
+        assert said.json["requests"] == 2 + 2 * count - 1
+        publisher.repo.publish("root")
+        publisher.repo.announce()
+        publisher.release("1.1", 2, b"another image")
+        assert device.run("check", before=("--json",)).json["missing_root"] is None
+        assert device.run("update").code == 0
 
 
 @pytest.mark.parametrize("runs", ["A", "B"])
