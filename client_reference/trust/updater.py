@@ -306,8 +306,12 @@ class Updater:
         Whoever provokes this gains one request.
         """
         before = self._root.version
-        with suppress(RetryLaterError):
+        try:
             self._refresh_root()
+        except EpochEndedError:
+            raise  # the signature was judged by a root that counts no more
+        except RetryLaterError:
+            pass
         return self._root.version > before
 
     def keep(self) -> None:
@@ -429,8 +433,12 @@ class Updater:
             if not asked_for_bundle:
                 asked_for_bundle = True
                 self._commit()
-                with suppress(NotTrustedError, RetryLaterError):
+                try:
                     self._take_bundles()
+                except EpochEndedError:
+                    raise
+                except (NotTrustedError, RetryLaterError):
+                    pass  # the single files remain
         self._commit()
         verified.check_expiry(Root.type, self._root, self.effective_now)
 
