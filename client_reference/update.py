@@ -248,7 +248,7 @@ def refreshed(updater: Updater, store: Store, product: str) -> InstallState:
         the install state, durable: what is decided next rests on it.
 
     Raises:
-        NotTrustedError: something did not verify, or the reset is malformed.
+        NotTrustedError: something did not verify, or this product's reset is malformed.
         RetryLaterError: something could not be had.
         LocalFailureError: the store could not keep what was accepted.
     """
@@ -256,9 +256,9 @@ def refreshed(updater: Updater, store: Store, product: str) -> InstallState:
     state = _load_from(store)
     if RESET not in updater.targets.unrecognized_fields:
         return state.install
-    from client_reference.trust.reset import followed, read_resets  # noqa: PLC0415 # rare
+    from client_reference.trust.reset import followed, read_reset  # noqa: PLC0415 # rare
 
-    install = followed(state.install, read_resets(updater.targets).get(product))
+    install = followed(state.install, read_reset(updater.targets, product))
     if install is not state.install:
         store.commit(state.with_install(install))
     return install
