@@ -238,8 +238,24 @@ class CommandInstaller:
         self._conclude(self._commands.confirm, image)
 
     def reject(self, image: Image) -> None:
-        """Tell the program that the trial failed, and drop the file."""
-        self._conclude(self._commands.reject, image)
+        """Tell the program that the trial failed, and drop the file.
+
+        One that the program never got is no trial: nothing is said of it. Before the restart the
+        program would take what runs for what failed (`rauc status mark-bad booted`), and mark the
+        good system.
+
+        Raises:
+            ActionRequiredError: the program got it, and the device has not restarted since.
+        """
+        command = self._commands.reject
+        if command and self.boot_pending():
+            raise ActionRequiredError(
+                f"release {image.version} boots next and does not run yet; {command[0]} would "
+                "give up the system that runs now",
+                f"restart the device first, or take it back with {command[0]} by hand",
+            )
+        given = bool(self._noted()) or not self._path(image).exists()
+        self._conclude(command if given else (), image)
 
     def _conclude(self, command: Sequence[str], image: Image) -> None:
         if command:

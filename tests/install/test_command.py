@@ -188,6 +188,37 @@ def test_without_a_boot_id_a_trial_is_rejected_all_the_same(device: Device) -> N
     assert told.exists()
 
 
+def test_before_the_restart_no_program_is_told_that_what_runs_is_bad(device: Device) -> None:
+    told = device.directory / "told"
+    installer = device.installer(reject=["touch", str(told)])
+    image = staged(installer)
+    installer.activate(image)
+    with pytest.raises(ActionRequiredError, match=r"touch would give up the system that runs"):
+        installer.reject(image)
+    assert not told.exists()
+    assert device.file.exists()
+    device.restart("second")
+    installer.reject(image)
+    assert told.exists()
+
+
+def test_of_an_image_that_it_never_got_the_program_is_told_nothing(device: Device) -> None:
+    told = device.directory / "told"
+    installer = device.installer(reject=["touch", str(told)])
+    image = staged(installer)
+    installer.reject(image)
+    assert not told.exists()
+    assert not device.file.exists()
+
+
+def test_without_a_command_an_image_is_rejected_before_the_restart(device: Device) -> None:
+    installer = device.installer()
+    image = staged(installer)
+    installer.activate(image)
+    installer.reject(image)
+    assert not device.file.exists()
+
+
 def test_the_boot_is_the_kernels(device: Device) -> None:
     commands = Commands(["true", "{path}"])
     installer = CommandInstaller(device.directory / "cache", commands, SEVERAL)
@@ -341,6 +372,8 @@ def test_the_verdict_is_told_and_the_file_goes(device: Device, step: str) -> Non
         confirm=tell if step == "confirm" else [], reject=tell if step == "reject" else []
     )
     image = staged(installer)
+    installer.activate(image)
+    device.restart("second")
     getattr(installer, step)(image)
     assert told.exists()
     assert not device.file.exists()
@@ -353,6 +386,8 @@ def test_the_verdict_is_told_and_the_file_goes(device: Device, step: str) -> Non
 def test_a_verdict_that_the_program_refuses_keeps_the_file(device: Device, step: str) -> None:
     installer = device.installer(confirm=["false"], reject=["false"])
     image = staged(installer)
+    installer.activate(image)
+    device.restart("second")
     with pytest.raises(CommandFailedError, match="false failed with exit code 1: it said nothing"):
         getattr(installer, step)(image)
     assert device.file.exists()
