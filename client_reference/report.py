@@ -98,6 +98,7 @@ def check_document(
         "received": transport.traffic.received,
         "degraded": list(transport.degraded.values()),
         "forbidden": list(transport.forbidden.values()),
+        "mirrors": dict(transport.failures),
         "recovery": _probe_document(probe),
         "releases": [
             {

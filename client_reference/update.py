@@ -117,8 +117,12 @@ class UnknownTrialError(RefusedError):
 class Mirrors(Fetcher, Protocol):
     """A fetcher that can turn away from a mirror whose bytes did not verify."""
 
-    def another_way(self) -> bool:
-        """Ask that mirror once more past its caches, then others; whether a way is left."""
+    def another_way(self, why: str = "") -> bool:
+        """Ask that mirror once more past its caches, then others; whether a way is left.
+
+        Args:
+            why: what was wrong with what it sent.
+        """
 
     def every_mirror(self) -> None:
         """Take back those that were given up."""
@@ -410,7 +414,9 @@ def _check(machine: Machine, waves: Waves) -> Checked:
     mirror has that root, or none of the others works, the last good answer stands.
     """
     found = _check_once(machine, waves)
-    while found.updater.missing_root is not None and machine.mirrors.another_way():
+    while found.updater.missing_root is not None and machine.mirrors.another_way(
+        _hidden(found.updater)
+    ):
         try:
             found = _check_once(machine, waves)
         except EpochEndedError:
@@ -418,6 +424,10 @@ def _check(machine: Machine, waves: Waves) -> Checked:
         except (NotTrustedError, RetryLaterError):
             continue
     return found
+
+
+def _hidden(updater: Updater) -> str:
+    return f"it announces root {updater.missing_root} and does not have it"
 
 
 def _check_once(machine: Machine, waves: Waves) -> Checked:
@@ -452,7 +462,7 @@ def _renew_bundle(machine: Machine, updater: Updater) -> str:
         except EpochEndedError:
             raise
         except (NotTrustedError, RetryLaterError) as error:
-            if not machine.mirrors.another_way():
+            if not machine.mirrors.another_way(error.message):
                 return f"a new CA bundle could not be had: {error}"
         else:
             return "a new CA bundle was accepted; it serves from the next run on"
@@ -508,7 +518,7 @@ def _with_each_mirror(mirrors: Mirrors, step: Callable[[], T]) -> T:
             # mirror lacks what it must have.
             if not isinstance(refused, NotTrustedError):
                 refused = error
-            if not mirrors.another_way():
+            if not mirrors.another_way(error.message):
                 raise refused from error
         except EpochEndedError:
             raise

@@ -29,6 +29,7 @@ from client_reference.transport.fetch import Certificate, HttpFetcher, Roots, Se
 from client_reference.transport.memory import Memory
 from client_reference.trust.clock import Freshness
 from client_reference.trust.selftest import check_key_types
+from client_reference.trust.state import MemoryStore
 from client_reference.trust.store import SqliteStore, StoreLostError
 from client_reference.trust.updater import initial_state
 from client_reference.trust.uptime import Uptime
@@ -56,6 +57,7 @@ __all__ = [
     "factory_state",
     "identified",
     "is_lab",
+    "on_a_copy",
     "read_clock",
     "transport_settings",
     "wired",
@@ -149,10 +151,44 @@ def wired(run: Run) -> Iterator[Wired]:
             raise
 
 
-def configured(run: Run) -> DeviceConfig:
-    """The configuration that this run is about. What is odd in it is said."""
+@contextmanager
+def on_a_copy(
+    config: DeviceConfig, state: DeviceState, settings: Settings, ambient: Ambient, now: datetime
+) -> Iterator[tuple[Machine, list[str]]]:
+    """The machine of a check that changes nothing on the device, and what such a check warns of.
+
+    It works on a copy of the state in memory and keeps nothing of what it fetches.
+    """
+    memory = Memory(config.download.directory / MEMORY, state.trust.timestamp)
+    told: list[str] = []
+    with ExitStack() as stack:
+        fetcher = stack.enter_context(HttpFetcher(settings, ambient, memory))
+        store = MemoryStore(state)
+        anchor = None
+        if config.repository.recovery and state.trust.recovery_root is not None:
+            from client_reference.trust.anchor import RecoveryAnchor  # noqa: PLC0415 # as `_anchor`
+
+            urls = _recovery_urls(config, settings, (fetcher, ambient), stack)
+            product = config.repository.product
+            anchor = RecoveryAnchor(store, urls, fetcher, product, due=True, tell=told.append)
+        machine = Machine(
+            identified=identified(config),
+            store=store,
+            mirrors=fetcher,
+            installer=open_installer(config.install),
+            now=now,
+            largest=sys.maxsize,
+            progress=lambda _done, _whole: None,
+            lead=Uptime(config.trust.state / UPTIME).lead(),
+            anchor=anchor,
+        )
+        yield machine, told
+
+
+def configured(run: Run, *, silent: bool = False) -> DeviceConfig:
+    """The configuration that this run is about. What is odd in it is said, if not `silent`."""
     config = configuration.load(Path(run.options.config or DEFAULT_PATH))
-    for warning in config.warnings:
+    for warning in () if silent else config.warnings:
         run.warn(warning)
     return config
 
@@ -367,6 +403,7 @@ def _warn_transport(run: Run, fetcher: HttpFetcher) -> None:
         run.warn(f"degraded transport: {sentence}; what is trusted rests on signatures")
     for sentence in fetcher.forbidden.values():
         run.warn(sentence)
+    run.around["mirrors"] = dict(fetcher.failures)
 
 
 def read_clock(run: Run, state: DeviceState) -> datetime:

@@ -119,7 +119,10 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/lifecycle.py": ("tests/test_lifecycle.py",),
     "client_reference/payload/download.py": ("tests/payload",),
     "client_reference/payload/segments.py": ("tests/payload",),
-    "client_reference/doctor.py": ("tests/device/test_doctor.py",),
+    "client_reference/doctor.py": (
+        "tests/device/test_doctor.py",
+        "tests/device/test_examination.py",
+    ),
     "client_reference/archive.py": ("tests/device/test_doctor.py",),
     "client_reference/update.py": ("tests/device",),
     "client_reference/selection.py": ("tests/test_selection.py",),

@@ -17,7 +17,7 @@ import _thread
 import http.client
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from client_reference.errors import ConfigurationError
 from client_reference.transport.pace import (
@@ -27,7 +27,7 @@ from client_reference.transport.pace import (
     TransportError,
     explain,
 )
-from client_reference.transport.policy import Trust
+from client_reference.transport.policy import Attempt, Trust
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from client_reference.transport.pace import Pace
-    from client_reference.transport.policy import Attempt, Mirror
+    from client_reference.transport.policy import Mirror
     from client_reference.transport.proxy import ProxyServer
 
     Address = tuple[int, Any]
@@ -167,6 +167,27 @@ class Connector:
             ConfigurationError: the client certificate or the proxy cannot be used.
         """
         before = self._monotonic()
+        raw, proxy = self._opened(way, pace, identified=identified)
+        pace.spent += self._monotonic() - before
+        return Connection(way.mirror, PacedSocket(raw, pace), proxy)
+
+    def shown(self, mirror: Mirror, pace: Pace) -> bytes:
+        """The certificate that an https mirror shows, in DER. Nobody has verified it.
+
+        Raises:
+            As `open`.
+        """
+        way = Attempt(mirror, Trust.UNVERIFIED, mirror)
+        raw, _ = self._opened(way, pace, identified=False)
+        with raw:
+            shown: bytes | None = cast("ssl.SSLSocket", raw).getpeercert(binary_form=True)
+        return shown or b""
+
+    def _opened(
+        self, way: Attempt, pace: Pace, *, identified: bool
+    ) -> tuple[socket.socket, ProxyServer | None]:
+        """A socket to the mirror, and the proxy that will read the requests, if one does."""
+        before = self._monotonic()
         try:
             end = before + min(self._patience.connect, pace.left())
         except TimeoutError as error:
@@ -185,8 +206,7 @@ class Connector:
         except BaseException:
             raw.close()
             raise
-        pace.spent += self._monotonic() - before
-        return Connection(way.mirror, PacedSocket(raw, pace), proxy)
+        return raw, proxy
 
     def _proxy_for(self, way: Attempt) -> ProxyServer | None:
         try:

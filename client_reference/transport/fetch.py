@@ -176,6 +176,7 @@ class HttpFetcher:
         degraded: one sentence for each way below verified TLS that was used.
         fallen: those of them with a mirror for which verified TLS was expected.
         forbidden: one sentence for each mirror that answered 403.
+        failures: what was wrong last with a mirror, by URL, whether or not another one helped.
     """
 
     def __init__(self, settings: Settings, ambient: Ambient, memory: Memory | None = None) -> None:
@@ -183,6 +184,7 @@ class HttpFetcher:
         self.degraded: dict[str, str] = {}
         self.fallen: dict[str, str] = {}
         self.forbidden: dict[str, str] = {}
+        self.failures: dict[str, str] = {}
         self._settings = settings
         self._ambient = ambient
         self._memory = memory
@@ -223,11 +225,14 @@ class HttpFetcher:
         if self._memory is not None and mirror is not None and mirror not in self._given_up:
             self._memory.keep(mirror.url, first=mirror == self._settings.mirrors[0])
 
-    def another_way(self) -> bool:
+    def another_way(self, why: str = "") -> bool:
         """Turn away from the mirror that answered last: what it sent did not verify.
 
         A cache before it may be what is stale or damaged, so it is asked once more past all caches
         (RFC 9111, 5.2.1.4); then it is given up for this cycle.
+
+        Args:
+            why: what was wrong, for `failures`.
 
         Returns:
             whether there is another way; none if nobody was asked since the last call, since what
@@ -236,6 +241,8 @@ class HttpFetcher:
         asked = self._asked
         if asked is None:
             return False
+        if why:
+            self.failures[asked.url] = why
         if asked not in self._uncached:
             self._asked = None
             self._uncached.add(asked)
@@ -274,6 +281,8 @@ class HttpFetcher:
                     yield piece
             except TransportError as error:
                 broken += 1
+                if self._asked is not None:
+                    self.failures[self._asked.url] = error.message
                 self._give_up()
                 if broken > ROUNDS + (at - offset) // EARNED:
                     raise RetryLaterError(
@@ -297,6 +306,7 @@ class HttpFetcher:
                     answer = once(way)
                 except (TransportError, WebPageError) as error:
                     failures[_name(way)] = error
+                    self.failures[way.origin.url] = error.message
                 else:
                     self._answered = way.origin
                     return answer

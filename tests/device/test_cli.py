@@ -310,7 +310,7 @@ def test_a_service_may_confirm_at_every_boot(ready: DeviceOnDisk) -> None:
     ready.run("update")
     assert "confirmed: 1.0" in ready.run("confirm").out
     again = ready.run("confirm", before=("--json",))
-    assert (again.code, again.json) == (0, {"confirmed": None})
+    assert (again.code, again.json) == (0, {"confirmed": None, "warnings": []})
 
 
 def test_a_check_during_a_trial_offers_no_update(ready: DeviceOnDisk) -> None:
