@@ -104,6 +104,7 @@ RESET = "x-firmroot-sequence-reset"  # as `trust.reset`, which a check without o
 _ASK = "only what builder and release managers agree on is installed; ask the publisher"
 
 T = TypeVar("T")
+E = TypeVar("E", bound=FirmrootError)
 
 
 class DisagreementError(NotTrustedError):
@@ -651,10 +652,21 @@ def _stage(machine: Machine, updater: Updater, decision: Selection, image: Image
     try:
         download.run(machine.mirrors, machine.installer, written, machine.progress)
     except NotFoundError as error:
-        raise lacking(agreed.artifact.path, error) from error
+        raise _and_kept(lacking(agreed.artifact.path, error), placed) from error
+    except (RetryLaterError, NotTrustedError) as error:
+        _and_kept(error, placed)
+        raise
     machine.installer.finish(placed)
     _commit(machine, lifecycle.stage)
     return placed
+
+
+def _and_kept(error: E, placed: Image) -> E:
+    """The same error; its hint says as well what a download that broke leaves behind."""
+    where = f"slot {placed.slot}, which cannot boot" if placed.slot else "download.directory"
+    kept = f"what was verified of release {placed.version} is kept in {where}; the system that runs"
+    error.hint = f"{error.hint}; {kept} is untouched"
+    return error
 
 
 def _segments(updater: Updater, agreed: Agreed) -> Segments:

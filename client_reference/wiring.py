@@ -219,7 +219,7 @@ def factory_state(config: DeviceConfig, directory: Path) -> DeviceState:
         raise ConfigurationError(
             f"{directory} is the factory export of {export.product!r}, the configuration says "
             f"{config.repository.product!r}",
-            "correct repository.product, or name the right export with --factory",
+            "correct repository.product, or put the right export there",
         )
     try:
         return _checked_state(export)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from client_reference.errors import FirmrootError, NotFoundError, NotTrustedError, RetryLaterError
 from client_reference.transport.answer import Answer
 from client_reference.transport.connect import (
+    RENEW,
     Certificate,
     Connection,
     Connector,
@@ -79,10 +80,6 @@ REDIRECTS = 3
 EARNED = 64 * 1024
 """Bytes that a broken transfer must have brought to earn one more attempt."""
 
-_RENEW = (
-    "check this device's clock and the mirror's certificate; a newer CA bundle, or "
-    'tls.degraded = "allow" in the device configuration, is the way out'
-)
 _NOT_THERE = "check repository.mirrors in the device configuration"
 _FORBIDDEN = (
     "a bucket without permission to list answers 403 for what is not there; otherwise "
@@ -517,7 +514,7 @@ def _summary(path: str, failures: dict[str, TransportError | WebPageError]) -> F
         return RetryLaterError(
             f"{path} cannot be fetched: verified TLS failed with every mirror, and "
             'tls.degraded = "forbid"',
-            _RENEW,
+            RENEW,
         )
     told = "; ".join(f"{name}: {error.message}" for name, error in failures.items())
     if any(isinstance(error, WebPageError) for error in failures.values()):
@@ -526,7 +523,7 @@ def _summary(path: str, failures: dict[str, TransportError | WebPageError]) -> F
             "a captive portal or login page answers instead of the repository, or the mirror URL "
             "is wrong: open it in a browser, correct repository.mirrors",
         )
+    hints = {error.hint for error in failures.values()}
     tls = all(isinstance(error, TlsError) for error in failures.values())
-    odd = all(error.hint == ODD for error in failures.values())
-    hint = _RENEW if tls else ODD if odd else OFFLINE
+    hint = hints.pop() if len(hints) == 1 else RENEW if tls else OFFLINE
     return RetryLaterError(f"{path} cannot be fetched: {told}", hint)

@@ -237,6 +237,8 @@ def test_init_from_a_damaged_export_leaves_nothing(device: DeviceOnDisk, sentenc
     assert failed.code in {2, 6}
     assert message in failed.err
     assert "mirror" not in failed.err, "nobody sent it"
+    # The same hint is given by commands that have no --factory.
+    assert "--factory" not in device.run("check").err.replace("init --factory", "")
     assert device.run("status").code == 3
 
 
@@ -499,6 +501,10 @@ def test_a_truncated_image_is_continued(
     publisher.repo.files[path], whole = IMAGE[: SEGMENT + 5], IMAGE
     failed = ready.run("update")
     assert failed.code == 4
+    assert "what was verified of release 1.0 is kept in slot B, which cannot boot" in failed.err
+    assert "the system that runs is untouched" in failed.err
+    assert "nothing was changed" not in failed.err
+    assert ready.slot("B")[:SEGMENT] == IMAGE[:SEGMENT], "it is as it says"
     publisher.repo.files[path] = whole
     mirror.trouble = Trouble(times=0)
     mirror.seen.clear()
@@ -762,6 +768,23 @@ def test_a_command_installs_a_whole_verified_file(
     assert (device.directory / "installed").read_bytes() == IMAGE
     assert device.run("confirm").code == 0
     assert "is installed and is the newest" in device.run("check").out
+
+
+def test_a_broken_download_for_a_command_says_where_it_is_kept(
+    publisher: Publisher, mirror: Mirror, device: DeviceOnDisk
+) -> None:
+    root = publisher.repo.files["metadata/1.root.json"]
+    install = 'handler = "command"\nreboot = "ask"\n[install.command]\nrun = ["true", "{path}"]'
+    device.make(root, [mirror.url], install=install)
+    publisher.release("1.0", 1, IMAGE, for_the_command, handler="command")
+    device.run("init")
+    mirror.trouble = Trouble(path=".img", status=503)
+    failed = device.run("update")
+    assert failed.code == 4
+    kept = "what was verified of release 1.0 is kept in download.directory"
+    assert f"{kept}; the system that runs is untouched" in failed.err
+    mirror.trouble = Trouble(times=0)
+    assert device.run("update").code == 0
 
 
 def test_a_file_above_the_quota_is_refused(

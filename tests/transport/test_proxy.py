@@ -283,6 +283,31 @@ def test_a_proxy_that_asks_for_a_user_name_in_plain_is_no_absence() -> None:
     assert "answered 407" in caught.value.message
 
 
+DEAD = 9
+"""A port on loopback at which nobody listens."""
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_dead_proxy_is_named_with_the_place_that_names_it(scheme: str) -> None:
+    url = f"http://user:secret@127.0.0.1:{DEAD}"
+    variable = f"{scheme}_proxy"
+    sources = {
+        f"the environment variable {variable}": lambda mirror: environment_proxy(
+            {variable: url}, mirror
+        ),
+        "tls.proxy": lambda _: configured_proxy(f"http://127.0.0.1:{DEAD}"),
+    }
+    for source, proxy in sources.items():
+        http = fetcher(f"{scheme}://fw.test/", proxy=proxy)
+        with http, pytest.raises(RetryLaterError) as caught:
+            http.fetch(META, 100)
+        text = f"the proxy 127.0.0.1:{DEAD} (named by {source}): "
+        assert text in caught.value.message
+        assert "secret" not in caught.value.message + caught.value.hint
+        assert caught.value.hint.startswith("check that proxy")
+        assert http.degraded == {}
+
+
 def test_a_proxy_that_drips_its_answer_is_left_at_the_deadline() -> None:
     def drip(peer: socket.socket) -> None:
         for byte in b"HTTP/1.1 200 OK\r\n" + 100 * b"A: b\r\n":
