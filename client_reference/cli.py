@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from client_reference.config import DeviceConfig
+    from client_reference.install.handlers import Installer
     from client_reference.strictjson import Json
+    from client_reference.trust.state import DeviceState
     from client_reference.update import Result
     from client_reference.wiring import Wired
 
@@ -251,15 +253,30 @@ def _reject(run: Run) -> int:
     return ExitCode.DONE
 
 
+def _peeked(run: Run, config: DeviceConfig, installer: Installer) -> DeviceState:
+    """What is stored, or what to do without it."""
+    try:
+        state = SqliteStore(config.trust.state).peek()
+        missing = f"this device has no trust state in {config.trust.state} yet"
+    except StoreLostError as error:
+        state, missing = None, error.message
+        if not installer.trial():
+            raise
+    if state is not None:
+        return state
+    if slot := installer.trial():
+        raise ActionRequiredError(
+            f"{missing}; slot {slot} is on trial, and nothing is stored about what is in it",
+            f"run `{run.program} reject`: it goes back to the release before and begins from the "
+            "factory root; what nobody knows cannot be confirmed",
+        )
+    raise ActionRequiredError(missing, f"run `{run.program} init`")
+
+
 def _status(run: Run) -> int:
     config = wiring.configured(run)
-    state = SqliteStore(config.trust.state).peek()
-    if state is None:
-        raise ActionRequiredError(
-            f"this device has no trust state in {config.trust.state} yet",
-            f"run `{run.program} init`",
-        )
     installer = open_installer(config.install)
+    state = _peeked(run, config, installer)
     running, pending = installer.running(), installer.boot_pending()
     install = observe_boot(state.install, running, pending=pending).state
     standing = report.Standing(
@@ -274,6 +291,7 @@ def _status(run: Run) -> int:
         mirrors=config.repository.mirrors,
         recovery=config.repository.recovery,
         unknown=unknown_trial(install, installer.trial()),
+        refused=wiring.refused_by_request(config),
     )
     run.say(*report.status_lines(standing))
     run.result(report.status_document(standing))

@@ -174,6 +174,7 @@ class Standing:
         program: how this command was called, for the next one.
         mirrors, recovery: from the configuration.
         unknown: the slot on trial of which nothing is stored; empty if there is none.
+        refused: digests of payloads that somebody rejected here.
     """
 
     product: str
@@ -187,6 +188,7 @@ class Standing:
     mirrors: Sequence[Mirror] = ()
     recovery: Sequence[Mirror] = ()
     unknown: str = ""
+    refused: Sequence[str] = ()
 
 
 def status_document(standing: Standing) -> dict[str, Json]:
@@ -211,6 +213,7 @@ def status_document(standing: Standing) -> dict[str, Json]:
         "unknown_trial": standing.unknown or None,
         "confirmed_sequence": install.confirmed_sequence,
         "rejected": list(install.rejected),
+        "rejected_by_request": [one for one in install.rejected if one in standing.refused],
         "next": _next(standing),
     }
 
@@ -305,9 +308,17 @@ def status_lines(standing: Standing) -> list[str]:
         lines.append(f"transport  {plain}")
     lines.append(f"anchor     {_anchor(trust, standing.recovery)}")
     if install.rejected:
-        lines.append(f"rejected   {len(install.rejected)} payloads failed here")
+        lines.append(f"rejected   {_rejections(install.rejected, standing.refused)}")
     lines.append(f"next       {_next(standing)}")
     return lines
+
+
+def _rejections(rejected: Sequence[str], refused: Sequence[str]) -> str:
+    asked = sum(digest in refused for digest in rejected)
+    fallen = len(rejected) - asked
+    parts = [f"{asked} by `reject`"] if asked else []
+    parts += [f"{fallen} did not come up and was rolled back"] if fallen else []
+    return f"{len(rejected)} payload{'s' * (len(rejected) > 1)}: {', '.join(parts)}"
 
 
 def _anchor(trust: TrustState, urls: Sequence[Mirror]) -> str:

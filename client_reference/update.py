@@ -154,7 +154,7 @@ class Outcome(enum.Enum):
 
 @frozen
 class Identified:
-    """Who the device is, for `DevicePosition`. See there."""
+    """Who the device is, and what its owner rejected, for `DevicePosition`. See there."""
 
     product: str
     channel: str
@@ -162,6 +162,7 @@ class Identified:
     handler: str
     device_id: str
     groups: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
     def position(self, install: InstallState, epoch: int = 0) -> DevicePosition:
         """Where this device stands with what it has installed, in an epoch of the anchor."""
@@ -177,6 +178,7 @@ class Identified:
             installed_sequence=current.sequence if current else None,
             confirmed_sequence=install.confirmed_sequence,
             rejected=install.rejected,
+            refused=self.refused,
             doubted="" if current is None or believed else current.sha256,
         )
 
@@ -196,6 +198,7 @@ class Machine:
         lead: what this boot knows beyond the stored time floor.
         bundle: where a published CA bundle is kept; None if this device does not want one.
         anchor: the recovery anchor; None if this device has none.
+        refusing: called with the digest of a payload that somebody rejects, before it counts.
     """
 
     identified: Identified
@@ -208,6 +211,7 @@ class Machine:
     bundle: BundleFile | None = None
     lead: clock.Lead | None = None
     anchor: RecoveryAnchor | None = None
+    refusing: Callable[[str], None] = lambda _: None
 
 
 @frozen
@@ -774,6 +778,7 @@ def reject(machine: Machine, restart: Restart) -> Result:
     rejected = lifecycle.reject(install)
     image = lifecycle.candidate(install)
     runs = bool(image.slot) and machine.installer.running() == image.slot
+    machine.refusing(image.sha256)
     machine.installer.reject(image)
     _commit(machine, lambda _: rejected)
     return Result(_restart(machine, restart) if runs else Outcome.NOTHING, None, image)

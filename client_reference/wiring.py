@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from client_reference import config as configuration
 from client_reference import factory as factories
-from client_reference import identity, report
+from client_reference import identity, refused, report
 from client_reference.config import DEFAULT_PATH, Proxy, Reboot, TlsRoots
 from client_reference.errors import ConfigurationError, FirmrootError
 from client_reference.install.handlers import open_installer
@@ -59,6 +59,7 @@ __all__ = [
     "is_lab",
     "on_a_copy",
     "read_clock",
+    "refused_by_request",
     "transport_settings",
     "wired",
 ]
@@ -67,6 +68,7 @@ LAB_NOW = "FIRMROOT_LAB_NOW"
 BUNDLE = "ca-bundle.pem"
 UPTIME = "uptime.json"
 MEMORY = "transport.json"
+REFUSED = "rejected.json"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _MAX_HEADER = 8192
 _DAY = 86_400
@@ -141,6 +143,7 @@ def wired(run: Run) -> Iterator[Wired]:
             bundle=BundleFile(config.trust.state / BUNDLE),
             lead=uptime.lead(),
             anchor=anchor,
+            refusing=lambda digest: refused.note(config.trust.state / REFUSED, digest),
         )
         stays = config.reboot is Reboot.ASK or getattr(run.options, "no_reboot", False)
         try:
@@ -284,7 +287,13 @@ def identified(config: DeviceConfig) -> Identified:
         handler=config.install.handler,
         device_id=identity.device_id(config.identity.device_id),
         groups=config.identity.groups,
+        refused=refused_by_request(config),
     )
+
+
+def refused_by_request(config: DeviceConfig) -> tuple[str, ...]:
+    """Digests of payloads that somebody rejected here, as far as is known."""
+    return refused.noted(config.trust.state / REFUSED)
 
 
 def transport_settings(run: Run, config: DeviceConfig) -> Settings:

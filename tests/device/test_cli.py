@@ -70,7 +70,38 @@ def test_from_the_factory_to_a_confirmed_release(publisher: Publisher, ready: De
     assert ready.run("update").code == 0
     assert ready.slot("A") == IMAGE[::-1]
     assert "rejected: 1.1 is not tried again" in ready.run("reject").out
+    assert "it was rejected on this device, by a person or a health check" in ready.run("check").out
+    assert "rejected   1 payload: 1 by `reject`" in ready.run("status").out
+
+
+def test_a_rejection_and_a_roll_back_are_told_apart(
+    publisher: Publisher, ready: DeviceOnDisk
+) -> None:
+    ready.run("update")
+    ready.run("confirm")
+    publisher.release("1.1", 2, IMAGE[::-1])
+    ready.run("update")
+    record = ready.directory / "slots" / "boot.json"
+    fallen = json.loads(record.read_text()) | {"running": "B", "trial": "", "tries": 0}
+    record.write_text(json.dumps(fallen))  # the boot loader's tries are used up
     assert "it failed on this device and was rolled back" in ready.run("check").out
+    publisher.release("1.2", 3, IMAGE[:-1])
+    ready.run("update")
+    ready.run("reject")
+    said = ready.run("check", "--explain").out
+    assert "1.2 (sequence 3): it was rejected on this device, by a person" in said
+    assert "1.1 (sequence 2): it failed on this device and was rolled back" in said
+    status = ready.run("status").out
+    assert "rejected   2 payloads: 1 by `reject`, 1 did not come up and was rolled back" in status
+    found = ready.run("status", before=("--json",)).json
+    assert [one in found["rejected"] for one in found["rejected_by_request"]] == [True]
+    # What is noted is a hint for words: without it nothing else changes.
+    for damage in (b"", b"[1]", b'{"a": 1}', b"[" * 9000):
+        (ready.directory / "state" / "rejected.json").write_bytes(damage)
+        after = ready.run("check", "--explain")
+        assert (after.code, "1.2 (sequence 3): it failed on this device" in after.out) == (0, True)
+    publisher.release("1.3", 4, IMAGE[:-2])
+    assert ready.run("update").code == 0
 
 
 def test_status_says_everything_there_is(publisher: Publisher, ready: DeviceOnDisk) -> None:

@@ -86,6 +86,21 @@ def test_reject_first_goes_back(lost: DeviceOnDisk) -> None:
     comes_back(lost)
 
 
+def test_status_first_names_reject_and_not_init(lost: DeviceOnDisk) -> None:
+    """The way out is open without `init`, and there is only one: nothing can be confirmed."""
+    for missing in (False, True):
+        if missing:
+            for name in ("a.db", "b.db"):
+                (lost.directory / "state" / name).unlink()
+        said = lost.run("status")
+        assert said.code == ExitCode.ACTION_REQUIRED
+        assert "slot A is on trial, and nothing is stored about what is in it" in said.err
+        assert re.search("hint: run `firmroot-device --config .* reject`: it goes back", said.err)
+    assert "given up" in lost.run("reject").out
+    comes = lost.run("update")
+    assert (comes.code, boot_record(lost)["running"]) == (0, "A")
+
+
 def test_check_status_and_doctor_say_it(lost: DeviceOnDisk) -> None:
     checked = lost.run("check", "--exit-code")
     assert checked.code == 0, "it cannot be installed now"
