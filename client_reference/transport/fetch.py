@@ -464,7 +464,8 @@ class HttpFetcher:
             connection.close()
             # What http.client cannot read is the mirror's; what breaks off is the network's.
             hint = OFFLINE if isinstance(error, OSError) else ODD
-            raise TransportError(explain(error), hint=hint) from error
+            through = "" if connection.proxy is None else f"{connection.proxy.named}: "
+            raise TransportError(through + explain(error), hint=hint) from error
         return Answer(response, connection.paced, lambda: self._keep(place, connection, response))
 
     def _keep(

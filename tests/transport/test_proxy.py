@@ -308,6 +308,21 @@ def test_a_dead_proxy_is_named_with_the_place_that_names_it(scheme: str) -> None
         assert http.degraded == {}
 
 
+def test_a_proxy_that_hangs_up_on_a_plain_request_is_named() -> None:
+    with Raw(lambda peer: peer.close()) as proxy:
+        text = (
+            rf"the proxy 127.0.0.1:{proxy.port} \(named by the environment variable all_proxy\): "
+        )
+        with through(proxy, "http://fw.test/") as http, pytest.raises(RetryLaterError, match=text):
+            http.fetch(META, 100)
+    with (
+        Mirror(FILES) as mirror,
+        Proxy({"fw.test": mirror}) as honest,
+        through(honest, "http://fw.test/") as http,
+    ):
+        assert http.fetch(META, 100) == FILES[META]
+
+
 def test_a_proxy_that_drips_its_answer_is_left_at_the_deadline() -> None:
     def drip(peer: socket.socket) -> None:
         for byte in b"HTTP/1.1 200 OK\r\n" + 100 * b"A: b\r\n":
