@@ -183,7 +183,8 @@ def _check(run: Run) -> int:
             run.say(
                 f"{trial.version} is on trial: until it is confirmed or rejected nothing starts"
             )
-            following = f"{run.program} confirm"
+            pending = machine.machine.installer.boot_pending()
+            following = "restart the device" if pending else f"{run.program} confirm"
         elif available:
             following = f"{run.program} update"
         if following is not None:
@@ -292,6 +293,7 @@ def _status(run: Run) -> int:
         recovery=config.repository.recovery,
         unknown=unknown_trial(install, installer.trial()),
         refused=wiring.refused_by_request(config),
+        recovery_failures=wiring.recovery_failures(config),
     )
     run.say(*report.status_lines(standing))
     run.result(report.status_document(standing))

@@ -6,6 +6,7 @@ be quoted in an error before anybody verified it: `printable` keeps it from stee
 
 from __future__ import annotations
 
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -175,6 +176,7 @@ class Standing:
         mirrors, recovery: from the configuration.
         unknown: the slot on trial of which nothing is stored; empty if there is none.
         refused: digests of payloads that somebody rejected here.
+        recovery_failures: what was wrong with a recovery URL when it was asked last, by URL.
     """
 
     product: str
@@ -189,6 +191,7 @@ class Standing:
     recovery: Sequence[Mirror] = ()
     unknown: str = ""
     refused: Sequence[str] = ()
+    recovery_failures: Mapping[str, str] = field(default_factory=dict)
 
 
 def status_document(standing: Standing) -> dict[str, Json]:
@@ -206,6 +209,7 @@ def status_document(standing: Standing) -> dict[str, Json]:
         "freshness": _freshness(standing).value,
         "epoch": trust.epoch,
         "recovery_root": trust.recovery_version or None,
+        "recovery_failures": dict(standing.recovery_failures),
         "phase": install.phase.value,
         "running": standing.running,
         "installed": image_document(install.current),
@@ -306,7 +310,10 @@ def status_lines(standing: Standing) -> list[str]:
         lines.append(f"expired    {names}: renewed when a check needs them, or it says why not")
     if plain := without_tls(standing.mirrors):
         lines.append(f"transport  {plain}")
-    lines.append(f"anchor     {_anchor(trust, standing.recovery)}")
+    failed = standing.recovery_failures
+    some = f", {len(failed)} failed" if failed else ""
+    lines.append(f"anchor     {_anchor(trust, standing.recovery)}{some}")
+    lines += [f"           {url}: {why}" for url, why in failed.items()]
     if install.rejected:
         lines.append(f"rejected   {_rejections(install.rejected, standing.refused)}")
     lines.append(f"next       {_next(standing)}")

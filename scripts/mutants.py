@@ -98,6 +98,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/trust/recovery.py": ("tests/trust/test_recovery.py",),
     "client_reference/trust/reset.py": ("tests/device/test_sequence_reset.py",),
     "client_reference/trust/anchor.py": ("tests/trust/test_anchor.py",),
+    "client_reference/trust/asked.py": ("tests/device/test_recovery.py",),
     "client_reference/trust/store.py": (
         "tests/trust/test_store.py",
         "tests/power/test_store_cuts.py",
@@ -127,6 +128,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     ),
     "client_reference/archive.py": ("tests/device/test_doctor.py",),
     "client_reference/update.py": ("tests/device",),
+    "client_reference/refused.py": ("tests/device/test_cli.py",),
     "client_reference/selection.py": ("tests/test_selection.py",),
     "client_reference/manifest.py": ("tests/test_manifest.py",),
     "client_reference/rollout.py": ("tests/test_rollout.py",),

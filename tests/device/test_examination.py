@@ -326,6 +326,7 @@ def test_before_init_everything_is_examined_as_init_would_have_it(
     publisher: Publisher, device: DeviceOnDisk, mirror: Mirror
 ) -> None:
     publisher.release("1.0", 1, b"an image" * 100)
+    device.run("status")  # the simulator's own files are there
     before = read_tree(device.directory)
     said = device.run("doctor")
     assert said.code == ExitCode.ACTION_REQUIRED
