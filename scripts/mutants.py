@@ -150,6 +150,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_recovery.py",
         "tests/publishing/test_interrupted.py",
         "tests/publishing/test_journal.py",
+        "tests/publishing/test_bridge.py",
     ),
     "repo_tools/publishing/rehearse.py": ("tests/publishing/test_rehearse.py",),
     "repo_tools/publishing/live.py": ("tests/publishing/test_live.py",),
