@@ -302,10 +302,14 @@ def _takes_changes(directory: Path) -> Iterator[Finding]:
     """Whether this user can write the trust store, or make it; nothing is tried out."""
     place = _nearest(directory)
     volume = os.statvfs(place)
-    there = [path for name in _STATE_FILES if (path := directory / name).exists()]
+    # Who may not enter the directory may not even ask what is in it.
+    entered = os.access(place, os.R_OK | os.W_OK | os.X_OK)
+    names = _STATE_FILES if entered else ()
+    there = [path for name in names if (path := directory / name).exists()]
     free = volume.f_bavail * volume.f_frsize
     least = _CHANGE + max((path.stat().st_size for path in there), default=0)
-    locked = [each for each in (place, *there) if not os.access(each, os.R_OK | os.W_OK)]
+    locked = [] if entered else [place]
+    locked += [each for each in there if not os.access(each, os.R_OK | os.W_OK)]
     if not place.is_dir():
         text = f"{place} is no directory: correct trust.state, or remove it"
     elif volume.f_flag & os.ST_RDONLY:
