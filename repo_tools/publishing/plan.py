@@ -248,6 +248,7 @@ def _check_keeps_artifacts(role: str, signed: Targets, live: Targets | None) -> 
             raise StaleError(
                 f"staged {role} {signed.version} does not have {path} as it is live: "
                 "somebody else added firmware meanwhile",
+                "firmroot submit makes what waits here anew on what is live; or "
                 f"remove .firmroot/staged/{role}.json and add the firmware again",
             )
 

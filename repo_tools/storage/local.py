@@ -120,11 +120,21 @@ class LocalStorage:
             replace_file(final, data)
         return _tag(data)
 
+    def remove(self, path: str) -> None:
+        """Remove an object durably, or find it gone. See `Storage.remove`."""
+        final = self._file(path)
+        with contextlib.suppress(NotFoundError), _failures(path, self._root):
+            final.unlink()
+            sync_directory(final.parent)
+        with contextlib.suppress(OSError):  # others are in it, or it is gone
+            final.parent.rmdir()
+
     def paths(self, prefix: str) -> Iterator[str]:
         """Every object under a prefix, sorted. See `Storage.paths`."""
+        top = self._root / prefix.rpartition("/")[0]
         found = (
             file.relative_to(self._root).as_posix()
-            for file in self._root.rglob("*")
+            for file in top.rglob("*")
             if file.is_file() and not file.name.startswith(".")
         )
         yield from sorted(path for path in found if path.startswith(prefix))
