@@ -28,7 +28,7 @@ from client_reference.trust.verified import authentic, check_expiry, read
 from repo_tools.metadata.repository import sha256
 from repo_tools.metadata.roles import check_leaf, hold_path, manifest_path
 from repo_tools.publishing.artifacts import Labels, check_hardware, stored_name
-from repo_tools.publishing.plan import MAX_JUMP, StaleError
+from repo_tools.publishing.plan import MAX_JUMP, StaleError, check_keeps_artifacts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -140,6 +140,7 @@ def examine(
         new[stored_name(path, target.hashes["sha256"])] = target
     if is_builds(way):
         _check_builds(signed, before)
+        check_keeps_artifacts(role, signed, live)
     return Examined(signed, new)
 
 
