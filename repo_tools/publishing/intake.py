@@ -330,12 +330,12 @@ def _choose(
     judges: _Judges,
 ) -> list[_Item]:
     """The submissions that can be published together; the others are told why not."""
-    own = _failure(trial, ws)
     first: dict[str, _Item] = {}
     for each in items:
         first.setdefault(each.submission.role, each)
     if len(first) == len(items) and _failure(trial, _with(ws, items)) is None:
         return items
+    own = _failure(trial, ws)
     chosen: dict[str, _Item] = {}
     for each in items:
         role = each.submission.role

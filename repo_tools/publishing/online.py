@@ -24,13 +24,20 @@ if TYPE_CHECKING:
     from repo_tools.signing.secrets import Secrets
     from repo_tools.workspace import Workspace
 
-__all__ = ["OnlineKeys", "OnlineKeysMissingError", "is_here"]
+__all__ = ["OnlineKeys", "OnlineKeysMissingError", "can_sign", "is_here"]
 
 
 def is_here(workspace: Workspace, uri: str) -> bool:
     """Whether a key can be on this machine: `firmroot.toml` is shared, key files are not."""
     scheme, _, path = uri.partition(":")
     return scheme not in FILES or (workspace.directory / Path(path).expanduser()).exists()
+
+
+def can_sign(workspace: Workspace, role: str, template: str | None = None) -> bool:
+    """Whether a key of a role can be on this machine."""
+    uris = workspace.key_uris()
+    keys = workspace.policy.role(role, template).keys
+    return any(name in uris and is_here(workspace, uris[name]) for name in keys)
 
 
 class OnlineKeysMissingError(ActionRequiredError):

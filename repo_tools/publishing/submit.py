@@ -18,6 +18,7 @@ from client_reference.errors import (
     ActionRequiredError,
     ConfigurationError,
     NotFoundError,
+    NotTrustedError,
     RefusedError,
 )
 from client_reference.trust.verified import BadSignatureError
@@ -288,10 +289,16 @@ def handed_in(ws: Workspace) -> dict[str, Submission]:
     Raises:
         NotTrustedError: a file of it is damaged.
     """
-    return {
-        path.stem: parse_submission(path.read_bytes())
-        for path in sorted((ws.memory / "submitted").glob("*.json"))
-    }
+    found: dict[str, Submission] = {}
+    for path in sorted((ws.memory / "submitted").glob("*.json")):
+        try:
+            found[path.stem] = parse_submission(path.read_bytes())
+        except NotTrustedError as error:
+            raise NotTrustedError(
+                f".firmroot/submitted/{path.name} is damaged: {error.message}",
+                "remove it: what it names is in the inbox or not, as before",
+            ) from error
+    return found
 
 
 def standings(

@@ -41,8 +41,13 @@ def test_three_identities_bring_firmware_to_a_device(
     said = ci("publish", code=ExitCode.ACTION_REQUIRED)
     assert "this machine cannot sign as publisher" in said
     assert "hint: hand the work to the publisher: firmroot submit" in said
+    assert "next: firmroot submit  (gateway-builds: signed and staged" in ci("status")
+    assert "firmroot publish" not in publisher("status").splitlines()[-1]
     said = ci.submit()
     assert "gateway-builds 1  handed in" in said
+    assert "next: nothing to do  (gateway-builds: handed in; firmroot submit --status" in said
+    assert "inbox: 1 submission for the publisher" in publisher("status")
+    assert "next: firmroot publish  (the inbox has 1 submission)" in publisher("status")
     assert "gateway-builds 1  already there" in ci.submit()
     assert "gateway-builds 1  waits" in ci.submit("--status", code=ExitCode.RETRY_LATER)
 

@@ -17,7 +17,7 @@ import pytest
 from tuf.api.metadata import Delegations, Metadata, TargetFile, Targets
 
 from client_reference.errors import ExitCode
-from client_reference.manifest import Manifest, Meaning, serialize
+from client_reference.manifest import Manifest, Meaning, parse, serialize
 from client_reference.payload.segments import SEGMENT, SUFFIX
 from repo_tools.metadata.edits import assemble, signed_bytes
 from repo_tools.publishing.inbox import Submission
@@ -471,6 +471,41 @@ def test_nothing_of_it_is_in_the_way_of_honest_work(
     company.promote("1.1").submit()
     company["publisher"]("publish")
     assert company.device() == "installs 1.1"
+
+
+def test_a_promotion_that_strands_devices_waits_and_can_be_replaced(
+    company: Company, tmp_path: Path
+) -> None:
+    here = company.copy(tmp_path / "acme")
+    publisher = here["publisher"]
+    publisher("factory", "export", "gateway", "--to", tmp_path / "d", "--server", "http://x/")
+    den = Den(here)
+    stored = sorted((here.storage / "targets/channels/gateway").iterdir())
+    live = parse(max(stored, key=lambda path: path.stat().st_mtime_ns).read_bytes())
+    [release] = live.releases
+    [payload] = release.payloads
+    wrong = replace(payload, artifact=replace(payload.artifact, sha256=sha256(b"another image")))
+    bad = replace(live, releases=(replace(release, payloads=(wrong,)),))
+    identity = den.put(channel(den, serialize(bad), "rita", "sam"))
+    for name in ("rita", "sam", "ci"):
+        here[name].submit()
+    here["ci"].build("2.0")
+    honest = here["ci"].submission()
+    found = {each["id"]: each for each in publisher.json("publish")["inbox"]}
+    assert found[honest]["outcome"] == "published", "it is in nobody's way"
+    assert found[identity]["outcome"] == "waits"
+    assert "would strand 2 of the devices that were rehearsed" in found[identity]["reason"]
+    assert here.device() == f"installs {release.version}"
+
+    # The release managers hand in a better one, from the same base; the other one is stale then.
+    for name in ("rita", "sam", "ci"):
+        here[name].submit()
+    here.promote("2.0")
+    better = here["sam"].submission()
+    found = {each["id"]: each for each in publisher.json("publish")["inbox"]}
+    assert found[identity]["outcome"] == "refused"
+    assert found[better]["outcome"] == "published"
+    assert here.device() == "installs 2.0"
 
 
 def test_what_was_refused_is_told_to_its_submitter_and_can_be_handed_in_again(
