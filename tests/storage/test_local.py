@@ -145,7 +145,7 @@ def test_what_is_removed_is_gone_durably_and_once_is_enough(storage: LocalStorag
     storage.create("inbox/a/y", b"y", sha256(b"y"))
     with recorded() as calls:
         storage.remove("inbox/a/x")
-    assert calls == ["sync directory a"]
+    assert calls == ["unlink x", "sync directory a"]
     storage.remove("inbox/a/x")
     assert list(storage.paths("inbox/")) == ["inbox/a/y"]
     storage.remove("inbox/a/y")
