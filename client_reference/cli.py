@@ -8,7 +8,6 @@ without -v.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import random
@@ -341,8 +340,5 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def run() -> NoReturn:
     """Entry point of `firmroot-device`. A service manager's SIGTERM counts as Ctrl-C."""
-    # What is loaded lives as long as the process: to search it for garbage, in the run and once
-    # more at exit, was a sixth of the CPU of a check that finds nothing new.
-    gc.freeze()
     signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(main(sys.argv[1:], os.environ))

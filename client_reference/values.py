@@ -20,6 +20,8 @@ C = TypeVar("C")
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def frozen(cls: type[C]) -> type[C]:
     """Make a class a frozen value, compared and hashed by its fields."""
+    if cls.__doc__ is None:
+        cls.__doc__ = cls.__name__  # or `dataclass` makes one from a signature, at a price
     cls = dataclass(init=False, repr=False, eq=False, match_args=False)(cls)
     for method in (_init, _repr, _eq, _hash, _setattr, _delattr):
         setattr(cls, f"_{method.__name__}__", method)

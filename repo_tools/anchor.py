@@ -262,7 +262,7 @@ def begin_epoch(ws: Workspace, policy: Policy) -> Workspace:
         first["epoch"] = ws.epoch + 1
         document = tomlkit.parse(tomlkit.dumps(first) + tomlkit.dumps(document))
     replace_file(path, tomlkit.dumps(document).encode())
-    return Workspace.open(ws.directory)
+    return Workspace.open(ws.directory, occasion=ws.occasion)
 
 
 def _write_policy(ws: Workspace, policy: Policy) -> None:

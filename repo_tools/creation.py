@@ -17,7 +17,7 @@ from repo_tools.signing.ceremony import add_signature, finish, start_ceremony
 from repo_tools.signing.keyring import KEY_DIRECTORY, About, new_key
 from repo_tools.signing.secrets import Secrets
 from repo_tools.signing.signers import open_signer, sign
-from repo_tools.workspace import Workspace
+from repo_tools.workspace import Occasion, Workspace
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -101,7 +101,7 @@ def create_lab(directory: Path, storage: str, passphrase: bytes, now: datetime) 
         _write_files(draft, storage, "lab", lab=True)
         create_file(draft / ".firmroot/lab-passphrase", passphrase + b"\n", mode=0o600)
         _make_lab_keys(draft, passphrase, now)
-        _sign_lab_root(Workspace.open(draft), passphrase, now)
+        _sign_lab_root(Workspace.open(draft, occasion=Occasion(now)), passphrase, now)
         return _appear(draft, directory)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -324,7 +324,7 @@ def rotate(
         # URIs first: once the policy has changed, a run that takes this up sees no successor.
         _write_uris(ws, rotation, stolen=gone is Gone.STOLEN and rotation is rotations[0])
         _write_policy(ws, rotation)
-        ws = Workspace.open(ws.directory)
+        ws = Workspace.open(ws.directory, occasion=ws.occasion)
     opened: list[Ceremony] = []
     if any(each.root for each in rotations):
         opened.append(start_root(ws, now, discard_signatures=True))

@@ -31,12 +31,13 @@ from repo_tools.storage.local import LocalStorage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from datetime import datetime
     from pathlib import Path
 
     from keys_policy.model import KeyHolder, Policy
     from repo_tools.storage.protocol import Storage
 
-__all__ = ["Config", "Product", "Workspace"]
+__all__ = ["Config", "Occasion", "Product", "Workspace"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,19 @@ class Config:
 
 
 @dataclass(frozen=True)
+class Occasion:
+    """When a command ran, and why, as whoever ran it says.
+
+    Attributes:
+        when: UTC.
+        why: one line; empty if they gave no reason.
+    """
+
+    when: datetime
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class Workspace:
     """One opened workspace. Open it again after changing its files.
 
@@ -88,6 +102,7 @@ class Workspace:
         config: `firmroot.toml`.
         policy: `policy.toml`.
         keyring: `keys/*.toml` by key name.
+        occasion: of the run that opened it, for what `history/` keeps; None if it keeps nothing.
         taken: directories with verified work from the inbox, laid out as `staged/` (`intake`).
     """
 
@@ -95,14 +110,18 @@ class Workspace:
     config: Config
     policy: Policy
     keyring: Mapping[str, KeyHolder]
+    occasion: Occasion | None = None
     taken: tuple[Path, ...] = ()
 
     @classmethod
-    def open(cls, directory: Path, *, missing_keys: bool = False) -> Workspace:
+    def open(
+        cls, directory: Path, *, missing_keys: bool = False, occasion: Occasion | None = None
+    ) -> Workspace:
         """Read the files that configure a workspace.
 
         Args:
             directory: its top.
+            occasion: of the run that opens it.
             missing_keys: accept a policy that names keys which are not there yet, for the commands
                 that bring them.
 
@@ -129,7 +148,7 @@ class Workspace:
             raise ConfigurationError(
                 "\n       ".join(error.problems), "correct the file, then: firmroot policy check"
             ) from error
-        ws = cls(directory, config, policy, keyring)
+        ws = cls(directory, config, policy, keyring, occasion)
         for name in ("ceremonies", "staged"):
             _check_no_links(directory / name)
         return ws
@@ -188,7 +207,7 @@ class Workspace:
 
     @property
     def history(self) -> Path:
-        """One record for each publish; in git."""
+        """What was ever live, and every ceremony that ended; only added to, in git."""
         return self._of_epoch(self.directory / "history")
 
     @property

@@ -29,11 +29,13 @@ import re
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 import tomllib
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,6 +190,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/cli/test_team.py",
         "tests/cli/test_recovery.py",
     ),
+    "repo_tools/reporting/history.py": ("tests/publishing/test_history.py",),
     "repo_tools/reporting/status.py": ("tests/reporting",),
     "repo_tools/git.py": ("tests/test_git.py",),
     "repo_tools/storage/local.py": ("tests/storage",),
@@ -210,6 +213,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/signing/ceremony/signatures.py": CEREMONY,
     "repo_tools/signing/ceremony/course.py": CEREMONY,
     "repo_tools/signing/ceremony/electorate.py": CEREMONY,
+    "repo_tools/signing/ceremony/chronicle.py": ("tests/publishing/test_history.py",),
     "repo_tools/signing/signers.py": ("tests/signing/test_session.py",),
     "repo_tools/signing/session.py": (
         "tests/signing/test_session.py",
@@ -658,6 +662,27 @@ def _first_failure(
     return found[1] if found else f"pytest, exit code {code}"
 
 
+def new_since(revision: str, mutants: Sequence[Mutant]) -> list[Mutant]:
+    """The mutants that a revision of git did not have: those of conditions written since."""
+    known: dict[str, Counter[tuple[str, str, str]]] = {}
+    for file in {mutant.file for mutant in mutants}:
+        line = ["git", "-C", str(ROOT), "show", f"{revision}:{file}"]
+        done = subprocess.run(line, capture_output=True, check=False)  # noqa: S603 - git, of our own tree
+        before = make_mutants(file, done.stdout) if done.returncode == 0 else []
+        known[file] = Counter(_name(mutant) for mutant in before)
+    found = []
+    for mutant in mutants:
+        if known[mutant.file][_name(mutant)] > 0:
+            known[mutant.file][_name(mutant)] -= 1
+        else:
+            found.append(mutant)
+    return found
+
+
+def _name(mutant: Mutant) -> tuple[str, str, str]:
+    return mutant.function, mutant.rule, mutant.change
+
+
 def chosen(arguments: argparse.Namespace) -> list[Mutant]:
     """The mutants asked for."""
     files = [f for f in MODULES if not arguments.file or arguments.file in f]
@@ -668,6 +693,8 @@ def chosen(arguments: argparse.Namespace) -> list[Mutant]:
         for mutant in make_mutants(file, (ROOT / file).read_bytes())
         if arguments.only in str(mutant)
     ]
+    if arguments.since:
+        mutants = new_since(arguments.since, mutants)
     if arguments.sample and arguments.sample < len(mutants):
         picked = random.Random(arguments.seed).sample(range(len(mutants)), arguments.sample)  # noqa: S311 - a reproducible sample, no secret
         mutants = [mutants[i] for i in sorted(picked)]
@@ -787,6 +814,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="print the mutants, run nothing")
     parser.add_argument("--file", default="", help="only modules whose path contains this")
     parser.add_argument("--only", default="", help="only mutants whose line contains this")
+    parser.add_argument("--since", default="", help="only conditions written since this revision")
     parser.add_argument("--sample", type=int, help="judge only so many, chosen by --seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--budget", type=float, help="start no mutant after so many seconds")

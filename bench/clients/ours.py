@@ -6,6 +6,6 @@ from bench.clients import report
 
 report.at_exit()
 
-from client_reference.cli import run  # noqa: E402 - measured from here on
+from client_reference.__main__ import run  # noqa: E402 - measured from here on
 
 run()

@@ -13,7 +13,9 @@ from repo_tools.publishing.renewal import renew_builds
 from repo_tools.signing.asking import asking, by_file
 from repo_tools.signing.ceremony import (
     DiscardedSignaturesError,
+    Ending,
     find_ceremony,
+    keep_record,
     open_ceremonies,
 )
 from repo_tools.signing.ceremony import abandon as abandon_ceremony
@@ -28,7 +30,16 @@ if TYPE_CHECKING:
     from repo_tools.signing.ceremony import Ceremony, CeremonyStatus
     from repo_tools.workspace import Workspace
 
-__all__ = ["abandon", "facts_of", "finish", "lines_of", "list_ceremonies", "start", "status"]
+__all__ = [
+    "abandon",
+    "facts_of",
+    "finish",
+    "lines_of",
+    "list_ceremonies",
+    "start",
+    "status",
+    "why_of",
+]
 
 
 @click.command(
@@ -117,6 +128,7 @@ def abandon(context: Context, name: str, discard: tuple[str, ...]) -> None:
             )
         if not signed:
             context.confirm(f"End {found.name} without a result?")
+        keep_record(ws, found, Ending.ABANDONED)
         abandon_ceremony(found)
     context.printer.say(f"{found.name}: ended without a result")
     following = context.say_next()
@@ -156,6 +168,11 @@ def _ask(ws: Workspace, found: CeremonyStatus) -> list[str]:
         wrote, theirs = by_file(found)
         lines.append(f"  or by file: {wrote}; send it; they run: {theirs}")
     return lines
+
+
+def why_of(ceremony: Ceremony) -> list[str]:
+    """The reason that somebody gave, as what it is."""
+    return [f"why, says who started it: {ceremony.why}"] if ceremony.why else []
 
 
 def lines_of(found: CeremonyStatus) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from repo_tools.cli.ceremony_course import facts_of, lines_of
+from repo_tools.cli.ceremony_course import facts_of, lines_of, why_of
 from repo_tools.signing.ceremony import check_ceremony, find_ceremony, status
 from repo_tools.signing.session import open_memory, review_ceremony
 
@@ -21,7 +21,8 @@ def show_here(context: Context, name: str) -> None:
     check_ceremony(ws, found)
     told = review_ceremony(ws, found, open_memory(ws))
     counted = status(ws, found)
-    for line in (*told.lines, *lines_of(counted), f"read aloud: {told.words}"):
+    why = why_of(found)
+    for line in (*told.lines, *why, *lines_of(counted), f"read aloud: {told.words}"):
         context.printer.say(line)
     context.printer.result(
         {
@@ -30,6 +31,7 @@ def show_here(context: Context, name: str) -> None:
             "changes": list(told.changes),
             "unusual": [vars(each) for each in told.stops],
             "notes": list(told.notes),
+            "why": found.why,
             "signed_content": found.signed.to_dict(),
         }
     )

@@ -92,6 +92,7 @@ class Context:
         verbose: show more, and the traceback of a bug.
         printer: the only way to standard output.
         lab_time: `now` was injected through `FIRMROOT_LAB_NOW`.
+        why: `--why`, for what `history/` keeps.
     """
 
     directory: Path
@@ -101,12 +102,14 @@ class Context:
     verbose: bool
     printer: Printer
     lab_time: bool = False
+    why: str = ""
 
     def workspace(self, *, missing_keys: bool = False) -> Workspace:
         """Open the workspace. Arguments and errors are those of `Workspace.open`."""
-        from repo_tools.workspace import Workspace  # noqa: PLC0415  tuf is not needed for --help
+        from repo_tools.workspace import Occasion, Workspace  # noqa: PLC0415  not for --help
 
-        return Workspace.open(self.directory, missing_keys=missing_keys)
+        occasion = Occasion(self.now, self.why)
+        return Workspace.open(self.directory, missing_keys=missing_keys, occasion=occasion)
 
     def say_next(self, *, wrote: bool = True) -> str:
         """End a command: which one is next, as `status` says it, and what git does not have yet.

@@ -42,6 +42,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "submit": ("repo_tools.cli.submit:submit", "Hand signed work to the publisher."),
     "refresh": ("repo_tools.cli.publish:refresh", "Renew snapshot and timestamp."),
     "verify": ("repo_tools.cli.verify:verify", "Audit a repository as device and as auditor."),
+    "history": ("repo_tools.cli.history:history", "Who signed what when, and the proof."),
     "serve": ("repo_tools.cli.serve:serve", "Serve the repository for trying out."),
     "product": ("repo_tools.cli.product:product", "Products and their channels."),
     "key": ("repo_tools.cli.key:key", "Keys and their holders."),
@@ -64,7 +65,9 @@ _OF_THE_PROGRAM: Mapping[str, tuple[str, ...]] = {
     "--verbose": (),
     "--json": (),
     "--yes": (),
+    "--why": ("TEXT",),
 }
+LONGEST_WHY = 400
 
 
 @click.group(
@@ -84,15 +87,31 @@ _OF_THE_PROGRAM: Mapping[str, tuple[str, ...]] = {
 @click.option("-v", "--verbose", is_flag=True, help="Show more, and the traceback of a bug.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, also for errors.")
 @click.option("--yes", is_flag=True, help="Go on without asking, where that is safe.")
+@click.option(
+    "--why",
+    default="",
+    metavar="TEXT",
+    help="The reason, kept with what this command starts or publishes (firmroot history).",
+)
 @click.version_option(package_name="firmroot", prog_name="firmroot")
 @click.pass_context
 def cli(
-    context: click.Context, directory: Path, *, verbose: bool, as_json: bool, yes: bool
+    context: click.Context, directory: Path, *, verbose: bool, as_json: bool, yes: bool, why: str
 ) -> None:
     """Firmware updates that outlive certificates, clocks and keys."""
+    _check_why(why)
     now, lab_time = _read_clock(directory, context.invoked_subcommand or "")
     printer = Printer(json=as_json)
-    context.obj = Context(directory, now, as_json, yes, verbose, printer, lab_time)
+    context.obj = Context(directory, now, as_json, yes, verbose, printer, lab_time, why)
+
+
+def _check_why(why: str) -> None:
+    if len(why) > LONGEST_WHY or visible(why, keep="") != why:
+        raise ConfigurationError(
+            f"--why: expected one line of at most {LONGEST_WHY} characters that print, "
+            f"found {len(why)}: {visible(why, keep='')[:60]!r}",
+            "say it in a line, and where the rest can be read",
+        )
 
 
 def _read_clock(directory: Path, command: str) -> tuple[datetime, bool]:

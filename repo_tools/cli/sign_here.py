@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from repo_tools.cli.ceremony_course import why_of
 from repo_tools.cli.stops import digests_of, settle
 from repo_tools.files import replace_file
 from repo_tools.signing.ceremony import (
@@ -80,7 +81,7 @@ def _show(
     context: Context, ws: Workspace, tasks: Sequence[Task], reviews: Sequence[Review]
 ) -> None:
     for task, told in zip(tasks, reviews, strict=True):
-        lines = told.lines
+        lines = [*told.lines, *why_of(task.ceremony)]
         if not ws.config.lab:  # where one person plays all parts, nobody reads to anybody
             lines.append(f"read aloud: {told.words}")
         for index, line in enumerate(lines):

@@ -40,10 +40,11 @@ from repo_tools.metadata.edits import format_time
 from repo_tools.metadata.repository import sha256
 from repo_tools.publishing import inbox
 from repo_tools.publishing.examine import check_file, examine
+from repo_tools.publishing.journal import load_journal
 from repo_tools.publishing.online import OnlineKeysMissingError
 from repo_tools.publishing.plan import StaleError
 from repo_tools.publishing.prepare import Prepared, StrandedError, check_stranding, read_base
-from repo_tools.publishing.publish import NO_EDGES, plan_publish
+from repo_tools.publishing.publish import NO_EDGES, finish_interrupted, plan_publish
 from repo_tools.publishing.publish import publish as publish_staged
 
 if TYPE_CHECKING:
@@ -458,6 +459,7 @@ def publish_with_inbox(  # noqa: PLR0913  each is a decision of the caller
         edges: likewise.
         progress: likewise.
     """
+    _finish_interrupted(ws, storage)
     trial = _trial(storage, keys, now, accepted, accept_jump=accept_jump)
     for left in reversed(range(_ROUNDS)):
         intake = take_in(ws, storage, now, trial)
@@ -484,6 +486,16 @@ def publish_with_inbox(  # noqa: PLR0913  each is a decision of the caller
         after = take_in(ws, storage, now, trial, fetch=False)
         said += _answer(storage, after, now, tell)
     return found, said
+
+
+def _finish_interrupted(ws: Workspace, storage: Storage) -> None:
+    """What a publish that was killed after its commit still owes `history/`, while it is here.
+
+    An answer is given from the live state, and with it the copies of what was taken go.
+    """
+    places = tuple(sorted((ws.memory / "inbox").glob("*")))
+    if places and load_journal(ws) is not None:
+        finish_interrupted(replace(ws, taken=places), read_base(ws, storage))
 
 
 def _answer(

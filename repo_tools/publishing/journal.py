@@ -40,6 +40,7 @@ __all__ = [
     "check_jump",
     "committed",
     "high_water",
+    "kept_path",
     "load_journal",
     "people_roles",
     "settle",
@@ -231,6 +232,9 @@ def settle(
     for role in people_roles(state):
         _keep(workspace.metadata / f"{role}.json", state.roles[role])
     if record is not None:
+        for data in _worth_keeping(workspace, state, record):
+            with contextlib.suppress(FileExistsError):
+                create_file(kept_path(workspace, sha256(data)), data)
         name = f"{record['timestamp']['version']:06d}.json"
         with contextlib.suppress(FileExistsError):
             create_file(
@@ -241,6 +245,29 @@ def settle(
     if workspace.config.lab:
         _forget_replaced(workspace, state)
     remove_file(_journal(workspace))
+
+
+def kept_path(workspace: Workspace, digest: str) -> Path:
+    """Where `history/` keeps the bytes of that digest."""
+    return workspace.history / "objects" / digest
+
+
+def _worth_keeping(
+    workspace: Workspace, state: RepositoryState, record: Mapping[str, Any]
+) -> Iterator[bytes]:
+    """The metadata that a publish changed, and what people signed with it: manifests and holds."""
+    yield state.timestamp or b""
+    yield state.snapshot or b""
+    waiting = workspace.staged_targets()
+    people = people_roles(state)
+    for role in record["roles"]:
+        if role in state.roles:
+            yield state.roles[role]
+        if role in people and role != Targets.type:
+            for path, target in parse(state.roles[role], Targets, role).signed.targets.items():
+                carried = waiting.get(stored_name(path, target.hashes["sha256"]))
+                if carried is not None:
+                    yield carried.read_bytes()
 
 
 def _forget_replaced(workspace: Workspace, state: RepositoryState) -> None:

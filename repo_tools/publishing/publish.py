@@ -15,6 +15,8 @@ A lost race is rebased: only online roles are signed anew, never what people sig
 
 from __future__ import annotations
 
+import contextlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +50,13 @@ from repo_tools.publishing.prepare import (
 from repo_tools.publishing.recovery import check_epoch
 from repo_tools.reporting.situation import next_step as say_next
 from repo_tools.reporting.status import renewal_command
-from repo_tools.signing.ceremony import finish_complete, open_ceremonies, status, tidy
+from repo_tools.signing.ceremony import (
+    finish_complete,
+    open_ceremonies,
+    record_paths,
+    status,
+    tidy,
+)
 from repo_tools.signing.rules import enforce
 from repo_tools.storage.overlay import OverlayStorage
 
@@ -324,7 +332,10 @@ def commit(
 
 
 def make_record(workspace: Workspace, plan: Plan, now: datetime) -> Mapping[str, Any]:
-    """What `history/` keeps about a publish: when, what, and who signed."""
+    """What `history/` keeps about a publish: when and why, what, and who signed.
+
+    It names the record before it and the ceremonies that ended since, each by digest.
+    """
     candidate = plan.candidate
     files = {"timestamp": plan.timestamp, "snapshot": candidate.snapshot or b""}
     if candidate.roots[-1] not in workspace.roots():
@@ -334,14 +345,34 @@ def make_record(workspace: Workspace, plan: Plan, now: datetime) -> Mapping[str,
     return {
         "schema": 1,
         "when": format_time(now),
+        "why": workspace.occasion.why if workspace.occasion is not None else "",
+        "root": len(candidate.roots),
         "timestamp": roles.pop("timestamp"),
         "roles": roles,
+        "previous": _previous(workspace),
+        "ceremonies": _ceremonies(workspace),
         "objects": [
             {"path": upload.path, "length": upload.length, "sha256": upload.sha256}
             for upload in plan.uploads
             if upload.path.startswith("targets/")
         ],
     }
+
+
+def _previous(workspace: Workspace) -> Mapping[str, str] | None:
+    """The newest record so far: one that is removed or changed later is missed by its follower."""
+    for path in sorted(workspace.history.glob("*.json"), reverse=True):
+        return {"name": path.name, "sha256": sha256(path.read_bytes())}
+    return None
+
+
+def _ceremonies(workspace: Workspace) -> list[str]:
+    """Records of ceremonies that no record of a publish names yet; a name carries a digest."""
+    named: set[str] = set()
+    for path in workspace.history.glob("*.json"):
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            named.update(json.loads(path.read_bytes())["ceremonies"])
+    return [path.name for path in record_paths(workspace) if path.name not in named]
 
 
 def _describe(workspace: Workspace, data: bytes) -> Mapping[str, Any]:

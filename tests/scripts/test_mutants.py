@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from scripts.mutants import MODULES, ROOT, Equivalent, Source, make_mutants, read_equivalents, stale
+from scripts.mutants import (
+    MODULES,
+    ROOT,
+    Equivalent,
+    Source,
+    make_mutants,
+    new_since,
+    read_equivalents,
+    stale,
+)
 
 CASES = {
     "a condition never holds": (
@@ -103,3 +114,16 @@ def test_explanations_are_about_code_that_is_there() -> None:
     mutants = [m for f in MODULES for m in make_mutants(f, (ROOT / f).read_bytes())]
     assert not stale(read_equivalents(), mutants)
     assert Path(ROOT / "scripts" / "mutants.toml").is_file()
+
+
+def test_only_conditions_written_since_a_revision_are_asked_for() -> None:
+    file = "keys_policy/checks.py"
+    line = ["git", "-C", str(ROOT), "show", f"HEAD:{file}"]
+    done = subprocess.run(line, capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("this copy of the project is not in git")
+    mutants = make_mutants(file, done.stdout)
+    added = dataclasses.replace(mutants[0], after="never")
+    again = dataclasses.replace(mutants[0])
+    assert new_since("HEAD", [*mutants, added, again]) == [added, again]
+    assert new_since("no-such-revision", mutants) == mutants

@@ -21,10 +21,11 @@ It exists when `payload.json` does: that file is written last and removed first.
   file is one that the payload signs, and only files of these names are ever removed.
 
 In modules: `reading` what is there, `guards` on what may be signed, the `electorate` that may sign,
-`signatures` given and missing, and the `course` of a ceremony from its start to its end. This is
-their front.
+`signatures` given and missing, the `course` of a ceremony from its start to its end, and the
+`chronicle` of those that ended. This is their front.
 """
 
+from repo_tools.signing.ceremony.chronicle import DIGITS, Ending, keep_record, record_paths
 from repo_tools.signing.ceremony.course import (
     DiscardedSignaturesError,
     abandon,
@@ -56,11 +57,13 @@ from repo_tools.signing.ceremony.signatures import (
 )
 
 __all__ = [
+    "DIGITS",
     "Base",
     "Ceremony",
     "CeremonyStatus",
     "DiscardedSignaturesError",
     "Electorate",
+    "Ending",
     "Quorum",
     "abandon",
     "add_signature",
@@ -74,10 +77,12 @@ __all__ = [
     "find_ceremony",
     "finish",
     "finish_complete",
+    "keep_record",
     "members",
     "open_ceremonies",
     "predecessor",
     "proven",
+    "record_paths",
     "signature_path",
     "start_ceremony",
     "status",

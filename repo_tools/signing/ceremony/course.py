@@ -16,6 +16,7 @@ from repo_tools.files import TEMPORARY_SUFFIX, remove_file, replace_file
 from repo_tools.metadata.edits import signed_bytes
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import TOP_LEVEL
+from repo_tools.signing.ceremony.chronicle import Ending, keep_record
 from repo_tools.signing.ceremony.guards import check_ceremony, check_content, check_path
 from repo_tools.signing.ceremony.reading import (
     ROOTS,
@@ -79,7 +80,8 @@ def start_ceremony(
     base = Base(0, "")
     if before is not None:
         base = Base(parse_role(before, role, role).version, sha256(before))
-    ceremony = Ceremony(ws.ceremonies / f"{role}-{signed.version}", role, base, signed)
+    why = ws.occasion.why if ws.occasion is not None else ""
+    ceremony = Ceremony(ws.ceremonies / f"{role}-{signed.version}", role, base, signed, why=why)
     files = {} if carries is None else carries
     check_content(ws, ceremony, files)
     before_this = [each for each in open_ceremonies(ws) if each.role == role]
@@ -88,6 +90,8 @@ def start_ceremony(
             return existing
     check_startable(ws, role, discard_signatures=discard_signatures)
     for existing in before_this:
+        if status(ws, existing).signed:
+            keep_record(ws, existing, Ending.REPLACED)
         if existing.directory != ceremony.directory:
             abandon(existing)
     _write(ceremony, files)
@@ -124,6 +128,8 @@ def _write(ceremony: Ceremony, carries: Mapping[str, bytes]) -> None:
         check_path(path)
         replace_file(ceremony.directory / "targets" / path, data)
     base = {"role": ceremony.role, **vars(ceremony.base)}
+    if ceremony.why:
+        base["why"] = ceremony.why
     replace_file(ceremony.directory / "base.json", readable(base))
     replace_file(ceremony.directory / "payload.json", readable(ceremony.signed.to_dict()))
     for signature in ceremony.directory.glob(f"*{SIGNATURE}"):
@@ -187,6 +193,7 @@ def finish(ws: Workspace, ceremony: Ceremony) -> Path:
         for path, target in ceremony.signed.targets.items():
             stored = ws.staged / "targets" / target.get_prefixed_paths()[0]
             replace_file(stored, ceremony.carries[path].read_bytes())
+    keep_record(ws, ceremony, Ending.SIGNED)
     staged = ws.staged / f"{ceremony.role}.json"
     replace_file(staged, data)
     abandon(ceremony)

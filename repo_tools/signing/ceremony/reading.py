@@ -63,6 +63,7 @@ class Ceremony:
         base: by which it expects it.
         signed: the new content.
         carries: target files that will be published with it, by target path.
+        why: the reason that whoever started it gave, one line; no signature covers it.
     """
 
     directory: Path
@@ -70,6 +71,7 @@ class Ceremony:
     base: Base
     signed: Signable
     carries: Mapping[str, Path] = field(default_factory=dict)
+    why: str = ""
 
     @property
     def name(self) -> str:
@@ -153,7 +155,8 @@ def load_ceremony(directory: Path) -> Ceremony:
         payload = (directory / "payload.json").read_bytes()
         base = json.loads((directory / "base.json").read_bytes())
         role, expected = str(base["role"]), Base(int(base["version"]), str(base["sha256"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = str(base.get("why", ""))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotTrustedError(
             f"ceremony {directory.name} is damaged: {error!r}",
             "take its directory from git again, or end it by removing the directory",
@@ -179,7 +182,7 @@ def load_ceremony(directory: Path) -> Ceremony:
         for path in sorted(top.rglob("*"))
         if path.is_file() and not path.name.startswith(".")
     }
-    return Ceremony(directory, role, expected, signed, carries)
+    return Ceremony(directory, role, expected, signed, carries, why)
 
 
 def parse_role(data: bytes, role: str, name: str) -> Signable:

@@ -1,0 +1,213 @@
+"""`firmroot history`: what was published is said, and what was tampered with is named."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from client_reference.errors import ExitCode
+from repo_tools.metadata.repository import sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.publishing.lab import Lab
+
+
+@pytest.fixture
+def two(following: Lab) -> Lab:
+    """A workspace that published twice."""
+    following.ok("publish")
+    return following
+
+
+def test_it_says_who_signed_what(two: Lab) -> None:
+    said = two.ok("history").out
+    assert "000001.json" in said
+    assert "000002.json" in said
+    assert "gateway-stable 2, signed by" in said
+    assert "000001.json" not in two.ok("history", "gateway@1.1").out
+    assert "000002.json" not in two.ok("history", "targets").out
+    assert "000002.json" in two.ok("history", "gateway/stable").out
+    assert two.run("history", "gateway@9").code == ExitCode.USAGE
+
+
+def test_what_is_recorded_verifies_without_the_storage_also_after_a_refresh(two: Lab) -> None:
+    later = two.later(days=-1)
+    later.ok("refresh")
+    later.repository.rename(later.directory / "away")
+    assert "verified: 2 published states, " in later.ok("history", "--verify").out
+
+
+def _edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | changes))
+
+
+def _refused(lab: Lab, text: str) -> None:
+    done = lab.run("history", "--verify")
+    assert done.code == ExitCode.NOT_TRUSTED
+    assert text in done.out
+
+
+def test_a_removed_record_is_named_and_given_back_all_verifies(two: Lab) -> None:
+    path = two.directory / "history/000001.json"
+    data = path.read_bytes()
+    path.unlink()
+    _refused(two, "history/000001.json is missing: 000002.json was made after it")
+    path.write_bytes(data)
+    two.ok("history", "--verify")
+
+
+def test_the_newest_record_removed_is_missed_by_what_people_signed(two: Lab) -> None:
+    (two.directory / "history/000002.json").unlink()
+    _refused(two, "no record says how metadata/gateway-stable.json (version 2) came to be live")
+
+
+def test_an_edited_record_is_named(two: Lab) -> None:
+    _edit(two.directory / "history/000001.json", when="2020-01-01T00:00:00Z")
+    _refused(two, "history/000001.json is not the one that 000002.json was made after")
+
+
+def test_a_record_that_names_another_signer_is_named(two: Lab) -> None:
+    path = two.directory / "history/000002.json"
+    roles = json.loads(path.read_bytes())["roles"]
+    roles["gateway-stable"]["signed_by"] = ["mallory"]
+    _edit(path, roles=roles)
+    _refused(two, "history/000002.json: gateway-stable was signed by")
+
+
+def test_changed_and_missing_bytes_are_named(two: Lab) -> None:
+    record = json.loads((two.directory / "history/000002.json").read_bytes())
+    path = two.directory / f"history/objects/{record['timestamp']['sha256']}"
+    path.write_bytes(path.read_bytes() + b" ")
+    _refused(two, f"history/000002.json: history/objects/{path.name} was changed")
+    path.unlink()
+    _refused(two, f"history/000002.json: history/objects/{path.name} is missing")
+
+
+def test_a_rotation_verifies_with_the_key_that_is_gone_and_the_new_one(live: Lab) -> None:
+    live.ok("rotate", "alice")
+    live.ok("sign")
+    live.ok("publish")
+    said = live.ok("history", "--verify", "root").out
+    assert "root 2, signed by alice" in said
+    assert "verified: 3 published states" in said
+
+
+def test_an_epoch_has_records_of_its_own_that_verify(at: Callable[[str], Lab]) -> None:
+    there = at("there")
+    assert "verified: 1 published states" in there.ok("history", "--verify").out
+
+
+def test_why_is_shown_to_signers_and_kept_with_what_changed(live: Lab) -> None:
+    live.add("1.1")
+    live.ok("--why", "CVE-2026-1", "channel", "promote", "gateway@1.1", "--to", "stable")
+    assert (
+        "why, says who started it: CVE-2026-1" in live.ok("ceremony", "show", "gateway-stable").out
+    )
+    assert "why, says who started it: CVE-2026-1" in live.ok("sign").out
+    live.ok("--why", "night of the fix", "publish")
+    said = live.ok("history", "gateway/stable").out
+    assert "ceremony gateway-stable-2 signed: CVE-2026-1" in said
+    assert "published, 000002.json: night of the fix" in said
+    assert "offers 1.1 (sequence 2)" in said
+    told = live.ok("--json", "history", "gateway/stable").json
+    assert told["published"][-1]["why"] == "night of the fix"
+    assert any("1.1" in line for line in told["published"][-1]["changes"]["gateway-stable"])
+
+
+@pytest.mark.parametrize("why", ["two\nlines", "\x1b[2J", "x" * 401])
+def test_a_reason_is_one_line_that_prints(live: Lab, why: str) -> None:
+    done = live.run("--why", why, "publish")
+    assert done.code == ExitCode.USAGE
+    assert "--why: expected one line" in done.err
+    assert "\x1b" not in done.err
+
+
+def _ceremonies(lab: Lab, start: str) -> list[Path]:
+    return sorted((lab.directory / "history/ceremonies").glob(f"{start}*.json"))
+
+
+def test_a_ceremony_that_was_abandoned_stays_and_verifies(two: Lab) -> None:
+    two.add("1.2")
+    two.ok("channel", "promote", "gateway@1.2", "--to", "stable")
+    ok = ("ceremony", "abandon", "gateway-stable", "--discard-signatures", "gateway-stable")
+    two.ok("--yes", "--why", "wrong image", *ok)
+    said = two.ok("history", "--verify", "gateway/stable").out
+    assert "ceremony gateway-stable-3 abandoned\n  signed by nobody" in said
+    assert "ended because: wrong image" in said
+
+
+def test_signatures_that_were_discarded_for_another_content_stay(two: Lab) -> None:
+    two.ok("ceremony", "start", "root")
+    two.ok("sign", "--key", "alice")
+    renewed = two.later(days=1)
+    renewed.ok("ceremony", "start", "root", "--discard-signatures", "root")
+    said = renewed.ok("history", "--verify", "root").out
+    assert "ceremony root-2 replaced\n  signed by alice" in said
+
+
+def test_a_ceremony_that_was_edited_or_removed_is_named(two: Lab) -> None:
+    (path,) = _ceremonies(two, "gateway-stable-2")
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'"ending": "signed"', b'"ending": "abandoned"'))
+    _refused(two, f"history/ceremonies/{path.name} was changed")
+    path.unlink()
+    _refused(two, f"history/ceremonies/{path.name} is missing: 000002.json was made after it")
+    path.write_bytes(data)
+    two.ok("history", "--verify")
+
+
+def test_a_ceremony_with_a_forged_signature_is_named(two: Lab) -> None:
+    (path,) = _ceremonies(two, "gateway-stable-2")
+    document = json.loads(path.read_bytes())
+    document["version"], document["signed"]["version"] = 9, 9
+    document["ceremony"] = "gateway-stable-9"
+    data = json.dumps(document).encode()
+    forged = path.with_name(f"gateway-stable-9-{sha256(data)[:16]}.json")
+    forged.write_bytes(data)
+    _refused(two, "does not verify")
+    document["signatures"] = []
+    data = json.dumps(document).encode()
+    forged.unlink()
+    path.with_name(f"gateway-stable-9-{sha256(data)[:16]}.json").write_bytes(data)
+    _refused(two, "signers and has 0 signatures")
+
+
+def test_a_signature_of_a_key_that_nobody_knows_proves_nothing(two: Lab) -> None:
+    (path,) = _ceremonies(two, "gateway-stable-2")
+    document = json.loads(path.read_bytes())
+    document["signatures"][0]["keyid"] = "ab" * 32
+    data = json.dumps(document).encode()
+    path.with_name(f"gateway-stable-2-{sha256(data)[:16]}.json").write_bytes(data)
+    _refused(two, "nothing here knows the key abababab")
+
+
+def test_a_record_without_its_predecessor_or_a_field_is_a_problem(two: Lab) -> None:
+    path = two.directory / "history/000002.json"
+    whole = path.read_bytes()
+    _edit(path, previous=None)
+    _refused(two, "history/000002.json names no record before it, and it is not the first")
+    for field in ("previous", "ceremonies", "root", "roles", "timestamp"):
+        stripped = json.loads(whole)
+        del stripped[field]
+        path.write_text(json.dumps(stripped))
+        done = two.run("history")
+        assert done.code == ExitCode.NOT_TRUSTED
+        assert "history/000002.json is damaged" in done.err
+    path.write_bytes(whole)
+    two.ok("history", "--verify")
+
+
+def test_a_record_that_claims_another_root_or_role_is_named(two: Lab) -> None:
+    path = two.directory / "history/000002.json"
+    whole = path.read_bytes()
+    _edit(path, root=7)
+    _refused(two, "history/000002.json: root 7 is missing in metadata/root")
+    record = json.loads(whole)
+    del record["roles"]["gateway-stable"]
+    path.write_text(json.dumps(record))
+    _refused(two, "history/000002.json: metadata/2.gateway-stable.json is referenced")
