@@ -162,7 +162,7 @@ class Company:
         return meet(device, DirectoryFetcher(self.storage), datetime.now(UTC))[1]
 
 
-def found(top: Path) -> Company:
+def found(top: Path, storage: str = "../storage") -> Company:
     """Everybody has a machine with one key; root and targets are live."""
     company = Company(top)
     top.mkdir()
@@ -172,9 +172,9 @@ def found(top: Path) -> Company:
     office("init", ".")
     config = office.directory / "firmroot.toml"
     config.write_text(
-        config.read_text().replace('storage = "repository"', 'storage = "../storage"')
+        config.read_text().replace('storage = "repository"', f'storage = "{storage}"')
     )
-    assert office.workspace.config.storage == "../storage"
+    assert office.workspace.config.storage == storage
     for name, roles in KEYS.items():
         office("key", "new", name, *(word for role in roles for word in ("--role", role)))
     office("product", "add", "gateway", "--hardware", "acme,gw-2")

@@ -71,6 +71,8 @@ def test_three_identities_bring_firmware_to_a_device(
     assert "gateway-stable 1" in publisher("publish")
     assert "gateway-stable 1  published" in sam.submit("--status")
 
+    assert "verified" in publisher("history", "--verify")
+
     device = DeviceOnDisk(tmp_path / "device", capsys, now="")
     with Mirror(Published(company.storage)) as mirror:
         device.make((company.storage / "metadata/1.root.json").read_bytes(), [mirror.url])
