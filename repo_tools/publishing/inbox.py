@@ -127,7 +127,7 @@ class Listing:
 
     Attributes:
         pending: ids of submissions without an answer, sorted.
-        leftovers: ids that have an answer and were not cleared.
+        leftovers: ids that have an answer, and of which something is left.
         noted: those of them that were looked at before, and wait.
         unfinished: ids whose document was never written: a submitter was interrupted.
         strangers: objects that are no part of any submission.
@@ -164,7 +164,7 @@ def list_inbox(storage: Storage) -> Listing:
     return Listing(
         pending=tuple(sorted(whole - answered)),
         noted=frozenset(whole & said["waiting"] - answered),
-        leftovers=tuple(sorted(found.keys() & answered)),
+        leftovers=tuple(sorted((found.keys() | said["waiting"]) & answered)),
         unfinished=tuple(sorted(found.keys() - whole - answered)),
         strangers=tuple(strangers),
     )

@@ -35,6 +35,7 @@ from client_reference.errors import (
 )
 from client_reference.payload.segments import SEGMENT, SUFFIX
 from client_reference.trust.updater import Limits
+from client_reference.trust.verified import BadSignatureError
 from repo_tools.files import make_directory, replace_file, sync_directory, temporary_file
 from repo_tools.metadata.edits import format_time
 from repo_tools.metadata.repository import sha256
@@ -46,6 +47,7 @@ from repo_tools.publishing.plan import StaleError
 from repo_tools.publishing.prepare import Prepared, StrandedError, check_stranding, read_base
 from repo_tools.publishing.publish import NO_EDGES, finish_interrupted, plan_publish
 from repo_tools.publishing.publish import publish as publish_staged
+from repo_tools.publishing.submit import signers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -160,11 +162,17 @@ class _Judges:
             except ActionRequiredError as error:
                 self.say(identity, submission, Outcome.WAITS, error)
             except NotFoundError as error:
+                if submission is None:
+                    continue  # another publisher has answered it, and cleared it
                 missing = ActionRequiredError(
                     f"its bytes are not all there: {error.message}",
                     "whoever handed it in runs firmroot submit again",
                 )
                 self.say(identity, submission, Outcome.WAITS, missing)
+            except BadSignatureError as error:
+                names = signers(self.workspace, error.role)
+                wrong = NotTrustedError(error.message, f"{error.role} is signed by {names}")
+                self.say(identity, submission, Outcome.REFUSED, wrong)
             except (NotTrustedError, RefusedError, ConfigurationError) as error:
                 self.say(identity, submission, Outcome.REFUSED, error)
             else:

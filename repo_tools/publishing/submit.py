@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from repo_tools.storage.protocol import Storage
     from repo_tools.workspace import Workspace
 
-__all__ = ["BY_GIT", "Fate", "Handed", "Standing", "handed_in", "standings", "submit"]
+__all__ = ["BY_GIT", "Fate", "Handed", "Standing", "handed_in", "signers", "standings", "submit"]
 
 BY_GIT = ("root", "targets")
 """Roles that come to the publisher with the policy and the keys that they put into force."""
@@ -177,7 +177,7 @@ def _hand_in(
     except BadSignatureError as error:
         raise ActionRequiredError(
             f"{error.message}: {role} {first.version} is not signed by the keys that the live "
-            f"targets role names, {_signers(ws, role)}",
+            f"targets role names, {signers(ws, role)}",
             f"they sign it again: {_signing_again(state, role)}",
         ) from error
     objects = {first.sha256: data, **_files(ws, storage, role, found)}
@@ -195,8 +195,12 @@ def _hand_in(
     return Standing(submission.id, role, first.version, Fate.ALREADY_THERE, reason, hint)
 
 
-def _signers(ws: Workspace, role: str) -> str:
-    return " or ".join(ws.policy.role(role, templates(ws).get(role, "")).keys)
+def signers(ws: Workspace, role: str) -> str:
+    """Whose keys sign a role, for a message; nothing where the policy does not have it yet."""
+    template = templates(ws).get(role)
+    if template is None:
+        return "nobody that this clone knows"
+    return " or ".join(ws.policy.role(role, template).keys)
 
 
 def _signing_again(state: RepositoryState, role: str) -> str:
@@ -221,7 +225,7 @@ def _check_lineage(ws: Workspace, state: RepositoryState, role: str, data: bytes
         return
     raise StaleError(
         f"{role} {version} was made from {_named(role, known)}, and {_named(role, live)} is live: "
-        f"it must be signed again, by {_signers(ws, role)}",
+        f"it must be signed again, by {signers(ws, role)}",
         _signing_again(state, role),
     )
 

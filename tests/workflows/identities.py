@@ -181,7 +181,7 @@ def found(top: Path, storage: str = "../storage") -> Company:
     office("ceremony", "start", "root")
     office("sign")
     ignored = shutil.ignore_patterns(".firmroot")
-    for name in ("rita", "sam", "ci", "ci-2", "publisher"):
+    for name in ("rita", "sam", "ci", "ci-2", "oncall-1", "publisher"):
         machine = company[name]
         shutil.copytree(office.directory, machine.directory, ignore=ignored)
         keys = machine.directory / ".firmroot/keys"
@@ -189,7 +189,7 @@ def found(top: Path, storage: str = "../storage") -> Company:
         shutil.move(office.directory / f".firmroot/keys/{name}.pem", keys)
         machine.workspace.add_key_uri(name, f"file:.firmroot/keys/{name}.pem")
     company["publisher"]("publish")
-    for name in ("rita", "sam", "ci", "ci-2"):  # git pull
+    for name in ("rita", "sam", "ci", "ci-2", "oncall-1"):  # git pull
         for part in ("metadata", "history"):
             shutil.copytree(
                 company["publisher"].directory / part,

@@ -11,20 +11,22 @@ from client_reference.errors import ExitCode
 from tests.simulators.device import DeviceOnDisk
 from tests.simulators.mirror import Mirror
 from tests.workflows.drill import Published
-from tests.workflows.identities import Company, found
+from tests.workflows.identities import Company
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="module")
-def _founded(tmp_path_factory: pytest.TempPathFactory) -> Company:
-    return found(tmp_path_factory.mktemp("identities") / "acme")
+@pytest.fixture
+def company(founded: Company, tmp_path: Path) -> Company:
+    """Nothing was built yet."""
+    return founded.copy(tmp_path / "acme")
 
 
 @pytest.fixture
-def company(_founded: Company, tmp_path: Path) -> Company:
-    return _founded.copy(tmp_path / "acme")
+def live(shipped: Company, tmp_path: Path) -> Company:
+    """1.0 is live."""
+    return shipped.copy(tmp_path / "acme")
 
 
 def test_three_identities_bring_firmware_to_a_device(
@@ -84,21 +86,20 @@ def test_three_identities_bring_firmware_to_a_device(
         assert mirror.paths, "it asked the mirror"
 
 
-def test_a_channel_that_is_handed_in_before_its_build_waits_for_it(company: Company) -> None:
-    company.ship("1.0")
+def test_a_channel_that_is_handed_in_before_its_build_waits_for_it(live: Company) -> None:
     # The release manager knows the build from a copy; the publisher does not have it yet.
-    ci, publisher = company["ci"], company["publisher"]
+    ci, publisher = live["ci"], live["publisher"]
     ci.build("1.1")
     for name in ("rita", "sam"):
-        there = company[name].staged
+        there = live[name].staged
         there.parent.mkdir(exist_ok=True)
         shutil.copy(ci.staged, there)
         shutil.copytree(
             ci.directory / ".firmroot/outbox", there.parent.parent / "outbox", dirs_exist_ok=True
         )
-    sam = company.promote("1.1")
+    sam = live.promote("1.1")
     for name in ("rita", "sam"):
-        company[name].staged.unlink()
+        live[name].staged.unlink()
     assert "gateway-stable 2  handed in" in sam.submit()
     said = publisher("publish")
     assert "inbox    gateway-stable 2" in said
@@ -109,14 +110,13 @@ def test_a_channel_that_is_handed_in_before_its_build_waits_for_it(company: Comp
     ci.submit()
     said = publisher("publish")
     assert "gateway-builds 2, gateway-stable 2" in said
-    assert company.device() == "installs 1.1"
+    assert live.device() == "installs 1.1"
     assert "gateway-stable 2  published" in sam.submit("--status")
-    assert not list((company.inbox / "waiting").glob("*"))
+    assert not list((live.inbox / "waiting").glob("*"))
 
 
-def test_a_builder_who_loses_the_race_rebases_and_signs_again(company: Company) -> None:
-    company.ship("1.0")
-    one, two, publisher = company["ci"], company["ci-2"], company["publisher"]
+def test_a_builder_who_loses_the_race_rebases_and_signs_again(live: Company) -> None:
+    one, two, publisher = live["ci"], live["ci-2"], live["publisher"]
     one.build("1.1", name="one.img")
     two.build("1.2", name="two.img")
     one.submit()
@@ -143,9 +143,8 @@ def test_a_builder_who_loses_the_race_rebases_and_signs_again(company: Company) 
         assert not list((machine.directory / ".firmroot/outbox").rglob("*.img"))
 
 
-def test_a_machine_without_the_key_says_who_must_sign_again(company: Company) -> None:
-    company.ship("1.0")
-    one, two, publisher = company["ci"], company["ci-2"], company["publisher"]
+def test_a_machine_without_the_key_says_who_must_sign_again(live: Company) -> None:
+    one, two, publisher = live["ci"], live["ci-2"], live["publisher"]
     two.build("1.2", name="two.img")
     one.build("1.1")
     one.submit()
@@ -160,18 +159,17 @@ def test_a_machine_without_the_key_says_who_must_sign_again(company: Company) ->
     assert "gateway-builds 3" in publisher("publish")
 
 
-def test_a_release_manager_who_loses_the_race_is_told_who_signs_again(company: Company) -> None:
-    company.ship("1.0")
-    ci, sam, publisher = company["ci"], company["sam"], company["publisher"]
+def test_a_release_manager_who_loses_the_race_is_told_who_signs_again(live: Company) -> None:
+    ci, sam, publisher = live["ci"], live["sam"], live["publisher"]
     ci.build("1.1")
     ci.submit()
     publisher("publish")
     # Two promotions from the same base: the second one is stale once the first is live.
-    company.copy(company.top.parent / "elsewhere")
-    sam = company.promote("1.1")
-    other = Company(company.top.parent / "elsewhere")
+    live.copy(live.top.parent / "elsewhere")
+    sam = live.promote("1.1")
+    other = Company(live.top.parent / "elsewhere")
     shutil.rmtree(other.storage)
-    other.storage.symlink_to(company.storage)
+    other.storage.symlink_to(live.storage)
     late = other.promote("1.1")
     sam.submit()
     publisher("publish")
@@ -179,7 +177,56 @@ def test_a_release_manager_who_loses_the_race_is_told_who_signs_again(company: C
     assert "gateway-stable 2 was made from version 1, and version 2 is live" in said
     assert "it must be signed again, by rita or sam or tess" in said
     assert "git pull, then the change again" in said
-    company.ship("1.2")
+    live.ship("1.2")
+
+
+def test_whoever_is_on_call_stops_a_release_from_another_machine(live: Company) -> None:
+    call = live["oncall-1"]
+    call.submit()
+    call("channel", "hold", "gateway@1.0", "--on", "stable")
+    call("sign")
+    assert "gateway-stable-hold 1  handed in" in call.submit()
+    assert "gateway-stable-hold 1" in live["publisher"]("publish")
+    assert "it is on hold" in live.device()
+    call.submit()
+    call("channel", "unhold", "gateway@1.0", "--on", "stable")
+    call("sign")
+    call.submit()
+    live["publisher"]("publish")
+    assert live.device() == "installs 1.0"
+
+
+def test_one_machine_with_all_keys_can_do_it_too(live: Company) -> None:
+    """What lies in the inbox and is staged here as well is one and the same."""
+    publisher = live["publisher"]
+    for name in ("ci", "rita", "sam"):
+        key = live[name].directory / f".firmroot/keys/{name}.pem"
+        publisher("key", "import", key)
+    publisher.build("1.1")
+    publisher.submit()
+    said = publisher("publish")
+    assert "gateway-builds 2" in said
+    assert "): published" in said
+    publisher("channel", "promote", "gateway@1.1", "--to", "stable")
+    publisher("sign")
+    publisher("publish")
+    assert live.device() == "installs 1.1"
+
+
+def test_a_builder_with_all_keys_who_lost_the_race_is_told_the_way(live: Company) -> None:
+    publisher = live["publisher"]
+    publisher("key", "import", live["ci-2"].directory / ".firmroot/keys/ci-2.pem")
+    publisher.build("1.2", name="two.img")
+    live["ci"].build("1.1", name="one.img")
+    live["ci"].submit()
+    said = publisher("publish")
+    assert "waits: another gateway-builds is staged in the publisher's workspace" in said
+    assert "gateway-builds 2" in said, "its own goes first"
+    assert "refused" in publisher("publish")
+    assert "made anew on what is live as version 3" in live["ci"].submit()
+    publisher("publish")
+    rows = publisher.json("firmware", "list")["firmware"]
+    assert sorted(each["version"] for each in rows) == ["1.0", "1.1", "1.2"]
 
 
 def test_what_root_and_targets_signed_does_not_go_by_the_inbox(company: Company) -> None:

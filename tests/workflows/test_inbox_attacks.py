@@ -23,13 +23,14 @@ from repo_tools.metadata.edits import assemble, signed_bytes
 from repo_tools.publishing.inbox import Submission
 from repo_tools.signing.secrets import Secrets
 from repo_tools.signing.signers import open_signer, sign
-from tests.workflows.identities import PASSPHRASE, Company, found
+from tests.workflows.identities import PASSPHRASE, Company
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 BUILDS, STABLE = "gateway-builds", "gateway-stable"
+HOLDERS = {BUILDS: "ci or ci-2", STABLE: "rita or sam or tess"}
 EVIL = b"evil firmware"
 LATER = datetime.now(UTC).replace(microsecond=0) + timedelta(days=90)
 
@@ -407,10 +408,8 @@ def replace_version(signed: Targets, version: int) -> Targets:
 
 
 @pytest.fixture(scope="module")
-def company(tmp_path_factory: pytest.TempPathFactory) -> Company:
-    made = found(tmp_path_factory.mktemp("inbox") / "acme")
-    made.ship("1.0")
-    return made
+def company(shipped: Company, tmp_path_factory: pytest.TempPathFactory) -> Company:
+    return shipped.copy(tmp_path_factory.mktemp("inbox") / "acme")
 
 
 @pytest.fixture(scope="module")
@@ -446,6 +445,9 @@ def test_an_attack_is_refused_for_its_own_reason(
     verdict = told[name]
     assert verdict["outcome"] == "refused", verdict
     assert re.search(ATTACKS[name][1], verdict["reason"]), verdict
+    if "good signatures" in verdict["reason"]:
+        role = verdict["role"]
+        assert verdict["hint"] == f"{role} is signed by {HOLDERS[role]}"
     answer = json.loads((company.inbox / "answers" / f"{verdict['id']}.json").read_bytes())
     assert answer["reason"] == verdict["reason"], "its submitter is told"
     assert not (company.inbox / "submissions" / verdict["id"]).exists(), "it is cleared"
