@@ -65,7 +65,15 @@ if TYPE_CHECKING:
     from repo_tools.storage.protocol import Storage
     from repo_tools.workspace import Workspace
 
-__all__ = ["Intake", "Outcome", "Verdict", "plan_with_inbox", "publish_with_inbox", "take_in"]
+__all__ = [
+    "Intake",
+    "Outcome",
+    "Verdict",
+    "batch",
+    "plan_with_inbox",
+    "publish_with_inbox",
+    "take_in",
+]
 
 BATCH = 256
 """Submissions of one run: whoever floods the inbox does not keep a publisher for ever."""
@@ -307,7 +315,7 @@ def take_in(
     if live.tag is None:
         return Intake(ws, (), listing)
     judges = _Judges(ws, storage, live.state, now)
-    items = judges.gather(_batch(listing, now), fetch=fetch)
+    items = judges.gather(batch(listing, now), fetch=fetch)
     chosen = _choose(ws, items, trial, judges) if fetch and items else []
     for each in chosen:
         role, version = each.submission.role, each.submission.version
@@ -315,7 +323,7 @@ def take_in(
     return Intake(_with(ws, chosen), tuple(judges.verdicts), listing)
 
 
-def _batch(listing: inbox.Listing, now: datetime) -> list[str]:
+def batch(listing: inbox.Listing, now: datetime) -> list[str]:
     """Which submissions to look at: new ones first, and those that wait in ever another order.
 
     Attack: a crowd that waits for ever keeps an honest one from its turn.

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 
 from client_reference.errors import ExitCode
+from repo_tools.publishing import intake, submit
+from repo_tools.publishing.publish import publish
 from tests.simulators.device import DeviceOnDisk
 from tests.simulators.mirror import Mirror
 from tests.workflows.drill import Published
-from tests.workflows.identities import Company
+from tests.workflows.identities import Company, Machine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -276,3 +279,41 @@ def test_before_the_first_publish_nothing_can_be_handed_in(company: Company) -> 
     shutil.copy(root, ci.directory / "staged/root.json")
     shutil.rmtree(ci.directory / "history")
     assert "nothing is published yet" in ci.submit(code=ExitCode.ACTION_REQUIRED)
+
+
+def _standing(machine: Machine) -> str:
+    """What became of what a machine handed in last, whatever it is."""
+    with machine.environment():
+        found = submit.standings(machine.workspace, machine.workspace.storage())
+    return found[-1].fate.value
+
+
+def test_a_publisher_who_loses_the_race_looks_at_the_inbox_again(live: Company) -> None:
+    """Between the look at the inbox and the commit another publisher takes the other builder's."""
+    one, two, publisher = live["ci"], live["ci-2"], live["publisher"]
+    shutil.copytree(publisher.directory, live.top / "publisher-2")
+    rival = live["publisher-2"]
+    one.build("1.1", name="one.img")
+    two.build("1.2", name="two.img")
+    first, second = sorted([one.submission(), two.submission()])
+    hidden = live.top / "hidden"
+    calls = 0
+
+    def loses(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  those of `publish`
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            (live.inbox / "submissions" / first).rename(hidden)
+            with patch.object(intake, "publish_staged", publish):
+                assert f"({second[:8]}): published" in rival("publish")
+            hidden.rename(live.inbox / "submissions" / first)
+        return publish(*arguments, **options)
+
+    with patch.object(intake, "publish_staged", loses):
+        said = publisher("publish")
+    assert calls == 2
+    assert f"({first[:8]}): refused: gateway-builds 2 was made from what is no longer live" in said
+    assert "nothing to publish" in said
+    late = one if "refused" in _standing(one) else two
+    assert "handed in" in late.submit()
+    assert "gateway-builds 3" in publisher("publish")
