@@ -173,7 +173,8 @@ def _check(run: Run) -> int:
             run.say(
                 f"{trial.version} is on trial: until it is confirmed or rejected nothing starts"
             )
-            run.say(f"next: {run.program} confirm")
+            pending = machine.machine.installer.boot_pending()
+            run.say("next: restart the device" if pending else f"next: {run.program} confirm")
         elif available:
             run.say(f"next: {run.program} update")
         run.result(report.check_document(checked, machine.fetcher, machine.probe))
@@ -262,6 +263,7 @@ def _status(run: Run) -> int:
         mirrors=config.repository.mirrors,
         recovery=config.repository.recovery,
         unknown=unknown_trial(install, installer.trial()),
+        recovery_failures=wiring.recovery_failures(config),
     )
     run.say(*report.status_lines(standing))
     run.result(report.status_document(standing))

@@ -92,7 +92,9 @@ def abandon(state: InstallState) -> InstallState:
     return _idle(state)
 
 
-def confirm(state: InstallState, running: str, epoch: int = 0) -> InstallState:
+def confirm(
+    state: InstallState, running: str, epoch: int = 0, *, pending: bool = False
+) -> InstallState:
     """The candidate works: it becomes the current image and raises the anti-rollback floor.
 
     Args:
@@ -101,6 +103,7 @@ def confirm(state: InstallState, running: str, epoch: int = 0) -> InstallState:
         epoch: of the recovery anchor that the device is in. Attack: with keys of an ended epoch
             somebody offered a huge sequence; its trial must not raise the floor of this one. A
             sequence reset that came during the trial is the same.
+        pending: the boot that tries the candidate first is still to come.
     """
     _require(state, "confirm an image", Phase.TRIAL)
     image = candidate(state)
@@ -108,6 +111,11 @@ def confirm(state: InstallState, running: str, epoch: int = 0) -> InstallState:
         raise IllegalTransitionError(
             f"release {image.version} is in slot {image.slot}, but {running} is running",
             "reboot into it first, or run `firmroot-device reject`",
+        )
+    if pending:
+        raise IllegalTransitionError(
+            f"release {image.version} boots next, and this device has not restarted since",
+            "restart the device, and let the new system call `firmroot-device confirm`",
         )
     others = [other for other in state.known if other.sha256 != image.sha256]
     proven = image.sequence if (image.epoch, image.reset) == (epoch, state.reset) else 0

@@ -6,6 +6,7 @@ be quoted in an error before anybody verified it: `printable` keeps it from stee
 
 from __future__ import annotations
 
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -173,6 +174,7 @@ class Standing:
         program: how this command was called, for the next one.
         mirrors, recovery: from the configuration.
         unknown: the slot on trial of which nothing is stored; empty if there is none.
+        recovery_failures: what was wrong with a recovery URL when it was asked last, by URL.
     """
 
     product: str
@@ -186,6 +188,7 @@ class Standing:
     mirrors: Sequence[Mirror] = ()
     recovery: Sequence[Mirror] = ()
     unknown: str = ""
+    recovery_failures: Mapping[str, str] = field(default_factory=dict)
 
 
 def status_document(standing: Standing) -> dict[str, Json]:
@@ -203,6 +206,7 @@ def status_document(standing: Standing) -> dict[str, Json]:
         "freshness": _freshness(standing).value,
         "epoch": trust.epoch,
         "recovery_root": trust.recovery_version or None,
+        "recovery_failures": dict(standing.recovery_failures),
         "phase": install.phase.value,
         "running": standing.running,
         "installed": image_document(install.current),
@@ -302,7 +306,10 @@ def status_lines(standing: Standing) -> list[str]:
         lines.append(f"expired    {names}: renewed when a check needs them, or it says why not")
     if plain := without_tls(standing.mirrors):
         lines.append(f"transport  {plain}")
-    lines.append(f"anchor     {_anchor(trust, standing.recovery)}")
+    failed = standing.recovery_failures
+    some = f", {len(failed)} failed" if failed else ""
+    lines.append(f"anchor     {_anchor(trust, standing.recovery)}{some}")
+    lines += [f"           {url}: {why}" for url, why in failed.items()]
     if install.rejected:
         lines.append(f"rejected   {len(install.rejected)} payloads failed here")
     lines.append(f"next       {_next(standing)}")

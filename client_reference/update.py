@@ -248,7 +248,7 @@ def refreshed(updater: Updater, store: Store, product: str) -> InstallState:
         the install state, durable: what is decided next rests on it.
 
     Raises:
-        NotTrustedError: something did not verify, or the reset is malformed.
+        NotTrustedError: something did not verify, or this product's reset is malformed.
         RetryLaterError: something could not be had.
         LocalFailureError: the store could not keep what was accepted.
     """
@@ -256,9 +256,9 @@ def refreshed(updater: Updater, store: Store, product: str) -> InstallState:
     state = _load_from(store)
     if RESET not in updater.targets.unrecognized_fields:
         return state.install
-    from client_reference.trust.reset import followed, read_resets  # noqa: PLC0415 # rare
+    from client_reference.trust.reset import followed, read_reset  # noqa: PLC0415 # rare
 
-    install = followed(state.install, read_resets(updater.targets).get(product))
+    install = followed(state.install, read_reset(updater.targets, product))
     if install is not state.install:
         store.commit(state.with_install(install))
     return install
@@ -400,23 +400,34 @@ def check(machine: Machine, waves: Waves = Waves.OBEY) -> Checked:
     A mirror whose bytes do not verify, or that lacks an object, is left for the next one, as long
     as there is one.
     """
-    return anchored(machine.anchor, machine.mirrors, lambda: _check(machine, waves))
+    sought: set[int] = set()
+    return anchored(machine.anchor, machine.mirrors, lambda: _check(machine, waves, sought))
 
 
-def _check(machine: Machine, waves: Waves) -> Checked:
-    """One check; again with the next mirror if this one lacks a root that it announces itself.
+def _check(machine: Machine, waves: Waves, sought: set[int]) -> Checked:
+    """One check; again with another mirror if this one lacks a root that it announces itself.
 
-    The announcement comes from an online key, so it may cost requests and nothing else: if no
-    mirror has that root, or none of the others works, the last good answer stands.
+    The announcement comes from an online key, so it may cost one request for each way to a mirror,
+    once in a cycle, and nothing else: if no mirror has that root, or none of the others works, the
+    last good answer stands, and no mirror is worse for it.
+
+    Args:
+        machine: see there.
+        waves: see `select`.
+        sought: versions of the root after which nobody had the next, in this cycle.
     """
     found = _check_once(machine, waves)
-    while found.updater.missing_root is not None and machine.mirrors.another_way():
-        try:
-            found = _check_once(machine, waves)
-        except EpochEndedError:
-            raise  # what was found belongs to an epoch that has ended
-        except (NotTrustedError, RetryLaterError):
-            continue
+    while found.updater.missing_root is not None and found.updater.root.version not in sought:
+        if not machine.mirrors.another_way():
+            sought.add(found.updater.root.version)
+            machine.mirrors.every_mirror()
+        elif found.updater.finds_next_root():
+            try:
+                found = _check_once(machine, waves)
+            except EpochEndedError:
+                raise  # what was found belongs to an epoch that has ended
+            except (NotTrustedError, RetryLaterError):
+                continue
     return found
 
 
@@ -546,8 +557,9 @@ def update(machine: Machine, waves: Waves, stop: Stop, restart: Restart) -> Resu
         if machine.installer.running() == unknown:
             raise _unknown(unknown)
         machine.installer.reject(_nameless(unknown))  # armed by a state that was lost
+    sought: set[int] = set()
     checked, image = anchored(
-        machine.anchor, machine.mirrors, lambda: _check_and_stage(machine, waves)
+        machine.anchor, machine.mirrors, lambda: _check_and_stage(machine, waves, sought)
     )
     if image is None:
         return Result(Outcome.NOTHING, checked)
@@ -587,8 +599,10 @@ def _nameless(slot: str) -> Image:
     return Image("", 0, "", 0, slot)
 
 
-def _check_and_stage(machine: Machine, waves: Waves) -> tuple[Checked, Image | None]:
-    checked = _check(machine, waves)
+def _check_and_stage(
+    machine: Machine, waves: Waves, sought: set[int]
+) -> tuple[Checked, Image | None]:
+    checked = _check(machine, waves, sought)
     decision = checked.decision
     if isinstance(decision, Skip):
         return checked, None
@@ -674,7 +688,8 @@ def confirm(machine: Machine) -> Image | None:
         the confirmed image, None if nothing is on trial.
 
     Raises:
-        IllegalTransitionError: something else than the release on trial is running.
+        IllegalTransitionError: something else than the release on trial is running, or the device
+            has not restarted into it.
         UnknownTrialError: the state has no record of the slot that is on trial.
         LocalFailureError: the stored state does not verify here, or the boot loader failed.
     """
@@ -685,7 +700,12 @@ def confirm(machine: Machine) -> Image | None:
         raise _unknown(unknown)
     if install.phase is not Phase.TRIAL:
         return None
-    confirmed = lifecycle.confirm(install, machine.installer.running(), state.trust.epoch)
+    confirmed = lifecycle.confirm(
+        install,
+        machine.installer.running(),
+        state.trust.epoch,
+        pending=machine.installer.boot_pending(),
+    )
     _verify_stored(machine.store, state)
     image = lifecycle.candidate(install)
     machine.installer.confirm(image)

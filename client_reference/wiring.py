@@ -57,6 +57,7 @@ __all__ = [
     "identified",
     "is_lab",
     "read_clock",
+    "recovery_failures",
     "transport_settings",
     "wired",
 ]
@@ -65,6 +66,7 @@ LAB_NOW = "FIRMROOT_LAB_NOW"
 BUNDLE = "ca-bundle.pem"
 UPTIME = "uptime.json"
 MEMORY = "transport.json"
+ASKED = "recovery.json"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _MAX_HEADER = 8192
 _DAY = 86_400
@@ -340,7 +342,9 @@ def _anchor(
 ) -> RecoveryAnchor:
     """The recovery anchor of a device that has one, asked about daily besides its occasions."""
     from client_reference.trust.anchor import RecoveryAnchor  # noqa: PLC0415 # only devices that have one
+    from client_reference.trust.asked import keep_failures  # noqa: PLC0415 # likewise
 
+    asked = config.download.directory / ASKED
     due = random.SystemRandom().random() * _DAY < config.check_every
     return RecoveryAnchor(
         store,
@@ -350,7 +354,19 @@ def _anchor(
         due=due,
         tell=run.warn,
         forget=BundleFile(config.trust.state / BUNDLE).forget,
+        note=lambda failures: keep_failures(asked, failures),
     )
+
+
+def recovery_failures(config: DeviceConfig) -> Mapping[str, str]:
+    """What was wrong with a recovery URL when it was asked last, by URL."""
+    if not config.repository.recovery:
+        return {}
+    from client_reference.trust.asked import read_failures  # noqa: PLC0415 # only devices that have one
+
+    failures = read_failures(config.download.directory / ASKED)
+    urls = [mirror.url for mirror in config.repository.recovery]
+    return {url: failures[url] for url in urls if url in failures}
 
 
 def _note_floor(store: SqliteStore, uptime: Uptime, before: int) -> None:

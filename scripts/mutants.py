@@ -99,6 +99,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/trust/recovery.py": ("tests/trust/test_recovery.py",),
     "client_reference/trust/reset.py": ("tests/device/test_sequence_reset.py",),
     "client_reference/trust/anchor.py": ("tests/trust/test_anchor.py",),
+    "client_reference/trust/asked.py": ("tests/device/test_recovery.py",),
     "client_reference/trust/store.py": (
         "tests/trust/test_store.py",
         "tests/power/test_store_cuts.py",

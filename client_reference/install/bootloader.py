@@ -6,11 +6,18 @@ replaced whole and durably. It boots as well: `reboot` moves `running` the way a
 Invariant: the primary slot is always bootable, and neither it nor the running slot can be made
 unbootable, so that no sequence of calls and power cuts leaves a device without a slot to boot.
 `BootRecord` cannot be built otherwise.
+
+A record is written before the first byte of any slot. So without one, a device is as it left the
+factory only if no slot but the first holds anything; otherwise the record was lost, and which slot
+runs must be said: to suppose the first has the running one written.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import stat
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,6 +41,7 @@ __all__ = [
 TRIES = 3  # boots that an image on trial gets: one power cut during a trial must not condemn it
 _SCHEMA = 1
 _MAX_RECORD = 64 * 1024
+_START = 4096  # bytes that tell a written partition from an erased one
 
 
 class Bootloader(Protocol):
@@ -140,11 +148,19 @@ class FileBootloader:
             is primary and running, the others are not bootable yet.
         slots: names, in order.
         tries: boots that a trial gets.
+        places: where the slots are, to tell a lost record from a missing one.
     """
 
-    def __init__(self, path: Path, slots: Sequence[str], tries: int = TRIES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        slots: Sequence[str],
+        tries: int = TRIES,
+        places: Mapping[str, Path] | None = None,
+    ) -> None:
         self._path = path
         self._slots = tuple(slots)
+        self._places = places or {}
         self._tries = tries
 
     def running(self) -> str:
@@ -184,19 +200,32 @@ class FileBootloader:
         """The record as it is on disk.
 
         Raises:
-            LocalFailureError: it cannot be read, or does not make sense.
+            LocalFailureError: it cannot be read, or does not make sense, or was lost.
         """
         try:
             with self._path.open("rb") as file:
                 found = json.loads(file.read(_MAX_RECORD))
             return self._parsed(found)
         except FileNotFoundError:
-            return BootRecord(self._slots[0], self._slots[:1], self._slots[0])
+            return self._from_the_factory()
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise LocalFailureError(
-                f"the boot record {self._path} cannot be used: {error}",
-                "restore it, or delete it if the first slot is the one to boot",
-            ) from error
+            raise self._unusable(f"cannot be used: {error}") from error
+
+    def _from_the_factory(self) -> BootRecord:
+        first, *others = self._slots
+        for slot in others:
+            if slot in self._places and _holds_something(self._places[slot]):
+                raise self._unusable(f"is missing, and slot {slot} is not empty")
+        return BootRecord(first, (first,), first)
+
+    def _unusable(self, why: str) -> LocalFailureError:
+        first = self._slots[0]
+        record = {"schema": _SCHEMA, "primary": first, "running": first, "bootable": [first]}
+        return LocalFailureError(
+            f"the boot record {self._path} {why}: which slot runs must be said before a write",
+            f"restore it, or write into it, in place of {first} the slot that is to boot: "
+            f"{json.dumps(record)}",
+        )
 
     def _parsed(self, found: Any) -> BootRecord:  # noqa: ANN401  JSON of any shape is judged here
         if not isinstance(found, dict) or found.pop("schema", None) != _SCHEMA:
@@ -227,9 +256,19 @@ class FileBootloader:
             ) from error
 
 
+def _holds_something(place: Path) -> bool:
+    """Whether anybody wrote here. An erased partition reads as zeros or ones."""
+    with suppress(OSError), place.open("rb") as file:
+        if not stat.S_ISBLK(os.fstat(file.fileno()).st_mode):
+            return bool(file.read(1))
+        start = file.read(_START)
+        return bool(start.strip(b"\0") and start.strip(b"\xff"))
+    return False
+
+
 def _file(slots: Mapping[str, Path]) -> Bootloader:
     first = next(iter(slots.values()))
-    return FileBootloader(first.parent / "boot.json", tuple(slots))
+    return FileBootloader(first.parent / "boot.json", tuple(slots), places=slots)
 
 
 BOOTLOADERS: Mapping[str, Callable[[Mapping[str, Path]], Bootloader]] = {"file": _file}

@@ -4,6 +4,13 @@ Such as `["rauc", "install", "{path}"]`. The argument vectors come from `device.
 from the network, and no shell is involved. The file lies in a private directory (0700, 0600) and
 is hashed, through the descriptor that wrote it, immediately before the program gets its path: what
 was verified is what is installed. The program owns the slots and makes its own boot decisions.
+
+Nobody here can see which image runs. What can be seen is whether the device has restarted: before
+the program gets the image, the boot is noted beside it, and in that same boot nothing is confirmed.
+Attack on itself: a health check that calls `confirm` too early would keep an image that never ran,
+and raise the anti-rollback floor to it. Without the kernel's boot id no image is handed over, so
+that it is missed on the bench, and none is confirmed; one is rejected all the same. A note that is
+gone (a directory in memory) means a restart.
 """
 
 from __future__ import annotations
@@ -21,6 +28,7 @@ from client_reference.durable import (
     free_bytes,
     make_private_directory,
     read_back_sha256,
+    replace_file,
     sha256_of,
     sync_directory,
     write_at,
@@ -28,9 +36,11 @@ from client_reference.durable import (
 from client_reference.errors import (
     ActionRequiredError,
     ConfigurationError,
+    FirmrootError,
     ImageGoneError,
     LocalFailureError,
 )
+from client_reference.trust.uptime import BOOT_ID
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
@@ -46,6 +56,8 @@ _TAIL = 2000  # bytes of the program's complaint that go into the message
 _TICK = 0.2  # seconds between looks at a program that says nothing
 _GRACE = 5.0  # seconds between asking a program to end and ending it
 _PATH = "{path}"
+_NOTE = "activated"
+_MOST = 256  # bytes of a boot id
 
 
 class CommandFailedError(LocalFailureError):
@@ -88,14 +100,18 @@ class CommandInstaller:
         directory: of the file; made private if it is not there.
         commands: what to run.
         timeout: seconds that one command may take.
+        boot_id: a file with a name that no other boot has; the kernel's if None.
     """
 
     name = "command"
 
-    def __init__(self, directory: Path, commands: Commands, timeout: float) -> None:
+    def __init__(
+        self, directory: Path, commands: Commands, timeout: float, boot_id: Path | None = None
+    ) -> None:
         self._directory = directory / "install"
         self._commands = commands
         self._timeout = timeout
+        self._boot_id = boot_id or BOOT_ID
         self._file: int | None = None
 
     def running(self) -> str:
@@ -103,8 +119,12 @@ class CommandInstaller:
         return ""
 
     def boot_pending(self) -> bool:
-        """False: the program makes its own boot decisions."""
-        return False
+        """Whether the device is still in the boot in which the program got the image.
+
+        False where that cannot be told, or `update` would restart such a device for ever.
+        """
+        noted = self._noted()
+        return bool(noted) and noted == self._boot()
 
     def trial(self) -> str:
         """Empty: likewise."""
@@ -164,6 +184,7 @@ class CommandInstaller:
         Raises:
             ImageGoneError: it is not there any more, or not what was verified.
             CommandFailedError: the program failed; the message ends with what it complained of.
+            LocalFailureError: this boot cannot be told from the next one.
         """
         path = self._path(image)
         with _failures(self._directory):
@@ -179,10 +200,19 @@ class CommandInstaller:
                 os.close(descriptor)
         if found != image.sha256:
             raise self._not_verified(found, image)
-        run(
-            [str(path) if word == _PATH else word for word in self._commands.run],
-            self._timeout,
-        )
+        boot = self._boot()
+        if not boot:
+            raise self._no_boot_id("after a restart nobody could tell that there was one")
+        with _failures(self._directory):
+            replace_file(self._directory / _NOTE, boot)
+        try:
+            run(
+                [str(path) if word == _PATH else word for word in self._commands.run],
+                self._timeout,
+            )
+        except FirmrootError:
+            self._forget_boot()
+            raise
 
     def reboot(self) -> None:
         """Restart the device.
@@ -198,18 +228,62 @@ class CommandInstaller:
         run(self._commands.reboot, self._timeout)
 
     def confirm(self, image: Image) -> None:
-        """Tell the program that the trial went well, and drop the file."""
+        """Tell the program that the trial went well, and drop the file.
+
+        Raises:
+            LocalFailureError: nobody can tell whether the device has restarted since.
+        """
+        if self._noted() and not self._boot():
+            raise self._no_boot_id("nobody can tell whether the device has restarted")
         self._conclude(self._commands.confirm, image)
 
     def reject(self, image: Image) -> None:
-        """Tell the program that the trial failed, and drop the file."""
-        self._conclude(self._commands.reject, image)
+        """Tell the program that the trial failed, and drop the file.
+
+        One that the program never got is no trial: nothing is said of it. Before the restart the
+        program would take what runs for what failed (`rauc status mark-bad booted`), and mark the
+        good system.
+
+        Raises:
+            ActionRequiredError: the program got it, and the device has not restarted since.
+        """
+        command = self._commands.reject
+        if command and self.boot_pending():
+            raise ActionRequiredError(
+                f"release {image.version} boots next and does not run yet; {command[0]} would "
+                "give up the system that runs now",
+                f"restart the device first, or take it back with {command[0]} by hand",
+            )
+        given = bool(self._noted()) or not self._path(image).exists()
+        self._conclude(command if given else (), image)
 
     def _conclude(self, command: Sequence[str], image: Image) -> None:
         if command:
             run(command, self._timeout)
         with _failures(self._directory):
             self._path(image).unlink(missing_ok=True)
+        self._forget_boot()
+
+    def _noted(self) -> bytes:
+        """The boot in which an image was given to the program; empty if nothing is noted."""
+        with _failures(self._directory), suppress(FileNotFoundError):
+            return _read(self._directory / _NOTE)
+        return b""
+
+    def _boot(self) -> bytes:
+        """The name of this boot; empty if it cannot be read."""
+        with suppress(OSError):
+            return _read(self._boot_id)
+        return b""
+
+    def _forget_boot(self) -> None:
+        with _failures(self._directory):
+            (self._directory / _NOTE).unlink(missing_ok=True)
+
+    def _no_boot_id(self, so: str) -> LocalFailureError:
+        return LocalFailureError(
+            f"{so}: there is no boot id in {self._boot_id}", "mount /proc, and try again"
+        )
 
     def _not_verified(self, found: str, image: Image) -> ImageGoneError:
         return ImageGoneError(
@@ -236,6 +310,11 @@ class CommandInstaller:
 
 # A link that somebody put in the file's place must not lead to another file.
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_MOST).strip()
 
 
 def run(argv: Sequence[str], timeout: float) -> None:

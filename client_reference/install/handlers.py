@@ -82,7 +82,7 @@ class Installer(Protocol):
         """Restart into what was activated, or back."""
 
     def confirm(self, image: Image) -> None:
-        """Let every later boot be of the image, durably."""
+        """Let every later boot be of the image, durably. Not called while a boot is pending."""
 
     def reject(self, image: Image) -> None:
         """Let the next boot be of the image before, durably."""

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["Certificate", "Connection", "Connector", "Roots", "system_addresses"]
 
 _MAX_REPLY = 8192
+_MOST_INTERIM = 16
 
 
 @frozen
@@ -80,6 +81,26 @@ def system_addresses(host: str, port: int) -> list[Address]:
     return [(family, place) for family, _, _, _, place in found]
 
 
+class _FinalAnswer(http.client.HTTPResponse):
+    """The answer after those of status 1xx, which a client must skip (RFC 9110 15.2).
+
+    `http.client` skips 100 alone, and takes a 103 of a CDN for the whole answer. All heads together
+    share the bytes of one. 101 is final: what follows is another protocol, that nobody asked for.
+    """
+
+    def begin(self) -> None:
+        """Read heads up to the one that counts."""
+        super().begin()
+        interim = 0
+        while self.status // 100 == 1 and self.status != http.HTTPStatus.SWITCHING_PROTOCOLS:
+            interim += 1
+            if interim > _MOST_INTERIM:
+                raise http.client.HTTPException(f"more than {_MOST_INTERIM} interim answers")
+            # Without headers the next head is read, from the same buffer.
+            self.headers = self.msg = None  # type: ignore[assignment] # as before the first head
+            super().begin()
+
+
 class Connection(http.client.HTTPConnection):
     """A connection over a socket that was opened here, with the trust that was asked for.
 
@@ -88,6 +109,7 @@ class Connection(http.client.HTTPConnection):
     """
 
     auto_open = 0
+    response_class = _FinalAnswer
 
     def __init__(self, mirror: Mirror, paced: PacedSocket, proxy: ProxyServer | None) -> None:
         super().__init__(mirror.host, mirror.port)

@@ -4,6 +4,8 @@
 
  * Each recovery URL is asked on its own, from the trusted recovery root on, so that one that
    withholds, lies or hangs hides nothing of what another shows.
+ * A link is never deleted, so a recovery URL without anything newer still has the trusted one. One
+   that lacks it (a mistyped URL, a bucket that was emptied) has not answered.
  * It is asked once in a cycle, on the first of these occasions: nothing was trusted from the
    primary yet (first start, store lost); the primary failed; a new primary root is about to be
    accepted; an image is about to be written; a new timestamp announces a higher epoch (a hint,
@@ -96,6 +98,7 @@ class RecoveryAnchor:
         due: whether this cycle asks without another occasion.
         tell: called with a sentence that a person must see, whatever the cycle comes to.
         forget: called before an epoch ends, to drop what else its primary had this device believe.
+        note: called with the failures of each asking, for who looks later.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class RecoveryAnchor:
         due: bool,
         tell: Callable[[str], None],
         forget: Callable[[], None] = lambda: None,
+        note: Callable[[Mapping[str, str]], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._urls = urls
@@ -116,6 +120,7 @@ class RecoveryAnchor:
         self._due = due
         self._tell = tell
         self._forget = forget
+        self._note = note
         self._probe: Probe | None = None
         self._pending: RetryLaterError | None = None
 
@@ -162,6 +167,7 @@ class RecoveryAnchor:
             walks.append(walk)
             if failure:
                 failures[url] = failure
+        self._note(failures)
         outcome = self._follow(state, recovery.decide(trusted, state.trust.epoch, walks))
         if outcome is Outcome.CURRENT and len(failures) == len(self._urls):
             outcome = Outcome.UNREACHABLE
@@ -245,8 +251,24 @@ def walk_from(trusted: Anchor, fetcher: Fetcher) -> tuple[Walk, str]:
             newest = recovery.next_anchor(newest, data)
             links.append(newest)
     except NotFoundError:
-        return Walk(links), ""
+        return Walk(links), "" if links else _lacks(trusted, fetcher)
     except ForkedError as error:
         return Walk(links, error), error.message
     except (NotTrustedError, RetryLaterError) as error:
         return Walk(links), error.message
+
+
+def _lacks(trusted: Anchor, fetcher: Fetcher) -> str:
+    """Why a recovery URL without a newer link is none; empty if it has the trusted one."""
+    here, newer = recovery.link_path(trusted.version), recovery.link_path(trusted.version + 1)
+    try:
+        if fetcher.fetch(here, recovery.MAX_ROOT) == trusted.data:
+            return ""
+    except NotFoundError:
+        return (
+            f"it has neither {newer} nor {here}, which this device trusts: there is no recovery "
+            "repository, or one that lags behind"
+        )
+    except RetryLaterError as error:
+        return error.message
+    return f"its {here} is not the one that this device trusts"

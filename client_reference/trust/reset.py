@@ -13,6 +13,9 @@ Rules:
  * Root keys judge `targets`: a root with other targets keys has the device forget which reset it
    followed last, in the transaction of that root. One that is still published then is followed once
    more, and takes the floor to what it says, no further.
+ * A device reads the entry of its own product alone. If that makes no sense the check is refused:
+   nothing of it counts, and a floor that was to fall stays. What is wrong with another product's
+   entry stops no device of this one.
  * It never raises a sequence, and never lowers one below what it says.
  * What an image claimed to be before a reset is doubted after it, as after a re-rooting: the
    manifest in hand says what it is, or the floor does (`selection`).
@@ -28,13 +31,13 @@ from client_reference.trust.verified import MismatchError
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from tuf.api.metadata import Targets
 
     from client_reference.trust.state import InstallState
 
-__all__ = ["FIELD", "Reset", "followed", "read_resets"]
+__all__ = ["FIELD", "Reset", "followed", "read_reset", "read_resets"]
 
 FIELD = "x-firmroot-sequence-reset"
 
@@ -59,22 +62,42 @@ def read_resets(targets: Targets) -> Mapping[str, Reset]:
         MalformedJsonError: the field is not as it must be.
         MismatchError: a reset is of a version that is still to come.
     """
+    return {product: _entry(targets, product) for product in _products(targets)}
+
+
+def read_reset(targets: Targets, product: str) -> Reset | None:
+    """The reset of one product, None if there is none; those of others are not looked at.
+
+    Raises:
+        MalformedJsonError: the field, or the entry of this product, is not as it must be.
+        MismatchError: the reset is of a version that is still to come.
+    """
+    return _entry(targets, product) if product in _products(targets) else None
+
+
+def _field(targets: Targets) -> Node:
+    return Node(targets.unrecognized_fields, "targets").member(FIELD)
+
+
+def _products(targets: Targets) -> Iterable[str]:
     if FIELD not in targets.unrecognized_fields:
-        return {}
-    node = Node(targets.unrecognized_fields, "targets").member(FIELD)
+        return ()
+    node = _field(targets)
     if not isinstance(node.value, dict):
         raise node.wrong("an object")
-    found = {}
-    for product in node.value:
-        entry = node.member(product)
-        reset = Reset(entry.member("since").integer(1), entry.member("to").integer())
-        if reset.since > targets.version:
-            raise MismatchError(
-                f"targets {targets.version} has a sequence reset of {product} since version "
-                f"{reset.since}, expected {targets.version} at most"
-            )
-        found[product] = reset
-    return found
+    return node.value
+
+
+def _entry(targets: Targets, product: str) -> Reset:
+    entry = _field(targets).member(product)
+    reset = Reset(entry.member("since").integer(1), entry.member("to").integer())
+    if reset.since > targets.version:
+        raise MismatchError(
+            f"targets {targets.version} has a sequence reset of {product} since version "
+            f"{reset.since}, expected {targets.version} at most",
+            "ask the publisher to say it anew: `firmroot recover sequence`",
+        )
+    return reset
 
 
 def followed(install: InstallState, reset: Reset | None) -> InstallState:

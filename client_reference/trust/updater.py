@@ -60,7 +60,16 @@ if TYPE_CHECKING:
     from client_reference.trust.rootchain import Bundle
     from client_reference.trust.state import Store
 
-__all__ = ["EpochEndedError", "Floors", "Hints", "Limits", "Updater", "initial_state", "lacking"]
+__all__ = [
+    "EpochEndedError",
+    "Floors",
+    "Hints",
+    "Limits",
+    "Updater",
+    "initial_state",
+    "lacking",
+    "read_hints",
+]
 
 M = TypeVar("M", Timestamp, Snapshot, Targets)
 
@@ -237,8 +246,7 @@ class Updater:
     @property
     def hints(self) -> Hints:
         """What the accepted timestamp says about root and epoch, after `refresh`."""
-        fields = self.timestamp.unrecognized_fields
-        return Hints(_integer(fields.get(ROOT)), _integer(fields.get(EPOCH)))
+        return read_hints(self.timestamp)
 
     @property
     def missing_root(self) -> int | None:
@@ -248,6 +256,19 @@ class Updater:
         """
         announced = self.hints.root
         return announced if announced is not None and announced > self._root.version else None
+
+    def finds_next_root(self) -> bool:
+        """Whether who is asked now has the next root: one request, of which nothing is kept.
+
+        A root that is announced and was not there may be looked for where a whole check would cost
+        more than an announcement by an online key is worth.
+        """
+        path = f"{self._metadata}{self._root.version + 1}.root.json"
+        try:
+            verified.next_root(self._root, self._fetcher.fetch(path, self._limits.root))
+        except (NotTrustedError, RetryLaterError):
+            return False
+        return True
 
     def refresh(self) -> None:
         """Bring the four top-level roles up to date.
@@ -285,8 +306,12 @@ class Updater:
         Whoever provokes this gains one request.
         """
         before = self._root.version
-        with suppress(RetryLaterError):
+        try:
             self._refresh_root()
+        except EpochEndedError:
+            raise  # the signature was judged by a root that counts no more
+        except RetryLaterError:
+            pass
         return self._root.version > before
 
     def keep(self) -> None:
@@ -408,8 +433,12 @@ class Updater:
             if not asked_for_bundle:
                 asked_for_bundle = True
                 self._commit()
-                with suppress(NotTrustedError, RetryLaterError):
+                try:
                     self._take_bundles()
+                except EpochEndedError:
+                    raise
+                except (NotTrustedError, RetryLaterError):
+                    pass  # the single files remain
         self._commit()
         verified.check_expiry(Root.type, self._root, self.effective_now)
 
@@ -434,8 +463,7 @@ class Updater:
     def _announced_root(self) -> int | None:
         """What a timestamp that nobody has verified says about the newest root."""
         data = self._fetcher.fetch(f"{self._metadata}timestamp.json", self._limits.timestamp)
-        fields = verified.read(Timestamp, Timestamp.type, data).signed.unrecognized_fields
-        return _integer(fields.get(ROOT))
+        return read_hints(verified.read(Timestamp, Timestamp.type, data).signed).root
 
     def _fetch_bundle(self, version: int) -> Bundle:
         from client_reference.trust import rootchain  # noqa: PLC0415 # most checks find no new root
@@ -596,5 +624,11 @@ def _refreshed(metadata: M | None) -> M:
     return metadata
 
 
-def _integer(value: object) -> int | None:
-    return value if type(value) is int else None
+def read_hints(timestamp: Timestamp) -> Hints:
+    """What a timestamp says about root and epoch; what is no number there says nothing."""
+    fields = timestamp.unrecognized_fields
+    return Hints(_number(fields.get(ROOT)), _number(fields.get(EPOCH)))
+
+
+def _number(value: object) -> int | None:
+    return value if type(value) is int and value >= 0 else None

@@ -19,9 +19,10 @@ from pathlib import Path
 
 from client_reference.trust.clock import Lead
 
-__all__ = ["Uptime"]
+__all__ = ["BOOT_ID", "Uptime"]
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+"""Where the kernel gives each of its boots another name."""
 _MOST = 4096
 
 
@@ -33,7 +34,7 @@ class Uptime:
         boot_id: a file with a name that no other boot has.
     """
 
-    def __init__(self, path: Path, boot_id: Path = _BOOT_ID) -> None:
+    def __init__(self, path: Path, boot_id: Path = BOOT_ID) -> None:
         self._path = path
         self._boot_id = boot_id
 

@@ -66,7 +66,7 @@ def _show_file(context: Context, path: Path) -> None:
 def quorum_lines(found: Portable) -> list[str]:
     """Who must sign, whose keys they are said to be, who has signed, and what is ignored."""
     quorums, ignored = found.count()
-    people = {who.name: who for who in found.people.values()}
+    people = {who.name: (keyid[:8], who) for keyid, who in found.people.items()}
     lines = []
     for quorum in quorums:
         lines.append(
@@ -74,7 +74,10 @@ def quorum_lines(found: Portable) -> list[str]:
             f"{', '.join(quorum.signed) or 'nobody'}"
         )
         for name in quorum.missing:
-            who = people.get(name)
-            told = ", ".join(each for each in (who.holder, who.contact) if each) if who else ""
-            lines.append(f"  may sign: {name}{f' ({told})' if told else ''}")
+            told = name
+            if name in people:
+                digits, who = people[name]
+                facts = (digits, who.holder if who.holder != name else "", who.contact)
+                told = f"{name} ({', '.join(each for each in facts if each)})"
+            lines.append(f"  may sign: {told}")
     return [*lines, *(f"{found.name}: ignored: {why}" for why in ignored)]

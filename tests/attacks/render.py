@@ -12,6 +12,7 @@ from client_reference.errors import ExitCode
 from tests.attacks.anchored import ANCHORED
 from tests.attacks.keys import KEYS
 from tests.attacks.named import NAMED
+from tests.attacks.resets import RESETS
 from tests.attacks.scene import Attack, Ending
 from tests.attacks.surface import SURFACE
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CHAPTERS", "COMMAND", "PAGE", "page", "section"]
 
-CHAPTERS = (NAMED, KEYS, ANCHORED, SURFACE)
+CHAPTERS = (NAMED, KEYS, ANCHORED, RESETS, SURFACE)
 PAGE = Path(__file__).parent.parent.parent / "docs" / "threat-model.md"
 COMMAND = "make attacks-table"
 BEGIN = "<!-- attacks: written by `make attacks-table`; each row is a test in tests/attacks -->\n"

@@ -280,6 +280,7 @@ class Scene:
         urls: its recovery URLs, each a mirror.
         rivals: publishers of a new epoch that nobody follows yet.
         afterwards: what must be true besides, once the device has met the attack.
+        forgotten: roles whose versions an honest cut has the device forget.
     """
 
     def __init__(
@@ -309,6 +310,7 @@ class Scene:
         self.urls: list[Mirror] = []
         self.rivals: list[Publisher] = []
         self.afterwards: Callable[[], None] = lambda: None
+        self.forgotten: tuple[str, ...] = ()
         self._thief: Publisher | None = None
         self._stack = ExitStack()
         shutil.copytree(base, directory, dirs_exist_ok=True)
@@ -533,7 +535,7 @@ def attack_half(scene: Scene) -> Output:
         assert "\nhint: " in said.err, f"a refusal that says not what to do: {said.err}"
     scene.afterwards()
     after = scene.status()
-    _nothing_went_back(before, after)
+    _nothing_went_back(before, after, scene.forgotten)
     if attack.ending is Ending.WAITS:
         (result,) = scene.results
         assert result.image is None
@@ -544,6 +546,7 @@ def attack_half(scene: Scene) -> Output:
         assert after["phase"] == "trial"
         image = IMAGES["1.2"] if honest else scene.evil
         _runs(scene, after["candidate"]["slot"], after["running"], image)
+        scene.device.restart()
         assert scene.run("confirm" if honest else "reject").code == 0
     else:
         _nothing_changed(scene, before, after)
@@ -563,6 +566,7 @@ def honest_half(scene: Scene) -> None:
     said = scene.run("update")
     assert said.code == 0, said.err
     assert "1.9 (sequence 9)" in said.out, said.out + said.err
+    scene.device.restart()
     confirmed = scene.run("confirm")
     assert confirmed.code == 0, confirmed.err
     status = scene.status()
@@ -582,12 +586,16 @@ def _for_handler(scene: Scene) -> Callable[[Release], Release]:
     return edit
 
 
-def _nothing_went_back(before: dict[str, Any], after: dict[str, Any]) -> None:
+def _nothing_went_back(
+    before: dict[str, Any], after: dict[str, Any], forgotten: tuple[str, ...]
+) -> None:
     assert after["epoch"] >= before["epoch"]
     if after["epoch"] > before["epoch"]:
         return  # whoever had the old keys pushed forward what they liked: nothing of it counts
     followed = after["roles"]["root"]["version"] > before["roles"]["root"]["version"]
     for role, trusted in before["roles"].items():
+        if followed and role in forgotten:
+            continue
         if role in after["roles"] or not followed:
             assert after["roles"][role]["version"] >= trusted["version"], role
     assert after["confirmed_sequence"] >= before["confirmed_sequence"]

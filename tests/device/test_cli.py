@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -758,10 +758,58 @@ def test_a_command_installs_a_whole_verified_file(
         handler="command",
     )
     device.run("init")
-    assert device.run("update").code == 0
+    updated = device.run("update")
+    assert updated.code == 0
+    assert "next: restart the device" in updated.out
     assert (device.directory / "installed").read_bytes() == IMAGE
+    device.restart()
     assert device.run("confirm").code == 0
     assert "is installed and is the newest" in device.run("check").out
+
+
+def test_a_command_confirms_nothing_before_the_restart(
+    publisher: Publisher, mirror: Mirror, device: DeviceOnDisk
+) -> None:
+    # Attack on itself: a confirm at the wrong time keeps an image that never ran, and its sequence.
+    told = device.directory / "told"
+    install = (
+        'handler = "command"\nreboot = "ask"\n[install.command]\nrun = ["true", "{path}"]\n'
+        f'confirm = ["touch", "{told}"]'
+    )
+    device.make(publisher.repo.files["metadata/1.root.json"], [mirror.url], install=install)
+    publisher.release("1.0", 1, IMAGE, for_the_command, handler="command")
+    device.run("init")
+    assert device.run("update").code == 0
+    refused = device.run("confirm")
+    assert refused.code == 5
+    assert "release 1.0 boots next, and this device has not restarted since" in refused.err
+    assert "restart" in refused.err.split("hint: ")[1]
+    assert not told.exists()
+    standing = device.run("status", before=("--json",)).json
+    assert (standing["phase"], standing["confirmed_sequence"]) == ("trial", 0)
+    assert standing["next"] == "restart the device"
+    assert "next: restart the device" in device.run("check").out
+    assert device.run("update").code == 0
+    device.restart()
+    assert device.run("status", before=("--json",)).json["next"].endswith(" confirm")
+    assert device.run("check").out.splitlines()[-1].endswith(" confirm")
+    assert device.run("confirm").code == 0
+    assert told.exists()
+    assert device.run("status", before=("--json",)).json["confirmed_sequence"] == 1
+
+
+def test_a_slot_that_waits_for_its_boot_is_not_confirmed_either(
+    device: DeviceOnDisk, publisher: Publisher
+) -> None:
+    publisher.release("1.0", 1, IMAGE)
+    device.run("init")
+    assert device.run("update", "--no-reboot").code == 0
+    refused = device.run("confirm")
+    assert refused.code == 5
+    assert "is in slot B, but A is running" in refused.err
+    assert "next: restart the device" in device.run("check").out
+    assert device.run("update").code == 0
+    assert device.run("confirm").code == 0
 
 
 def test_a_file_above_the_quota_is_refused(
@@ -862,3 +910,66 @@ def test_a_warning_that_nobody_reads_stops_no_update(
     assert cli.main([*where, "update"], {"FIRMROOT_LAB_NOW": LAB_NOW}) == 0
     assert cli.main([*where, "confirm", "x"], {}) == 2
     assert ready.slot("B") == IMAGE
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_false_announcement_costs_a_check_one_request_for_each_way(
+    publisher: Publisher, device: DeviceOnDisk, count: int
+) -> None:
+    publisher.release("1.0", 1, IMAGE)
+    with ExitStack() as stack:
+        mirrors = [stack.enter_context(Mirror(publisher.repo.files)) for _ in range(count)]
+        device.make(publisher.repo.files["metadata/1.root.json"], [one.url for one in mirrors])
+        assert [device.run(one).code for one in ("init", "update", "confirm", "check")] == [0] * 4
+        publisher.repo.timestamp.unrecognized_fields["x-firmroot-root"] = 99
+        publisher.repo.publish("timestamp")
+        for _ in range(3):
+            for mirror in mirrors:
+                mirror.seen.clear()
+            said = device.run("check", before=("--json",))
+            assert (said.code, said.json["missing_root"]) == (0, 99)
+            first, *others = (one.paths for one in mirrors)
+            assert first.count("metadata/2.root.json") == 2, "once more past its caches"
+            assert first.count("metadata/timestamp.json") == 1
+            assert others == [["metadata/2.root.json"] * 2] * (count - 1)
+        assert said.json["requests"] == 2 + 2 * count - 1
+        publisher.repo.publish("root")
+        publisher.repo.announce()
+        publisher.release("1.1", 2, b"another image")
+        assert device.run("check", before=("--json",)).json["missing_root"] is None
+        assert device.run("update").code == 0
+
+
+@pytest.mark.parametrize("runs", ["A", "B"])
+def test_a_lost_boot_record_has_no_slot_written_until_somebody_says_which_one_runs(
+    publisher: Publisher, device: DeviceOnDisk, runs: str
+) -> None:
+    publisher.release("1.0", 1, IMAGE)
+    device.run("init")
+    slots = device.directory / "slots"
+    slots.mkdir()
+    (slots / "A.img").write_bytes(b"the factory image")
+    assert device.run("update").code == 0
+    assert device.run("confirm").code == 0
+    if runs == "A":
+        publisher.release("1.1", 2, b"another image")
+        assert device.run("update").code == 0
+        assert device.run("confirm").code == 0
+    publisher.release("1.2", 3, b"the newest image")
+    before = [device.slot("A"), device.slot("B")]
+    record = slots / "boot.json"
+    for damage in (b"{", None):  # damaged, and then deleted as one does
+        record.unlink()
+        if damage is not None:
+            record.write_bytes(damage)
+        refused = device.run("update")
+        assert refused.code == 5
+        assert "which slot runs must be said" in refused.err
+        assert [device.slot("A"), device.slot("B")] == before
+        assert damage is None or record.read_bytes() == damage
+        hint = refused.err.split("hint: ")[1].strip()
+        record.write_text(hint[hint.index("{") :].replace('"A"', f'"{runs}"'))
+    assert device.run("update").code == 0
+    assert device.slot(runs) == before["AB".index(runs)]
+    assert device.slot("B" if runs == "A" else "A") == b"the newest image"
+    assert device.run("confirm").code == 0

@@ -183,6 +183,8 @@ def test_slots_are_compared_with_the_next_release(
     slots = ready.directory / "slots"
     slots.mkdir()
     (slots / "B.img").write_bytes(b"older" * 100)
+    record = {"schema": 1, "primary": "A", "running": "A", "bootable": ["A"]}
+    (slots / "boot.json").write_text(json.dumps(record))
     said = "\n".join(lines(ready.run("doctor"), "ok"))
     assert "slots: release 1.0 has 800 bytes, slot A has room for " in said
     monkeypatch.setattr(doctor, "free_bytes", lambda _: 300)

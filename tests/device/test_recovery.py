@@ -142,8 +142,8 @@ def test_a_check_that_drew_it_asks_each_recovery_url_once(world: World) -> None:
     world.make(ALWAYS)
     world.device.run("check")
     said = world.say("check").json
-    assert [url.paths for url in world.urls] == [["2.root.json"]] * 3
-    assert said["requests"] == 5
+    assert [url.paths for url in world.urls] == [["2.root.json", "1.root.json"]] * 3
+    assert said["requests"] == 8
     assert said["recovery"] == {
         "occasion": "daily",
         "outcome": "current",
@@ -151,6 +151,58 @@ def test_a_check_that_drew_it_asks_each_recovery_url_once(world: World) -> None:
         "version": 1,
         "failures": {},
     }
+
+
+def test_a_mistyped_recovery_url_is_seen_by_check_and_by_status(world: World) -> None:
+    world.settle()
+    world.make(ALWAYS)
+    wrong = world.urls[0]
+    wrong.files = {}
+    assert list(world.say("check").json["recovery"]["failures"]) == [wrong.url]
+    note = world.device.directory / "cache" / "recovery.json"
+    written = note.stat().st_mtime_ns
+    assert world.device.run("check").code == 0
+    assert note.stat().st_mtime_ns == written, "only news are written"
+    why = "it has neither 2.root.json nor 1.root.json, which this device trusts: there is no "
+    why += "recovery repository, or one that lags behind"
+    assert world.say("status").json["recovery_failures"] == {wrong.url: why}
+    shown = world.device.run("status").out
+    assert f"asked at 3 URL(s), 1 failed\n           {wrong.url}: {why}\n" in shown
+    # A URL that is no longer configured is nobody's business.
+    world.urls = world.urls[1:]
+    world.make(NEVER)
+    assert world.say("status").json["recovery_failures"] == {}
+    assert "asked at 2 URL(s)\n" in world.device.run("status").out
+    world.urls.insert(0, wrong)
+    wrong.files = world.anchor.files
+    world.make(ALWAYS)
+    assert world.say("check").json["recovery"]["failures"] == {}
+    assert world.say("status").json["recovery_failures"] == {}
+    assert "asked at 3 URL(s)\n" in world.device.run("status").out
+    world.re_root()
+    world.updates()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"[]", b"{", b"[" * 5000, b'{"URL": 1}', b'{"URL": "x"', b"\xff", None]
+)
+def test_a_damaged_note_of_what_failed_says_nothing(world: World, damage: bytes | None) -> None:
+    world.settle()
+    world.make(ALWAYS)
+    wrong = world.urls[0]
+    wrong.files = {}
+    note = world.device.directory / "cache" / "recovery.json"
+    note.unlink(missing_ok=True)
+    if damage is None:
+        note.mkdir()
+    else:
+        note.write_bytes(damage.replace(b"URL", wrong.url.encode()))
+    assert world.say("status").json["recovery_failures"] == {}
+    assert world.device.run("check").code == 0
+    failures = world.say("status").json["recovery_failures"]
+    assert list(failures) == ([] if damage is None else [wrong.url])
+    world.re_root()
+    world.updates()
 
 
 def test_how_likely_it_is_follows_from_how_often_a_device_checks(

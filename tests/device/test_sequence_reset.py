@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from client_reference.errors import NotTrustedError
 from client_reference.selection import Skip
 from client_reference.strictjson import MalformedJsonError
-from client_reference.trust.reset import FIELD, Reset, followed, read_resets
+from client_reference.trust.reset import FIELD, Reset, followed, read_reset, read_resets
 from client_reference.trust.state import InstallState
 from client_reference.trust.verified import MismatchError
 from client_reference.update import RESET, Outcome, check, confirm
@@ -21,8 +22,6 @@ from tests.device.test_update import NEW, OLD, Bench
 
 if TYPE_CHECKING:
     from tuf.api.metadata import Targets
-
-    from client_reference.errors import NotTrustedError
 
 HIGHEST = 2**53 - 1
 
@@ -220,6 +219,39 @@ def test_a_reset_that_makes_no_sense_changes_nothing(
     installs(bench, "1.1", 2)
 
 
+NONSENSE: tuple[object, ...] = (
+    1,
+    None,
+    {},
+    {"since": 1},
+    {"since": 0, "to": 1},
+    {"since": 1, "to": -1},
+    {"since": "1", "to": 1},
+    {"since": HIGHEST, "to": 1},
+)
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+def test_what_makes_no_sense_of_one_product_is_no_other_products_business(
+    bench: Bench, nonsense: object
+) -> None:
+    repo = bench.publisher.repo
+    repo.targets.unrecognized_fields[FIELD] = {"camera": nonsense}
+    repo.publish("targets")
+    check(bench.machine)
+    assert bench.state.install.confirmed_sequence == HIGHEST
+    since = repo.targets.version + 1
+    said = {"camera": nonsense, "gateway": {"since": since, "to": 1}, "modem": nonsense}
+    repo.targets.unrecognized_fields[FIELD] = said
+    repo.publish("targets")
+    installs(bench, "1.1", 2)
+    with pytest.raises(NotTrustedError):  # a publisher judges them all
+        read_resets(repo.targets)
+    for product in ("camera", "modem"):
+        with pytest.raises(NotTrustedError):
+            read_reset(repo.targets, product)
+
+
 def test_a_trial_from_before_a_reset_raises_no_floor() -> None:
     """The thief's image is on trial when the reset arrives: confirmed, it counts as nothing."""
     bench = Bench()
@@ -257,3 +289,4 @@ def test_the_floors_of_an_image_know_the_resets_before_them() -> None:
 def test_no_field_is_no_reset(bench: Bench) -> None:
     targets: Targets = bench.publisher.repo.targets
     assert read_resets(targets) == {}
+    assert read_reset(targets, "gateway") is None

@@ -198,6 +198,20 @@ class Network:
 
 
 @dataclass
+class Returning(Network):
+    """A network with a way back."""
+
+    returned: int = 0
+
+    def __post_init__(self) -> None:
+        self.everyone = [self.repo, *self.others]
+
+    def every_mirror(self) -> None:
+        self.returned += 1
+        self.repo, *self.others = self.everyone
+
+
+@dataclass
 class Bench:
     """One publisher, one device."""
 
@@ -742,8 +756,63 @@ def test_a_root_that_no_mirror_has_is_reported_and_stops_nothing(bench: Bench) -
     checked = check(bench.machine)
     assert checked.updater.missing_root == 2
     assert first.requests.count("metadata/timestamp.json") == 1
-    assert second.requests.count("metadata/timestamp.json") == 1
+    assert second.requests == ["metadata/2.root.json"]
     assert isinstance(checked.decision, Selection)
+
+
+@pytest.mark.parametrize("lie", [b"{}", b"x" * 600_000])
+def test_a_mirror_with_a_false_root_is_not_looked_at_again(bench: Bench, lie: bytes) -> None:
+    bench.publisher.release("1.0", 1, NEW)
+    first, second = hide_root(bench), bench.publisher.repo.fork()
+    second.files["metadata/2.root.json"] = lie
+    bench.network.repo, bench.network.others = first, [second, bench.publisher.repo]
+    checked = check(bench.machine)
+    assert second.requests == ["metadata/2.root.json"]
+    assert (checked.updater.root.version, checked.updater.missing_root) == (2, None)
+
+
+def test_a_mirror_that_has_the_root_and_nothing_else_stops_nothing(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, NEW)
+    first, second = hide_root(bench), bench.publisher.repo.fork()
+    del second.files["metadata/timestamp.json"]
+    bench.network.repo, bench.network.others = first, [second]
+    checked = check(bench.machine)
+    assert isinstance(checked.decision, Selection), "the last good answer stands"
+    assert bench.state.trust.root_version == 2
+
+
+def test_what_nobody_has_is_looked_for_once_in_a_cycle(bench: Bench) -> None:
+    # An update that begins its check again, since bytes of an artifact did not verify.
+    bench.publisher.release("1.0", 1, NEW)
+    first, liar, honest = hide_root(bench), *(bench.publisher.repo.fork() for _ in range(2))
+    for mirror in (first, liar):
+        mirror.files.pop("metadata/2.root.json", None)
+        for path in [path for path in mirror.files if path.endswith(".img")]:
+            mirror.files[path] = bytes(len(mirror.files[path]))
+    honest.files.pop("metadata/2.root.json", None)
+    network = Returning(first, [liar, honest])
+    result = update(replace(bench.machine, mirrors=network), Waves.OBEY, Stop.NEVER, Restart.NOW)
+    assert result.outcome is Outcome.REBOOTING
+    assert bench.slots.slots["B"] == NEW
+    assert network.returned == 1
+    roots = [m.requests.count("metadata/2.root.json") for m in (first, liar, honest)]
+    assert roots == [1, 2, 2], "once by the check, and once by who looked for it"
+
+
+def test_mirrors_that_have_one_root_more_each_are_followed_to_the_last(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, NEW)
+    repo = bench.publisher.repo
+    for _ in range(3):
+        repo.publish("root")
+    repo.announce()
+    mirrors = [repo.fork() for _ in range(3)]
+    for mirror, hidden in zip(mirrors, ((2, 3, 4), (3, 4), (4,)), strict=True):
+        del mirror.files["metadata/root-chain/4"]
+        for version in hidden:
+            del mirror.files[f"metadata/{version}.root.json"]
+    bench.network.repo, bench.network.others = mirrors[0], [*mirrors[1:], repo]
+    checked = check(bench.machine)
+    assert (checked.updater.root.version, checked.updater.missing_root) == (4, None)
 
 
 def test_a_false_announcement_and_a_mirror_that_lags_stop_nothing(bench: Bench) -> None:
@@ -762,9 +831,7 @@ def test_an_epoch_that_ends_during_the_second_look_is_heeded(
 ) -> None:
     """Or what was found in the epoch before would be installed."""
     bench.publisher.release("1.0", 1, NEW)
-    bench.publisher.repo.timestamp.unrecognized_fields["x-firmroot-root"] = 99
-    bench.publisher.repo.publish("timestamp")
-    bench.network.others = [bench.publisher.repo]
+    bench.network.repo, bench.network.others = hide_root(bench), [bench.publisher.repo]
     once, looks = update_module._check_once, []
 
     def look(machine: Machine, waves: Waves) -> Checked:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
-from tuf.api.metadata import Root, Targets
+from tuf.api.metadata import Root, Targets, Timestamp
 
 from client_reference import config, manifest, rollout
 from client_reference.config import DeviceConfig, Reboot
+from client_reference.errors import NotTrustedError
 from client_reference.install.bootloader import FileBootloader
 from client_reference.payload import segments
-from client_reference.trust import recovery, reset, rootchain
+from client_reference.trust import clock, recovery, reset, rootchain
+from client_reference.trust.updater import read_hints
 from keys_policy.model import ALGORITHMS
 from repo_tools.metadata.anchor import as_field
 from repo_tools.metadata.edits import as_field as resets_as_field
@@ -87,6 +90,21 @@ def _floors(vector: Vector) -> None:
     assert json.loads(package.files["factory/floors.json"]) == vector
 
 
+def _timestamp_fields(vector: Vector) -> None:
+    def timestamp(fields: Vector) -> Timestamp:
+        expires = datetime.strptime(vector["expires"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        return Timestamp(1, expires=expires, unrecognized_fields=fields)
+
+    for fields, means in vector["accepted"]:
+        found = timestamp(fields)
+        clock.check_issued(found)
+        hints = read_hints(found)
+        assert {"issued": clock.issued(found), "root": hints.root, "epoch": hints.epoch} == means
+    for fields in vector["refused"]:
+        with pytest.raises(NotTrustedError):
+            clock.check_issued(timestamp(fields))
+
+
 def _sequence_reset(vector: Vector) -> None:
     targets = Targets(5, unrecognized_fields={reset.FIELD: vector})
     assert resets_as_field(reset.read_resets(targets)) == vector
@@ -151,6 +169,7 @@ CHECKS: dict[str, Callable[[Vector], None]] = {
     "floors": _floors,
     "recovery chain": _recovery_chain,
     "sequence reset": _sequence_reset,
+    "timestamp fields": _timestamp_fields,
     "statement": _statement,
 }
 FILES: dict[str, Callable[[str, Path], None]] = {

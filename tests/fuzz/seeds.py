@@ -503,6 +503,11 @@ def _responses() -> dict[str, bytes]:
         "redirect-without-place": (0, answer("301 Moved", "Content-Length: 0")),
         "continue-for-ever": (endless | 1 << 4, answer("100 Continue")),
         "continue-then-whole": (0, answer("100 Continue") + whole),
+        "hints-then-whole": (
+            0,
+            answer("103 Early Hints", "Link: </a>") + answer("102 Processing", chunked) + whole,
+        ),
+        "hints-endless": (endless | 16, answer("103 Early Hints")),
         "switching": (0, answer("101 Switching Protocols", "Upgrade: x", text=body)),
         "no-content": (0, answer("204 No Content")),
         "reset": (0, answer("205 Reset Content", "Content-Length: 0")),

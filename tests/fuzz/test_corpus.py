@@ -81,6 +81,7 @@ ACCEPTED = {
         "cut-then-whole",
         "redirect-to-the-other",
         "continue-then-whole",
+        "hints-then-whole",
         "part",
         "part-dripped",
         "part-of-a-whole",

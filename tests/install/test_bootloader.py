@@ -226,6 +226,64 @@ def test_a_record_that_makes_no_sense_is_reported(path: Path, content: bytes) ->
     assert "restore it" in caught.value.hint
 
 
+def test_what_to_do_without_a_usable_record_asks_which_slot_is_to_boot(path: Path) -> None:
+    path.write_bytes(b"{")
+    with pytest.raises(LocalFailureError) as caught:
+        FileBootloader(path, SLOTS).running()
+    restored = caught.value.hint[caught.value.hint.index("{") :]
+    assert "in place of A the slot that is to boot" in caught.value.hint
+    path.write_text(restored.replace('"A"', '"B"'))
+    loader = FileBootloader(path, SLOTS)
+    assert (loader.running(), loader.primary(), loader.trial()) == ("B", "B", "")
+    path.write_text(restored)
+    assert loader.record() == FACTORY
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, Path]:
+    return {name: tmp_path / f"{name}.img" for name in SLOTS}
+
+
+@pytest.mark.parametrize("content", [b"x", bytes(70_000) + b"x", b"\xff" * 70_000 + b"x"])
+def test_a_lost_record_is_no_factory_where_another_slot_holds_something(
+    places: dict[str, Path], content: bytes
+) -> None:
+    # Attack on itself: whoever deletes the record while B runs would have B written.
+    places["A"].write_bytes(b"the factory image")
+    places["C"].write_bytes(content)
+    loader = open_bootloader("file", places)
+    for ask in (loader.running, loader.primary, loader.trial):
+        with pytest.raises(LocalFailureError, match=r"boot\.json is missing.*slot C is not empty"):
+            ask()
+    with pytest.raises(LocalFailureError):
+        loader.disable("B")
+    assert not places["A"].with_name("boot.json").exists()
+    places["C"].write_bytes(b"")
+    assert loader.running() == "A"
+
+
+def test_an_erased_partition_holds_nothing(
+    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A block device has its length whatever was written; tests have none to give.
+    monkeypatch.setattr("client_reference.install.bootloader.stat.S_ISBLK", lambda _: True)
+    loader = open_bootloader("file", places)
+    for blank in (bytes(1_000_000), b"\xff" * 1_000_000):
+        places["B"].write_bytes(blank)
+        assert loader.running() == "A"
+    for written in (b"x" + bytes(4096), bytes(4095) + b"\xff", b"\xff" * 4095 + b"\0"):
+        places["B"].write_bytes(written)
+        with pytest.raises(LocalFailureError, match="slot B is not empty"):
+            loader.running()
+
+
+def test_a_slot_that_cannot_be_read_says_nothing_about_the_record(
+    places: dict[str, Path],
+) -> None:
+    places["B"].mkdir()
+    assert open_bootloader("file", places).running() == "A"
+
+
 @pytest.mark.parametrize("content", [b"[]", json.dumps(GOOD | {"schema": 2}).encode()])
 def test_what_is_no_boot_record_of_this_schema_is_called_so(path: Path, content: bytes) -> None:
     path.write_bytes(content)

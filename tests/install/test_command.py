@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import select
+import shutil
 import signal
 import stat
 import threading
@@ -43,6 +44,8 @@ class Device:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.log = directory / "log"
+        self.boot_id = directory / "boot_id"
+        self.restart("first")
         self.program = self.script("installer", f'cp "$2" {directory}/got; echo "$@" > {self.log}')
 
     def script(self, name: str, text: str) -> Path:
@@ -50,6 +53,9 @@ class Device:
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
         return path
+
+    def restart(self, name: str) -> None:
+        self.boot_id.write_text(f"{name}\n")
 
     def installer(
         self,
@@ -61,7 +67,7 @@ class Device:
     ) -> CommandInstaller:
         words = [str(self.program), "install", "{path}"] if command is None else command
         commands = Commands(words, confirm, reject, reboot)
-        return CommandInstaller(self.directory / "cache", commands, SEVERAL)
+        return CommandInstaller(self.directory / "cache", commands, SEVERAL, self.boot_id)
 
     @property
     def file(self) -> Path:
@@ -89,6 +95,137 @@ def test_the_program_gets_the_verified_file_as_one_argument(device: Device) -> N
     installer.activate(image)
     assert device.log.read_text() == f"install {device.file}\n"
     assert (device.directory / "got").read_bytes() == NEW
+
+
+def test_an_image_waits_for_its_boot_until_the_boot_is_another(device: Device) -> None:
+    installer = device.installer()
+    image = staged(installer)
+    assert not installer.boot_pending(), "nothing was given to the program yet"
+    installer.activate(image)
+    assert installer.boot_pending()
+    assert device.installer().boot_pending(), "whoever asks"
+    device.restart("second")
+    assert not device.installer().boot_pending()
+
+
+def test_the_boot_is_noted_before_the_program_runs(device: Device) -> None:
+    # A program that restarts the device itself never comes back.
+    note = device.file.with_name("activated")
+    seen = device.directory / "seen"
+    program = device.script("observer", f'cp "{note}" {seen} # "$1"')
+    installer = device.installer(command=[str(program), "{path}"])
+    installer.activate(staged(installer))
+    assert seen.read_text() == "first"
+
+
+def test_a_program_that_failed_leaves_nothing_to_wait_for(device: Device) -> None:
+    installer = device.installer(command=["false", "{path}"])
+    image = staged(installer)
+    with pytest.raises(CommandFailedError):
+        installer.activate(image)
+    assert not installer.boot_pending()
+    again = device.installer()
+    again.activate(image)
+    assert again.boot_pending()
+
+
+@pytest.mark.parametrize("step", ["begin", "confirm", "reject"])
+def test_what_ended_waits_for_no_boot(device: Device, step: str) -> None:
+    installer = device.installer()
+    image = staged(installer)
+    installer.activate(image)
+    getattr(installer, step)(image)
+    assert not installer.boot_pending()
+
+
+def test_a_directory_that_a_restart_empties_waits_for_no_boot(device: Device) -> None:
+    installer = device.installer()
+    installer.activate(staged(installer))
+    shutil.rmtree(device.file.parent)
+    assert not installer.boot_pending()
+
+
+@pytest.mark.parametrize("found", ["", " \n", None])
+def test_without_a_boot_id_nothing_is_handed_over(device: Device, found: str | None) -> None:
+    installer = device.installer()
+    image = staged(installer)
+    device.boot_id.unlink()
+    if found is not None:
+        device.boot_id.write_text(found)
+    with pytest.raises(LocalFailureError, match=f"restart.*{device.boot_id}") as caught:
+        installer.activate(image)
+    assert "/proc" in caught.value.hint
+    assert not device.log.exists()
+    device.restart("first")
+    installer.activate(image)
+    assert device.log.exists()
+
+
+def test_without_a_boot_id_nothing_is_confirmed(device: Device) -> None:
+    told = device.directory / "told"
+    installer = device.installer(confirm=["touch", str(told)])
+    image = staged(installer)
+    installer.activate(image)
+    device.boot_id.unlink()
+    assert not installer.boot_pending(), "or `update` would restart the device for ever"
+    with pytest.raises(LocalFailureError, match=f"whether.*restarted.*{device.boot_id}") as caught:
+        installer.confirm(image)
+    assert "/proc" in caught.value.hint
+    assert not told.exists()
+    assert device.file.exists()
+    device.restart("second")
+    installer.confirm(image)
+    assert told.exists()
+
+
+def test_without_a_boot_id_a_trial_is_rejected_all_the_same(device: Device) -> None:
+    told = device.directory / "told"
+    installer = device.installer(reject=["touch", str(told)])
+    image = staged(installer)
+    installer.activate(image)
+    device.boot_id.unlink()
+    installer.reject(image)
+    assert told.exists()
+
+
+def test_before_the_restart_no_program_is_told_that_what_runs_is_bad(device: Device) -> None:
+    told = device.directory / "told"
+    installer = device.installer(reject=["touch", str(told)])
+    image = staged(installer)
+    installer.activate(image)
+    with pytest.raises(ActionRequiredError, match=r"touch would give up the system that runs"):
+        installer.reject(image)
+    assert not told.exists()
+    assert device.file.exists()
+    device.restart("second")
+    installer.reject(image)
+    assert told.exists()
+
+
+def test_of_an_image_that_it_never_got_the_program_is_told_nothing(device: Device) -> None:
+    told = device.directory / "told"
+    installer = device.installer(reject=["touch", str(told)])
+    image = staged(installer)
+    installer.reject(image)
+    assert not told.exists()
+    assert not device.file.exists()
+
+
+def test_without_a_command_an_image_is_rejected_before_the_restart(device: Device) -> None:
+    installer = device.installer()
+    image = staged(installer)
+    installer.activate(image)
+    installer.reject(image)
+    assert not device.file.exists()
+
+
+def test_the_boot_is_the_kernels(device: Device) -> None:
+    commands = Commands(["true", "{path}"])
+    installer = CommandInstaller(device.directory / "cache", commands, SEVERAL)
+    installer.activate(staged(installer))
+    noted = device.file.with_name("activated").read_text()
+    assert noted == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert installer.boot_pending()
 
 
 def test_nobody_else_can_reach_the_file(device: Device) -> None:
@@ -235,6 +372,8 @@ def test_the_verdict_is_told_and_the_file_goes(device: Device, step: str) -> Non
         confirm=tell if step == "confirm" else [], reject=tell if step == "reject" else []
     )
     image = staged(installer)
+    installer.activate(image)
+    device.restart("second")
     getattr(installer, step)(image)
     assert told.exists()
     assert not device.file.exists()
@@ -247,6 +386,8 @@ def test_the_verdict_is_told_and_the_file_goes(device: Device, step: str) -> Non
 def test_a_verdict_that_the_program_refuses_keeps_the_file(device: Device, step: str) -> None:
     installer = device.installer(confirm=["false"], reject=["false"])
     image = staged(installer)
+    installer.activate(image)
+    device.restart("second")
     with pytest.raises(CommandFailedError, match="false failed with exit code 1: it said nothing"):
         getattr(installer, step)(image)
     assert device.file.exists()

@@ -11,8 +11,10 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from client_reference import cli
+from client_reference.install import command
 from client_reference.manifest import (
     Artifact,
     Hold,
@@ -136,6 +138,11 @@ class DeviceOnDisk:
     now: str = LAB_NOW
     environment: dict[str, str] = field(default_factory=dict)
     ambient: Ambient = field(default_factory=lambda: IMPATIENT)
+    boots: int = 1
+
+    def restart(self) -> None:
+        """Another boot, as the handler `command` sees it."""
+        self.boots += 1
 
     def make(
         self,
@@ -205,7 +212,10 @@ directory = "cache"
         self.capture.readouterr()
         environment = {"FIRMROOT_LAB_NOW": self.now} if self.now else {}
         line = [*before, "--config", str(self.config), *arguments]
-        code = cli.main(line, environment | self.environment, self.ambient)
+        boot_id = self.directory / "boot_id"
+        boot_id.write_text(f"boot {self.boots}\n")
+        with patch.object(command, "BOOT_ID", boot_id):
+            code = cli.main(line, environment | self.environment, self.ambient)
         said = self.capture.readouterr()
         return Output(code, said.out, said.err)
 

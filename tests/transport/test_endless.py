@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from client_reference.errors import RetryLaterError
+from client_reference.errors import NotFoundError, RetryLaterError
 from client_reference.transport.fetch import Ambient, HttpFetcher, Roots, Settings
 from client_reference.transport.policy import parse_mirror
 from tests.simulators.mirror import Mirror
@@ -58,6 +58,27 @@ def fetcher(*urls: str) -> HttpFetcher:
 
 HOSTILE = {
     "interim answers without end": (b"", b"HTTP/1.1 100 Continue\r\n\r\n", TOO_MUCH),
+    "early hints without end": (
+        b"",
+        b"HTTP/1.1 103 Early Hints\r\n\r\n",
+        "more than 16 interim answers",
+    ),
+    "an early hint without end": (b"HTTP/1.1 103 Early Hints\r\n", b"a: b\r\n", "more than"),
+    "early hints that are as long as pages": (
+        b"",
+        b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * 9000 + b"\r\n\r\n",
+        TOO_MUCH,
+    ),
+    "interim answers and no other": (
+        b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n",
+        b"",
+        "ended before the body",
+    ),
+    "another protocol": (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n" + WHOLE + b"\r\n{}",
+        b"",
+        "answered 101",
+    ),
     "trailers without end": (CHUNKED + b"0\r\n", b"a: b\r\n", TOO_MUCH),
     "a chunk of -1 bytes, which is all there is": (CHUNKED + b"-1\r\n", b"abc", TOO_MUCH),
     "a chunk of -2 bytes": (CHUNKED + b"-2\r\nab\r\n0\r\n\r\n", b"", "non-negative"),
@@ -84,6 +105,54 @@ def test_a_hostile_server_is_left_for_the_next_mirror(sentence: str) -> None:
         assert len(caught.value.message) < 500
         with fetcher(url, honest.url) as http:
             assert http.fetch(META, 100) == FILES[META]
+
+
+INTERIM = {
+    "early hints": b"HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n",
+    "processing, without a phrase": b"HTTP/1.1 102\r\n\r\n",
+    "continue, processing and hints": b"HTTP/1.1 100 Continue\r\n\r\n"
+    b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+    "one that nobody knows": b"HTTP/1.1 199 Anything\r\nContent-Length: 5\r\n\r\n",
+    "one that says that its body is in chunks": b"HTTP/1.1 103 Early Hints\r\n"
+    b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
+    "as many as are borne": b"HTTP/1.1 103 Early Hints\r\n\r\n" * 16,
+}
+
+
+@pytest.mark.parametrize("before", INTERIM)
+def test_an_interim_answer_is_none(before: str) -> None:
+    # RFC 9110 15.2: a client must be able to skip those that it did not ask for.
+    whole = WHOLE + b"Content-Length: %d\r\n\r\n" % len(FILES[META]) + FILES[META]
+    with server(INTERIM[before] + whole) as url, fetcher(url) as http:
+        assert http.fetch(META, 100) == FILES[META]
+        assert http.traffic.requests == 1
+    missing = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+    with server(INTERIM[before] + missing) as url, fetcher(url) as http:
+        with pytest.raises(NotFoundError):
+            http.fetch(META, 100)
+        assert http.traffic.requests == 1
+
+
+def test_a_connection_is_kept_after_an_interim_answer() -> None:
+    whole = WHOLE + b"Content-Length: %d\r\n\r\n" % len(FILES[META]) + FILES[META]
+    listening = socket.create_server(("127.0.0.1", 0))
+    accepted = []
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        accepted.append(connection)
+        with connection:
+            while connection.recv(65_536):
+                connection.sendall(INTERIM["early hints"] + whole)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    with listening, fetcher(f"http://127.0.0.1:{listening.getsockname()[1]}/") as http:
+        for _ in range(3):
+            assert http.fetch(META, 100) == FILES[META]
+    thread.join(5)
+    assert len(accepted) == 1
 
 
 def test_a_part_whose_place_cannot_be_read_is_not_taken() -> None:

@@ -83,11 +83,16 @@ class Device:
         trust = self.state.trust
         return trust.epoch, trust.recovery_version, trust.root_version
 
-    def cycle(self, *fetchers: Fetcher, due: bool = False) -> RecoveryAnchor:
+    def cycle(
+        self,
+        *fetchers: Fetcher,
+        due: bool = False,
+        note: Callable[[Mapping[str, str]], None] = lambda _: None,
+    ) -> RecoveryAnchor:
         urls = dict(zip((URL, OTHER, THIRD), fetchers, strict=False))
         self.told.clear()
         return RecoveryAnchor(
-            self.store, urls, self.primary, "gateway", due=due, tell=self.told.append
+            self.store, urls, self.primary, "gateway", due=due, tell=self.told.append, note=note
         )
 
 
@@ -125,7 +130,7 @@ def asked(device: Device, *fetchers: Fetcher) -> Probe:
 def test_nothing_newer_changes_nothing(device: Device, simulator: AnchorSimulator) -> None:
     other = simulator.fork()
     assert asked(device, simulator, other) == Probe(Occasion.FAILURE, Outcome.CURRENT, 0, 1, {})
-    assert (simulator.requests, other.requests) == (["2.root.json"], ["2.root.json"])
+    assert simulator.requests == other.requests == ["2.root.json", "1.root.json"]
     assert (device.store.commits, device.told) == (0, [])
 
 
@@ -139,7 +144,7 @@ def test_other_recovery_keys_are_stored_and_are_where_the_next_asking_begins(
     assert (device.state.trust.root, device.state.install) == (before.trust.root, before.install)
     simulator.requests.clear()
     assert asked(device, simulator).outcome is Outcome.CURRENT
-    assert simulator.requests == ["3.root.json"]
+    assert simulator.requests == ["3.root.json", "2.root.json"]
     assert device.told == []
 
 
@@ -218,8 +223,21 @@ def silent(simulator: AnchorSimulator) -> Fetcher:
     return Silent()
 
 
-BAD = (liar, garbage, endless, withholding, replaying, silent)
-FAILING = (liar, garbage, endless, replaying, silent)
+def mistyped(simulator: AnchorSimulator) -> Fetcher:
+    """A server that has nothing of it, and says "not there" for everything."""
+    other = simulator.fork()
+    other.files = {}
+    return other
+
+
+def of_somebody_else(simulator: AnchorSimulator) -> Fetcher:
+    """Another anchor, that has nothing newer."""
+    del simulator
+    return AnchorSimulator(first_root(RepositorySimulator()), number=2)
+
+
+BAD = (liar, garbage, endless, withholding, replaying, silent, mistyped, of_somebody_else)
+FAILING = (liar, garbage, endless, replaying, silent, mistyped, of_somebody_else)
 
 
 @pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
@@ -258,6 +276,78 @@ def test_a_bad_url_alone_moves_nothing_and_an_honest_one_later_does(
     assert (probe.outcome, device.state, device.store.commits) == (expected, before, 0)
     assert list(probe.failures) == ([URL] if bad in FAILING else [])
     assert asked(device, simulator).outcome is Outcome.REROOTED
+
+
+def test_a_url_without_a_recovery_repository_is_no_answer(
+    device: Device, simulator: AnchorSimulator
+) -> None:
+    # It said "not there" for the next link, as an honest one does that has nothing newer.
+    probe = asked(device, mistyped(simulator), simulator)
+    assert probe.outcome is Outcome.CURRENT
+    assert probe.failures == {
+        URL: "it has neither 2.root.json nor 1.root.json, which this device trusts: there is no "
+        "recovery repository, or one that lags behind"
+    }
+    probe = asked(device, of_somebody_else(simulator), mistyped(simulator))
+    assert probe.outcome is Outcome.UNREACHABLE
+    assert probe.failures[URL] == "its 1.root.json is not the one that this device trusts"
+    assert "there is no recovery repository" in device.told[0]
+    assert asked(device, simulator).outcome is Outcome.CURRENT
+
+
+def test_one_that_lags_behind_is_no_answer_either(
+    device: Device, simulator: AnchorSimulator
+) -> None:
+    behind = withholding(simulator)
+    simulator.renew()
+    assert asked(device, simulator).outcome is Outcome.RENEWED
+    assert "lags behind" in asked(device, behind).failures[URL]
+    behind.files.update(simulator.files)  # type: ignore[attr-defined] # a simulator
+    assert asked(device, behind).failures == {}
+
+
+class Closing:
+    """A URL that says "not there" for the next link, and then nothing any more."""
+
+    def __init__(self, trusted: str) -> None:
+        self.trusted = trusted
+
+    def fetch(self, path: str, max_length: int) -> bytes:
+        del max_length
+        if path == self.trusted:
+            raise RetryLaterError(f"no answer for {path}")
+        raise NotFoundError(f"{path} is not there")
+
+    def stream(self, path: str, offset: int, length: int) -> Iterator[bytes]:
+        raise NotImplementedError
+
+
+def test_one_that_cannot_be_asked_for_what_is_trusted_is_no_answer(
+    device: Device, simulator: AnchorSimulator
+) -> None:
+    assert asked(device, Closing("1.root.json")).failures == {URL: "no answer for 1.root.json"}
+    assert asked(device, simulator).failures == {}
+
+
+def test_one_that_showed_a_link_is_asked_for_nothing_more(
+    device: Device, simulator: AnchorSimulator
+) -> None:
+    simulator.renew()
+    assert asked(device, simulator).failures == {}
+    assert simulator.requests == ["2.root.json", "3.root.json"]
+
+
+def test_what_failed_is_noted_each_time(device: Device, simulator: AnchorSimulator) -> None:
+    noted: list[Mapping[str, str]] = []
+    for urls, failing in (([Silent(), simulator], [URL]), ([simulator, simulator], [])):
+        cycle = device.cycle(*urls, note=noted.append)
+        cycle.after_failure()
+        assert list(noted.pop()) == failing
+    assert not device.cycle(simulator, note=noted.append).at_start()
+    assert noted == [{}]
+    noted.clear()
+    device.cycle(simulator, note=noted.append)
+    assert noted == []
 
 
 def test_links_before_a_bad_one_count(device: Device, simulator: AnchorSimulator) -> None:
@@ -342,7 +432,7 @@ def test_it_is_asked_once_in_a_cycle(
     cycle = device.cycle(simulator, due=due)
     for ask in (cycle.at_start, cycle.before_root, cycle.before_install, cycle.after_failure):
         assert not ask()
-    assert simulator.requests == ["2.root.json"]
+    assert simulator.requests == ["2.root.json", "1.root.json"]
 
 
 def test_after_re_rooting_a_cycle_asks_no_more(

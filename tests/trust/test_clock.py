@@ -118,8 +118,14 @@ def test_evidence_that_would_make_its_own_company_look_expired_is_refused(
 
 
 @pytest.mark.parametrize(
-    "value", ["yesterday", "2031-05-14", 1_936_526_400, True, ["x"], "", "2" * 9000]
+    "value",
+    ["yesterday", "2031-05-14", 1_936_526_400, True, ["x"], "", "2" * 9000, "2031-5-14T13:0:0Z"],
 )
 def test_evidence_that_is_no_time_is_malformed(value: Any) -> None:  # noqa: ANN401 # any JSON value
     with pytest.raises(MalformedError, match=r"x-firmroot-issued of timestamp.{,300}$"):
         clock.check_issued(timestamp(value))
+
+
+def test_null_is_no_time_either() -> None:
+    with pytest.raises(MalformedError, match="is None"):
+        clock.check_issued(Timestamp(expires=NOON, unrecognized_fields={clock.ISSUED: None}))

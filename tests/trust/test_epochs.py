@@ -17,7 +17,7 @@ from tests.simulators.anchor import AnchorSimulator, first_root
 from tests.simulators.repository import NOW, RepositorySimulator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 FLOORS = Floors(time=0, minimum_sequence=0, epoch=0)
 
@@ -133,6 +133,65 @@ def test_what_the_question_raises_ends_the_refresh_with_nothing_changed(
     assert (store.state, store.commits) == (before, 0)
     Updater(store, repo, NOW).refresh()
     assert store.commits
+
+
+class Rotating:
+    """A repository whose keys of the timestamp change right after it said "no newer root"."""
+
+    def __init__(self, repo: RepositorySimulator, before: RepositorySimulator) -> None:
+        self.repo, self.before = repo, before
+
+    def fetch(self, path: str, max_length: int) -> bytes:
+        now, self.before = self.before, self.repo
+        return now.fetch(path, max_length)
+
+    def stream(self, path: str, offset: int, length: int) -> Iterator[bytes]:
+        return self.repo.stream(path, offset, length)
+
+
+def test_an_epoch_that_ends_before_the_second_look_for_a_root_is_no_bad_signature(
+    store: MemoryStore, repo: RepositorySimulator
+) -> None:
+    # Attack on itself: "not trusted" would be reported, and nothing begun again.
+    before = repo.fork()
+    repo.rotate("timestamp")
+    repo.publish("root", "timestamp")
+    started = store.state
+
+    def ended() -> None:
+        raise EpochEndedError("another epoch")
+
+    with pytest.raises(EpochEndedError):
+        Updater(store, Rotating(repo, before), NOW, before_root=ended).refresh()
+    assert store.state == started
+    Updater(store, Rotating(repo, before), NOW).refresh()
+    assert store.state is not None
+    assert store.state.trust.root_version == 2
+
+
+def test_an_epoch_that_ends_while_a_bundle_is_taken_ends_the_refresh(
+    store: MemoryStore, repo: RepositorySimulator, anchor: AnchorSimulator
+) -> None:
+    for _ in range(70):  # more than share a transaction
+        repo.publish("root")
+    repo.announce()
+    anchor.re_root(RepositorySimulator(epoch=1))
+    fetch = repo.fetch
+
+    def re_rooting(path: str, max_length: int) -> bytes:
+        data = fetch(path, max_length)
+        if "root-chain/71" in path:
+            assert store.state is not None
+            first = anchor.files["e1/1.root.json"]
+            store.begin_again(recovery.rerooted(store.state, anchor.anchor(), first, "gateway"))
+        return data
+
+    repo.fetch = re_rooting  # type: ignore[method-assign] # the moment that counts
+    with pytest.raises(EpochEndedError):
+        Updater(store, repo, NOW).refresh()
+    assert repo.requests[-1] in {"metadata/root-chain/71", "metadata/root-chain/64"}
+    assert store.state is not None
+    assert store.state.trust.epoch == 1
 
 
 def moved_by(store: MemoryStore, anchor: AnchorSimulator) -> Callable[[], None]:
