@@ -31,7 +31,7 @@ from repo_tools.publishing.artifacts import Labels, check_hardware, stored_name
 from repo_tools.publishing.plan import MAX_JUMP, StaleError, check_keeps_artifacts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from tuf.api.metadata import DelegatedRole, TargetFile
@@ -188,8 +188,7 @@ def _check_builds(signed: Targets, live: Mapping[str, TargetFile]) -> None:
     Attack: whoever has a builds key gives a published path other bytes, or takes the sequence of
     a release that is live, or leaves out the segment list of an artifact.
     """
-    versions: dict[int, str] = {}
-    sequences: dict[str, int] = {}
+    meanings: dict[str, Meaning] = {}
     for path, target in signed.targets.items():
         if path in live and live[path] != target:
             raise RefusedError(
@@ -198,8 +197,27 @@ def _check_builds(signed: Targets, live: Mapping[str, TargetFile]) -> None:
             )
         if path.endswith(SUFFIX):
             _check_list(path, target, signed.targets)
-            continue
-        meaning = parse_meaning(target.custom, path)
+        else:
+            meanings[path] = parse_meaning(target.custom, path)
+    _check_sequences(meanings.values(), live)
+    # Only now can anything be told from labels: all of them have been read.
+    for path, meaning in meanings.items():
+        if path not in live:
+            others = {each: other for each, other in signed.targets.items() if each != path}
+            _check_labels(path, signed.targets[path], meaning, others)
+
+
+def _check_sequences(meanings: Iterable[Meaning], live: Mapping[str, TargetFile]) -> None:
+    """One sequence for each version, one version for each, and no jump.
+
+    Attack: one sequence near the last number, and no later release could have a higher one.
+    """
+    versions: dict[int, str] = {}
+    sequences: dict[str, int] = {}
+    highest = max(
+        (int((each.custom or {}).get("sequence", 0)) for each in live.values()), default=0
+    )
+    for meaning in meanings:
         version, sequence = meaning.version, meaning.sequence
         if versions.setdefault(sequence, version) != version:
             raise StaleError(
@@ -208,11 +226,12 @@ def _check_builds(signed: Targets, live: Mapping[str, TargetFile]) -> None:
             )
         if sequences.setdefault(version, sequence) != sequence:
             raise RefusedError(f"{version} has the sequences {sequence} and {sequences[version]}")
-        if path in live:
-            continue
-        others = {each: other for each, other in signed.targets.items() if each != path}
-        _check_labels(path, target, meaning, others)
-    _check_forward(sequences, live)
+        if sequence > highest + MAX_JUMP:
+            raise RefusedError(
+                f"{version} has sequence {sequence}, and the highest that is live is {highest}: "
+                f"expected at most {MAX_JUMP} more",
+                "whoever moves a sequence forward that far may want to exhaust it (design 4)",
+            )
 
 
 def _check_labels(
@@ -234,20 +253,6 @@ def _check_labels(
     if has_segments(target.length) and path + SUFFIX not in others:
         raise RefusedError(f"{path} has {target.length} bytes and no list of segments")
     check_hardware(labels, others)
-
-
-def _check_forward(sequences: Mapping[str, int], live: Mapping[str, TargetFile]) -> None:
-    """Attack: one sequence near the last number, and no later release could have a higher one."""
-    highest = max(
-        (int((each.custom or {}).get("sequence", 0)) for each in live.values()), default=0
-    )
-    for version, sequence in sequences.items():
-        if sequence > highest + MAX_JUMP:
-            raise RefusedError(
-                f"{version} has sequence {sequence}, and the highest that is live is {highest}: "
-                f"expected at most {MAX_JUMP} more",
-                "whoever moves a sequence forward that far may want to exhaust it (design 4)",
-            )
 
 
 def _check_list(path: str, target: TargetFile, targets: Mapping[str, TargetFile]) -> None:

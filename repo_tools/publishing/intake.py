@@ -32,11 +32,18 @@ from client_reference.errors import (
     NotTrustedError,
     RefusedError,
     RetryLaterError,
+    shortened,
 )
 from client_reference.payload.segments import SEGMENT, SUFFIX
 from client_reference.trust.updater import Limits
 from client_reference.trust.verified import BadSignatureError
-from repo_tools.files import make_directory, replace_file, sync_directory, temporary_file
+from repo_tools.files import (
+    make_directory,
+    replace_file,
+    sync_directory,
+    temporary_file,
+    translate_disk_full,
+)
 from repo_tools.metadata.edits import format_time
 from repo_tools.metadata.repository import sha256
 from repo_tools.publishing import inbox
@@ -161,32 +168,44 @@ class _Judges:
 
     def gather(self, pending: Iterable[str], *, fetch: bool = True) -> list[_Item]:
         """Examine each by itself; builds first, and of one role the newest first."""
-        found: list[_Item] = []
-        for identity in pending:
-            submission: Submission | None = None
-            try:
-                submission = inbox.read_submission(self.storage, identity)
-                item = self._look(identity, submission, fetch=fetch)
-            except ActionRequiredError as error:
-                self.say(identity, submission, Outcome.WAITS, error)
-            except NotFoundError as error:
-                if submission is None:
-                    continue  # another publisher has answered it, and cleared it
+        found = [item for each in pending if (item := self._judge(each, fetch=fetch)) is not None]
+        return sorted(found, key=_order)
+
+    def _judge(self, identity: str, *, fetch: bool) -> _Item | None:
+        """Examine one; None if something was said about it, or it is gone.
+
+        Raises:
+            RetryLaterError, ConfigurationError, OSError: the storage or this disk fails; that is
+                no submitter's fault.
+        """
+        submission: Submission | None = None
+        try:
+            submission = inbox.read_submission(self.storage, identity)
+            return self._look(identity, submission, fetch=fetch)
+        except NotFoundError as error:
+            if submission is not None:  # else another publisher has answered it, and cleared it
                 missing = ActionRequiredError(
                     f"its bytes are not all there: {error.message}",
                     "whoever handed it in runs firmroot submit again",
                 )
                 self.say(identity, submission, Outcome.WAITS, missing)
-            except BadSignatureError as error:
-                names = signers(self.workspace, error.role)
-                wrong = NotTrustedError(error.message, f"{error.role} is signed by {names}")
-                self.say(identity, submission, Outcome.REFUSED, wrong)
-            except (NotTrustedError, RefusedError, ConfigurationError) as error:
-                self.say(identity, submission, Outcome.REFUSED, error)
-            else:
-                if item is not None:
-                    found.append(item)
-        return sorted(found, key=_order)
+        except (RetryLaterError, ConfigurationError, OSError):
+            raise
+        except FirmrootError as error:
+            waits = isinstance(error, ActionRequiredError)
+            outcome = Outcome.WAITS if waits else Outcome.REFUSED
+            self.say(identity, submission, outcome, self._told(error))
+        except Exception as error:  # noqa: BLE001  hostile input must not stop the others
+            bug = f"this is a bug in firmroot: {type(error).__name__}: {shortened(error)}"
+            self.say(identity, submission, Outcome.WAITS, NotTrustedError(bug, "report it"))
+        return None
+
+    def _told(self, error: FirmrootError) -> FirmrootError:
+        """The error with what its submitter can do about it."""
+        if not isinstance(error, BadSignatureError):
+            return error
+        names = signers(self.workspace, error.role)
+        return NotTrustedError(error.message, f"{error.role} is signed by {names}")
 
     def _look(self, identity: str, submission: Submission, *, fetch: bool) -> _Item | None:
         limit = Limits().targets
@@ -257,7 +276,10 @@ def _copy(storage: Storage, path: str, target: TargetFile, found: Examined, fina
     """Copy one file; False if it is not in the inbox."""
     make_directory(final.parent)
     whole, segments, length = hashlib.sha256(), bytearray(), 0
-    with temporary_file(final.parent, final.name) as (descriptor, temporary):
+    with (
+        translate_disk_full(final),
+        temporary_file(final.parent, final.name) as (descriptor, temporary),
+    ):
         try:
             with storage.open(path) as file:
                 while length <= target.length and (piece := file.read(SEGMENT)):

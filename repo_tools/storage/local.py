@@ -10,9 +10,11 @@ publisher left half-written goes with the next commit, whoever makes it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
+import stat
 from typing import TYPE_CHECKING, BinaryIO
 
 from client_reference.errors import (
@@ -73,7 +75,11 @@ class LocalStorage:
     def open(self, path: str) -> Iterator[BinaryIO]:
         """A seekable stream of one object. See `Storage.open`."""
         with _failures(path, self._root):
-            file = self._file(path).open("rb")
+            place = self._file(path)
+            # A pipe in the inbox would keep the publisher waiting for ever.
+            if not stat.S_ISREG(place.stat().st_mode):
+                raise FileNotFoundError(errno.ENOENT, "not a regular file", str(place))
+            file = place.open("rb")
         with file:
             yield file
 

@@ -154,6 +154,14 @@ def test_what_is_removed_is_gone_durably_and_once_is_enough(storage: LocalStorag
         storage.remove("inbox/../metadata/timestamp.json")
 
 
+def test_a_pipe_is_no_object(storage: LocalStorage) -> None:
+    (storage.root / "inbox").mkdir(parents=True)
+    os.mkfifo(storage.root / "inbox/pipe")
+    with pytest.raises(NotFoundError):
+        storage.read("inbox/pipe", 9)
+    assert list(storage.paths("inbox/")) == []
+
+
 def test_a_listing_looks_only_where_it_must(storage: LocalStorage) -> None:
     for path in ("inbox/a/1", "inbox/ab", "metadata/x"):
         storage.create(path, b"x", sha256(b"x"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -12,6 +13,7 @@ from client_reference.errors import ExitCode
 from repo_tools.publishing import intake, submit
 from repo_tools.publishing.publish import publish
 from tests.simulators.device import DeviceOnDisk
+from tests.simulators.disk import full_disk
 from tests.simulators.mirror import Mirror
 from tests.workflows.drill import Published
 from tests.workflows.identities import Company, Machine
@@ -317,3 +319,13 @@ def test_a_publisher_who_loses_the_race_looks_at_the_inbox_again(live: Company) 
     late = one if "refused" in _standing(one) else two
     assert "handed in" in late.submit()
     assert "gateway-builds 3" in publisher("publish")
+
+
+def test_a_full_disk_of_the_publisher_is_nobodys_fault(live: Company) -> None:
+    ci, publisher = live["ci"], live["publisher"]
+    ci.build("1.1")
+    identity = ci.submission()
+    with full_disk(errno.ENOSPC):
+        assert "the disk is full" in publisher("publish", code=ExitCode.RETRY_LATER)
+    assert "waits" in ci.submit("--status", identity, code=ExitCode.RETRY_LATER)
+    assert f"({identity[:8]}): published" in publisher("publish")

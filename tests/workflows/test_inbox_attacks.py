@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 from tuf.api.metadata import Delegations, Metadata, TargetFile, Targets
@@ -20,6 +21,8 @@ from client_reference.errors import ExitCode
 from client_reference.manifest import Manifest, Meaning, parse, serialize
 from client_reference.payload.segments import SEGMENT, SUFFIX
 from repo_tools.metadata.edits import assemble, signed_bytes
+from repo_tools.publishing import intake
+from repo_tools.publishing.examine import examine
 from repo_tools.publishing.inbox import Submission
 from repo_tools.signing.secrets import Secrets
 from repo_tools.signing.signers import open_signer, sign
@@ -146,6 +149,12 @@ def evil(den: Den, entry: TargetFile | None = None, *more: TargetFile, **fields:
     """A build of a thief with the builder's key, its bytes beside it."""
     entry = entry or artifact()
     return Plant(BUILDS, den.builds(entry, *more, **fields), objects={sha256(EVIL): EVIL})
+
+
+def unlabelled(path: str, custom: object) -> TargetFile:
+    """An entry with something else in the place of labels."""
+    fields = {"length": len(EVIL), "hashes": {"sha256": sha256(EVIL)}, "custom": custom}
+    return TargetFile.from_dict(fields, path)
 
 
 def segmented(*, listed: bytes) -> tuple[TargetFile, TargetFile, dict[str, bytes]]:
@@ -313,6 +322,10 @@ ATTACKS: dict[str, tuple[Callable[[Den], Plant], str]] = {
         ),
         "custom of builds/gateway/6.6/evil.img",
     ),
+    "labels that are no labels": (
+        lambda den: evil(den, artifact(), unlabelled("builds/gateway/6.6/two.img", [1])),
+        "custom of builds/gateway/6.6/two.img",
+    ),
     "labels of another version": (
         lambda den: evil(den, artifact(version="7.7")),
         "is labelled as builds/gateway/7.7/evil.img",
@@ -347,14 +360,7 @@ ATTACKS: dict[str, tuple[Callable[[Den], Plant], str]] = {
     "a list of nothing": (
         lambda den: evil(
             den,
-            TargetFile.from_dict(
-                {
-                    "length": len(EVIL),
-                    "hashes": {"sha256": sha256(EVIL)},
-                    "custom": {"segments-of": "builds/gateway/6.6/no"},
-                },
-                "builds/gateway/6.6/no" + SUFFIX,
-            ),
+            unlabelled("builds/gateway/6.6/no" + SUFFIX, {"segments-of": "builds/gateway/6.6/no"}),
         ),
         "belongs to no artifact",
     ),
@@ -473,6 +479,27 @@ def test_nothing_of_it_is_in_the_way_of_honest_work(
     company.promote("1.1").submit()
     company["publisher"]("publish")
     assert company.device() == "installs 1.1"
+
+
+def test_a_submission_that_meets_a_bug_is_in_nobodys_way(company: Company, tmp_path: Path) -> None:
+    here = company.copy(tmp_path / "acme")
+    for name in ("rita", "sam", "ci"):
+        here[name].submit()
+    den = Den(here)
+    identity = den.put(evil(den), 99)
+    here["ci"].build("2.0")
+    honest = here["ci"].submission()
+
+    def stumbles(state: Any, submission: Submission, *rest: Any) -> Any:  # noqa: ANN401  the real one's
+        if submission.attempt == 99:
+            raise ZeroDivisionError("oops")
+        return examine(state, submission, *rest)
+
+    with patch.object(intake, "examine", stumbles):
+        told = {each["id"]: each for each in here["publisher"].json("publish")["inbox"]}
+    assert told[honest]["outcome"] == "published"
+    assert told[identity]["outcome"] == "waits"
+    assert told[identity]["reason"] == "this is a bug in firmroot: ZeroDivisionError: oops"
 
 
 def test_a_promotion_that_strands_devices_waits_and_can_be_replaced(
