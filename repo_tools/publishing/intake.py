@@ -531,9 +531,8 @@ def _finish_interrupted(ws: Workspace, storage: Storage) -> None:
 
     An answer is given from the live state, and with it the copies of what was taken go.
     """
-    places = tuple(sorted((ws.memory / "inbox").glob("*")))
-    if places and load_journal(ws) is not None:
-        finish_interrupted(replace(ws, taken=places), read_base(ws, storage))
+    if load_journal(ws) is not None:
+        finish_interrupted(ws, read_base(ws, storage))
 
 
 def _answer(

@@ -91,6 +91,7 @@ def _look_outside(ws: Workspace, found: Situation) -> Situation:
         storage = ws.storage()
         state = read_base(ws, storage).state
         held = _held(ws, storage, state)
+        inbox = _inbox(ws, found, storage)
     except StorageElsewhereError as error:
         built = _built(ws, RepositoryState())
         return replace(found, unread=error.message, elsewhere=True, built=built)
@@ -98,7 +99,7 @@ def _look_outside(ws: Workspace, found: Situation) -> Situation:
         return replace(found, unread=error.message)
     live = {role: (each.version, each.expires) for role, each in state.newest().items()}
     built = _built(ws, state)
-    return replace(found, live=live, held=held, built=built, inbox=_inbox(ws, found, storage))
+    return replace(found, live=live, held=held, built=built, inbox=inbox)
 
 
 def _submitted(ws: Workspace) -> frozenset[str]:

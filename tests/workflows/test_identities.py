@@ -11,6 +11,7 @@ import pytest
 
 from client_reference.errors import ExitCode
 from repo_tools.publishing import intake, submit
+from repo_tools.publishing import publish as publishing
 from repo_tools.publishing.publish import publish
 from tests.simulators.device import DeviceOnDisk
 from tests.simulators.disk import full_disk
@@ -329,3 +330,24 @@ def test_a_full_disk_of_the_publisher_is_nobodys_fault(live: Company) -> None:
         assert "the disk is full" in publisher("publish", code=ExitCode.RETRY_LATER)
     assert "waits" in ci.submit("--status", identity, code=ExitCode.RETRY_LATER)
     assert f"({identity[:8]}): published" in publisher("publish")
+
+
+def test_a_refresh_finishes_what_a_killed_publish_owes_to_history(company: Company) -> None:
+    publisher = company["publisher"]
+    company["ci"].build("1.0")
+    company["ci"].submit()
+    publisher("publish")
+    sam = company.promote("1.0")
+    identity = sam.submission()
+    with patch.object(publishing, "settle", side_effect=KeyboardInterrupt):
+        publisher("publish", code=ExitCode.INTERRUPTED)
+    assert company.device() == "installs 1.0", "it was committed"
+    publisher("refresh")
+    assert "published" in sam.submit("--status", identity)
+    found = publisher.json("publish")["inbox"]
+    assert [(each["id"], each["outcome"]) for each in found] == [(identity, "published")]
+    assert not list((company.inbox / "submissions").glob("*"))
+    assert "verified" in publisher("history", "--verify")
+    [manifest] = (company.storage / "targets/channels/gateway").iterdir()
+    kept = [path.read_bytes() for path in (publisher.directory / "history/objects").iterdir()]
+    assert manifest.read_bytes() in kept
