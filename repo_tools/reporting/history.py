@@ -17,6 +17,7 @@ only builds were new, nothing here misses them. When something was is as its pub
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -28,8 +29,8 @@ from tuf.api.metadata import Root, Targets
 from client_reference.errors import FirmrootError, NotFoundError, NotTrustedError
 from repo_tools.metadata.edits import signed_bytes
 from repo_tools.metadata.repository import parse, sha256
-from repo_tools.publishing.journal import committed, kept_path
-from repo_tools.publishing.live import HighWater, metadata_path, read_live
+from repo_tools.publishing.journal import kept_path
+from repo_tools.publishing.live import HighWater, Mark, metadata_path, read_live
 from repo_tools.reporting.difference import describe_change
 from repo_tools.signing.ceremony import DIGITS, record_paths
 from repo_tools.signing.ceremony.guards import keys_of
@@ -236,18 +237,19 @@ def changes(workspace: Workspace, found: History) -> Changes:
 def _bytes_of(workspace: Workspace, role: str, facts: Mapping[str, Any]) -> bytes | None:
     if role == "root":
         return dict(enumerate(workspace.roots(), start=1)).get(facts["version"])
-    path = kept_path(workspace, facts["sha256"])
-    return path.read_bytes() if path.is_file() else None
+    with contextlib.suppress(NotTrustedError):
+        return _kept(workspace, facts["sha256"])
+    return None
 
 
 def _carried(workspace: Workspace, signed: Root | Targets) -> dict[str, bytes]:
     if isinstance(signed, Root):
         return {}
-    paths = {
-        path: kept_path(workspace, target.hashes["sha256"])
-        for path, target in signed.targets.items()
-    }
-    return {path: kept.read_bytes() for path, kept in paths.items() if kept.is_file()}
+    found = {}
+    for path, target in signed.targets.items():
+        with contextlib.suppress(NotTrustedError):
+            found[path] = _kept(workspace, target.hashes["sha256"])
+    return found
 
 
 # The proof.
@@ -305,9 +307,9 @@ def _without_record(workspace: Workspace, found: History) -> Iterator[str]:
     marks = HighWater()
     for record in found.publications:
         marks = marks.raised(_claimed(record))
-    for role, mark in committed(workspace).marks.items():
-        known = marks.marks.get(role)
-        if mark.source.startswith("metadata/") and (known is None or known != mark):
+    for path in sorted(workspace.metadata.glob("*.json")):
+        mark = Mark.of(path.read_bytes(), f"metadata/{path.name}")
+        if marks.marks.get(path.stem) != mark:
             yield f"no record says how {mark.source} (version {mark.version}) came to be live"
 
 
@@ -362,8 +364,8 @@ def _known_keys(workspace: Workspace, found: History) -> dict[str, Key]:
         for data in (*workspace.roots(), *workspace.recovery_roots())
     ]
     for record in found.publications:
-        data = _bytes_of(workspace, Targets.type, record.roles.get(Targets.type, {"sha256": ""}))
-        if data is not None:
+        facts = record.roles.get(Targets.type)
+        if facts is not None and (data := _bytes_of(workspace, Targets.type, facts)) is not None:
             signed.append(parse(data, Targets, Targets.type).signed)
     for each in signed:
         keys.update(keys_of(each))

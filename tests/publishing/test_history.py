@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import shutil
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from client_reference.errors import ExitCode
 from repo_tools.metadata.repository import sha256
+from repo_tools.signing.ceremony import Ending, find_ceremony, keep_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,6 +96,7 @@ def test_a_rotation_verifies_with_the_key_that_is_gone_and_the_new_one(live: Lab
     live.ok("publish")
     said = live.ok("history", "--verify", "root").out
     assert "root 2, signed by alice" in said
+    assert "removes key alice" in said
     assert "verified: 3 published states" in said
 
 
@@ -114,6 +117,7 @@ def test_why_is_shown_to_signers_and_kept_with_what_changed(live: Lab) -> None:
     assert "ceremony gateway-stable-2 signed: CVE-2026-1" in said
     assert "published, 000002.json: night of the fix" in said
     assert "offers 1.1 (sequence 2)" in said
+    assert "adds target builds/gateway/1.1" not in said, "only what was asked for is told in full"
     told = live.ok("--json", "history", "gateway/stable").json
     assert told["published"][-1]["why"] == "night of the fix"
     assert any("1.1" in line for line in told["published"][-1]["changes"]["gateway-stable"])
@@ -211,3 +215,92 @@ def test_a_record_that_claims_another_root_or_role_is_named(two: Lab) -> None:
     del record["roles"]["gateway-stable"]
     path.write_text(json.dumps(record))
     _refused(two, "history/000002.json: metadata/2.gateway-stable.json is referenced")
+
+
+def _rewrite(lab: Lab, number: int, **changes: object) -> dict[str, Any]:
+    path = lab.directory / f"history/{number:06d}.json"
+    _edit(path, **changes)
+    return dict(json.loads(path.read_bytes()))
+
+
+def _record(lab: Lab, number: int) -> dict[str, Any]:
+    return dict(json.loads((lab.directory / f"history/{number:06d}.json").read_bytes()))
+
+
+def test_one_signer_among_others_who_did_not_sign_is_named(two: Lab) -> None:
+    roles = _record(two, 2)["roles"]
+    honest = list(roles["gateway-stable"]["signed_by"])
+    for said in ([*honest[:-1], "mallory"], [*honest, "mallory"]):
+        roles["gateway-stable"]["signed_by"] = said
+        _rewrite(two, 2, roles=roles)
+        _refused(two, f"and the record says {', '.join(said)}")
+    roles["gateway-stable"]["signed_by"] = honest
+    _rewrite(two, 2, roles=roles)
+    two.ok("history", "--verify")
+
+
+def test_a_key_that_nobody_here_knew_then_may_be_known_now(two: Lab) -> None:
+    roles, keys = _record(two, 2)["roles"], two.workspace.keyring
+    roles["gateway-stable"]["signed_by"] = [
+        f"unknown key {keys[name].key.keyid[:8]}" for name in roles["gateway-stable"]["signed_by"]
+    ]
+    _rewrite(two, 2, roles=roles)
+    two.ok("history", "--verify")
+
+
+def test_keys_that_have_left_the_workspace_still_prove_what_they_signed(two: Lab) -> None:
+    two.ok("rotate", "rita")
+    two.ok("sign")
+    two.ok("publish")
+    (two.directory / "keys/rita.toml").unlink()
+    assert "signed by rita" in two.ok("history", "--verify", "gateway/stable").out
+
+
+def test_an_older_state_that_is_recorded_as_a_new_one_is_named(two: Lab) -> None:
+    newest = two.directory / "history/000002.json"
+    replay = _record(two, 1) | {
+        "previous": {"name": newest.name, "sha256": sha256(newest.read_bytes())},
+        "ceremonies": [],
+    }
+    (two.directory / "history/000003.json").write_text(json.dumps(replay))
+    _refused(two, "ERROR history/000003.json: ")
+
+
+def test_a_record_that_adds_an_older_role_is_named(two: Lab) -> None:
+    two.ok("ceremony", "start", "targets")
+    two.ok("sign")
+    two.ok("publish")
+    added = _record(two, 3)["roles"] | {
+        "gateway-stable": _record(two, 1)["roles"]["gateway-stable"]
+    }
+    _rewrite(two, 3, roles=added)
+    _refused(two, "history/000003.json: gateway-stable is not the one that was live")
+
+
+def test_signed_content_of_another_ceremony_is_named(two: Lab) -> None:
+    (path,) = _ceremonies(two, "gateway-stable-2")
+    data = json.dumps(json.loads(path.read_bytes()) | {"ceremony": "gateway-stable-7"}).encode()
+    path.with_name(f"gateway-stable-7-{sha256(data)[:16]}.json").write_bytes(data)
+    _refused(two, "it holds gateway-stable version 2")
+
+
+def test_without_the_bytes_who_signed_is_shown_all_the_same(two: Lab) -> None:
+    shutil.rmtree(two.directory / "history/objects")
+    said = two.ok("history", "gateway/stable").out
+    assert "gateway-stable 2, signed by" in said
+    assert "offers" not in said
+
+
+def test_bytes_that_were_changed_tell_nothing(two: Lab) -> None:
+    digest = _record(two, 2)["roles"]["gateway-stable"]["sha256"]
+    kept = two.directory / "history/objects" / digest
+    kept.write_bytes(kept.read_bytes().replace(b'"version": 2', b'"version": 9'))
+    assert "gateway-stable version" not in two.ok("history", "gateway@1.1").out
+
+
+def test_a_workspace_that_was_opened_for_no_run_keeps_nothing(live: Lab) -> None:
+    live.ok("ceremony", "start", "targets")
+    ws = live.workspace
+    before = _ceremonies(live, "")
+    keep_record(ws, find_ceremony(ws, "targets"), Ending.ABANDONED)
+    assert _ceremonies(live, "") == before
