@@ -70,14 +70,19 @@ def delegated(state: RepositoryState, role: str) -> DelegatedRole:
     Raises:
         RefusedError: it does not.
     """
+    return _delegation(state, role)[1]
+
+
+def _delegation(state: RepositoryState, role: str) -> tuple[Targets, DelegatedRole]:
+    """The role that delegates, and how."""
     targets = state.targets
     roles = targets.delegations.roles if targets and targets.delegations else None
-    if roles is None or role not in roles:
+    if targets is None or roles is None or role not in roles:
         raise RefusedError(
             f"the live targets role does not delegate to {role!r}",
             "a new product or channel comes with targets: its publish goes first",
         )
-    return roles[role]
+    return targets, roles[role]
 
 
 def is_live(state: RepositoryState, role: str, data: bytes) -> bool:
@@ -121,9 +126,7 @@ def examine(
             f"the metadata of {role} has sha256 {found}, expected {submission.sha256}",
             "hand it in again: firmroot submit --again",
         )
-    way, targets = delegated(state, role), state.targets
-    if targets is None:
-        raise NotTrustedError("no targets role is live")
+    targets, way = _delegation(state, role)
     signed = authentic(Targets, targets, role, data)
     if is_live(state, role, data):
         return Examined(signed, {}, live=True)

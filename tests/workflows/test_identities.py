@@ -351,3 +351,27 @@ def test_a_refresh_finishes_what_a_killed_publish_owes_to_history(company: Compa
     [manifest] = (company.storage / "targets/channels/gateway").iterdir()
     kept = [path.read_bytes() for path in (publisher.directory / "history/objects").iterdir()]
     assert manifest.read_bytes() in kept
+
+
+def test_what_is_wrong_with_the_publisher_is_not_blamed_on_a_submitter(live: Company) -> None:
+    ci, publisher = live["ci"], live["publisher"]
+    ci.build("1.1")
+    identity = ci.submission()
+    policy = publisher.directory / "policy.toml"
+    good = policy.read_text()
+    at = good.index("[roles.timestamp]")
+    policy.write_text(good[:at] + good[at:].replace("threshold = 1", "threshold = 2", 1))
+    said = publisher("publish", code=ExitCode.REFUSED)
+    assert "roles.timestamp: threshold 2 is above its 1 keys" in said
+    assert "inbox" not in said
+    [status] = ci.json("submit", "--status", identity, code=ExitCode.RETRY_LATER)["submissions"]
+    assert (status["fate"], status["reason"]) == ("waits", "for the publisher")
+    policy.write_text(good)
+
+    # Without its keys it publishes nothing, and refuses nobody either.
+    key = publisher.directory / ".firmroot/keys/publisher.pem"
+    key.rename(live.top / "away.pem")
+    said = publisher("publish", code=ExitCode.ACTION_REQUIRED)
+    assert "this machine cannot sign as publisher" in said
+    (live.top / "away.pem").rename(key)
+    assert f"({identity[:8]}): published" in publisher("publish")
