@@ -15,7 +15,7 @@ from tuf.api.metadata import Targets
 from client_reference.errors import NotTrustedError, RetryLaterError
 from client_reference.manifest import parse_meaning
 from client_reference.payload.segments import SUFFIX
-from keys_policy.checks import KEY_CHECKS, Severity, missing_keys
+from keys_policy.checks import BINDS, KEY_CHECKS, Severity, missing_keys
 from repo_tools.anchor import describe_anchor
 from repo_tools.metadata.repository import RepositoryState, parse, sha256
 from repo_tools.metadata.roles import builds_role, channel_role, hold_role
@@ -31,8 +31,10 @@ from repo_tools.signing.ceremony import status as ceremony_status
 from repo_tools.signing.rules import findings, templates
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
+    from keys_policy.checks import Finding
     from repo_tools.reporting.status import Report
     from repo_tools.storage.protocol import Storage
     from repo_tools.workspace import Workspace
@@ -66,6 +68,7 @@ def _look_inside(ws: Workspace, now: datetime) -> Situation:
         ceremonies=ceremonies,
         staged=tuple(ws.staged_roles()),
         submitted=_submitted(ws),
+        behind=_behind(errors, {each.ceremony.role for each in ceremonies}),
         violations=tuple(f"{each.detail} [{each.check.id}]" for each in errors),
         lacking=missing_keys(ws.policy) if lacking else {},
         has_root=ws.newest_root() is not None or any(s.ceremony.role == "root" for s in ceremonies),
@@ -79,8 +82,19 @@ def _look_inside(ws: Workspace, now: datetime) -> Situation:
         mine=frozenset(name for name, uri in ws.key_uris().items() if is_here(ws, uri)),
         lab=ws.config.lab,
         anchor=anchor,
+        anchored=ws.newest_recovery() is not None,
         anchor_next=anchor_next,
     )
+
+
+def _behind(errors: Sequence[Finding], opened: Collection[str]) -> tuple[str, ...]:
+    """Root or targets, where a ceremony mends all that is wrong and none is open for it yet."""
+    if any(each.check.id != BINDS for each in errors):
+        return ()
+    # The detail begins with the role: "root 3: gateway-stable is ...".
+    roles = sorted({each.detail.partition(" ")[0] for each in errors})
+    ours = all(role in {"root", "targets"} and role not in opened for role in roles)
+    return tuple(roles) if ours else ()
 
 
 def _look_outside(ws: Workspace, found: Situation) -> Situation:

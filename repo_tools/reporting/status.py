@@ -63,6 +63,8 @@ class Situation:
         inbox: how many submissions the publisher did not look at yet, where its keys are here.
         built: the newest version in each staged builds role that brings firmware.
         violations: errors of the policy.
+        behind: signed roles that a new version brings in line with the policy, where nothing else
+            is wrong with it.
         lacking: how many keys each role still needs, where nothing else is wrong with the policy.
         has_root: there is a root, signed or waiting.
         has_keys: there is any key.
@@ -73,6 +75,7 @@ class Situation:
         mine: names of the keys of this machine.
         lab: the keys were made for trying out.
         anchor: the recovery anchor in one line; empty if nobody looked.
+        anchored: there is a recovery anchor that can re-root.
         anchor_next: the command that brings it forward, with its reason; None if nothing is due.
     """
 
@@ -87,6 +90,7 @@ class Situation:
     inbox: int = 0
     built: Mapping[str, str] = field(default_factory=dict)
     violations: Sequence[str] = ()
+    behind: Sequence[str] = ()
     lacking: Mapping[str, int] = field(default_factory=dict)
     has_root: bool = False
     has_keys: bool = False
@@ -97,6 +101,7 @@ class Situation:
     mine: frozenset[str] = frozenset()
     lab: bool = False
     anchor: str = ""
+    anchored: bool = False
     anchor_next: tuple[str, str] | None = None
 
 
@@ -255,7 +260,9 @@ def _early_steps(situation: Situation) -> Iterator[tuple[str, str]]:
         yield "firmroot key new NAME --role root --role targets", "there is no key yet"
     if situation.lacking:
         yield _next_key(situation)
-    if situation.violations:
+    if situation.behind:
+        yield _next_in_line(situation)
+    elif situation.violations:
         yield "firmroot policy check", situation.violations[0]
     if not situation.has_root:
         yield _next_root(situation)
@@ -270,6 +277,14 @@ def _next_key(situation: Situation) -> tuple[str, str]:
     roles = next((pair for pair in _TOGETHER if first in pair), (first,))
     named = " ".join(f"--role {role}" for role in roles if role in situation.lacking)
     return f"firmroot key new NAME {named}", f"keys are missing for {', '.join(situation.lacking)}"
+
+
+def _next_in_line(situation: Situation) -> tuple[str, str]:
+    """The policy was edited, or a key was made: what is signed follows with a new version."""
+    reason = situation.violations[0]
+    if situation.anchored and "root" in situation.behind:
+        reason += "; if a threshold of root is gone: firmroot anchor re-root --without KEY"
+    return f"firmroot ceremony start {' '.join(situation.behind)}", reason
 
 
 def _next_root(situation: Situation) -> tuple[str, str]:

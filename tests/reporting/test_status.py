@@ -58,6 +58,24 @@ NEXT = [
     ("no key", replace(WELL, has_keys=False), "firmroot key new NAME", "there is no key yet"),
     ("a violation", replace(WELL, violations=("bad [x]",)), "firmroot policy check", "bad [x]"),
     (
+        "the policy is ahead of the root",
+        replace(WELL, violations=("root 1: bad [policy-binds]",), behind=("root",)),
+        "firmroot ceremony start root",
+        "root 1: bad [policy-binds]",
+    ),
+    (
+        "the policy is ahead of the root, and there is an anchor",
+        replace(WELL, violations=("root 1: bad [policy-binds]",), behind=("root",), anchored=True),
+        "firmroot ceremony start root",
+        "if a threshold of root is gone: firmroot anchor re-root",
+    ),
+    (
+        "the policy is ahead of targets, which the anchor does not touch",
+        replace(WELL, violations=("bad [policy-binds]",), behind=("targets",), anchored=True),
+        "firmroot ceremony start targets",
+        "bad [policy-binds]",
+    ),
+    (
         "no root",
         replace(WELL, has_root=False),
         "firmroot ceremony start root targets",
