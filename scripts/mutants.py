@@ -79,6 +79,7 @@ TRANSPORT = tuple(
 CEREMONY = tuple(
     f"tests/signing/test_{name}.py" for name in ("ceremony", "strangers", "anchor_ceremony")
 )
+INBOX = ("tests/workflows/test_inbox_attacks.py", "tests/workflows/test_identities.py")
 MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/trust/verified.py": ("tests/trust", "tests/oracle"),
     "client_reference/trust/clock.py": (
@@ -176,6 +177,11 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_publish.py",
     ),
     "repo_tools/publishing/artifacts.py": ("tests/publishing/test_artifacts.py",),
+    "repo_tools/publishing/examine.py": INBOX,
+    "repo_tools/publishing/inbox.py": INBOX,
+    "repo_tools/publishing/intake.py": INBOX,
+    "repo_tools/publishing/submit.py": INBOX,
+    "repo_tools/publishing/rebase.py": INBOX,
     "repo_tools/publishing/promote.py": ("tests/publishing/test_promote.py",),
     "repo_tools/publishing/verify.py": ("tests/publishing/test_verify.py",),
     "repo_tools/publishing/factory.py": (

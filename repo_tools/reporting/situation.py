@@ -17,12 +17,14 @@ from client_reference.manifest import parse_meaning
 from client_reference.payload.segments import SUFFIX
 from keys_policy.checks import BINDS, KEY_CHECKS, Severity, missing_keys
 from repo_tools.anchor import describe_anchor
-from repo_tools.metadata.repository import RepositoryState, parse
+from repo_tools.metadata.repository import RepositoryState, parse, sha256
 from repo_tools.metadata.roles import builds_role, channel_role, hold_role
 from repo_tools.publishing.channels import read_channel
 from repo_tools.publishing.factory import load_registry
+from repo_tools.publishing.inbox import list_inbox
 from repo_tools.publishing.online import is_here
 from repo_tools.publishing.prepare import StorageElsewhereError, read_base
+from repo_tools.publishing.submit import handed_in
 from repo_tools.reporting.status import Situation, early_report, report
 from repo_tools.signing.ceremony import open_ceremonies
 from repo_tools.signing.ceremony import status as ceremony_status
@@ -65,6 +67,7 @@ def _look_inside(ws: Workspace, now: datetime) -> Situation:
         rules=rules,
         ceremonies=ceremonies,
         staged=tuple(ws.staged_roles()),
+        submitted=_submitted(ws),
         behind=_behind(errors, {each.ceremony.role for each in ceremonies}),
         violations=tuple(f"{each.detail} [{each.check.id}]" for each in errors),
         lacking=missing_keys(ws.policy) if lacking else {},
@@ -102,13 +105,29 @@ def _look_outside(ws: Workspace, found: Situation) -> Situation:
         storage = ws.storage()
         state = read_base(ws, storage).state
         held = _held(ws, storage, state)
+        inbox = _inbox(ws, found, storage)
     except StorageElsewhereError as error:
         built = _built(ws, RepositoryState())
         return replace(found, unread=error.message, elsewhere=True, built=built)
     except (RetryLaterError, NotTrustedError) as error:
         return replace(found, unread=error.message)
     live = {role: (each.version, each.expires) for role, each in state.newest().items()}
-    return replace(found, live=live, held=held, built=_built(ws, state))
+    built = _built(ws, state)
+    return replace(found, live=live, held=held, built=built, inbox=inbox)
+
+
+def _submitted(ws: Workspace) -> frozenset[str]:
+    """The staged roles that were handed in as they are."""
+    handed = {each.sha256 for each in handed_in(ws).values()}
+    return frozenset(role for role, data in ws.staged_roles().items() if sha256(data) in handed)
+
+
+def _inbox(ws: Workspace, found: Situation, storage: Storage) -> int:
+    """How many submissions a publisher has not looked at; others need not look."""
+    if not found.mine.intersection(ws.policy.role("timestamp").keys):
+        return 0
+    listing = list_inbox(storage)
+    return len(set(listing.pending) - listing.noted)
 
 
 def _held(ws: Workspace, storage: Storage, state: RepositoryState) -> tuple[str, ...]:

@@ -59,6 +59,8 @@ class Situation:
         elsewhere: that is because this clone does not have the storage.
         ceremonies: what waits for signatures.
         staged: roles that wait to be published.
+        submitted: those of them that lie in the inbox as they are.
+        inbox: how many submissions the publisher did not look at yet, where its keys are here.
         built: the newest version in each staged builds role that brings firmware.
         violations: errors of the policy.
         behind: signed roles that a new version brings in line with the policy, where nothing else
@@ -84,6 +86,8 @@ class Situation:
     elsewhere: bool = False
     ceremonies: Sequence[CeremonyStatus] = ()
     staged: Sequence[str] = ()
+    submitted: frozenset[str] = frozenset()
+    inbox: int = 0
     built: Mapping[str, str] = field(default_factory=dict)
     violations: Sequence[str] = ()
     behind: Sequence[str] = ()
@@ -145,7 +149,13 @@ class Report:
         found += _policy_lines(situation)
         for ceremony in situation.ceremonies:
             found.extend(_ceremony_lines(ceremony))
-        found.extend(f"{role}: signed and staged, not yet published" for role in situation.staged)
+        found.extend(
+            f"{role}: signed and staged, "
+            f"{'handed in, ' if role in situation.submitted else ''}not yet published"
+            for role in situation.staged
+        )
+        if situation.inbox:
+            found.append(f"inbox: {_submissions(situation.inbox)} for the publisher")
         if situation.unread:
             found.append(f"live: could not be looked at: {situation.unread}")
         for each in self.expiries:
@@ -184,6 +194,8 @@ class Report:
                 for each in situation.ceremonies
             ],
             "staged": list(situation.staged),
+            "submitted": sorted(situation.submitted),
+            "inbox": situation.inbox,
             "live": {
                 each.role: {
                     "version": each.version,
@@ -304,6 +316,8 @@ def _steps_in_operation(
         yield _next_renewal(situation, due)
     if situation.staged:
         yield _next_staged(situation)
+    if situation.inbox:
+        yield "firmroot publish", f"the inbox has {_submissions(situation.inbox)}"
     yield from _steps_to_devices(situation, expiries)
     for soonest in sorted(expiries, key=lambda each: each.sign_from):
         yield "", f"{soonest.role} is next, from {soonest.sign_from:%Y-%m-%d}"
@@ -383,7 +397,41 @@ def renewal_command(roles: Iterable[str], *, root_expired: bool) -> str:
     return "firmroot refresh"
 
 
+def _submissions(count: int) -> str:
+    return "1 submission" if count == 1 else f"{count} submissions"
+
+
+def _goes_by_inbox(situation: Situation) -> bool:
+    """Whether what is staged was signed on this machine, and the online keys are elsewhere."""
+
+    def here(role: str) -> bool:
+        rules = situation.rules.get(role)
+        return rules is not None and bool(situation.mine.intersection(rules.keys))
+
+    elsewhere = bool(situation.live) and not here("timestamp")
+    return elsewhere and any(here(role) for role in situation.staged) and not _by_git(situation)
+
+
+def _by_git(situation: Situation) -> set[str]:
+    """What comes to the publisher with the policy and the keys that it puts into force."""
+    return {"root", "targets"}.intersection(situation.staged)
+
+
+def _next_submission(situation: Situation) -> tuple[str, str]:
+    if left := [role for role in situation.staged if role not in situation.submitted]:
+        return "firmroot submit", f"{', '.join(left)}: signed and staged; the publisher takes it on"
+    return "", f"{', '.join(situation.staged)}: handed in; firmroot submit --status tells the rest"
+
+
 def _next_staged(situation: Situation) -> tuple[str, str]:
+    managed = {
+        role
+        for roles in situation.channels.values()
+        for role in roles
+        if role in situation.rules and situation.mine.intersection(situation.rules[role].keys)
+    }
+    if _goes_by_inbox(situation) and not (situation.built and managed):
+        return _next_submission(situation)
     # Firmware that no channel offers; alone, or with the very first root, it can wait for one.
     beside = set() if situation.live else {"root", "targets"}
     if situation.built and set(situation.staged) <= situation.built.keys() | beside:

@@ -62,6 +62,10 @@ class EpochStorage:
         """Replace the object if its tag is still `tag`. See `Storage.replace`."""
         return self._whole.replace(epoch_path(path, self._epoch), data, tag)
 
+    def remove(self, path: str) -> None:
+        """Remove an object, or find it gone. See `Storage.remove`."""
+        self._whole.remove(epoch_path(path, self._epoch))
+
     def paths(self, prefix: str) -> Iterator[str]:
         """Every object of this epoch under a prefix, sorted; metadata of others are not there."""
         here = epoch_path(_METADATA, self._epoch)

@@ -10,9 +10,11 @@ publisher left half-written goes with the next commit, whoever makes it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
+import stat
 from typing import TYPE_CHECKING, BinaryIO
 
 from client_reference.errors import (
@@ -73,7 +75,11 @@ class LocalStorage:
     def open(self, path: str) -> Iterator[BinaryIO]:
         """A seekable stream of one object. See `Storage.open`."""
         with _failures(path, self._root):
-            file = self._file(path).open("rb")
+            place = self._file(path)
+            # A pipe in the inbox would keep the publisher waiting for ever.
+            if not stat.S_ISREG(place.stat().st_mode):
+                raise FileNotFoundError(errno.ENOENT, "not a regular file", str(place))
+            file = place.open("rb")
         with file:
             yield file
 
@@ -120,11 +126,21 @@ class LocalStorage:
             replace_file(final, data)
         return _tag(data)
 
+    def remove(self, path: str) -> None:
+        """Remove an object durably, or find it gone. See `Storage.remove`."""
+        final = self._file(path)
+        with contextlib.suppress(NotFoundError), _failures(path, self._root):
+            final.unlink()
+            sync_directory(final.parent)
+        with contextlib.suppress(OSError):  # others are in it, or it is gone
+            final.parent.rmdir()
+
     def paths(self, prefix: str) -> Iterator[str]:
         """Every object under a prefix, sorted. See `Storage.paths`."""
+        top = self._root / prefix.rpartition("/")[0]
         found = (
             file.relative_to(self._root).as_posix()
-            for file in self._root.rglob("*")
+            for file in top.rglob("*")
             if file.is_file() and not file.name.startswith(".")
         )
         yield from sorted(path for path in found if path.startswith(prefix))

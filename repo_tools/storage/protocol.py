@@ -2,7 +2,7 @@
 
 These three are what an object store with conditional writes offers, and all that publishing needs.
 Paths are relative, `/`-separated, without `.` or `..` segments. `timestamp.json` is the only object
-that is ever replaced.
+that is ever replaced. Only the inbox, which no device reads, is ever cleared: `remove`.
 """
 
 from __future__ import annotations
@@ -78,6 +78,13 @@ class Storage(Protocol):
         Raises:
             LockedError: it changed meanwhile; nothing was written.
             RetryLaterError: the storage failed; it is the old object or the new one, whole.
+        """
+
+    def remove(self, path: str) -> None:
+        """Remove an object, or find it gone. For the inbox and for clean-up, never for truth.
+
+        Raises:
+            RetryLaterError: the storage failed; the object is there or gone.
         """
 
     def paths(self, prefix: str) -> Iterator[str]:

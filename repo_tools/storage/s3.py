@@ -249,7 +249,7 @@ class S3Storage:
         )
 
     def remove(self, path: str) -> None:
-        """Remove an object, or find it gone. For the inbox and for clean-up, never for truth."""
+        """Remove an object, or find it gone. See `Storage.remove`."""
         check_path(path)
         with self._failures(path):
             self._client.delete_object(**self._at(path))

@@ -140,6 +140,36 @@ def test_a_failing_disk_is_to_be_retried(storage: LocalStorage) -> None:
         storage.create("a/b", b"x", sha256(b"x"))
 
 
+def test_what_is_removed_is_gone_durably_and_once_is_enough(storage: LocalStorage) -> None:
+    storage.create("inbox/a/x", b"x", sha256(b"x"))
+    storage.create("inbox/a/y", b"y", sha256(b"y"))
+    with recorded() as calls:
+        storage.remove("inbox/a/x")
+    assert calls == ["unlink x", "sync directory a"]
+    storage.remove("inbox/a/x")
+    assert list(storage.paths("inbox/")) == ["inbox/a/y"]
+    storage.remove("inbox/a/y")
+    assert names(storage.root / "inbox") == [], "the last one takes its directory along"
+    with pytest.raises(ConfigurationError):
+        storage.remove("inbox/../metadata/timestamp.json")
+
+
+def test_a_pipe_is_no_object(storage: LocalStorage) -> None:
+    (storage.root / "inbox").mkdir(parents=True)
+    os.mkfifo(storage.root / "inbox/pipe")
+    with pytest.raises(NotFoundError):
+        storage.read("inbox/pipe", 9)
+    assert list(storage.paths("inbox/")) == []
+
+
+def test_a_listing_looks_only_where_it_must(storage: LocalStorage) -> None:
+    for path in ("inbox/a/1", "inbox/ab", "metadata/x"):
+        storage.create(path, b"x", sha256(b"x"))
+    assert list(storage.paths("inbox/a")) == ["inbox/a/1", "inbox/ab"]
+    assert list(storage.paths("inbox/a/")) == ["inbox/a/1"]
+    assert list(storage.paths("outbox/")) == []
+
+
 def test_replace_wants_the_tag_of_what_is_there(storage: LocalStorage) -> None:
     first = storage.replace("metadata/timestamp.json", b"1", None)
     assert first == storage.read("metadata/timestamp.json", 9).tag
