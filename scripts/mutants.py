@@ -171,7 +171,11 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_publish.py",
     ),
     "repo_tools/publishing/artifacts.py": ("tests/publishing/test_artifacts.py",),
-    "repo_tools/publishing/promote.py": ("tests/publishing/test_promote.py",),
+    "repo_tools/publishing/promote.py": (
+        "tests/publishing/test_promote.py",
+        "tests/publishing/test_withdraw.py",
+    ),
+    "repo_tools/publishing/withdraw.py": ("tests/publishing/test_withdraw.py",),
     "repo_tools/publishing/verify.py": ("tests/publishing/test_verify.py",),
     "repo_tools/publishing/factory.py": (
         "tests/publishing/test_factory.py",
