@@ -175,6 +175,8 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_promote.py",
         "tests/publishing/test_withdraw.py",
     ),
+    "repo_tools/publishing/collect.py": ("tests/publishing/test_collect.py",),
+    "repo_tools/publishing/cleaning.py": ("tests/publishing/test_collect.py",),
     "repo_tools/publishing/withdraw.py": ("tests/publishing/test_withdraw.py",),
     "repo_tools/publishing/verify.py": ("tests/publishing/test_verify.py",),
     "repo_tools/publishing/factory.py": (

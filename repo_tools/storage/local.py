@@ -10,9 +10,12 @@ publisher left half-written goes with the next commit, whoever makes it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
+import stat
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO
 
 from client_reference.errors import (
@@ -32,7 +35,7 @@ from repo_tools.files import (
     temporary_file,
     translate_disk_full,
 )
-from repo_tools.storage.protocol import Blob, Created, check_path
+from repo_tools.storage.protocol import Blob, Created, Entry, check_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +76,11 @@ class LocalStorage:
     def open(self, path: str) -> Iterator[BinaryIO]:
         """A seekable stream of one object. See `Storage.open`."""
         with _failures(path, self._root):
-            file = self._file(path).open("rb")
+            place = self._file(path)
+            # A pipe in the inbox would keep the publisher waiting for ever.
+            if not stat.S_ISREG(place.stat().st_mode):
+                raise FileNotFoundError(errno.ENOENT, "not a regular file", str(place))
+            file = place.open("rb")
         with file:
             yield file
 
@@ -120,14 +127,32 @@ class LocalStorage:
             replace_file(final, data)
         return _tag(data)
 
+    def remove(self, path: str) -> None:
+        """Remove an object durably, or find it gone. See `Storage.remove`."""
+        final = self._file(path)
+        with contextlib.suppress(NotFoundError), _failures(path, self._root):
+            final.unlink()
+            sync_directory(final.parent)
+        with contextlib.suppress(OSError):  # others are in it, or it is gone
+            final.parent.rmdir()
+
     def paths(self, prefix: str) -> Iterator[str]:
         """Every object under a prefix, sorted. See `Storage.paths`."""
+        top = self._root / prefix.rpartition("/")[0]
         found = (
             file.relative_to(self._root).as_posix()
-            for file in self._root.rglob("*")
+            for file in top.rglob("*")
             if file.is_file() and not file.name.startswith(".")
         )
         yield from sorted(path for path in found if path.startswith(prefix))
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """The same with size and age. See `Storage.entries`."""
+        for path in self.paths(prefix):
+            with contextlib.suppress(FileNotFoundError):
+                found = (self._root / path).stat()
+                modified = datetime.fromtimestamp(found.st_mtime, UTC)
+                yield Entry(path, found.st_size, modified)
 
     def _file(self, path: str) -> Path:
         """The file of an object; a path may never lead out of the storage."""

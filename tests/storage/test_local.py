@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import threading
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
@@ -21,7 +22,7 @@ from client_reference.errors import (
 )
 from repo_tools.files import DiskFullError, exclusive_lock, temporary_file
 from repo_tools.storage.local import LocalStorage
-from repo_tools.storage.protocol import Created
+from repo_tools.storage.protocol import Created, Entry
 from tests.simulators.disk import full_disk, names, recorded
 
 if TYPE_CHECKING:
@@ -140,6 +141,36 @@ def test_a_failing_disk_is_to_be_retried(storage: LocalStorage) -> None:
         storage.create("a/b", b"x", sha256(b"x"))
 
 
+def test_what_is_removed_is_gone_durably_and_once_is_enough(storage: LocalStorage) -> None:
+    storage.create("inbox/a/x", b"x", sha256(b"x"))
+    storage.create("inbox/a/y", b"y", sha256(b"y"))
+    with recorded() as calls:
+        storage.remove("inbox/a/x")
+    assert calls == ["unlink x", "sync directory a"]
+    storage.remove("inbox/a/x")
+    assert list(storage.paths("inbox/")) == ["inbox/a/y"]
+    storage.remove("inbox/a/y")
+    assert names(storage.root / "inbox") == [], "the last one takes its directory along"
+    with pytest.raises(ConfigurationError):
+        storage.remove("inbox/../metadata/timestamp.json")
+
+
+def test_a_pipe_is_no_object(storage: LocalStorage) -> None:
+    (storage.root / "inbox").mkdir(parents=True)
+    os.mkfifo(storage.root / "inbox/pipe")
+    with pytest.raises(NotFoundError):
+        storage.read("inbox/pipe", 9)
+    assert list(storage.paths("inbox/")) == []
+
+
+def test_a_listing_looks_only_where_it_must(storage: LocalStorage) -> None:
+    for path in ("inbox/a/1", "inbox/ab", "metadata/x"):
+        storage.create(path, b"x", sha256(b"x"))
+    assert list(storage.paths("inbox/a")) == ["inbox/a/1", "inbox/ab"]
+    assert list(storage.paths("inbox/a/")) == ["inbox/a/1"]
+    assert list(storage.paths("outbox/")) == []
+
+
 def test_replace_wants_the_tag_of_what_is_there(storage: LocalStorage) -> None:
     first = storage.replace("metadata/timestamp.json", b"1", None)
     assert first == storage.read("metadata/timestamp.json", 9).tag
@@ -240,3 +271,16 @@ def test_a_commit_removes_what_killed_publishers_left_and_nothing_that_is_being_
         storage.replace("metadata/timestamp.json", b"1", None)
         assert rival.exists()
     assert not left.exists()
+
+
+def test_a_listing_for_clean_up_has_sizes_and_ages(storage: LocalStorage) -> None:
+    storage.create("metadata/x", b"four", sha256(b"four"))
+    storage.create("targets/y", b"", sha256(b""))
+    (storage.root / "metadata/.temporary").write_bytes(b"z")
+    os.utime(storage.root / "metadata/x", (1_000_000_000, 1_000_000_000))
+    (found,) = storage.entries("metadata/")
+    assert found == Entry("metadata/x", 4, datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC))
+    assert [(each.path, each.length) for each in storage.entries("")] == [
+        ("metadata/x", 4),
+        ("targets/y", 0),
+    ]
