@@ -17,7 +17,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from client_reference import report, update, wiring
 from client_reference.config import DEFAULT_PATH
@@ -30,7 +30,7 @@ from client_reference.errors import (
 from client_reference.install.handlers import open_installer
 from client_reference.lifecycle import observe_boot, unknown_trial
 from client_reference.selection import Selection, Waves
-from client_reference.terminal import Run, complain, failure_of, tell
+from client_reference.terminal import Run, called, complain, failure_of, runnable, tell
 from client_reference.transport.fetch import Ambient
 from client_reference.trust.selftest import check_key_types
 from client_reference.trust.state import Phase
@@ -41,7 +41,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
 
+    from client_reference.config import DeviceConfig
+    from client_reference.install.handlers import Installer
     from client_reference.strictjson import Json
+    from client_reference.trust.state import DeviceState
     from client_reference.update import Result
     from client_reference.wiring import Wired
 
@@ -51,7 +54,13 @@ _AMBIENT = Ambient(time.monotonic, time.sleep, random.random)
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are errors like all others."""
+    """A parser whose complaints are errors like all others, and that guesses no option.
+
+    A script that abbreviates would break, or mean something else, with the next version.
+    """
+
+    def __init__(self, **named: Any) -> None:  # noqa: ANN401 # as argparse declares them
+        super().__init__(**named | {"allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
         raise ConfigurationError(message, f"{self.prog} --help")
@@ -163,21 +172,26 @@ def _check(run: Run) -> int:
         checked = update.check(machine.machine)
         machine.warn(checked)
         run.say(*report.check_lines(checked.decision, explain=run.options.explain))
+        following: str | None = None
         trial = checked.install.candidate if checked.install.phase is Phase.TRIAL else None
         unknown = unknown_trial(checked.install, machine.machine.installer.trial())
         available = isinstance(checked.decision, Selection) and trial is None and not unknown
         if unknown:
             run.say(f"slot {unknown} is on trial, and this device has no record of what is in it")
-            run.say(f"next: {run.program} reject")
+            following = f"{run.program} reject"
         elif trial is not None:
             run.say(
                 f"{trial.version} is on trial: until it is confirmed or rejected nothing starts"
             )
             pending = machine.machine.installer.boot_pending()
-            run.say("next: restart the device" if pending else f"next: {run.program} confirm")
+            following = "restart the device" if pending else f"{run.program} confirm"
         elif available:
-            run.say(f"next: {run.program} update")
+            following = f"{run.program} update"
+        if following is not None:
+            run.say(f"next: {following}")
         run.result(report.check_document(checked, machine.fetcher, machine.probe))
+        on_trial = {"trial": report.image_document(trial), "unknown_trial": unknown or None}
+        run.result(on_trial | {"next": following})
     if available and run.options.exit_code:
         return ExitCode.UPDATE_AVAILABLE
     return ExitCode.DONE
@@ -240,15 +254,30 @@ def _reject(run: Run) -> int:
     return ExitCode.DONE
 
 
+def _peeked(run: Run, config: DeviceConfig, installer: Installer) -> DeviceState:
+    """What is stored, or what to do without it."""
+    try:
+        state = SqliteStore(config.trust.state).peek()
+        missing = f"this device has no trust state in {config.trust.state} yet"
+    except StoreLostError as error:
+        state, missing = None, error.message
+        if not installer.trial():
+            raise
+    if state is not None:
+        return state
+    if slot := installer.trial():
+        raise ActionRequiredError(
+            f"{missing}; slot {slot} is on trial, and nothing is stored about what is in it",
+            f"run `{run.program} reject`: it goes back to the release before and begins from the "
+            "factory root; what nobody knows cannot be confirmed",
+        )
+    raise ActionRequiredError(missing, f"run `{run.program} init`")
+
+
 def _status(run: Run) -> int:
     config = wiring.configured(run)
-    state = SqliteStore(config.trust.state).peek()
-    if state is None:
-        raise ActionRequiredError(
-            f"this device has no trust state in {config.trust.state} yet",
-            f"run `{run.program} init`",
-        )
     installer = open_installer(config.install)
+    state = _peeked(run, config, installer)
     running, pending = installer.running(), installer.boot_pending()
     install = observe_boot(state.install, running, pending=pending).state
     standing = report.Standing(
@@ -263,6 +292,7 @@ def _status(run: Run) -> int:
         mirrors=config.repository.mirrors,
         recovery=config.repository.recovery,
         unknown=unknown_trial(install, installer.trial()),
+        refused=wiring.refused_by_request(config),
         recovery_failures=wiring.recovery_failures(config),
     )
     run.say(*report.status_lines(standing))
@@ -273,21 +303,23 @@ def _status(run: Run) -> int:
 def _doctor(run: Run) -> int:
     from client_reference import archive, doctor  # noqa: PLC0415 # rare, and it imports much
 
-    config = wiring.configured(run)
+    config = wiring.configured(run, silent=True)  # the findings say what is odd in it
     store = SqliteStore(config.trust.state)
-    state = None
-    with suppress(FirmrootError):
-        state = store.peek()
-    reading = wiring.read_clock(run, state) if state is not None else datetime.now(UTC)
-    shelf = doctor.duration(run.options.shelf) if run.options.shelf else timedelta()
-    supposed = doctor.moment(run.options.clock) if run.options.clock else reading
+    now, shelf = _reading(run, config, store), timedelta()
+    if run.options.shelf:
+        now, shelf = doctor.after(now, run.options.shelf), doctor.duration(run.options.shelf)
+    if run.options.clock:
+        now = doctor.moment(run.options.clock)  # it is what the clock says after the shelf
     patient = doctor.Patient(
         config=config,
         store=store,
         settings=lambda: wiring.transport_settings(run, config),
         ambient=run.ambient,
         identified=lambda: wiring.identified(config),
-        now=supposed + shelf,
+        begin=lambda: wiring.factory_state(config, config.trust.factory),
+        machine=lambda state, settings: wiring.on_a_copy(config, state, settings, run.ambient, now),
+        now=now,
+        supposed=bool(run.options.clock),
         shelf=shelf,
     )
     findings = doctor.examine(patient)
@@ -298,6 +330,18 @@ def _doctor(run: Run) -> int:
         run.say(f"written: {run.options.archive}; it holds no secret, and the id of this device")
     run.result({"findings": [finding.document() for finding in findings]})
     return doctor.exit_code(findings)
+
+
+def _reading(run: Run, config: DeviceConfig, store: SqliteStore) -> datetime:
+    """What the clock says, by what is stored or by what the device would begin with."""
+    for trusted in (store.peek, lambda: wiring.factory_state(config, config.trust.factory)):
+        with suppress(FirmrootError):
+            state = trusted()
+            if state is not None:
+                break
+    else:
+        return datetime.now(UTC)
+    return wiring.read_clock(run, state)
 
 
 def main(
@@ -313,9 +357,13 @@ def main(
     Returns:
         the exit code; message and hint of an error were written to standard error.
     """
+    run: Run | None = None
     try:
         options = _parser().parse_args(arguments)
-        return int(options.call(Run(options, environment, ambient)))
+        run = Run(options, environment, ambient)
+        code = int(options.call(run))
+        run.finish()
+        return code  # noqa: TRY300 # what cannot be printed is an error like others
     except BrokenPipeError:
         # Whoever read standard output has gone; nothing is left to say, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -326,13 +374,17 @@ def main(
             import traceback  # noqa: PLC0415 # only for those who ask
 
             traceback.print_exc()
+    program = called(None) if run is None else run.program
+    message, hint = runnable(failure.message, program), runnable(failure.hint, program)
     if "--json" in arguments:
-        document = {"error": failure.message, "hint": failure.hint, "exit_code": failure.code}
+        document: dict[str, Json] = {"error": message, "hint": hint, "exit_code": failure.code}
+        if run is not None:
+            document |= {"warnings": [*run.warnings], **run.around}
         complain(json.dumps(document, indent=1, sort_keys=True))
     else:
-        tell("error", failure.message)
-        if failure.hint:
-            tell("hint", failure.hint)
+        tell("error", message)
+        if hint:
+            tell("hint", hint)
     return failure.code
 
 

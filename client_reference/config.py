@@ -16,6 +16,7 @@ ignored.
 from __future__ import annotations
 
 import enum
+import os
 import re
 import tomllib
 from dataclasses import field, replace
@@ -202,7 +203,15 @@ def load(
         layers.merge(drop_in)
     trust = _trust(layers)
     owners = trust.state / "device.toml" if owner is None else owner
-    if owners.exists():
+    try:
+        has_owners = owners.exists()
+    except OSError as error:
+        raise ConfigurationError(
+            f"trust.state: user {os.geteuid()} may not look into {owners.parent} "
+            f"({error.strerror})",
+            "run this as the user to whom that directory belongs",
+        ) from error
+    if has_owners:
         layers.merge(owners, only=_OWNER_MAY)
     return _read(layers, trust)
 

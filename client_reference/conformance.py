@@ -18,7 +18,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 from urllib.parse import quote, unquote, urlsplit
 
 from tuf.api.metadata import Root, Snapshot, Timestamp
@@ -174,7 +174,13 @@ def _download(updater: Updater, names: Sequence[str], directory: Path) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """The protocol has one exit code for everything that failed; argparse would exit with 2."""
+    """The protocol has one exit code for everything that failed; argparse would exit with 2.
+
+    And its options have one name each.
+    """
+
+    def __init__(self, **named: Any) -> None:  # noqa: ANN401 # as argparse declares them
+        super().__init__(**named | {"allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
         raise ConfigurationError(message)

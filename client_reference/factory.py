@@ -22,7 +22,10 @@ __all__ = ["Factory", "load", "require_roots"]
 SCHEMA = 1
 MAX_ROOT = 512_000
 MAX_FLOORS = 16_384
-_EXPORT = "copy the directory `factory` of `firmroot factory export` there, or name it: --factory"
+_EXPORT = (
+    "copy the directory `factory` of `firmroot factory export` there, or correct trust.factory in "
+    "device.toml"
+)
 
 
 @frozen

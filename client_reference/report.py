@@ -99,6 +99,7 @@ def check_document(
         "received": transport.traffic.received,
         "degraded": list(transport.degraded.values()),
         "forbidden": list(transport.forbidden.values()),
+        "mirrors": dict(transport.failures),
         "recovery": _probe_document(probe),
         "releases": [
             {
@@ -174,6 +175,7 @@ class Standing:
         program: how this command was called, for the next one.
         mirrors, recovery: from the configuration.
         unknown: the slot on trial of which nothing is stored; empty if there is none.
+        refused: digests of payloads that somebody rejected here.
         recovery_failures: what was wrong with a recovery URL when it was asked last, by URL.
     """
 
@@ -188,6 +190,7 @@ class Standing:
     mirrors: Sequence[Mirror] = ()
     recovery: Sequence[Mirror] = ()
     unknown: str = ""
+    refused: Sequence[str] = ()
     recovery_failures: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -214,6 +217,7 @@ def status_document(standing: Standing) -> dict[str, Json]:
         "unknown_trial": standing.unknown or None,
         "confirmed_sequence": install.confirmed_sequence,
         "rejected": list(install.rejected),
+        "rejected_by_request": [one for one in install.rejected if one in standing.refused],
         "next": _next(standing),
     }
 
@@ -311,9 +315,17 @@ def status_lines(standing: Standing) -> list[str]:
     lines.append(f"anchor     {_anchor(trust, standing.recovery)}{some}")
     lines += [f"           {url}: {why}" for url, why in failed.items()]
     if install.rejected:
-        lines.append(f"rejected   {len(install.rejected)} payloads failed here")
+        lines.append(f"rejected   {_rejections(install.rejected, standing.refused)}")
     lines.append(f"next       {_next(standing)}")
     return lines
+
+
+def _rejections(rejected: Sequence[str], refused: Sequence[str]) -> str:
+    asked = sum(digest in refused for digest in rejected)
+    fallen = len(rejected) - asked
+    parts = [f"{asked} by `reject`"] if asked else []
+    parts += [f"{fallen} did not come up and was rolled back"] if fallen else []
+    return f"{len(rejected)} payload{'s' * (len(rejected) > 1)}: {', '.join(parts)}"
 
 
 def _anchor(trust: TrustState, urls: Sequence[Mirror]) -> str:

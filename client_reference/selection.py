@@ -76,7 +76,8 @@ class DevicePosition:
         groups: from the configuration.
         installed_sequence: of the confirmed image; None while only the factory image has run.
         confirmed_sequence: the anti-rollback floor.
-        rejected: digests of payloads that were rolled back here.
+        rejected: digests of payloads that are not tried again here.
+        refused: those of them that a person or a health check rejected, as far as is known.
         doubted: payload digest of what is installed, if an ended epoch of the recovery anchor
             offered it, or a sequence reset came since; empty otherwise. With the keys of that time
             somebody may have given it a huge sequence, beside which all else looks older.
@@ -91,6 +92,7 @@ class DevicePosition:
     installed_sequence: int | None = None
     confirmed_sequence: int = 0
     rejected: Collection[str] = ()
+    refused: Collection[str] = ()
     doubted: str = ""
 
     @property
@@ -254,6 +256,9 @@ def _shut_by_people(release: Release, manifest: Manifest, hold: Collection[int])
 
 def _shut_by_device(payload: Payload, device: DevicePosition) -> _Shut | None:
     if payload.artifact.sha256 in device.rejected:
+        if payload.artifact.sha256 in device.refused:
+            found = "it was rejected on this device, by a person or a health check"
+            return _Shut(Reason.REJECTED, found)
         return _Shut(Reason.REJECTED, "it failed on this device and was rolled back")
     return None
 

@@ -1,7 +1,10 @@
 """How the command speaks: results, warnings, a progress bar, and what an error means to its user.
 
-Results go to standard output, everything else to standard error; with --json each is one JSON
-object. What came from outside is printed without its control characters.
+Results go to standard output, everything else to standard error. With --json the result is one JSON
+object, and so is an error, each with the warnings in it: beside the object of an error nothing else
+is on standard error, beside that of a result the warnings are there for the log. What came from
+outside is printed without its control characters. A command that is named anywhere is printed as it
+must be typed: with the configuration that was given.
 """
 
 from __future__ import annotations
@@ -9,58 +12,129 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import shlex
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from client_reference import report
-from client_reference.errors import ExitCode, FirmrootError
+from client_reference.errors import ConfigurationError, ExitCode, FirmrootError
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from client_reference.strictjson import Json
     from client_reference.transport.fetch import Ambient
 
-__all__ = ["Bar", "Failure", "Run", "complain", "failure_of", "on_terminal", "tell"]
+__all__ = [
+    "Bar",
+    "Failure",
+    "OutputError",
+    "Run",
+    "called",
+    "complain",
+    "failure_of",
+    "on_terminal",
+    "runnable",
+    "tell",
+]
 
 # The terminal is what this module is for.
 # ruff: noqa: T201
 
 _BAR = 30
 _COLOURS = {"error": "31", "warning": "33", "hint": "36"}
+_PROGRAM = "firmroot-device"
+_COMMAND = re.compile(rf"{_PROGRAM} (?=(?:init|check|update|confirm|reject|status|doctor)\b)")
+
+
+class OutputError(ConfigurationError):
+    """Standard output takes nothing. What the command did is done."""
+
+
+def called(config: str | None) -> str:
+    """How this program is called with a configuration; without one it finds its own."""
+    return _PROGRAM + (f" --config {shlex.quote(config)}" if config else "")
+
+
+def runnable(text: str, program: str) -> str:
+    """A text in which every command of this program is called as `program` is."""
+    return _COMMAND.sub(lambda _: f"{program} ", text)
 
 
 @frozen
 class Run:
-    """One run of the command: its options, and the only ways to print."""
+    """One run of the command: its options, and the only ways to print.
+
+    Attributes:
+        options, environment, ambient: see `cli.main`.
+        warnings: what was said so far.
+        document: what --json will print.
+        around: what an error says with --json besides itself.
+    """
 
     options: argparse.Namespace
     environment: Mapping[str, str]
     ambient: Ambient
+    warnings: list[str] = field(default_factory=list)
+    document: dict[str, Json] = field(default_factory=dict)
+    around: dict[str, Json] = field(default_factory=dict)
 
     @property
     def program(self) -> str:
         """How this command was called; what a hint begins with."""
-        given = self.options.config
-        return "firmroot-device" + (f" --config {given}" if given else "")
+        return called(self.options.config)
 
     def say(self, *lines: str) -> None:
         """Lines for people."""
         if not self.options.json:
-            for line in lines:
-                print(report.printable(line))
+            with _output():
+                for line in lines:
+                    print(report.printable(runnable(line, self.program)))
 
     def result(self, document: Mapping[str, Json]) -> None:
-        """One object for scripts."""
-        if self.options.json:
-            print(json.dumps(document, indent=1, sort_keys=True))
+        """Members of the one object for scripts."""
+        self.document.update(document)
+
+    def finish(self) -> None:
+        """Print the object, if there is one to print; all that was said has left after this."""
+        with _output():
+            if self.options.json:
+                told: list[Json] = [*self.warnings]
+                text = json.dumps(self.document | {"warnings": told}, indent=1, sort_keys=True)
+                # Within JSON: a path may have a character that is escaped there.
+                print(runnable(text, json.dumps(self.program)[1:-1]))
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        for warning in self.warnings if self.options.json else ():
+            tell("warning", warning)
 
     def warn(self, text: str) -> None:
         """What a person should know, whatever the outcome."""
-        tell("warning", text)
+        text = runnable(text, self.program)
+        self.warnings.append(text)
+        if not self.options.json:
+            tell("warning", text)
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    """The boundary to standard output."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # whoever read it has gone, which is no error
+    except OSError as error:
+        # Or the interpreter would try to write the rest once more, and fail with a code of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(
+            f"standard output cannot be written: {error}",
+            "give it a place that takes it; what the command did is kept",
+        ) from error
 
 
 def tell(kind: str, text: str) -> None:

@@ -104,6 +104,7 @@ RESET = "x-firmroot-sequence-reset"  # as `trust.reset`, which a check without o
 _ASK = "only what builder and release managers agree on is installed; ask the publisher"
 
 T = TypeVar("T")
+E = TypeVar("E", bound=FirmrootError)
 
 
 class DisagreementError(NotTrustedError):
@@ -117,8 +118,12 @@ class UnknownTrialError(RefusedError):
 class Mirrors(Fetcher, Protocol):
     """A fetcher that can turn away from a mirror whose bytes did not verify."""
 
-    def another_way(self) -> bool:
-        """Ask that mirror once more past its caches, then others; whether a way is left."""
+    def another_way(self, why: str = "") -> bool:
+        """Ask that mirror once more past its caches, then others; whether a way is left.
+
+        Args:
+            why: what was wrong with what it sent.
+        """
 
     def every_mirror(self) -> None:
         """Take back those that were given up."""
@@ -149,7 +154,7 @@ class Outcome(enum.Enum):
 
 @frozen
 class Identified:
-    """Who the device is, for `DevicePosition`. See there."""
+    """Who the device is, and what its owner rejected, for `DevicePosition`. See there."""
 
     product: str
     channel: str
@@ -157,6 +162,7 @@ class Identified:
     handler: str
     device_id: str
     groups: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
     def position(self, install: InstallState, epoch: int = 0) -> DevicePosition:
         """Where this device stands with what it has installed, in an epoch of the anchor."""
@@ -172,6 +178,7 @@ class Identified:
             installed_sequence=current.sequence if current else None,
             confirmed_sequence=install.confirmed_sequence,
             rejected=install.rejected,
+            refused=self.refused,
             doubted="" if current is None or believed else current.sha256,
         )
 
@@ -191,6 +198,7 @@ class Machine:
         lead: what this boot knows beyond the stored time floor.
         bundle: where a published CA bundle is kept; None if this device does not want one.
         anchor: the recovery anchor; None if this device has none.
+        refusing: called with the digest of a payload that somebody rejects, before it counts.
     """
 
     identified: Identified
@@ -203,6 +211,7 @@ class Machine:
     bundle: BundleFile | None = None
     lead: clock.Lead | None = None
     anchor: RecoveryAnchor | None = None
+    refusing: Callable[[str], None] = lambda _: None
 
 
 @frozen
@@ -463,7 +472,7 @@ def _renew_bundle(machine: Machine, updater: Updater) -> str:
         except EpochEndedError:
             raise
         except (NotTrustedError, RetryLaterError) as error:
-            if not machine.mirrors.another_way():
+            if not machine.mirrors.another_way(error.message):
                 return f"a new CA bundle could not be had: {error}"
         else:
             return "a new CA bundle was accepted; it serves from the next run on"
@@ -519,7 +528,7 @@ def _with_each_mirror(mirrors: Mirrors, step: Callable[[], T]) -> T:
             # mirror lacks what it must have.
             if not isinstance(refused, NotTrustedError):
                 refused = error
-            if not mirrors.another_way():
+            if not mirrors.another_way(error.message):
                 raise refused from error
         except EpochEndedError:
             raise
@@ -655,10 +664,21 @@ def _stage(machine: Machine, updater: Updater, decision: Selection, image: Image
     try:
         download.run(machine.mirrors, machine.installer, written, machine.progress)
     except NotFoundError as error:
-        raise lacking(agreed.artifact.path, error) from error
+        raise _and_kept(lacking(agreed.artifact.path, error), placed) from error
+    except (RetryLaterError, NotTrustedError) as error:
+        _and_kept(error, placed)
+        raise
     machine.installer.finish(placed)
     _commit(machine, lifecycle.stage)
     return placed
+
+
+def _and_kept(error: E, placed: Image) -> E:
+    """The same error; its hint says as well what a download that broke leaves behind."""
+    where = f"slot {placed.slot}, which cannot boot" if placed.slot else "download.directory"
+    kept = f"what was verified of release {placed.version} is kept in {where}; the system that runs"
+    error.hint = f"{error.hint}; {kept} is untouched"
+    return error
 
 
 def _segments(updater: Updater, agreed: Agreed) -> Segments:
@@ -772,6 +792,7 @@ def reject(machine: Machine, restart: Restart) -> Result:
     rejected = lifecycle.reject(install)
     image = lifecycle.candidate(install)
     runs = bool(image.slot) and machine.installer.running() == image.slot
+    machine.refusing(image.sha256)
     machine.installer.reject(image)
     _commit(machine, lambda _: rejected)
     return Result(_restart(machine, restart) if runs else Outcome.NOTHING, None, image)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from client_reference import config as configuration
 from client_reference import factory as factories
-from client_reference import identity, report
+from client_reference import identity, refused, report
 from client_reference.config import DEFAULT_PATH, Proxy, Reboot, TlsRoots
 from client_reference.errors import ConfigurationError, FirmrootError
 from client_reference.install.handlers import open_installer
@@ -29,6 +29,7 @@ from client_reference.transport.fetch import Certificate, HttpFetcher, Roots, Se
 from client_reference.transport.memory import Memory
 from client_reference.trust.clock import Freshness
 from client_reference.trust.selftest import check_key_types
+from client_reference.trust.state import MemoryStore
 from client_reference.trust.store import SqliteStore, StoreLostError
 from client_reference.trust.updater import initial_state
 from client_reference.trust.uptime import Uptime
@@ -56,8 +57,10 @@ __all__ = [
     "factory_state",
     "identified",
     "is_lab",
+    "on_a_copy",
     "read_clock",
     "recovery_failures",
+    "refused_by_request",
     "transport_settings",
     "wired",
 ]
@@ -66,6 +69,7 @@ LAB_NOW = "FIRMROOT_LAB_NOW"
 BUNDLE = "ca-bundle.pem"
 UPTIME = "uptime.json"
 MEMORY = "transport.json"
+REFUSED = "rejected.json"
 ASKED = "recovery.json"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _MAX_HEADER = 8192
@@ -141,6 +145,7 @@ def wired(run: Run) -> Iterator[Wired]:
             bundle=BundleFile(config.trust.state / BUNDLE),
             lead=uptime.lead(),
             anchor=anchor,
+            refusing=lambda digest: refused.note(config.trust.state / REFUSED, digest),
         )
         stays = config.reboot is Reboot.ASK or getattr(run.options, "no_reboot", False)
         try:
@@ -151,10 +156,44 @@ def wired(run: Run) -> Iterator[Wired]:
             raise
 
 
-def configured(run: Run) -> DeviceConfig:
-    """The configuration that this run is about. What is odd in it is said."""
+@contextmanager
+def on_a_copy(
+    config: DeviceConfig, state: DeviceState, settings: Settings, ambient: Ambient, now: datetime
+) -> Iterator[tuple[Machine, list[str]]]:
+    """The machine of a check that changes nothing on the device, and what such a check warns of.
+
+    It works on a copy of the state in memory and keeps nothing of what it fetches.
+    """
+    memory = Memory(config.download.directory / MEMORY, state.trust.timestamp)
+    told: list[str] = []
+    with ExitStack() as stack:
+        fetcher = stack.enter_context(HttpFetcher(settings, ambient, memory))
+        store = MemoryStore(state)
+        anchor = None
+        if config.repository.recovery and state.trust.recovery_root is not None:
+            from client_reference.trust.anchor import RecoveryAnchor  # noqa: PLC0415 # as `_anchor`
+
+            urls = _recovery_urls(config, settings, (fetcher, ambient), stack)
+            product = config.repository.product
+            anchor = RecoveryAnchor(store, urls, fetcher, product, due=True, tell=told.append)
+        machine = Machine(
+            identified=identified(config),
+            store=store,
+            mirrors=fetcher,
+            installer=open_installer(config.install),
+            now=now,
+            largest=sys.maxsize,
+            progress=lambda _done, _whole: None,
+            lead=Uptime(config.trust.state / UPTIME).lead(),
+            anchor=anchor,
+        )
+        yield machine, told
+
+
+def configured(run: Run, *, silent: bool = False) -> DeviceConfig:
+    """The configuration that this run is about. What is odd in it is said, if not `silent`."""
     config = configuration.load(Path(run.options.config or DEFAULT_PATH))
-    for warning in config.warnings:
+    for warning in () if silent else config.warnings:
         run.warn(warning)
     return config
 
@@ -185,7 +224,7 @@ def factory_state(config: DeviceConfig, directory: Path) -> DeviceState:
         raise ConfigurationError(
             f"{directory} is the factory export of {export.product!r}, the configuration says "
             f"{config.repository.product!r}",
-            "correct repository.product, or name the right export with --factory",
+            "correct repository.product, or put the right export there",
         )
     try:
         return _checked_state(export)
@@ -250,7 +289,13 @@ def identified(config: DeviceConfig) -> Identified:
         handler=config.install.handler,
         device_id=identity.device_id(config.identity.device_id),
         groups=config.identity.groups,
+        refused=refused_by_request(config),
     )
+
+
+def refused_by_request(config: DeviceConfig) -> tuple[str, ...]:
+    """Digests of payloads that somebody rejected here, as far as is known."""
+    return refused.noted(config.trust.state / REFUSED)
 
 
 def transport_settings(run: Run, config: DeviceConfig) -> Settings:
@@ -383,6 +428,7 @@ def _warn_transport(run: Run, fetcher: HttpFetcher) -> None:
         run.warn(f"degraded transport: {sentence}; what is trusted rests on signatures")
     for sentence in fetcher.forbidden.values():
         run.warn(sentence)
+    run.around["mirrors"] = dict(fetcher.failures)
 
 
 def read_clock(run: Run, state: DeviceState) -> datetime:

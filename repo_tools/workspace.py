@@ -103,6 +103,7 @@ class Workspace:
         policy: `policy.toml`.
         keyring: `keys/*.toml` by key name.
         occasion: of the run that opened it, for what `history/` keeps; None if it keeps nothing.
+        taken: directories with verified work from the inbox, laid out as `staged/` (`intake`).
     """
 
     directory: Path
@@ -110,6 +111,7 @@ class Workspace:
     policy: Policy
     keyring: Mapping[str, KeyHolder]
     occasion: Occasion | None = None
+    taken: tuple[Path, ...] = ()
 
     @classmethod
     def open(
@@ -162,11 +164,11 @@ class Workspace:
         """This workspace as it was in the epoch before; None in the first."""
         if not self.epoch:
             return None
-        return replace(self, config=replace(self.config, epoch=self.epoch - 1))
+        return replace(self, config=replace(self.config, epoch=self.epoch - 1), taken=())
 
     def after(self) -> Workspace:
         """This workspace as it would be in the next epoch."""
-        return replace(self, config=replace(self.config, epoch=self.epoch + 1))
+        return replace(self, config=replace(self.config, epoch=self.epoch + 1), taken=())
 
     def _of_epoch(self, top: Path) -> Path:
         return top / f"e{self.epoch}" if self.epoch else top
@@ -340,7 +342,7 @@ class Workspace:
 
     def staged_role(self, name: str) -> bytes | None:
         """Signed bytes that wait for a publish, of people's roles or of this machine's builds."""
-        for directory in (self.staged, self.memory / "staged"):
+        for directory in (self.staged, self.memory / "staged", *self.taken):
             path = directory / f"{name}.json"
             if (data := _read_optional(path)) is not None:
                 return self._whole(path, data)
@@ -353,7 +355,7 @@ class Workspace:
         """
         return {
             path.stem: self._whole(path, path.read_bytes())
-            for directory in (self.memory / "staged", self.staged)
+            for directory in (*self.taken, self.memory / "staged", self.staged)
             for path in sorted(directory.glob("*.json"))
             if path.stem != RECOVERY
         }
@@ -362,7 +364,7 @@ class Workspace:
         """Target files that wait for a publish, by storage path (`targets/...`)."""
         return {
             path.relative_to(top).as_posix(): path
-            for top in (self.outbox, self.staged)
+            for top in (self.outbox, self.staged, *self.taken)
             for path in sorted((top / "targets").rglob("*"))
             if path.is_file() and not path.name.startswith(".")
         }

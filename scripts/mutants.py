@@ -79,6 +79,7 @@ TRANSPORT = tuple(
 CEREMONY = tuple(
     f"tests/signing/test_{name}.py" for name in ("ceremony", "strangers", "anchor_ceremony")
 )
+INBOX = ("tests/workflows/test_inbox_attacks.py", "tests/workflows/test_identities.py")
 MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/trust/verified.py": ("tests/trust", "tests/oracle"),
     "client_reference/trust/clock.py": (
@@ -122,9 +123,13 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/lifecycle.py": ("tests/test_lifecycle.py",),
     "client_reference/payload/download.py": ("tests/payload",),
     "client_reference/payload/segments.py": ("tests/payload",),
-    "client_reference/doctor.py": ("tests/device/test_doctor.py",),
+    "client_reference/doctor.py": (
+        "tests/device/test_doctor.py",
+        "tests/device/test_examination.py",
+    ),
     "client_reference/archive.py": ("tests/device/test_doctor.py",),
     "client_reference/update.py": ("tests/device",),
+    "client_reference/refused.py": ("tests/device/test_cli.py",),
     "client_reference/selection.py": ("tests/test_selection.py",),
     "client_reference/manifest.py": ("tests/test_manifest.py",),
     "client_reference/rollout.py": ("tests/test_rollout.py",),
@@ -146,6 +151,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_recovery.py",
         "tests/publishing/test_interrupted.py",
         "tests/publishing/test_journal.py",
+        "tests/publishing/test_bridge.py",
     ),
     "repo_tools/publishing/rehearse.py": ("tests/publishing/test_rehearse.py",),
     "repo_tools/publishing/live.py": ("tests/publishing/test_live.py",),
@@ -178,6 +184,11 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/collect.py": ("tests/publishing/test_collect.py",),
     "repo_tools/publishing/cleaning.py": ("tests/publishing/test_collect.py",),
     "repo_tools/publishing/withdraw.py": ("tests/publishing/test_withdraw.py",),
+    "repo_tools/publishing/examine.py": INBOX,
+    "repo_tools/publishing/inbox.py": INBOX,
+    "repo_tools/publishing/intake.py": INBOX,
+    "repo_tools/publishing/submit.py": INBOX,
+    "repo_tools/publishing/rebase.py": INBOX,
     "repo_tools/publishing/verify.py": ("tests/publishing/test_verify.py",),
     "repo_tools/publishing/factory.py": (
         "tests/publishing/test_factory.py",

@@ -246,6 +246,13 @@ SKIPPED: dict[str, tuple[Manifest, frozenset[int], DevicePosition, Reason, str]]
         Reason.REJECTED,
         "rolled back",
     ),
+    "rejected here before": (
+        manifest(release(41)),
+        frozenset(),
+        replace(DEVICE, rejected=(digest(41),), refused=(digest(41),)),
+        Reason.REJECTED,
+        "it was rejected on this device, by a person or a health check",
+    ),
     "for other hardware": (
         manifest(release(41, payloads=(payload(41, "acme,gw-3"),))),
         frozenset(),

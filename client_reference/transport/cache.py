@@ -60,9 +60,9 @@ class TargetCache:
         """Never from here: artifacts are too large to keep twice."""
         return self._mirrors.stream(path, offset, length)
 
-    def another_way(self) -> bool:
+    def another_way(self, why: str = "") -> bool:
         """See `Mirrors`."""
-        return self._mirrors.another_way()
+        return self._mirrors.another_way(why)
 
     def every_mirror(self) -> None:
         """See `Mirrors`."""

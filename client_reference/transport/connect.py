@@ -17,7 +17,7 @@ import _thread
 import http.client
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from client_reference.errors import ConfigurationError
 from client_reference.transport.pace import (
@@ -27,7 +27,7 @@ from client_reference.transport.pace import (
     TransportError,
     explain,
 )
-from client_reference.transport.policy import Trust
+from client_reference.transport.policy import Attempt, Trust
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
@@ -37,14 +37,25 @@ if TYPE_CHECKING:
     from typing import Any
 
     from client_reference.transport.pace import Pace
-    from client_reference.transport.policy import Attempt, Mirror
+    from client_reference.transport.policy import Mirror
     from client_reference.transport.proxy import ProxyServer
 
     Address = tuple[int, Any]
     """Family and socket address, as `socket.connect` wants it."""
 
-__all__ = ["Certificate", "Connection", "Connector", "Roots", "system_addresses"]
+__all__ = ["RENEW", "Certificate", "Connection", "Connector", "Roots", "system_addresses"]
 
+RENEW = (
+    "check this device's clock and the mirror's certificate; a newer CA bundle, or "
+    'tls.degraded = "allow" in the device configuration, is the way out'
+)
+_NO_TLS = (
+    "write http:// in repository.mirrors if it shall speak plain HTTP, correct the port there, or "
+    "have it speak TLS"
+)
+_PROXY = "check that proxy, or correct what names it, and run the same command again"
+_NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"})
+"""What OpenSSL calls an answer that is no record of TLS."""
 _MAX_REPLY = 8192
 _MOST_INTERIM = 16
 
@@ -189,6 +200,27 @@ class Connector:
             ConfigurationError: the client certificate or the proxy cannot be used.
         """
         before = self._monotonic()
+        raw, proxy = self._opened(way, pace, identified=identified)
+        pace.spent += self._monotonic() - before
+        return Connection(way.mirror, PacedSocket(raw, pace), proxy)
+
+    def shown(self, mirror: Mirror, pace: Pace) -> bytes:
+        """The certificate that an https mirror shows, in DER. Nobody has verified it.
+
+        Raises:
+            As `open`.
+        """
+        way = Attempt(mirror, Trust.UNVERIFIED, mirror)
+        raw, _ = self._opened(way, pace, identified=False)
+        with raw:
+            shown: bytes | None = cast("ssl.SSLSocket", raw).getpeercert(binary_form=True)
+        return shown or b""
+
+    def _opened(
+        self, way: Attempt, pace: Pace, *, identified: bool
+    ) -> tuple[socket.socket, ProxyServer | None]:
+        """A socket to the mirror, and the proxy that will read the requests, if one does."""
+        before = self._monotonic()
         try:
             end = before + min(self._patience.connect, pace.left())
         except TimeoutError as error:
@@ -196,7 +228,12 @@ class Connector:
             raise TransportError(explain(error)) from error
         deadline = _Deadline(self._monotonic, end)
         proxy = self._proxy_for(way)
-        raw = self._reach(way.mirror if proxy is None else proxy, deadline)
+        try:
+            raw = self._reach(way.mirror if proxy is None else proxy, deadline)
+        except TransportError as error:
+            if proxy is None:
+                raise
+            raise TransportError(f"{proxy.named}: {error.message}", hint=_PROXY) from error
         try:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if way.trust is not Trust.PLAIN:
@@ -207,8 +244,7 @@ class Connector:
         except BaseException:
             raw.close()
             raise
-        pace.spent += self._monotonic() - before
-        return Connection(way.mirror, PacedSocket(raw, pace), proxy)
+        return raw, proxy
 
     def _proxy_for(self, way: Attempt) -> ProxyServer | None:
         try:
@@ -281,7 +317,10 @@ class Connector:
         except ssl.SSLEOFError as error:
             raise TransportError("the connection broke during the TLS handshake") from error
         except ssl.SSLError as error:
-            raise TlsError(f"TLS failed: {explain(error)}", again=False) from error
+            why, hint = explain(error), RENEW
+            if getattr(error, "reason", None) in _NOT_TLS:  # none if it was raised here
+                why, hint = f"port {way.mirror.port} speaks no TLS ({why})", _NO_TLS
+            raise TlsError(f"TLS failed: {why}", again=False, hint=hint) from error
         except (OSError, UnicodeError) as error:
             raise TransportError(explain(error)) from error
         if encrypted.version() is None:
@@ -304,7 +343,7 @@ def _tunnel(raw: socket.socket, mirror: Mirror, proxy: ProxyServer, deadline: _D
     Raises:
         TransportError: it did not.
     """
-    named = f"the proxy {proxy.host}:{proxy.port}"
+    named = proxy.named
     host = f"[{mirror.host}]" if ":" in mirror.host else mirror.host
     place = f"{host}:{mirror.port}"
     fields = {"Host": place, **proxy.headers}
@@ -314,16 +353,18 @@ def _tunnel(raw: socket.socket, mirror: Mirror, proxy: ProxyServer, deadline: _D
         raw.sendall("\r\n".join(lines).encode())
         head = _reply(raw, deadline)
     except (OSError, UnicodeError) as error:
-        raise TransportError(f"{named}: {explain(error)}") from error
+        raise TransportError(f"{named}: {explain(error)}", hint=_PROXY) from error
     from client_reference.transport.proxy import tunnel_status  # noqa: PLC0415 # proxies are rare
 
     status = tunnel_status(head)
     if status is None:
-        raise TransportError(f"{named} does not answer as a proxy does", again=False)
+        text = f"{named} does not answer as a proxy does"
+        raise TransportError(text, again=False, hint=_PROXY)
     if status == http.HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-        raise TransportError(f"{named} asks for a user name and password", again=False)
+        text = f"{named} asks for a user name and password"
+        raise TransportError(text, again=False, hint=_PROXY)
     if status // 100 != 2:  # noqa: PLR2004 # any success, RFC 9110 9.3.6
-        raise TransportError(f"{named} answered {status} to CONNECT {place}")
+        raise TransportError(f"{named} answered {status} to CONNECT {place}", hint=_PROXY)
 
 
 def _reply(raw: socket.socket, deadline: _Deadline) -> bytes:

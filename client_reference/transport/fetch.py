@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from client_reference.errors import FirmrootError, NotFoundError, NotTrustedError, RetryLaterError
 from client_reference.transport.answer import Answer
 from client_reference.transport.connect import (
+    RENEW,
     Certificate,
     Connection,
     Connector,
@@ -79,10 +80,6 @@ REDIRECTS = 3
 EARNED = 64 * 1024
 """Bytes that a broken transfer must have brought to earn one more attempt."""
 
-_RENEW = (
-    "check this device's clock and the mirror's certificate; a newer CA bundle, or "
-    'tls.degraded = "allow" in the device configuration, is the way out'
-)
 _NOT_THERE = "check repository.mirrors in the device configuration"
 _FORBIDDEN = (
     "a bucket without permission to list answers 403 for what is not there; otherwise "
@@ -176,6 +173,7 @@ class HttpFetcher:
         degraded: one sentence for each way below verified TLS that was used.
         fallen: those of them with a mirror for which verified TLS was expected.
         forbidden: one sentence for each mirror that answered 403.
+        failures: what was wrong last with a mirror, by URL, whether or not another one helped.
     """
 
     def __init__(self, settings: Settings, ambient: Ambient, memory: Memory | None = None) -> None:
@@ -183,6 +181,7 @@ class HttpFetcher:
         self.degraded: dict[str, str] = {}
         self.fallen: dict[str, str] = {}
         self.forbidden: dict[str, str] = {}
+        self.failures: dict[str, str] = {}
         self._settings = settings
         self._ambient = ambient
         self._memory = memory
@@ -223,11 +222,14 @@ class HttpFetcher:
         if self._memory is not None and mirror is not None and mirror not in self._given_up:
             self._memory.keep(mirror.url, first=mirror == self._settings.mirrors[0])
 
-    def another_way(self) -> bool:
+    def another_way(self, why: str = "") -> bool:
         """Turn away from the mirror that answered last: what it sent did not verify.
 
         A cache before it may be what is stale or damaged, so it is asked once more past all caches
         (RFC 9111, 5.2.1.4); then it is given up for this cycle.
+
+        Args:
+            why: what was wrong, for `failures`.
 
         Returns:
             whether there is another way; none if nobody was asked since the last call, since what
@@ -236,6 +238,8 @@ class HttpFetcher:
         asked = self._asked
         if asked is None:
             return False
+        if why:
+            self.failures[asked.url] = why
         if asked not in self._uncached:
             self._asked = None
             self._uncached.add(asked)
@@ -274,6 +278,8 @@ class HttpFetcher:
                     yield piece
             except TransportError as error:
                 broken += 1
+                if self._asked is not None:
+                    self.failures[self._asked.url] = error.message
                 self._give_up()
                 if broken > ROUNDS + (at - offset) // EARNED:
                     raise RetryLaterError(
@@ -297,6 +303,7 @@ class HttpFetcher:
                     answer = once(way)
                 except (TransportError, WebPageError) as error:
                     failures[_name(way)] = error
+                    self.failures[way.origin.url] = error.message
                 else:
                     self._answered = way.origin
                     return answer
@@ -457,7 +464,8 @@ class HttpFetcher:
             connection.close()
             # What http.client cannot read is the mirror's; what breaks off is the network's.
             hint = OFFLINE if isinstance(error, OSError) else ODD
-            raise TransportError(explain(error), hint=hint) from error
+            through = "" if connection.proxy is None else f"{connection.proxy.named}: "
+            raise TransportError(through + explain(error), hint=hint) from error
         return Answer(response, connection.paced, lambda: self._keep(place, connection, response))
 
     def _keep(
@@ -507,7 +515,7 @@ def _summary(path: str, failures: dict[str, TransportError | WebPageError]) -> F
         return RetryLaterError(
             f"{path} cannot be fetched: verified TLS failed with every mirror, and "
             'tls.degraded = "forbid"',
-            _RENEW,
+            RENEW,
         )
     told = "; ".join(f"{name}: {error.message}" for name, error in failures.items())
     if any(isinstance(error, WebPageError) for error in failures.values()):
@@ -516,7 +524,7 @@ def _summary(path: str, failures: dict[str, TransportError | WebPageError]) -> F
             "a captive portal or login page answers instead of the repository, or the mirror URL "
             "is wrong: open it in a browser, correct repository.mirrors",
         )
+    hints = {error.hint for error in failures.values()}
     tls = all(isinstance(error, TlsError) for error in failures.values())
-    odd = all(error.hint == ODD for error in failures.values())
-    hint = _RENEW if tls else ODD if odd else OFFLINE
+    hint = hints.pop() if len(hints) == 1 else RENEW if tls else OFFLINE
     return RetryLaterError(f"{path} cannot be fetched: {told}", hint)

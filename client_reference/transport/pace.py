@@ -40,10 +40,10 @@ HEAD = 64 * 1024
 _FRAMES = 8
 """How often the length of a body may come over the wire: chunks of one byte cost six."""
 
-OFFLINE = "check the network and run the same command again; nothing was changed"
+OFFLINE = "check the network and run the same command again; it goes on from what was verified"
 ODD = (
     "a mirror answers as none should: look at its configuration, check repository.mirrors in the "
-    "device configuration, and what stands between; nothing was changed"
+    "device configuration, and what stands between"
 )
 
 

@@ -12,7 +12,7 @@ directly. Only plain HTTP to the proxy is spoken; a SOCKS proxy is an error, nev
 from __future__ import annotations
 
 import binascii
-from dataclasses import field
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -38,11 +38,19 @@ class ProxyServer:
         host: name or address.
         port: TCP port.
         authorization: what it is told in `Proxy-Authorization`; may be empty.
+        source: what names it, for messages.
     """
 
     host: str
     port: int
     authorization: str = field(default="", repr=False)
+    source: str = field(default="the caller", compare=False)
+
+    @property
+    def named(self) -> str:
+        """It in a message: where it is and who says so, never what it is told."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"the proxy {host}:{self.port} (named by {self.source})"
 
     @property
     def headers(self) -> dict[str, str]:
@@ -76,7 +84,9 @@ def environment_proxy(environment: Mapping[str, str], mirror: Mirror) -> ProxySe
         url = environment.get(variable, "")
         if url:
             bypass = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-            return None if _direct(mirror, bypass) else _parse(variable, url)
+            if _direct(mirror, bypass):
+                return None
+            return replace(_parse(variable, url), source=f"the environment variable {variable}")
     return None
 
 
@@ -101,7 +111,7 @@ def _parse(name: str, url: str) -> ProxyServer:
     if parts.username is not None:
         secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
         authorization = f"Basic {binascii.b2a_base64(secret, newline=False).decode()}"
-    return ProxyServer(parts.hostname, _PORT if port is None else port, authorization)
+    return ProxyServer(parts.hostname, _PORT if port is None else port, authorization, name)
 
 
 def _direct(mirror: Mirror, bypass: str) -> bool:

@@ -13,9 +13,11 @@ from client_reference.install.handlers import HANDLERS
 from client_reference.nearest import did_you_mean
 from client_reference.payload.segments import SUFFIX
 from repo_tools.cli.context import Context, example, passphrase_option
+from repo_tools.metadata.roles import channel_role
 from repo_tools.publishing.artifacts import Labels
 from repo_tools.publishing.channels import check_product
 from repo_tools.publishing.firmware import add_firmware, read_builds
+from repo_tools.publishing.online import can_sign
 from repo_tools.publishing.promote import parse_reference
 
 if TYPE_CHECKING:
@@ -76,6 +78,10 @@ def add(
     channels = ws.config.products[product].channels
     channel = channels[0] if len(channels) == 1 else "CHANNEL"
     following = f"firmroot channel promote {product}@{version} --to {channel}"
+    if not can_sign(ws, "timestamp") and not can_sign(
+        ws, channel_role(product, channel), "channel"
+    ):
+        following = "firmroot submit"
     context.printer.say(f"next: {following}")
     context.printer.result({**vars(added), "release": f"{product}@{version}", "next": following})
 

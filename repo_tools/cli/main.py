@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "sign": ("repo_tools.cli.sign:sign", "Sign everything that waits for your keys."),
     "plan": ("repo_tools.cli.publish:plan", "Show what publish would do."),
     "publish": ("repo_tools.cli.publish:publish", "Rehearse, then make staged work visible."),
+    "submit": ("repo_tools.cli.submit:submit", "Hand signed work to the publisher."),
     "refresh": ("repo_tools.cli.publish:refresh", "Renew snapshot and timestamp."),
     "verify": ("repo_tools.cli.verify:verify", "Audit a repository as device and as auditor."),
     "gc": ("repo_tools.cli.gc:gc", "Remove what nobody needs from the storage."),

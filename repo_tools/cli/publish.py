@@ -13,10 +13,10 @@ from client_reference.transport.fetch import Ambient, HttpFetcher, Settings
 from client_reference.transport.policy import parse_mirror
 from repo_tools.cli.context import Context, example, passphrase_option
 from repo_tools.publishing.edges import AwaitedEdges, NoEdges
+from repo_tools.publishing.intake import plan_with_inbox, publish_with_inbox
 from repo_tools.publishing.online import OnlineKeys
 from repo_tools.publishing.prepare import check_stranding
-from repo_tools.publishing.publish import NothingToDo, make_record, plan_publish
-from repo_tools.publishing.publish import publish as publish_staged
+from repo_tools.publishing.publish import NothingToDo, make_record
 from repo_tools.publishing.refresh import LostRace
 from repo_tools.publishing.refresh import refresh as refresh_online
 from repo_tools.storage.epoch import EpochFetcher
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from repo_tools.publishing.edges import Edges
-    from repo_tools.publishing.prepare import Prepared
-    from repo_tools.publishing.publish import Waiting
+    from repo_tools.publishing.intake import Verdict
+    from repo_tools.publishing.publish import Published, Waiting
     from repo_tools.publishing.rehearse import Rehearsal
     from repo_tools.workspace import Workspace
 
@@ -71,9 +71,17 @@ def _show_plan(
     *,
     accept_jump: bool,
 ) -> None:
-    found = plan_publish(ws, ws.storage(), keys, context.now, accept_jump=accept_jump)
+    found, verdicts = plan_with_inbox(
+        ws,
+        ws.storage(),
+        keys,
+        context.now,
+        accepted=frozenset(accepted),
+        accept_jump=accept_jump,
+        tell=lambda verdict: _say_verdict(context, verdict),
+    )
     if isinstance(found, NothingToDo):
-        _say_nothing_to_do(context, found)
+        _say_nothing_to_do(context, found, verdicts)
         return
     record = make_record(ws, found.plan, context.now)
     for upload in (*found.plan.uploads, found.plan.root, found.plan.root_chain):
@@ -91,6 +99,7 @@ def _show_plan(
         {
             "record": record,
             "waiting": dict(found.plan.admitted.waiting),
+            "inbox": [_facts(each) for each in verdicts],
             "rehearsal": _rehearsal_rows(found.rehearsal),
         }
     )
@@ -118,7 +127,18 @@ def _rehearsal_rows(rehearsal: Rehearsal) -> list[dict[str, Any]]:
     ]
 
 
-def _say_nothing_to_do(context: Context, found: NothingToDo) -> None:
+def _say_verdict(context: Context, verdict: Verdict) -> None:
+    """One line on what becomes of a submission, and one on what its submitter should do."""
+    what = f"{verdict.role} {verdict.version}" if verdict.role else "garbage"
+    why = f": {verdict.reason}" if verdict.reason else ""
+    context.printer.say(f"inbox    {what} ({verdict.id[:8]}): {verdict.outcome.value}{why}")
+
+
+def _facts(verdict: Verdict) -> dict[str, Any]:
+    return {**vars(verdict), "outcome": verdict.outcome.value}
+
+
+def _say_nothing_to_do(context: Context, found: NothingToDo, verdicts: Iterable[Verdict]) -> None:
     what = (
         "nothing else that is signed can go yet"
         if found.held
@@ -133,6 +153,7 @@ def _say_nothing_to_do(context: Context, found: NothingToDo) -> None:
             "published": False,
             "waiting": [vars(each) for each in found.waiting],
             "held": dict(found.held),
+            "inbox": [_facts(each) for each in verdicts],
             "next": following,
         }
     )
@@ -180,6 +201,7 @@ def publish(
 ) -> None:
     """Rehearse what is signed with every device there is, then make it visible.
 
+    What builders and release managers handed in (firmroot submit) is verified and goes along.
     Interrupted anywhere, devices see the old state or the new one; run it again and it finishes.
     """
     ws = context.workspace()
@@ -190,7 +212,7 @@ def publish(
         if dry_run:
             _show_plan(context, ws, keys, accepted, accept_jump=accept_jump)
             return
-        found = publish_staged(
+        found, verdicts = publish_with_inbox(
             ws,
             ws.storage(),
             keys,
@@ -200,11 +222,12 @@ def publish(
             accept_jump=accept_jump,
             edges=edges,
             progress=context.printer.say if context.verbose else lambda _: None,
+            tell=lambda verdict: _say_verdict(context, verdict),
         )
     if isinstance(found, NothingToDo):
-        _say_nothing_to_do(context, found)
+        _say_nothing_to_do(context, found, verdicts)
         return
-    _say_published(context, found.prepared, found.record, found.waiting)
+    _say_published(context, found, verdicts)
 
 
 @contextmanager
@@ -224,25 +247,22 @@ def _edges(context: Context, ws: Workspace, *, wait: bool) -> Iterator[Edges]:
         yield AwaitedEdges(probes, time.sleep, context.printer.say)
 
 
-def _say_published(
-    context: Context,
-    prepared: Prepared,
-    record: Mapping[str, Any],
-    still: Iterable[Waiting],
-) -> None:
+def _say_published(context: Context, published: Published, verdicts: Iterable[Verdict]) -> None:
+    prepared, record = published.prepared, published.record
     changed = ", ".join(f"{role} {facts['version']}" for role, facts in record["roles"].items())
     context.printer.say(f"published timestamp {record['timestamp']['version']}: {changed}")
     held = prepared.plan.admitted.waiting
     _say_held(context, held)
     _say_rehearsal(context, prepared.rehearsal)
     context.printer.say("verified as a device from the storage")
-    _say_waiting(context, still)
+    _say_waiting(context, published.waiting)
     following = context.say_next()
     context.printer.result(
         {
             "published": True,
             "record": record,
             "held": dict(held),
+            "inbox": [_facts(each) for each in verdicts],
             "rehearsal": _rehearsal_rows(prepared.rehearsal),
             "next": following,
         }

@@ -43,6 +43,7 @@ __all__ = [
     "Labels",
     "NewArtifact",
     "check_filename",
+    "check_hardware",
     "check_version",
     "copy_in",
     "judge",
@@ -307,6 +308,20 @@ def judge(
     """
     if (there := signed.get(labels.path)) is not None:
         return _same_again(labels, incoming, there)
+    check_hardware(labels, signed)
+    return NewArtifact(_sequence(labels.version, signed))
+
+
+def check_hardware(labels: Labels, signed: Mapping[str, TargetFile]) -> None:
+    """Pure: no two artifacts of a version are for the same hardware and handler.
+
+    Args:
+        labels: of one artifact.
+        signed: the others.
+
+    Raises:
+        RefusedError: another one is.
+    """
     for path, target in signed.items():
         custom = _custom(target)
         if custom.get("version") != labels.version or custom.get("handler") != labels.handler:
@@ -318,7 +333,6 @@ def judge(
                 "a device could not know which to install: use a new version, "
                 "or leave that hardware out",
             )
-    return NewArtifact(_sequence(labels.version, signed))
 
 
 def _same_again(labels: Labels, incoming: Incoming, there: TargetFile) -> AlreadyAdded:

@@ -40,6 +40,7 @@ from repo_tools.storage.epoch import epoch_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
+    from typing import Self
 
     from repo_tools.metadata.repository import RepositoryState
     from repo_tools.storage.protocol import Entry, Storage
@@ -63,7 +64,7 @@ _MAX_MARK = 4096
 _METADATA = re.compile(r"metadata/(?:e([1-9]\d*)/)?([1-9]\d*)\.([a-z0-9]+(?:-[a-z0-9]+)*)\.json")
 _TARGET = re.compile(r"targets/((?:.+/)?)([0-9a-f]{64})\.([^/]+)")
 _UNFINISHED = re.compile(r"inbox/submissions/([0-9a-f]{64})/.+")
-_ANSWER = re.compile(r"inbox/answers/[0-9a-f]{64}\.json")
+_ANSWER = re.compile(r"inbox/answers/([0-9a-f]{64})\.json")
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,9 @@ def find_garbage(
             needed.object(entry.path)
         elif match[3] == "snapshot":
             needed.object(entry.path, since=cutoff)
-    unfinished = _unfinished(entries, cutoff)
+    inbox = _Inbox.of(entries, cutoff)
     old = [entry for entry in entries if entry.modified < cutoff]
-    garbage = [entry for entry in old if needed.is_garbage(entry.path, unfinished)]
+    garbage = [entry for entry in old if needed.is_garbage(entry.path, inbox)]
     gone = {entry.path for entry in garbage}
     return Garbage(
         entries=tuple(sorted(garbage, key=lambda entry: entry.path)),
@@ -141,14 +142,38 @@ def _is_strange(entry: Entry) -> bool:
     )
 
 
-def _unfinished(entries: Iterable[Entry], cutoff: datetime) -> frozenset[str]:
-    """Submissions whose document was never written, and of which nothing is young."""
-    found: dict[str, bool] = {}
-    for entry in entries:
-        if match := _UNFINISHED.fullmatch(entry.path):
-            whole = entry.path.endswith("/submission.json") or entry.modified >= cutoff
-            found[match[1]] = found.get(match[1], False) or whole
-    return frozenset(identity for identity, whole in found.items() if not whole)
+@dataclass(frozen=True)
+class _Inbox:
+    """What lies in the inbox, by id.
+
+    Attributes:
+        begun: submissions of which anything is there.
+        unfinished: those whose document was never written, and of which nothing is young.
+    """
+
+    begun: frozenset[str]
+    unfinished: frozenset[str]
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry], cutoff: datetime) -> Self:
+        """Look at the names and ages."""
+        found: dict[str, bool] = {}
+        for entry in entries:
+            if match := _UNFINISHED.fullmatch(entry.path):
+                stays = entry.path.endswith("/submission.json") or entry.modified >= cutoff
+                found[match[1]] = found.get(match[1], False) or stays
+        left = frozenset(identity for identity, stays in found.items() if not stays)
+        return cls(frozenset(found), left)
+
+    def is_garbage(self, path: str) -> bool:
+        """Whether an old object of the inbox can go.
+
+        An answer stays as long as anything of its submission: without it, that would wait again.
+        """
+        if match := _UNFINISHED.fullmatch(path):
+            return match[1] in self.unfinished
+        match = _ANSWER.fullmatch(path)
+        return match is not None and match[1] not in self.begun
 
 
 class _Needed:
@@ -169,16 +194,14 @@ class _Needed:
         # By target path, whatever the digest: a published path never changes its bytes.
         self._targets: set[str] = set()
 
-    def is_garbage(self, path: str, unfinished: frozenset[str]) -> bool:
+    def is_garbage(self, path: str, inbox: _Inbox) -> bool:
         """Whether an old object can go."""
         if match := _METADATA.fullmatch(path):
             ours = int(match[1] or 0) == self._epoch
             return ours and match[3] not in {"root", "timestamp"} and path not in self._paths
         if match := _TARGET.fullmatch(path):
             return path not in self._paths and match[1] + match[3] not in self._targets
-        if match := _UNFINISHED.fullmatch(path):
-            return match[1] in unfinished
-        return _ANSWER.fullmatch(path) is not None
+        return inbox.is_garbage(path)
 
     def object(self, path: str, since: datetime | None = None) -> None:
         """A metadata object of the storage is needed, unless it expired before `since`."""

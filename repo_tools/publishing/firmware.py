@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from repo_tools.storage.protocol import Storage
     from repo_tools.workspace import Workspace
 
-__all__ = ["Added", "Builds", "add_firmware", "read_builds"]
+__all__ = ["Added", "Builds", "add_firmware", "open_signers", "read_builds"]
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,7 @@ def _check_sequences(role: str, builds: Builds) -> None:
             raise StaleError(
                 f"sequence {sequence} is {version} and {versions[sequence]}: firmware was added "
                 "on another machine and published first",
+                "firmroot submit makes what waits here anew, with a sequence that is free; or "
                 f"remove .firmroot/staged/{role}.json and add the firmware of this machine again",
             )
 
@@ -153,7 +154,7 @@ def add_firmware(
     """
     _check_declared(workspace, labels)
     builds = read_builds(workspace, storage, labels.product)
-    signers = _open_signers(workspace, labels.product, secrets)
+    signers = open_signers(workspace, labels.product, secrets)
     with copy_in(source, workspace.outbox, progress) as incoming:
         verdict = judge(labels, incoming, builds.targets)
         if isinstance(verdict, AlreadyAdded):
@@ -195,10 +196,14 @@ def _check_declared(workspace: Workspace, labels: Labels) -> None:
         )
 
 
-def _open_signers(
+def open_signers(
     workspace: Workspace, product: str, secrets: Secrets
 ) -> list[tuple[Signer, KeyHolder]]:
-    """Every builds key of this machine, opened before anything is copied."""
+    """Every builds key of this machine, opened before anything is copied.
+
+    Raises:
+        ActionRequiredError: there are too few.
+    """
     role = builds_role(product)
     rules = workspace.policy.role(role, "builds")
     uris = workspace.key_uris()

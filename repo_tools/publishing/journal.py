@@ -258,14 +258,15 @@ def _worth_keeping(
     """The metadata that a publish changed, and what people signed with it: manifests and holds."""
     yield state.timestamp or b""
     yield state.snapshot or b""
+    waiting = workspace.staged_targets()
     people = people_roles(state)
     for role in record["roles"]:
         if role in state.roles:
             yield state.roles[role]
         if role in people and role != Targets.type:
             for path, target in parse(state.roles[role], Targets, role).signed.targets.items():
-                carried = workspace.staged / stored_name(path, target.hashes["sha256"])
-                if carried.is_file():
+                carried = waiting.get(stored_name(path, target.hashes["sha256"]))
+                if carried is not None:
                     yield carried.read_bytes()
 
 

@@ -24,13 +24,24 @@ if TYPE_CHECKING:
     from repo_tools.signing.secrets import Secrets
     from repo_tools.workspace import Workspace
 
-__all__ = ["OnlineKeys", "is_here"]
+__all__ = ["OnlineKeys", "OnlineKeysMissingError", "can_sign", "is_here"]
 
 
 def is_here(workspace: Workspace, uri: str) -> bool:
     """Whether a key can be on this machine: `firmroot.toml` is shared, key files are not."""
     scheme, _, path = uri.partition(":")
     return scheme not in FILES or (workspace.directory / Path(path).expanduser()).exists()
+
+
+def can_sign(workspace: Workspace, role: str, template: str | None = None) -> bool:
+    """Whether a key of a role can be on this machine."""
+    uris = workspace.key_uris()
+    keys = workspace.policy.role(role, template).keys
+    return any(name in uris and is_here(workspace, uris[name]) for name in keys)
+
+
+class OnlineKeysMissingError(ActionRequiredError):
+    """This machine cannot sign snapshot and timestamp."""
 
 
 @dataclass
@@ -50,7 +61,7 @@ class OnlineKeys:
         """Sign a role so that it meets the threshold of each of these roots.
 
         Raises:
-            ActionRequiredError: too few of the keys are here; names the role and what is missing.
+            OnlineKeysMissingError: too few of the keys are here; names the role and the keys.
             ConfigurationError: a key cannot be opened.
         """
         payload = signed_bytes(signed)
@@ -64,11 +75,12 @@ class OnlineKeys:
             if len(required.keyids) - len(missing) < required.threshold:
                 names = ", ".join(self.workspace.key_name(keyid) for keyid in missing)
                 both = f" for root {root.version}" if len(roots) > 1 else ""
-                raise ActionRequiredError(
+                raise OnlineKeysMissingError(
                     f"{signed.type} needs {required.threshold} signature(s){both}, and this "
                     f"machine cannot sign as {names}",
-                    "publish where the online keys are, or name their URIs in firmroot.toml, "
-                    "[online]; an old key that is gone: firmroot recover lost-key KEY",
+                    "hand the work to the publisher: firmroot submit; or publish where the online "
+                    "keys are, or name their URIs in firmroot.toml, [online]; an old key that is "
+                    "gone: firmroot recover lost-key KEY",
                 )
         return assemble(signed, signatures.values())
 

@@ -50,6 +50,7 @@ __all__ = [
     "Upload",
     "admit",
     "check_delegated",
+    "check_keeps_artifacts",
     "metadata_uploads",
     "new_targets",
 ]
@@ -231,15 +232,18 @@ def _admit_role(
             f"sign it again: firmroot ceremony start {role}",
         ) from error
     if role not in known:
-        _check_keeps_artifacts(role, signed, admitted.base.role(role))
+        check_keeps_artifacts(role, signed, admitted.base.role(role))
     return replace(admitted, roles={**admitted.roles, role: data})
 
 
-def _check_keeps_artifacts(role: str, signed: Targets, live: Targets | None) -> None:
+def check_keeps_artifacts(role: str, signed: Targets, live: Targets | None) -> None:
     """A builds role is signed by one machine alone: it may add to what is live, nothing else.
 
     What it leaves out on purpose it says (`edits.DROPPED_FIELD`); the rehearsal finds out whether a
     device needs it.
+
+    Raises:
+        StaleError: something is missing, or says something else.
     """
     said = signed.unrecognized_fields.get(DROPPED_FIELD)
     dropped = set(said) if isinstance(said, list) else set()
@@ -248,6 +252,7 @@ def _check_keeps_artifacts(role: str, signed: Targets, live: Targets | None) -> 
             raise StaleError(
                 f"staged {role} {signed.version} does not have {path} as it is live: "
                 "somebody else added firmware meanwhile",
+                "firmroot submit makes what waits here anew on what is live; or "
                 f"remove .firmroot/staged/{role}.json and add the firmware again",
             )
 

@@ -36,7 +36,7 @@ from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.bridge import Passage, check_bridged, check_sizes, is_bridged, passage
 from repo_tools.publishing.factory import devices, future_devices
 from repo_tools.publishing.following import lead
-from repo_tools.publishing.journal import committed, high_water
+from repo_tools.publishing.journal import committed, high_water, people_roles
 from repo_tools.publishing.live import (
     MAX_METADATA,
     TIMESTAMP,
@@ -75,11 +75,13 @@ __all__ = [
     "Signed",
     "Step",
     "StorageElsewhereError",
+    "StrandedError",
     "admit_staged",
     "check_present",
     "check_root_good",
     "check_stranding",
     "following_root",
+    "is_stored",
     "next_step",
     "prepare",
     "read_base",
@@ -87,6 +89,10 @@ __all__ = [
 ]
 
 _SMALL = ("channels/", "holds/", "trust/")
+
+
+class StrandedError(RefusedError):
+    """Devices would be left behind, and nobody said that they may."""
 
 
 class StorageElsewhereError(ConfigurationError):
@@ -193,6 +199,9 @@ def admit_staged(workspace: Workspace, base: RepositoryState) -> Admitted:
     """What of the staged work may be published on that base. Raises as `plan.admit`."""
     people = [path.stem for path in workspace.staged.glob("*.json")]
     known = {role: workspace.published_role(role) for role in people}
+    # `intake` has seen that what it took is made from what is live.
+    taken = {path.stem for top in workspace.taken for path in top.glob("*.json")}
+    known |= {role: base.roles[role] for role in taken.intersection(people_roles(base))}
     return admit(base, workspace.staged_roles(), known)
 
 
@@ -388,7 +397,7 @@ def prepare(
 def _root_chain(storage: Storage, candidate: RepositoryState) -> Upload | None:
     """The bundle of the newest root, if the storage does not have it."""
     path, data = root_chain_object(candidate)
-    return None if _is_stored(storage, path) else Upload.of(path, data)
+    return None if is_stored(storage, path) else Upload.of(path, data)
 
 
 def _target_uploads(
@@ -400,15 +409,16 @@ def _target_uploads(
         if path in waiting:
             digest = target.hashes["sha256"]
             uploads.append(Upload(path, waiting[path], target.length, digest))
-        elif not _is_stored(storage, path):
+        elif not is_stored(storage, path):
             raise RefusedError(
                 f"{target.path} is signed, but its bytes are neither here nor in the storage",
-                "publish on the machine where it was added, or add the same file here again",
+                "where it was added: firmroot submit; or add the same file here again",
             )
     return tuple(uploads)
 
 
-def _is_stored(storage: Storage, path: str) -> bool:
+def is_stored(storage: Storage, path: str) -> bool:
+    """Whether the storage has an object."""
     try:
         with storage.open(path):
             return True
@@ -482,8 +492,7 @@ def _check_built(workspace: Workspace, admitted: Admitted) -> None:
                     raise ActionRequiredError(
                         f"{role} offers {artifact.path}, and no builds role that lists it is live "
                         "or on this machine",
-                        "take over the builder's work first: .firmroot/staged and .firmroot/outbox "
-                        "of the machine that ran `firmroot firmware add`",
+                        "on the machine that ran `firmroot firmware add`: firmroot submit",
                     )
 
 
@@ -491,7 +500,7 @@ def check_stranding(prepared: Prepared, accepted: frozenset[str]) -> None:
     """Stop a publish that leaves a device behind, unless that device was named.
 
     Raises:
-        RefusedError: names every factory export that would be stranded, and why.
+        StrandedError: names every factory export that would be stranded, and why.
     """
     stranded = prepared.rehearsal.stranded()
     open_cases = {name: row for name, row in stranded.items() if name not in accepted}
@@ -503,7 +512,7 @@ def check_stranding(prepared: Prepared, accepted: frozenset[str]) -> None:
         for name, row in open_cases.items()
     )
     named = " ".join(f"--accept-stranded {_quoted(name)}" for name in open_cases)
-    raise RefusedError(
+    raise StrandedError(
         f"this publish would strand {len(open_cases)} of the devices that were rehearsed:{cases}",
         f"mend what the reason names; if these devices are lost already: firmroot publish {named}",
     )

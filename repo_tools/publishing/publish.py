@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tuf.api.metadata import Metadata, Root, Timestamp
@@ -255,10 +255,14 @@ def _check_good(state: RepositoryState, now: datetime) -> None:
 
 
 def finish_interrupted(workspace: Workspace, live: Live) -> None:
-    """A publish that was killed after its commit still owes the workspace what it remembers."""
+    """A publish that was killed after its commit still owes the workspace what it remembers.
+
+    Also of what it took from the inbox (`intake`): the copies are here until it is answered.
+    """
     journal = load_journal(workspace)
     if journal is not None and journal.timestamp == live.state.timestamp:
-        settle(workspace, live.state, journal.record)
+        taken = tuple(sorted((workspace.memory / "inbox").glob("*")))
+        settle(replace(workspace, taken=taken), live.state, journal.record)
 
 
 def waiting(workspace: Workspace) -> tuple[Waiting, ...]:

@@ -440,8 +440,9 @@ class _OnlyMirror:
         self.fetch = fetcher.fetch
         self.stream = fetcher.stream
 
-    def another_way(self) -> bool:
+    def another_way(self, why: str = "") -> bool:
         """There is none."""
+        del why
         return False
 
     def every_mirror(self) -> None:

@@ -15,22 +15,26 @@ from tuf.api.metadata import Targets
 from client_reference.errors import NotTrustedError, RetryLaterError
 from client_reference.manifest import parse_meaning
 from client_reference.payload.segments import SUFFIX
-from keys_policy.checks import KEY_CHECKS, Severity, missing_keys
+from keys_policy.checks import BINDS, KEY_CHECKS, Severity, missing_keys
 from repo_tools.anchor import describe_anchor
-from repo_tools.metadata.repository import RepositoryState, parse
+from repo_tools.metadata.repository import RepositoryState, parse, sha256
 from repo_tools.metadata.roles import builds_role, channel_role, hold_role
 from repo_tools.publishing.channels import read_channel
 from repo_tools.publishing.factory import load_registry
+from repo_tools.publishing.inbox import list_inbox
 from repo_tools.publishing.online import is_here
 from repo_tools.publishing.prepare import StorageElsewhereError, read_base
+from repo_tools.publishing.submit import handed_in
 from repo_tools.reporting.status import Situation, early_report, report
 from repo_tools.signing.ceremony import open_ceremonies
 from repo_tools.signing.ceremony import status as ceremony_status
 from repo_tools.signing.rules import findings, templates
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
+    from keys_policy.checks import Finding
     from repo_tools.reporting.status import Report
     from repo_tools.storage.protocol import Storage
     from repo_tools.workspace import Workspace
@@ -63,6 +67,8 @@ def _look_inside(ws: Workspace, now: datetime) -> Situation:
         rules=rules,
         ceremonies=ceremonies,
         staged=tuple(ws.staged_roles()),
+        submitted=_submitted(ws),
+        behind=_behind(errors, {each.ceremony.role for each in ceremonies}),
         violations=tuple(f"{each.detail} [{each.check.id}]" for each in errors),
         lacking=missing_keys(ws.policy) if lacking else {},
         has_root=ws.newest_root() is not None or any(s.ceremony.role == "root" for s in ceremonies),
@@ -76,8 +82,19 @@ def _look_inside(ws: Workspace, now: datetime) -> Situation:
         mine=frozenset(name for name, uri in ws.key_uris().items() if is_here(ws, uri)),
         lab=ws.config.lab,
         anchor=anchor,
+        anchored=ws.newest_recovery() is not None,
         anchor_next=anchor_next,
     )
+
+
+def _behind(errors: Sequence[Finding], opened: Collection[str]) -> tuple[str, ...]:
+    """Root or targets, where a ceremony mends all that is wrong and none is open for it yet."""
+    if any(each.check.id != BINDS for each in errors):
+        return ()
+    # The detail begins with the role: "root 3: gateway-stable is ...".
+    roles = sorted({each.detail.partition(" ")[0] for each in errors})
+    ours = all(role in {"root", "targets"} and role not in opened for role in roles)
+    return tuple(roles) if ours else ()
 
 
 def _look_outside(ws: Workspace, found: Situation) -> Situation:
@@ -88,13 +105,29 @@ def _look_outside(ws: Workspace, found: Situation) -> Situation:
         storage = ws.storage()
         state = read_base(ws, storage).state
         held = _held(ws, storage, state)
+        inbox = _inbox(ws, found, storage)
     except StorageElsewhereError as error:
         built = _built(ws, RepositoryState())
         return replace(found, unread=error.message, elsewhere=True, built=built)
     except (RetryLaterError, NotTrustedError) as error:
         return replace(found, unread=error.message)
     live = {role: (each.version, each.expires) for role, each in state.newest().items()}
-    return replace(found, live=live, held=held, built=_built(ws, state))
+    built = _built(ws, state)
+    return replace(found, live=live, held=held, built=built, inbox=inbox)
+
+
+def _submitted(ws: Workspace) -> frozenset[str]:
+    """The staged roles that were handed in as they are."""
+    handed = {each.sha256 for each in handed_in(ws).values()}
+    return frozenset(role for role, data in ws.staged_roles().items() if sha256(data) in handed)
+
+
+def _inbox(ws: Workspace, found: Situation, storage: Storage) -> int:
+    """How many submissions a publisher has not looked at; others need not look."""
+    if not found.mine.intersection(ws.policy.role("timestamp").keys):
+        return 0
+    listing = list_inbox(storage)
+    return len(set(listing.pending) - listing.noted)
 
 
 def _held(ws: Workspace, storage: Storage, state: RepositoryState) -> tuple[str, ...]:

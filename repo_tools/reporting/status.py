@@ -59,8 +59,12 @@ class Situation:
         elsewhere: that is because this clone does not have the storage.
         ceremonies: what waits for signatures.
         staged: roles that wait to be published.
+        submitted: those of them that lie in the inbox as they are.
+        inbox: how many submissions the publisher did not look at yet, where its keys are here.
         built: the newest version in each staged builds role that brings firmware.
         violations: errors of the policy.
+        behind: signed roles that a new version brings in line with the policy, where nothing else
+            is wrong with it.
         lacking: how many keys each role still needs, where nothing else is wrong with the policy.
         has_root: there is a root, signed or waiting.
         has_keys: there is any key.
@@ -71,6 +75,7 @@ class Situation:
         mine: names of the keys of this machine.
         lab: the keys were made for trying out.
         anchor: the recovery anchor in one line; empty if nobody looked.
+        anchored: there is a recovery anchor that can re-root.
         anchor_next: the command that brings it forward, with its reason; None if nothing is due.
     """
 
@@ -81,8 +86,11 @@ class Situation:
     elsewhere: bool = False
     ceremonies: Sequence[CeremonyStatus] = ()
     staged: Sequence[str] = ()
+    submitted: frozenset[str] = frozenset()
+    inbox: int = 0
     built: Mapping[str, str] = field(default_factory=dict)
     violations: Sequence[str] = ()
+    behind: Sequence[str] = ()
     lacking: Mapping[str, int] = field(default_factory=dict)
     has_root: bool = False
     has_keys: bool = False
@@ -93,6 +101,7 @@ class Situation:
     mine: frozenset[str] = frozenset()
     lab: bool = False
     anchor: str = ""
+    anchored: bool = False
     anchor_next: tuple[str, str] | None = None
 
 
@@ -140,7 +149,13 @@ class Report:
         found += _policy_lines(situation)
         for ceremony in situation.ceremonies:
             found.extend(_ceremony_lines(ceremony))
-        found.extend(f"{role}: signed and staged, not yet published" for role in situation.staged)
+        found.extend(
+            f"{role}: signed and staged, "
+            f"{'handed in, ' if role in situation.submitted else ''}not yet published"
+            for role in situation.staged
+        )
+        if situation.inbox:
+            found.append(f"inbox: {_submissions(situation.inbox)} for the publisher")
         if situation.unread:
             found.append(f"live: could not be looked at: {situation.unread}")
         for each in self.expiries:
@@ -179,6 +194,8 @@ class Report:
                 for each in situation.ceremonies
             ],
             "staged": list(situation.staged),
+            "submitted": sorted(situation.submitted),
+            "inbox": situation.inbox,
             "live": {
                 each.role: {
                     "version": each.version,
@@ -243,7 +260,9 @@ def _early_steps(situation: Situation) -> Iterator[tuple[str, str]]:
         yield "firmroot key new NAME --role root --role targets", "there is no key yet"
     if situation.lacking:
         yield _next_key(situation)
-    if situation.violations:
+    if situation.behind:
+        yield _next_in_line(situation)
+    elif situation.violations:
         yield "firmroot policy check", situation.violations[0]
     if not situation.has_root:
         yield _next_root(situation)
@@ -258,6 +277,14 @@ def _next_key(situation: Situation) -> tuple[str, str]:
     roles = next((pair for pair in _TOGETHER if first in pair), (first,))
     named = " ".join(f"--role {role}" for role in roles if role in situation.lacking)
     return f"firmroot key new NAME {named}", f"keys are missing for {', '.join(situation.lacking)}"
+
+
+def _next_in_line(situation: Situation) -> tuple[str, str]:
+    """The policy was edited, or a key was made: what is signed follows with a new version."""
+    reason = situation.violations[0]
+    if situation.anchored and "root" in situation.behind:
+        reason += "; if a threshold of root is gone: firmroot anchor re-root --without KEY"
+    return f"firmroot ceremony start {' '.join(situation.behind)}", reason
 
 
 def _next_root(situation: Situation) -> tuple[str, str]:
@@ -289,6 +316,8 @@ def _steps_in_operation(
         yield _next_renewal(situation, due)
     if situation.staged:
         yield _next_staged(situation)
+    if situation.inbox:
+        yield "firmroot publish", f"the inbox has {_submissions(situation.inbox)}"
     yield from _steps_to_devices(situation, expiries)
     for soonest in sorted(expiries, key=lambda each: each.sign_from):
         yield "", f"{soonest.role} is next, from {soonest.sign_from:%Y-%m-%d}"
@@ -368,7 +397,41 @@ def renewal_command(roles: Iterable[str], *, root_expired: bool) -> str:
     return "firmroot refresh"
 
 
+def _submissions(count: int) -> str:
+    return "1 submission" if count == 1 else f"{count} submissions"
+
+
+def _goes_by_inbox(situation: Situation) -> bool:
+    """Whether what is staged was signed on this machine, and the online keys are elsewhere."""
+
+    def here(role: str) -> bool:
+        rules = situation.rules.get(role)
+        return rules is not None and bool(situation.mine.intersection(rules.keys))
+
+    elsewhere = bool(situation.live) and not here("timestamp")
+    return elsewhere and any(here(role) for role in situation.staged) and not _by_git(situation)
+
+
+def _by_git(situation: Situation) -> set[str]:
+    """What comes to the publisher with the policy and the keys that it puts into force."""
+    return {"root", "targets"}.intersection(situation.staged)
+
+
+def _next_submission(situation: Situation) -> tuple[str, str]:
+    if left := [role for role in situation.staged if role not in situation.submitted]:
+        return "firmroot submit", f"{', '.join(left)}: signed and staged; the publisher takes it on"
+    return "", f"{', '.join(situation.staged)}: handed in; firmroot submit --status tells the rest"
+
+
 def _next_staged(situation: Situation) -> tuple[str, str]:
+    managed = {
+        role
+        for roles in situation.channels.values()
+        for role in roles
+        if role in situation.rules and situation.mine.intersection(situation.rules[role].keys)
+    }
+    if _goes_by_inbox(situation) and not (situation.built and managed):
+        return _next_submission(situation)
     # Firmware that no channel offers; alone, or with the very first root, it can wait for one.
     beside = set() if situation.live else {"root", "targets"}
     if situation.built and set(situation.staged) <= situation.built.keys() | beside:

@@ -96,7 +96,8 @@ def import_private(
 ) -> KeyHolder:
     """Use a private key where it is: only its public half and its place are written.
 
-    A token or service tells the public half, and makes a test signature that must verify.
+    A token or service tells the public half, and makes a test signature that must verify. Where
+    the workspace knows the key under that name, this machine learns where its private half is.
 
     Args:
         ws: the workspace.
@@ -110,7 +111,9 @@ def import_private(
         ConfigurationError: the key or passphrase is wrong, or the name is taken.
         ActionRequiredError, RetryLaterError: the token or service is not there.
     """
-    _check_new(ws, name)
+    known = ws.keyring.get(name)
+    if known is None:
+        _check_new(ws, name)
     scheme, _, place = uri.partition(":")
     if scheme in FILES:
         key = public_key(load_file(scheme, Path(place), secrets.passphrase(name)))
@@ -118,7 +121,12 @@ def import_private(
     else:
         uri, key = import_key(uri, secrets)
         custody = KINDS[scheme].custody
+    if known is not None and known.key.keyid != key.keyid:
+        _check_new(ws, name)
     open_signer(uri, KeyHolder(name, holder, custody, key), secrets, ws.directory)
+    if known is not None:
+        ws.add_key_uri(name, uri)
+        return known
     made = add_public(ws, name, key, holder, custody, about)
     ws.add_key_uri(name, uri)
     return made

@@ -190,7 +190,7 @@ def test_a_channel_waits_for_its_builder_not_for_devices_that_are_lost(live: Com
         (work / part).rename(live.directory.parent / part)
     said = live("publish", code=ExitCode.ACTION_REQUIRED)
     assert "gateway-stable offers builds/gateway/1.1/gw2.img, and no builds role that lists" in said
-    assert "hint: take over the builder's work first: .firmroot/staged and .firmroot/outb" in said
+    assert "hint: on the machine that ran `firmroot firmware add`: firmroot submit" in said
     assert "accept-stranded" not in said
     for part in ("staged", "outbox"):
         (live.directory.parent / part).rename(work / part)

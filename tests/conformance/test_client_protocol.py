@@ -101,6 +101,14 @@ def test_init_refuses_a_root_that_is_not_signed(client: Client) -> None:
     assert client.asked == []
 
 
+def test_an_option_is_never_guessed(client: Client) -> None:
+    client.init()
+    url = f"{client.mirror.url}metadata/"
+    assert client.run("--metadata-u", url, "refresh") == 1
+    assert client.asked == []
+    assert client.run("--metadata-url", url, "refresh") == 0
+
+
 def test_refresh_asks_in_order_and_keeps_the_served_bytes(client: Client) -> None:
     client.repo.files["metadata/timestamp.json"] += b" \n"
     client.init()

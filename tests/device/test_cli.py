@@ -70,7 +70,38 @@ def test_from_the_factory_to_a_confirmed_release(publisher: Publisher, ready: De
     assert ready.run("update").code == 0
     assert ready.slot("A") == IMAGE[::-1]
     assert "rejected: 1.1 is not tried again" in ready.run("reject").out
+    assert "it was rejected on this device, by a person or a health check" in ready.run("check").out
+    assert "rejected   1 payload: 1 by `reject`" in ready.run("status").out
+
+
+def test_a_rejection_and_a_roll_back_are_told_apart(
+    publisher: Publisher, ready: DeviceOnDisk
+) -> None:
+    ready.run("update")
+    ready.run("confirm")
+    publisher.release("1.1", 2, IMAGE[::-1])
+    ready.run("update")
+    record = ready.directory / "slots" / "boot.json"
+    fallen = json.loads(record.read_text()) | {"running": "B", "trial": "", "tries": 0}
+    record.write_text(json.dumps(fallen))  # the boot loader's tries are used up
     assert "it failed on this device and was rolled back" in ready.run("check").out
+    publisher.release("1.2", 3, IMAGE[:-1])
+    ready.run("update")
+    ready.run("reject")
+    said = ready.run("check", "--explain").out
+    assert "1.2 (sequence 3): it was rejected on this device, by a person" in said
+    assert "1.1 (sequence 2): it failed on this device and was rolled back" in said
+    status = ready.run("status").out
+    assert "rejected   2 payloads: 1 by `reject`, 1 did not come up and was rolled back" in status
+    found = ready.run("status", before=("--json",)).json
+    assert [one in found["rejected"] for one in found["rejected_by_request"]] == [True]
+    # What is noted is a hint for words: without it nothing else changes.
+    for damage in (b"", b"[1]", b'{"a": 1}', b"[" * 9000):
+        (ready.directory / "state" / "rejected.json").write_bytes(damage)
+        after = ready.run("check", "--explain")
+        assert (after.code, "1.2 (sequence 3): it failed on this device" in after.out) == (0, True)
+    publisher.release("1.3", 4, IMAGE[:-2])
+    assert ready.run("update").code == 0
 
 
 def test_status_says_everything_there_is(publisher: Publisher, ready: DeviceOnDisk) -> None:
@@ -237,6 +268,8 @@ def test_init_from_a_damaged_export_leaves_nothing(device: DeviceOnDisk, sentenc
     assert failed.code in {2, 6}
     assert message in failed.err
     assert "mirror" not in failed.err, "nobody sent it"
+    # The same hint is given by commands that have no --factory.
+    assert "--factory" not in device.run("check").err.replace("init --factory", "")
     assert device.run("status").code == 3
 
 
@@ -310,7 +343,7 @@ def test_a_service_may_confirm_at_every_boot(ready: DeviceOnDisk) -> None:
     ready.run("update")
     assert "confirmed: 1.0" in ready.run("confirm").out
     again = ready.run("confirm", before=("--json",))
-    assert (again.code, again.json) == (0, {"confirmed": None})
+    assert (again.code, again.json) == (0, {"confirmed": None, "warnings": []})
 
 
 def test_a_check_during_a_trial_offers_no_update(ready: DeviceOnDisk) -> None:
@@ -499,6 +532,10 @@ def test_a_truncated_image_is_continued(
     publisher.repo.files[path], whole = IMAGE[: SEGMENT + 5], IMAGE
     failed = ready.run("update")
     assert failed.code == 4
+    assert "what was verified of release 1.0 is kept in slot B, which cannot boot" in failed.err
+    assert "the system that runs is untouched" in failed.err
+    assert "nothing was changed" not in failed.err
+    assert ready.slot("B")[:SEGMENT] == IMAGE[:SEGMENT], "it is as it says"
     publisher.repo.files[path] = whole
     mirror.trouble = Trouble(times=0)
     mirror.seen.clear()
@@ -765,6 +802,23 @@ def test_a_command_installs_a_whole_verified_file(
     device.restart()
     assert device.run("confirm").code == 0
     assert "is installed and is the newest" in device.run("check").out
+
+
+def test_a_broken_download_for_a_command_says_where_it_is_kept(
+    publisher: Publisher, mirror: Mirror, device: DeviceOnDisk
+) -> None:
+    root = publisher.repo.files["metadata/1.root.json"]
+    install = 'handler = "command"\nreboot = "ask"\n[install.command]\nrun = ["true", "{path}"]'
+    device.make(root, [mirror.url], install=install)
+    publisher.release("1.0", 1, IMAGE, for_the_command, handler="command")
+    device.run("init")
+    mirror.trouble = Trouble(path=".img", status=503)
+    failed = device.run("update")
+    assert failed.code == 4
+    kept = "what was verified of release 1.0 is kept in download.directory"
+    assert f"{kept}; the system that runs is untouched" in failed.err
+    mirror.trouble = Trouble(times=0)
+    assert device.run("update").code == 0
 
 
 def test_a_command_confirms_nothing_before_the_restart(

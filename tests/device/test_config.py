@@ -112,6 +112,24 @@ def test_a_command_is_taken_as_it_is_written(device: Path) -> None:
     assert str(install.directory) == "/data/firmroot/cache"
 
 
+def test_a_state_that_this_user_may_not_look_into_is_named(
+    device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (device / "device.toml").write_text(MINIMAL)
+
+    def denied(_: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "pathlib.Path.exists", denied
+        )  # the tests may run as root, who may look anywhere
+        with pytest.raises(ConfigurationError, match=r"trust.state: user .* may not") as caught:
+            load(device / "device.toml")
+    assert caught.value.hint == "run this as the user to whom that directory belongs"
+    assert load(device / "device.toml").repository.product
+
+
 PROXIES = {
     "environment": Proxy.ENVIRONMENT,
     "none": Proxy.NONE,

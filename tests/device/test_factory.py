@@ -54,7 +54,7 @@ def test_a_file_that_is_missing_is_named(factory: Path, name: str) -> None:
         ConfigurationError, match=rf"{name} cannot be read \(No such file"
     ) as caught:
         load(factory)
-    assert "--factory" in caught.value.hint
+    assert "trust.factory" in caught.value.hint
 
 
 @pytest.mark.parametrize("wrong", [b"", b"[]", FLOORS.replace(b"1,", b"2,", 1)])

@@ -187,7 +187,7 @@ class Network:
         pieces: Iterator[bytes] = self.repo.stream(path, offset, length)
         return pieces
 
-    def another_way(self) -> bool:
+    def another_way(self, why: str = "") -> bool:  # noqa: ARG002 # of the protocol
         if self.others:
             self.repo = self.others.pop(0)
             return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -34,6 +35,11 @@ def run(words: list[str]) -> None:
             os.chdir(where)
         case ["rm", file]:
             Path(file).unlink()
+        case ["rm", "-r", *files]:
+            for each in map(Path, files):
+                shutil.rmtree(each) if each.is_dir() else each.unlink()
+        case ["cp", "-r", source, copy]:
+            shutil.copytree(source, copy)
         case ["export", assignment]:
             name, _, value = assignment.partition("=")
             os.environ[name] = value

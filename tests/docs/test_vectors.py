@@ -23,6 +23,7 @@ from repo_tools.metadata.anchor import as_field
 from repo_tools.metadata.edits import as_field as resets_as_field
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.factory import make_package
+from repo_tools.publishing.inbox import parse_submission
 from tests.docs.pages import DOCS, vectors
 
 if TYPE_CHECKING:
@@ -53,6 +54,13 @@ def _segments(vector: Vector) -> None:
     assert segments.hash_segments(pieces) == listed
     assert segments.list_length(len(whole)) == len(listed) == vector["list length"]
     assert len(segments.parse_segments(listed, len(whole))) == len(pieces)
+
+
+def _submission(vector: Vector) -> None:
+    identity = vector.pop("id")
+    found = parse_submission(json.dumps(vector).encode())
+    assert found.id == identity
+    assert json.loads(found.to_json()) == vector
 
 
 def _root_chain(vector: Vector) -> None:
@@ -153,6 +161,7 @@ CHECKS: dict[str, Callable[[Vector], None]] = {
     "algorithms": _algorithms,
     "meaning": _meaning,
     "segments": _segments,
+    "submission": _submission,
     "root chain": _root_chain,
     "manifest": _manifest,
     "position": _position,

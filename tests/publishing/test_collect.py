@@ -111,6 +111,14 @@ def test_a_submission_that_waits_or_grows_stays(storage: LocalStorage) -> None:
     assert _found(storage) == []
 
 
+def test_an_answer_stays_as_long_as_what_it_answers(storage: LocalStorage) -> None:
+    answer = _put(storage, f"inbox/answers/{A}.json", b"{}")
+    document = _put(storage, f"inbox/submissions/{A}/submission.json", b"{}")
+    assert _found(storage) == []
+    storage.remove(document)
+    assert _found(storage) == [answer]
+
+
 def test_what_a_signed_role_names_stays_and_the_rest_goes(storage: LocalStorage) -> None:
     role = _targets(3, builds__x=b"x")
     kept = _put(storage, stored_name("builds/x", hashlib.sha256(b"x").hexdigest()), b"x")

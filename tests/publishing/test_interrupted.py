@@ -270,6 +270,36 @@ def test_the_root_waits_for_caches_and_so_does_what_drops_the_old_signatures(liv
     ]
 
 
+class _Noted:
+    """Edges that show everything at once, and note what was waited for."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+
+    def wait(self, path: str, _data: bytes) -> None:
+        """See `Edges.wait`."""
+        self.paths.append(path)
+
+
+def test_a_bridge_that_died_after_its_root_waits_for_that_root_alone(live: Lab) -> None:
+    _rotate_online_key(live)
+    _interrupt(live, "root-chain")
+    assert (live.repository / "metadata/2.root.json").exists()
+    edges = _Noted()
+    publish(live.workspace, live.workspace.storage(), _keys(live), live.now, edges=edges)
+    assert edges.paths == ["metadata/2.root.json"]
+    assert live.fresh_device()[1] == "installs 1.0"
+
+
+def test_a_cut_waits_for_nobody(live: Lab) -> None:
+    live.ok("rotate", "publisher", "--compromised")
+    live.ok("sign")
+    edges = _Noted()
+    publish(live.workspace, live.workspace.storage(), _keys(live), live.now, edges=edges)
+    assert edges.paths == []
+    assert live.fresh_device()[1] == "installs 1.0"
+
+
 class _Rival(LocalStorage):
     """Somebody publishes root 2 after this storage was asked for it."""
 

@@ -775,3 +775,36 @@ def test_a_recovery_root_that_waits_is_none_of_its_business(live: Lab) -> None:
         said = live.run(command)
         assert "targets-2" in said.out + said.err
         assert "recovery-1" not in said.out + said.err
+
+
+@pytest.mark.parametrize("command", ["refresh", "publish"])
+def test_live_versions_that_jumped_are_not_gone_on_from_unless_somebody_says_so(
+    following: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    other = following.copy(tmp_path / "other")
+    for minutes in (1, 2):
+        other.later(minutes=minutes).ok("refresh")
+    shutil.rmtree(following.repository)
+    shutil.copytree(other.repository, following.repository)
+    timestamp = following.repository / "metadata/timestamp.json"
+    before = timestamp.read_bytes()
+    later = following.later(minutes=3)
+    monkeypatch.setattr("repo_tools.publishing.journal.MAX_JUMP", 1)
+    done = later.run(command)
+    assert done.code == ExitCode.REFUSED
+    assert "timestamp has version 3, and version 1 was live before" in done.err
+    assert timestamp.read_bytes() == before
+    later.ok(command, "--accept-jump")
+    assert timestamp.read_bytes() != before
+
+
+def test_as_many_versions_as_refreshers_can_make_are_no_jump(
+    following: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = following.copy(tmp_path / "other")
+    for minutes in (1, 2):
+        other.later(minutes=minutes).ok("refresh")
+    shutil.rmtree(following.repository)
+    shutil.copytree(other.repository, following.repository)
+    monkeypatch.setattr("repo_tools.publishing.journal.MAX_JUMP", 2)
+    following.later(minutes=3).ok("refresh")

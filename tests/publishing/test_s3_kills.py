@@ -45,6 +45,8 @@ CASES = {
     "a publish onto a live state": ("next", "publish", {"1.0", "1.1"}),
     "a refresh": ("live", "refresh", {"1.0"}),
     "a publish with a new root": ("rotated", "publish", {"1.0"}),
+    "handing in": ("next", "submit", {"1.0"}),
+    "a publish of what was handed in": ("handed in", "publish", {"1.0", "1.1"}),
 }
 
 
@@ -162,7 +164,11 @@ def run_counted(lab: Lab, verb: str, kill_at: int = 0) -> tuple[int, int]:
 
 def started(moments: dict[str, Lab], moment: str, directory: Path) -> Lab:
     """A copy of the lab at that moment."""
-    lab = moments["live" if moment == "rotated" else moment].copy(directory)
+    lab = moments[{"rotated": "live", "handed in": "next"}.get(moment, moment)].copy(directory)
+    if moment == "handed in":
+        lab.ok("submit")
+        for place in ("staged", ".firmroot/staged", ".firmroot/outbox"):
+            shutil.rmtree(lab.directory / place)
     if moment == "rotated":
         lab.ok("ceremony", "start", "root")
         lab.ok("sign")

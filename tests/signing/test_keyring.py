@@ -87,6 +87,19 @@ def test_a_wrong_name_is_refused_before_anything_is_written(
     assert Workspace.open(far.directory).key_uris()["dora"] == f"file:{stick}"
 
 
+def test_a_key_that_is_known_is_brought_to_another_machine(ws: Workspace, tmp_path: Path) -> None:
+    far = clone(ws, tmp_path / "far", "bob")
+    stick = tmp_path / "alice.pem"
+    shutil.copy(ws.directory / ".firmroot/keys/alice.pem", stick)
+    lab = (ws.directory / ".firmroot/lab-passphrase").read_bytes().strip()
+    assert "alice" not in far.key_uris()
+    found = import_private(far, "alice", f"file:{stick}", "Somebody", Secrets(lab))
+    assert found == ws.keyring["alice"], "what people say of it stays"
+    again = Workspace.open(far.directory)
+    assert again.key_uris()["alice"] == f"file:{stick}"
+    assert again.keyring == far.keyring
+
+
 def test_a_name_that_somebody_took_meanwhile_is_told(ws: Workspace) -> None:
     key = public_key(generate("ed25519"))
     add_public(ws, "dora", public_key(generate("ed25519")), "Dora", "file")

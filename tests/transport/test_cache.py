@@ -31,7 +31,7 @@ class Counting:
         self.asked.append(path)
         yield self.data[offset : offset + length]
 
-    def another_way(self) -> bool:
+    def another_way(self, why: str = "") -> bool:  # noqa: ARG002 # of the protocol
         return True
 
     def every_mirror(self) -> None:

@@ -283,6 +283,46 @@ def test_a_proxy_that_asks_for_a_user_name_in_plain_is_no_absence() -> None:
     assert "answered 407" in caught.value.message
 
 
+DEAD = 9
+"""A port on loopback at which nobody listens."""
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_dead_proxy_is_named_with_the_place_that_names_it(scheme: str) -> None:
+    url = f"http://user:secret@127.0.0.1:{DEAD}"
+    variable = f"{scheme}_proxy"
+    sources = {
+        f"the environment variable {variable}": lambda mirror: environment_proxy(
+            {variable: url}, mirror
+        ),
+        "tls.proxy": lambda _: configured_proxy(f"http://127.0.0.1:{DEAD}"),
+    }
+    for source, proxy in sources.items():
+        http = fetcher(f"{scheme}://fw.test/", proxy=proxy)
+        with http, pytest.raises(RetryLaterError) as caught:
+            http.fetch(META, 100)
+        text = f"the proxy 127.0.0.1:{DEAD} (named by {source}): "
+        assert text in caught.value.message
+        assert "secret" not in caught.value.message + caught.value.hint
+        assert caught.value.hint.startswith("check that proxy")
+        assert http.degraded == {}
+
+
+def test_a_proxy_that_hangs_up_on_a_plain_request_is_named() -> None:
+    with Raw(lambda peer: peer.close()) as proxy:
+        text = (
+            rf"the proxy 127.0.0.1:{proxy.port} \(named by the environment variable all_proxy\): "
+        )
+        with through(proxy, "http://fw.test/") as http, pytest.raises(RetryLaterError, match=text):
+            http.fetch(META, 100)
+    with (
+        Mirror(FILES) as mirror,
+        Proxy({"fw.test": mirror}) as honest,
+        through(honest, "http://fw.test/") as http,
+    ):
+        assert http.fetch(META, 100) == FILES[META]
+
+
 def test_a_proxy_that_drips_its_answer_is_left_at_the_deadline() -> None:
     def drip(peer: socket.socket) -> None:
         for byte in b"HTTP/1.1 200 OK\r\n" + 100 * b"A: b\r\n":

@@ -167,6 +167,27 @@ def test_where_degraded_is_forbidden_it_refuses_and_names_the_way_out(
         assert site.device.slot("B") == IMAGE
 
 
+@pytest.mark.parametrize("degraded", ["allow", "forbid"])
+def test_a_port_that_speaks_no_tls_is_said_to_be_that(site: Site, degraded: str) -> None:
+    def babble(peer: socket.socket) -> None:
+        peer.recv(65_536)
+        peer.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+    with Raw(babble) as server:
+        url = f"https://127.0.0.1:{server.port}/"
+        site.configure(url, tls=f'roots = "private"\ndegraded = "{degraded}"')
+        site.run("init")
+        said = site.run("check")
+        port = server.port
+    assert said.code == 4
+    assert f"TLS failed: port {port} speaks no TLS" in said.err
+    assert "hint: write http:// in repository.mirrors if it shall speak plain HTTP" in said.err
+    assert "clock" not in said.err
+    with Mirror(site.publisher.repo.files, site.issuer.server("honest")) as mirror:
+        site.configure(mirror)
+        assert site.run("check").code == 0
+
+
 def test_in_degraded_mode_plain_http_is_told_nothing_either(site: Site) -> None:
     """Port 443 speaks no TLS that anybody understands; port 80 answers."""
 

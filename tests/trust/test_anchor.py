@@ -54,7 +54,7 @@ class Primary:
     def stream(self, path: str, offset: int, length: int) -> Iterator[bytes]:
         raise NotImplementedError
 
-    def another_way(self) -> bool:
+    def another_way(self, why: str = "") -> bool:  # noqa: ARG002 # of the protocol
         self.at += 1
         return self.at < len(self.mirrors)
 

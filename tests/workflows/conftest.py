@@ -8,6 +8,7 @@ import pytest
 from tests.simulators.device import DeviceOnDisk
 from tests.simulators.mirror import Mirror
 from tests.workflows.drill import Drill, Published, live_lab
+from tests.workflows.identities import Company, found
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,20 @@ def _live(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 @pytest.fixture(scope="session")
 def _anchored(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return live_lab(tmp_path_factory.mktemp("anchored"), anchored=True)
+
+
+@pytest.fixture(scope="session")
+def founded(tmp_path_factory: pytest.TempPathFactory) -> Company:
+    """Machines with one key each; root and targets are live. To be copied."""
+    return found(tmp_path_factory.mktemp("founded") / "acme")
+
+
+@pytest.fixture(scope="session")
+def shipped(founded: Company, tmp_path_factory: pytest.TempPathFactory) -> Company:
+    """The same, with 1.0 live, brought there by three identities. To be copied."""
+    company = founded.copy(tmp_path_factory.mktemp("shipped") / "acme")
+    company.ship("1.0")
+    return company
 
 
 def stage(live: Lab, directory: Path, capture: pytest.CaptureFixture[str], mirror: Mirror) -> Drill:

@@ -1,0 +1,286 @@
+"""Pure: whether a role that somebody handed in may be published on what is live.
+
+The submitter asks before handing in, the publisher asks again and believes nothing. The rules:
+
+* the role is one that the live `targets` delegates to, and a threshold of its keys signed it;
+* it is made from what is live, and its version follows;
+* it speaks for its own paths only, and delegates nothing;
+* each new path is one that a repository can store: its digest names a file, its length is one that
+  devices read;
+* what it says about an artifact is what `firmware add` could have said: labels, path and sequence
+  agree with each other and with everything that is live (design 4, guard on meaning).
+
+The rehearsal judges what devices would do with it; that comes after.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tuf.api.metadata import Targets
+
+from client_reference.errors import ConfigurationError, NotTrustedError, RefusedError
+from client_reference.manifest import MAX_HOLD, MAX_MANIFEST, parse, parse_hold, parse_meaning
+from client_reference.payload.segments import LONGEST, SUFFIX, has_segments, list_length
+from client_reference.trust.verified import authentic, check_expiry, read
+from repo_tools.metadata.repository import sha256
+from repo_tools.metadata.roles import check_leaf, hold_path, manifest_path
+from repo_tools.publishing.artifacts import Labels, check_hardware, stored_name
+from repo_tools.publishing.plan import MAX_JUMP, StaleError, check_keeps_artifacts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+    from tuf.api.metadata import DelegatedRole, TargetFile
+
+    from client_reference.manifest import Meaning
+    from repo_tools.metadata.repository import RepositoryState
+    from repo_tools.publishing.inbox import Submission
+
+__all__ = ["Examined", "check_file", "delegated", "examine", "is_builds", "is_live"]
+
+MAX_BUNDLE = 1_048_576
+"""Bytes of a CA bundle, as devices read it."""
+
+_LONGEST = {"builds": LONGEST, "channels": MAX_MANIFEST, "holds": MAX_HOLD, "trust": MAX_BUNDLE}
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A role that may go.
+
+    Attributes:
+        signed: what it says.
+        new: the target files that it brings, by storage path.
+        live: everything that it says is live already.
+    """
+
+    signed: Targets
+    new: Mapping[str, TargetFile]
+    live: bool = False
+
+
+def delegated(state: RepositoryState, role: str) -> DelegatedRole:
+    """How `targets` delegates a role.
+
+    Raises:
+        RefusedError: it does not.
+    """
+    return _delegation(state, role)[1]
+
+
+def _delegation(state: RepositoryState, role: str) -> tuple[Targets, DelegatedRole]:
+    """The role that delegates, and how."""
+    targets = state.targets
+    roles = targets.delegations.roles if targets and targets.delegations else None
+    if targets is None or roles is None or role not in roles:
+        raise RefusedError(
+            f"the live targets role does not delegate to {role!r}",
+            "a new product or channel comes with targets: its publish goes first",
+        )
+    return targets, roles[role]
+
+
+def is_live(state: RepositoryState, role: str, data: bytes) -> bool:
+    """Whether all that a signed role says is live: itself, or a builds role that has more."""
+    live = state.role(role)
+    if live is None:
+        return False
+    if read(Targets, role, state.roles[role]).payload == read(Targets, role, data).payload:
+        return True
+    if not is_builds(delegated(state, role)):
+        return False
+    signed = read(Targets, role, data).signed
+    same = all(live.targets.get(path) == target for path, target in signed.targets.items())
+    return same and live.version >= signed.version
+
+
+def examine(
+    state: RepositoryState, submission: Submission, data: bytes, epoch: int, now: datetime
+) -> Examined:
+    """Judge a role by itself.
+
+    Args:
+        state: the verified live state.
+        submission: what is said about it.
+        data: its metadata.
+        epoch: of the repository.
+        now: the time.
+
+    Raises:
+        StaleError: what it was made from is no longer live.
+        RefusedError: it says what it may not say.
+        NotTrustedError: it is not signed by a threshold, damaged, or expired.
+    """
+    role = submission.role
+    if submission.epoch != epoch:
+        raise RefusedError(
+            f"{role} was handed in for epoch {submission.epoch}; the repository is in epoch {epoch}"
+        )
+    if (found := sha256(data)) != submission.sha256:
+        raise NotTrustedError(
+            f"the metadata of {role} has sha256 {found}, expected {submission.sha256}",
+            "hand it in again: firmroot submit --again",
+        )
+    targets, way = _delegation(state, role)
+    signed = authentic(Targets, targets, role, data)
+    if is_live(state, role, data):
+        return Examined(signed, {}, live=True)
+    check_expiry(role, signed, now)
+    check_leaf(role, signed)
+    _check_base(state, submission, signed)
+    live = state.role(role)
+    before = live.targets if live is not None else {}
+    new: dict[str, TargetFile] = {}
+    for path, target in sorted(signed.targets.items()):
+        if before.get(path) == target:
+            continue
+        _check_target(way, role, path, target)
+        new[stored_name(path, target.hashes["sha256"])] = target
+    if is_builds(way):
+        _check_builds(signed, before)
+        check_keeps_artifacts(role, signed, live)
+    return Examined(signed, new)
+
+
+def _check_base(state: RepositoryState, submission: Submission, signed: Targets) -> None:
+    role = submission.role
+    live, version = state.roles.get(role), 0
+    if live is not None:
+        version = read(Targets, role, live).signed.version
+    if (sha256(live) if live is not None else "") != submission.base or signed.version <= version:
+        raise StaleError(
+            f"{role} {signed.version} was made from what is no longer live; version {version} is",
+            "run firmroot submit again: builds are made anew on what is live by themselves; what "
+            "people signed must be signed again, and it says by whom",
+        )
+
+
+def _check_target(way: DelegatedRole, role: str, path: str, target: TargetFile) -> None:
+    """One new path, and the file that it names.
+
+    Attack: a path or a digest that leads out of the storage, a path of another role.
+    """
+    parts = path.split("/")
+    if not path.isprintable() or "\\" in path or {"", ".", ".."}.intersection(parts):
+        raise RefusedError(
+            f"{role} names {path!r}: expected segments with single '/' between them",
+            "find out who wrote this: somebody may want to write files elsewhere",
+        )
+    if not way.is_delegated_path(path):
+        raise RefusedError(f"{role} may not speak for {path}; that is another role's")
+    digest = target.hashes.get("sha256", "")
+    if not _DIGEST.fullmatch(digest):
+        raise RefusedError(f"{path} has no SHA-256 of 64 hex digits: {digest!r}")
+    if not 0 < target.length <= (longest := _LONGEST.get(parts[0], 0)):
+        raise RefusedError(f"{path} has {target.length} bytes, expected 1 to {longest}")
+
+
+def is_builds(way: DelegatedRole) -> bool:
+    """Whether a role speaks for artifacts: one machine signs it, and it only ever adds."""
+    return any(pattern.startswith("builds/") for pattern in way.paths or ())
+
+
+def _check_builds(signed: Targets, live: Mapping[str, TargetFile]) -> None:
+    """What a builder says about files, against itself and against what is live.
+
+    Attack: whoever has a builds key gives a published path other bytes, or takes the sequence of
+    a release that is live, or leaves out the segment list of an artifact.
+    """
+    meanings: dict[str, Meaning] = {}
+    for path, target in signed.targets.items():
+        if path in live and live[path] != target:
+            raise RefusedError(
+                f"{path} is published with other bytes or another meaning",
+                "a published path never changes: give the new build a new version",
+            )
+        if path.endswith(SUFFIX):
+            _check_list(path, target, signed.targets)
+        else:
+            meanings[path] = parse_meaning(target.custom, path)
+    _check_sequences(meanings.values(), live)
+    # Only now can anything be told from labels: all of them have been read.
+    for path, meaning in meanings.items():
+        if path not in live:
+            others = {each: other for each, other in signed.targets.items() if each != path}
+            _check_labels(path, signed.targets[path], meaning, others)
+
+
+def _check_sequences(meanings: Iterable[Meaning], live: Mapping[str, TargetFile]) -> None:
+    """One sequence for each version, one version for each, and no jump.
+
+    Attack: one sequence near the last number, and no later release could have a higher one.
+    """
+    versions: dict[int, str] = {}
+    sequences: dict[str, int] = {}
+    highest = max(
+        (int((each.custom or {}).get("sequence", 0)) for each in live.values()), default=0
+    )
+    for meaning in meanings:
+        version, sequence = meaning.version, meaning.sequence
+        if versions.setdefault(sequence, version) != version:
+            raise StaleError(
+                f"sequence {sequence} is given to {version} and to {versions[sequence]}",
+                "firmroot submit gives the newer one another sequence",
+            )
+        if sequences.setdefault(version, sequence) != sequence:
+            raise RefusedError(f"{version} has the sequences {sequence} and {sequences[version]}")
+        if sequence > highest + MAX_JUMP:
+            raise RefusedError(
+                f"{version} has sequence {sequence}, and the highest that is live is {highest}: "
+                f"expected at most {MAX_JUMP} more",
+                "whoever moves a sequence forward that far may want to exhaust it (design 4)",
+            )
+
+
+def _check_labels(
+    path: str, target: TargetFile, meaning: Meaning, others: Mapping[str, TargetFile]
+) -> None:
+    """A new artifact is labelled as `firmware add` would have done it."""
+    try:
+        labels = Labels(
+            meaning.product,
+            meaning.version,
+            meaning.hardware,
+            meaning.handler,
+            path.rpartition("/")[2],
+        )
+    except ConfigurationError as error:
+        raise RefusedError(f"{path}: {error.message}", error.hint) from error
+    if labels.path != path:
+        raise RefusedError(f"{path} is labelled as {labels.path}")
+    if has_segments(target.length) and path + SUFFIX not in others:
+        raise RefusedError(f"{path} has {target.length} bytes and no list of segments")
+    check_hardware(labels, others)
+
+
+def _check_list(path: str, target: TargetFile, targets: Mapping[str, TargetFile]) -> None:
+    """A segment list belongs to an artifact beside it, and has the length that this one's has."""
+    artifact = path.removesuffix(SUFFIX)
+    if (there := targets.get(artifact)) is None or not has_segments(there.length):
+        raise RefusedError(f"{path} belongs to no artifact of this role that has segments")
+    if target.custom != {"segments-of": artifact} or target.length != list_length(there.length):
+        raise RefusedError(f"{path} is not the list of segments of {artifact}")
+
+
+def check_file(role: str, path: str, data: bytes) -> None:
+    """What a manifest or a hold file says must be about the channel whose path it has.
+
+    Raises:
+        NotTrustedError: it is none.
+        RefusedError: it is another channel's.
+    """
+    if path.startswith("channels/"):
+        manifest = parse(data)
+        expected = manifest_path(manifest.product, manifest.channel)
+    elif path.startswith("holds/"):
+        hold = parse_hold(data)
+        expected = hold_path(hold.product, hold.channel)
+    else:
+        return
+    if expected != path:
+        raise RefusedError(f"{role} has in {path} what belongs into {expected}")

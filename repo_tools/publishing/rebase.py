@@ -1,0 +1,138 @@
+"""A builder who lost the race: the firmware of this machine, made anew on what is live.
+
+Builds roles only: one machine signs them, and they only ever add. What is kept are the files and
+their labels; a sequence that somebody else's release got first is given anew. What people signed
+is never made anew by a machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tuf.api.metadata import TargetFile, Targets
+
+from client_reference.errors import ActionRequiredError
+from client_reference.payload.segments import SUFFIX
+from repo_tools.files import remove_file, replace_file
+from repo_tools.metadata.edits import add_artifacts, assemble, signed_bytes
+from repo_tools.metadata.repository import parse
+from repo_tools.metadata.roles import builds_role
+from repo_tools.publishing.firmware import open_signers
+from repo_tools.signing.signers import sign
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from repo_tools.metadata.repository import RepositoryState
+    from repo_tools.signing.secrets import Secrets
+    from repo_tools.workspace import Workspace
+
+__all__ = ["Rebased", "rebase_builds"]
+
+
+@dataclass(frozen=True)
+class Rebased:
+    """A builds role that was made anew.
+
+    Attributes:
+        role: which.
+        version: its new one; 0 if nothing was left to say that is not live.
+        renumbered: releases that have another sequence now: the old and the new one, by version.
+    """
+
+    role: str
+    version: int
+    renumbered: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+def rebase_builds(
+    ws: Workspace, state: RepositoryState, product: str, secrets: Secrets, now: datetime
+) -> Rebased | None:
+    """Make the staged builds role of a product anew, if it was not made from what is live.
+
+    Args:
+        ws: the workspace; the caller holds its lock.
+        state: the verified live state.
+        product: whose builds.
+        secrets: of the builds keys.
+        now: the time.
+
+    Returns:
+        None if it still stands on what is live.
+
+    Raises:
+        ActionRequiredError: the key is not here; says who must do it.
+        RefusedError: a path or a release was published with other bytes meanwhile.
+    """
+    role = builds_role(product)
+    data, live = ws.staged_role(role), state.role(role)
+    if data is None or live is None or data == state.roles[role]:
+        return None
+    staged = parse(data, Targets, role).signed
+    kept = all(staged.targets.get(path) == target for path, target in live.targets.items())
+    dropped = bool(staged.unrecognized_fields)
+    if (kept or dropped) and staged.version > live.version:
+        return None
+    new = {path: each for path, each in staged.targets.items() if live.targets.get(path) != each}
+    if not new:
+        remove_file(ws.memory / "staged" / f"{role}.json")
+        return Rebased(role, 0)
+    try:
+        signers = open_signers(ws, product, secrets)
+    except ActionRequiredError as error:
+        names = " or ".join(ws.policy.role(role, "builds").keys)
+        raise ActionRequiredError(
+            f"{role} {staged.version} was made from what is no longer live (version "
+            f"{live.version} is), and it must be signed again by {names}: {error.message}",
+            f"where the key {names} is, add the firmware again (firmroot firmware add), then: "
+            "firmroot submit",
+        ) from error
+    given = _sequences(live.targets, new)
+    targets = [_numbered(each, given) for each in new.values()]
+    rules = ws.policy.role(role, "builds")
+    signed = add_artifacts(role, live, targets, rules, now)
+    signed.version = max(live.version, staged.version) + 1
+    payload = signed_bytes(signed)
+    signatures = [sign(signer, holder, payload) for signer, holder in signers]
+    again = assemble(signed, signatures)
+    replace_file(ws.memory / "staged" / f"{role}.json", again)
+    before = _by_version(new)
+    renumbered = {
+        version: (before[version], sequence)
+        for version, sequence in given.items()
+        if before[version] != sequence
+    }
+    return Rebased(role, signed.version, renumbered)
+
+
+def _by_version(targets: Mapping[str, TargetFile]) -> dict[str, int]:
+    """The sequence of each version that is named."""
+    return {
+        str(custom["version"]): int(custom["sequence"])
+        for path, target in targets.items()
+        if not path.endswith(SUFFIX) and (custom := dict(target.custom or {}))
+    }
+
+
+def _sequences(live: Mapping[str, TargetFile], new: Mapping[str, TargetFile]) -> dict[str, int]:
+    """A sequence for each new version: its own if it is free and the highest, else the next one."""
+    taken = _by_version(live)
+    highest = max(taken.values(), default=0)
+    given: dict[str, int] = {}
+    for version, sequence in sorted(_by_version(new).items(), key=lambda each: each[1]):
+        if version in taken:
+            given[version] = taken[version]
+            continue
+        highest = max(sequence, highest + 1)
+        given[version] = highest
+    return given
+
+
+def _numbered(target: TargetFile, given: Mapping[str, int]) -> TargetFile:
+    """The same entry, with the sequence of its version."""
+    custom = dict(target.custom or {})
+    if "sequence" in custom:
+        custom["sequence"] = given[str(custom["version"])]
+    return TargetFile(target.length, dict(target.hashes), target.path, {"custom": custom})
