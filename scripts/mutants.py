@@ -184,6 +184,8 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/collect.py": ("tests/publishing/test_collect.py",),
     "repo_tools/publishing/cleaning.py": ("tests/publishing/test_collect.py",),
     "repo_tools/publishing/mirror.py": ("tests/workflows/test_mirror.py",),
+    "repo_tools/publishing/watch.py": ("tests/publishing/test_refresh_job.py",),
+    "repo_tools/reporting/metrics.py": ("tests/reporting/test_metrics.py",),
     "repo_tools/publishing/withdraw.py": ("tests/publishing/test_withdraw.py",),
     "repo_tools/publishing/examine.py": INBOX,
     "repo_tools/publishing/inbox.py": INBOX,

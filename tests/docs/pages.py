@@ -19,6 +19,7 @@ IN_PROCESS = (
     "sequence-reset",
     "three-machines",
     "withdraw",
+    "refresh-job",
 )
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
