@@ -96,6 +96,8 @@ def seaweed(directory: Path) -> Iterator[Service]:
     line += [
         f"-{name}.port.grpc={port + _OFFSET}" for name, port in zip(_PORTS, ports, strict=True)
     ]
+    # Two of them may run at once, and what listens on a fixed port by itself is not needed.
+    line += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
     line += [f"-s3.config={config}", "-s3.autoCreateBucket=false"]
     line += ["-master.volumeSizeLimitMB=256", "-volume.max=20"]
     with (directory / "seaweed.log").open("wb") as log:
