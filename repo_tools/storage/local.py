@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["LocalStorage"]
 
 _CHUNK = 1 << 20
+_CLEARED = "inbox/"
 _MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
@@ -133,8 +134,10 @@ class LocalStorage:
         with contextlib.suppress(NotFoundError), _failures(path, self._root):
             final.unlink()
             sync_directory(final.parent)
-        with contextlib.suppress(OSError):  # others are in it, or it is gone
-            final.parent.rmdir()
+        # Elsewhere a publisher may be about to create the next object in the same directory.
+        if path.startswith(_CLEARED):
+            with contextlib.suppress(OSError):  # others are in it, or it is gone
+                final.parent.rmdir()
 
     def paths(self, prefix: str) -> Iterator[str]:
         """Every object under a prefix, sorted. See `Storage.paths`."""

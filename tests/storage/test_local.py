@@ -151,6 +151,9 @@ def test_what_is_removed_is_gone_durably_and_once_is_enough(storage: LocalStorag
     assert list(storage.paths("inbox/")) == ["inbox/a/y"]
     storage.remove("inbox/a/y")
     assert names(storage.root / "inbox") == [], "the last one takes its directory along"
+    storage.create("targets/a/x", b"x", sha256(b"x"))
+    storage.remove("targets/a/x")
+    assert names(storage.root / "targets") == ["a"], "somebody may be about to create another"
     with pytest.raises(ConfigurationError):
         storage.remove("inbox/../metadata/timestamp.json")
 
