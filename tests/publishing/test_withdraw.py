@@ -42,6 +42,7 @@ from tests.publishing.lab import HARDWARE, PRODUCT, Lab
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 NOW = datetime(2031, 5, 14, tzinfo=UTC)
 OPEN = Rollout(NOW, "0" * 16, paused=False, waves=(ShareWave(0, 1000),))
@@ -219,15 +220,29 @@ def _decide(lab: Lab, installed: int | None) -> Selection | Skip:
     return evaluate(updater, position, Waves.OBEY)
 
 
+@pytest.fixture(scope="module")
+def _followed(moments: dict[str, Lab], tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    lab = moments["next"].copy(tmp_path_factory.mktemp("followed") / "acme")
+    lab.ok("publish")
+    return lab
+
+
+@pytest.fixture
+def followed(_followed: Lab, tmp_path: Path) -> Lab:
+    """1.1 is live in the place of 1.0."""
+    root = (_followed.directory / "metadata/root/1.json").read_bytes()
+    (tmp_path / "factory-root.json").write_bytes(root)
+    return _followed.copy(tmp_path / "acme")
+
+
 def _ok(lab: Lab, *words: str) -> str:
     return lab.ok(*words).out
 
 
 def test_a_release_is_withdrawn_with_higher_versions_and_devices_tell_the_truth(
-    following: Lab,
+    followed: Lab,
 ) -> None:
-    lab = following
-    lab.ok("publish")
+    lab = followed
     root = (lab.directory.parent / "factory-root.json").read_bytes()
     storage = lab.workspace.storage()
     before = HighWater.of(read_live(storage, root).state).marks
@@ -270,33 +285,31 @@ def test_a_release_is_withdrawn_with_higher_versions_and_devices_tell_the_truth(
         assert found.release.version == "1.2"
 
 
-def test_withdrawal_and_what_is_offered_instead_are_one_ceremony(following: Lab) -> None:
-    following.ok("publish")
-    following.ok("channel", "withdraw", f"{PRODUCT}@1.1", *WHY)
-    following.ok("channel", "promote", f"{PRODUCT}@1.0", "--to", "stable")
-    open_now = [path.name for path in (following.directory / "ceremonies").iterdir()]
+def test_withdrawal_and_what_is_offered_instead_are_one_ceremony(followed: Lab) -> None:
+    followed.ok("channel", "withdraw", f"{PRODUCT}@1.1", *WHY)
+    followed.ok("channel", "promote", f"{PRODUCT}@1.0", "--to", "stable")
+    open_now = [path.name for path in (followed.directory / "ceremonies").iterdir()]
     assert [name for name in open_now if name.startswith(f"{PRODUCT}-stable")] == [
         f"{PRODUCT}-stable-3"
     ]
     path = manifest_path(PRODUCT, "stable")
-    ceremony = following.directory / f"ceremonies/{PRODUCT}-stable-3/targets" / path
+    ceremony = followed.directory / f"ceremonies/{PRODUCT}-stable-3/targets" / path
     manifest = parse(ceremony.read_bytes())
     assert [each.version for each in manifest.withdrawn] == ["1.1"]
-    following.ok("sign")
-    following.ok("publish")
-    assert following.fresh_device()[1] == "installs 1.0"
+    followed.ok("sign")
+    followed.ok("publish")
+    assert followed.fresh_device()[1] == "installs 1.0"
 
 
-def test_signatures_over_another_manifest_are_not_lost_by_it(following: Lab) -> None:
-    following.ok("publish")
-    following.add("1.2")
-    following.ok("channel", "promote", f"{PRODUCT}@1.2", "--to", "stable")
-    following.ok("sign", "--key", "rita")
+def test_signatures_over_another_manifest_are_not_lost_by_it(followed: Lab) -> None:
+    followed.add("1.2")
+    followed.ok("channel", "promote", f"{PRODUCT}@1.2", "--to", "stable")
+    followed.ok("sign", "--key", "rita")
     words = ("channel", "withdraw", f"{PRODUCT}@1.2", *WHY)
-    done = following.run(*words)
+    done = followed.run(*words)
     assert done.code == 3
     assert "--discard-signatures gateway-stable" in done.err
-    following.ok(*words, "--discard-signatures", "gateway-stable")
+    followed.ok(*words, "--discard-signatures", "gateway-stable")
 
 
 def test_a_stone_that_devices_need_is_withdrawn_only_by_accepting_their_loss(live: Lab) -> None:

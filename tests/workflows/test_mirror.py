@@ -199,7 +199,7 @@ def test_killed_anywhere_devices_see_the_old_state_or_the_new_one(
     shutil.copytree(old, tmp_path / "counted")
     count = count_operations(lab, "mirror", str(tmp_path / "counted"))
     seen: set[str] = set()
-    for kill_at in range(1, count + 1, 1 if FULL else max(1, count // 10)):
+    for kill_at in range(1, count + 1, 1 if FULL else max(1, count // 5)):
         shutil.rmtree(place)
         shutil.copytree(old, place)
         run_killed(lab, kill_at, "mirror", str(place))
