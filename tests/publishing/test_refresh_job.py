@@ -10,8 +10,9 @@ from unittest.mock import patch
 
 import pytest
 
-from client_reference.errors import LockedError
+from client_reference.errors import ActionRequiredError, LockedError, RetryLaterError
 from repo_tools.publishing import refresh as job
+from repo_tools.publishing.watch import check_people, endings
 from repo_tools.storage.local import LocalStorage
 from tests.publishing.kills import count_operations, run_killed
 from tests.publishing.lab import Lab
@@ -140,6 +141,21 @@ def test_it_fails_before_something_expires_that_only_people_can_sign(
             assert "rita" in done.err
             assert "hint: firmroot ceremony start" in done.err
             assert "gateway-stable" in done.err.partition("hint: ")[2]
+
+
+def test_a_root_that_has_expired_has_a_way_of_its_own(live: Lab) -> None:
+    late = live.later(days=400)
+    expiry = endings(late.workspace, late.now, timedelta(0))
+    with pytest.raises(ActionRequiredError) as caught:
+        check_people(expiry, now=late.now)
+    assert "root 1 expires" in caught.value.message
+    assert caught.value.hint.startswith("firmroot recover expired-root")
+
+
+def test_what_could_not_be_looked_at_is_not_taken_for_good(live: Lab) -> None:
+    (live.repository / "metadata/1.snapshot.json").unlink()
+    with pytest.raises(RetryLaterError, match="could not be looked at"):
+        endings(live.workspace, live.now, timedelta(days=7))
 
 
 def test_what_it_renews_itself_never_makes_it_fail(live: Lab) -> None:

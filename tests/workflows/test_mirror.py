@@ -118,6 +118,17 @@ def test_the_destination_never_goes_back(drill: Drill, place: Path) -> None:
     assert _tree(place) == before
 
 
+def test_nor_does_what_lies_below_the_timestamp(drill: Drill, place: Path) -> None:
+    fork = drill.lab.copy(drill.lab.directory.parent / "fork")
+    fork.ship("1.1")
+    fork.ok("mirror", place)
+    for _ in range(3):
+        drill.later(hours=1)
+        drill.firmroot("refresh")
+    said = drill.firmroot("mirror", place, code=5)
+    assert "shows timestamp 2 and snapshot 2; live here are 4 and 1, which is older" in said
+
+
 def test_a_fork_of_the_same_version_is_an_alarm(drill: Drill, place: Path) -> None:
     fork = drill.lab.copy(drill.lab.directory.parent / "fork")
     fork.later(hours=1).ok("refresh")
