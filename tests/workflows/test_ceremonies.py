@@ -17,6 +17,7 @@ from tests.workflows.ceremonies import (
     by_sticks,
     encrypted_file,
     found,
+    in_some_orders,
     openssh,
 )
 
@@ -68,7 +69,7 @@ def test_two_sticks_bring_the_signatures_and_nothing_else_is_shared(team: Team) 
 def test_branches_of_git_merge_in_any_order_without_a_conflict(team: Team) -> None:
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
-    by_git(team)
+    by_git(team, [in_some_orders])
 
 
 def test_what_is_promoted_must_be_what_was_tested(founded: Team) -> None:
@@ -99,5 +100,3 @@ def test_what_is_promoted_must_be_what_was_tested(founded: Team) -> None:
     assert "UNUSUAL" not in said
     team.firmroot("publish")
     assert team.device() == "installs 1.2"
-
-
