@@ -74,7 +74,7 @@ class Disk(MemoryStore):
 
 def check(store: Disk, road: Road) -> TrustState:
     store.road = road
-    found = Updater(store, road, NOW)  # type: ignore[arg-type] # it streams nothing
+    found = Updater(store, road, NOW)
     found.refresh()
     found.role(LEAF)
     found.keep()
