@@ -329,7 +329,8 @@ def _takes_changes(directory: Path) -> Iterator[Finding]:
 
 
 def _clock(patient: Patient) -> Iterator[Finding]:
-    floor = patient.state().trust.time_floor
+    state = patient.state()
+    floor, expires = state.trust.time_floor, report.timestamp_expires(state)
     proven = format_time(datetime.fromtimestamp(floor, UTC))
     said = f"this device's clock says {format_time(patient.now)}, evidence proves {proven}"
     if clock.freshness(patient.now, floor) is Freshness.UNPROVEN:
@@ -338,6 +339,9 @@ def _clock(patient: Patient) -> Iterator[Finding]:
             "evidence is wrong"
         )
         yield Finding(Severity.WARNING, "clock", text)
+    elif expires is not None and clock.ended(patient.now, expires) and not patient.shelf:
+        # After years on a shelf that is as it should be.
+        yield Finding(Severity.WARNING, "clock", f"{said}; {report.outlived(expires)}")
     else:
         yield Finding(Severity.FINE, "clock", said)
 

@@ -39,10 +39,12 @@ __all__ = [
     "expired",
     "image_document",
     "is_lab",
+    "outlived",
     "printable",
     "size",
     "status_document",
     "status_lines",
+    "timestamp_expires",
     "without_tls",
 ]
 
@@ -265,10 +267,26 @@ def image_document(image: Image | None) -> Json:
 
 def _freshness(standing: Standing) -> clock.Freshness:
     """Without an accepted timestamp no clock, however right, proves that anything is fresh."""
-    trust = standing.state.trust
-    if trust.timestamp is None:
+    expires = timestamp_expires(standing.state)
+    if expires is None:
         return clock.Freshness.UNPROVEN
-    return clock.freshness(standing.now, trust.time_floor)
+    return clock.freshness(standing.now, standing.state.trust.time_floor, expires)
+
+
+def timestamp_expires(state: DeviceState) -> datetime | None:
+    """When the timestamp ends that was accepted last; None before the first."""
+    data = state.trust.timestamp
+    if data is None:
+        return None
+    return verified.read(Timestamp, Timestamp.type, data).signed.expires
+
+
+def outlived(expires: datetime) -> str:
+    """What to think of a clock that says that the timestamp has ended."""
+    return (
+        f"timestamp expired at {format_time(expires)}, your clock or a frozen mirror if the next "
+        "check does not renew it"
+    )
 
 
 def _next(standing: Standing) -> str:
@@ -287,8 +305,11 @@ def status_lines(standing: Standing) -> list[str]:
     install, trust = standing.install, standing.state.trust
     floor = format_time(datetime.fromtimestamp(trust.time_floor, UTC))
     fresh = _freshness(standing).value
-    if trust.timestamp is None:
+    expires = timestamp_expires(standing.state)
+    if expires is None:
         fresh += ": nothing was checked yet"
+    elif clock.ended(standing.now, expires):
+        fresh += f": {outlived(expires)}"
     lab = f"  (LAB: {LAB_MEANS})" if is_lab(trust.root) else ""
     lines = [
         f"channel    {standing.product}/{standing.channel}{lab}",

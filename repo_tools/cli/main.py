@@ -22,6 +22,7 @@ import click
 from client_reference.errors import ConfigurationError, ExitCode, FirmrootError
 from repo_tools.cli.context import Context, Printer, example
 from repo_tools.cli.lazy import LazyGroup
+from repo_tools.cli.output import OutputError, named_output
 from repo_tools.reporting.visible import visible
 
 if TYPE_CHECKING:
@@ -162,15 +163,22 @@ def _failure(error: BaseException) -> _Failure:
             return _Failure(text, "", ExitCode.INTERRUPTED)
         case click.ClickException():
             return _wrong_usage(error)
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            hint = "free some space, then run the same command again"
-            text = f"the disk is full: {error}; nothing was half-written"
-            return _Failure(text, hint, ExitCode.RETRY_LATER)
         case OSError():
-            return _Failure(str(error), "check the path and its permissions", ExitCode.USAGE)
+            return _of_the_system(error)
         case _:
             text = f"this is a bug in firmroot: {type(error).__name__}: {error}"
             return _Failure(text, "run it with -v and report the traceback", ExitCode.BUG)
+
+
+def _of_the_system(error: OSError) -> _Failure:
+    if isinstance(error, OutputError):
+        hint = "give it a place that takes it; what the command did is kept: `firmroot status`"
+        return _Failure(str(error), hint, ExitCode.USAGE)
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        hint = "free some space, then run the same command again"
+        text = f"the disk is full: {error}; nothing was half-written"
+        return _Failure(text, hint, ExitCode.RETRY_LATER)
+    return _Failure(str(error), "check the path and its permissions", ExitCode.USAGE)
 
 
 def _wrong_usage(error: click.ClickException) -> _Failure:
@@ -197,7 +205,8 @@ def main(arguments: list[str]) -> int:
     """
     try:
         # What `click.Context.exit` was given, or whatever the command returned.
-        code = cli.main(arguments, prog_name="firmroot", standalone_mode=False)
+        with named_output():
+            code = cli.main(arguments, prog_name="firmroot", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  this is the error boundary
         failure = _failure(error)
         if failure.code == ExitCode.BUG and {"-v", "--verbose"}.intersection(arguments):
