@@ -10,7 +10,10 @@
    primary yet (first start, store lost); the primary failed; a new primary root is about to be
    accepted; an image is about to be written; a new timestamp announces a higher epoch (a hint,
    never believed); and otherwise when the caller drew it, about daily.
- * A recovery URL that cannot be asked stops nothing. A higher epoch whose first root cannot be had
+ * That nobody can be asked stops nothing. It is told once in a cycle, as soon as a rule rests on
+   the answer, whatever the asking was for: otherwise whoever signs timestamps could announce an
+   epoch, so that nobody hears of the silence before an install.
+ * A higher epoch whose first root cannot be had
    stops everything but changes nothing: the old epoch is not acted on any more.
  * Re-rooting is one transaction of the store. It is told in any case, and so is a fork.
 """
@@ -123,6 +126,7 @@ class RecoveryAnchor:
         self._note = note
         self._probe: Probe | None = None
         self._pending: RetryLaterError | None = None
+        self._untold = ""
 
     @property
     def probe(self) -> Probe | None:
@@ -158,7 +162,10 @@ class RecoveryAnchor:
         if self._pending is not None:
             raise self._pending
         state = self._state()
-        if self._probe is not None or state.trust.recovery_root is None:
+        if state.trust.recovery_root is None:
+            return False
+        if self._probe is not None:
+            self._own_up(occasion)
             return False
         trusted = recovery.stored_anchor(state.trust.recovery_root)
         walks, failures = [], {}
@@ -171,14 +178,20 @@ class RecoveryAnchor:
         outcome = self._follow(state, recovery.decide(trusted, state.trust.epoch, walks))
         if outcome is Outcome.CURRENT and len(failures) == len(self._urls):
             outcome = Outcome.UNREACHABLE
-            if occasion not in _CHANCE:
-                told = "; ".join(f"{url}: {failure}" for url, failure in failures.items())
-                self._tell(f"the recovery anchor could not be asked: {told}")
+            told = "; ".join(f"{url}: {failure}" for url, failure in failures.items())
+            self._untold = f"the recovery anchor could not be asked: {told}"
+            self._own_up(occasion)
         trust = self._state().trust
         self._probe = Probe(occasion, outcome, trust.epoch, trust.recovery_version, failures)
         if self._pending is not None:
             raise self._pending
         return outcome is Outcome.REROOTED
+
+    def _own_up(self, occasion: Occasion) -> None:
+        """Tell that nobody answered, once a rule rests on the answer (never a silent fallback)."""
+        if self._untold and occasion not in _CHANCE:
+            self._tell(self._untold)
+            self._untold = ""
 
     def _follow(self, state: DeviceState, decision: recovery.Decision) -> Outcome:
         match decision:

@@ -531,6 +531,15 @@ def test_that_no_url_answers_stops_nothing_and_is_said_before_an_install(world: 
     assert set(said.json["recovery"]["failures"]) == {url.url for url in world.urls}
     assert "warning: the recovery anchor could not be asked" in said.err
     assert world.device.run("confirm").code == 0
+    world.first.release("1.1", 2, b"whoever's" * 100)
+    # By chance, and a rule rests on it: a release is about to be written.
+    world.make(ALWAYS)
+    said = world.say("update")
+    assert (said.code, said.json["recovery"]["occasion"]) == (0, "daily")
+    (warning,) = said.json["warnings"]
+    assert "the recovery anchor could not be asked" in warning
+    assert said.err.count("could not be asked") == 1
+    assert world.device.run("confirm").code == 0
     # By chance: noted, not told.
     world.make(ALWAYS)
     said = world.say("check")

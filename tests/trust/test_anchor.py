@@ -386,6 +386,55 @@ def test_that_nobody_answers_stops_nothing_and_is_told_where_a_rule_asks(
     assert (cycle.probe.outcome, device.told) == (Outcome.CURRENT, [])
 
 
+CHANCES: dict[str, Callable[[RecoveryAnchor], bool]] = {
+    # Askings on which no rule rests: whoever has the key of timestamp can bring one about.
+    "announced": RecoveryAnchor.announced,
+    "daily": RecoveryAnchor.at_start,
+}
+LATER: dict[str, tuple[Callable[[RecoveryAnchor], bool], ...]] = {
+    "an install": (RecoveryAnchor.before_install,),
+    "a root, then an install": (RecoveryAnchor.before_root, RecoveryAnchor.before_install),
+    "a failure, then a failure": (RecoveryAnchor.after_failure, RecoveryAnchor.after_failure),
+}
+
+
+class Counting(Silent):
+    """A silent URL that counts."""
+
+    asked = 0
+
+    def fetch(self, path: str, max_length: int) -> bytes:
+        self.asked += 1
+        return super().fetch(path, max_length)
+
+
+@pytest.mark.parametrize("later", LATER)
+@pytest.mark.parametrize("first", CHANCES)
+def test_silence_that_was_met_by_chance_is_told_once_a_rule_rests_on_the_answer(
+    device: Device, repo: RepositorySimulator, first: str, later: str
+) -> None:
+    accept_a_timestamp(device, repo)
+    url = Counting()
+    cycle = device.cycle(url, due=True)
+    assert not CHANCES[first](cycle)
+    assert (url.asked, device.told) == (1, [])
+    for step in LATER[later]:
+        assert not step(cycle)
+        assert device.told == [
+            f"the recovery anchor could not be asked: {URL}: no answer for 2.root.json"
+        ]
+    assert url.asked == 1
+
+
+def test_an_answer_that_was_had_by_chance_counts_before_an_install(
+    device: Device, simulator: AnchorSimulator
+) -> None:
+    cycle = device.cycle(simulator, Silent())
+    assert not cycle.announced()
+    assert not cycle.before_install()
+    assert (device.told, simulator.requests) == ([], ["2.root.json", "1.root.json"])
+
+
 # When
 
 
