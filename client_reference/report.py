@@ -277,9 +277,14 @@ def _next(standing: Standing) -> str:
         return f"{standing.program} reject"
     if phase is Phase.TRIAL and not standing.pending:
         return f"{standing.program} confirm"
-    if phase is Phase.TRIAL:
+    if phase is Phase.TRIAL and not _of_an_ended_epoch(standing):
         return "restart the device"
     return f"{standing.program} update"
+
+
+def _of_an_ended_epoch(standing: Standing) -> bool:
+    image = standing.install.candidate
+    return image is not None and image.epoch != standing.state.trust.epoch
 
 
 def status_lines(standing: Standing) -> list[str]:
@@ -295,7 +300,8 @@ def status_lines(standing: Standing) -> list[str]:
         f"installed  {_place(install.current) or 'the factory image'}",
     ]
     if install.candidate is not None:
-        lines.append(f"{install.phase.value:<10} {_place(install.candidate)}")
+        ended = ", of an epoch that has ended" if _of_an_ended_epoch(standing) else ""
+        lines.append(f"{install.phase.value:<10} {_place(install.candidate)}{ended}")
     else:
         lines.append("phase      idle")
     if standing.unknown:
@@ -305,8 +311,8 @@ def status_lines(standing: Standing) -> list[str]:
         f"clock      {format_time(standing.now)}, freshness {fresh}",
         "roles      " + _role_line(standing.state),
     ]
-    if ended := expired(standing.state, standing.now):
-        names = ", ".join(ended)
+    if stale := expired(standing.state, standing.now):
+        names = ", ".join(stale)
         lines.append(f"expired    {names}: renewed when a check needs them, or it says why not")
     if plain := without_tls(standing.mirrors):
         lines.append(f"transport  {plain}")

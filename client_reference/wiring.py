@@ -41,12 +41,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from client_reference.config import DeviceConfig
+    from client_reference.install.handlers import Installer
     from client_reference.terminal import Run
     from client_reference.transport.fetch import Ambient
     from client_reference.transport.policy import Mirror
     from client_reference.transport.proxy import ProxyServer
     from client_reference.trust.anchor import Probe, RecoveryAnchor
-    from client_reference.trust.state import DeviceState
+    from client_reference.trust.state import DeviceState, Image
     from client_reference.update import Checked
 
 __all__ = [
@@ -134,11 +135,12 @@ def wired(run: Run) -> Iterator[Wired]:
             anchor = _anchor(run, config, store, mirrors, urls)
         bar = Bar(shown=on_terminal() and not run.options.json)
         stack.callback(bar.finish)
+        installer = open_installer(config.install)
         machine = Machine(
             identified=identified(config),
             store=store,
             mirrors=mirrors,
-            installer=open_installer(config.install),
+            installer=installer,
             now=read_clock(run, state),
             largest=config.download.quota if config.install.handler == "command" else sys.maxsize,
             progress=bar.show,
@@ -146,6 +148,7 @@ def wired(run: Run) -> Iterator[Wired]:
             lead=uptime.lead(),
             anchor=anchor,
             refusing=lambda digest: refused.note(config.trust.state / REFUSED, digest),
+            recall=lambda image: _recall(run, installer, image),
         )
         stays = config.reboot is Reboot.ASK or getattr(run.options, "no_reboot", False)
         try:
@@ -186,8 +189,30 @@ def on_a_copy(
             progress=lambda _done, _whole: None,
             lead=Uptime(config.trust.state / UPTIME).lead(),
             anchor=anchor,
+            recall=lambda image: _look(told, image),
         )
         yield machine, told
+
+
+def _recall(run: Run, installer: Installer, image: Image) -> bool:
+    """Take back an image of an ended epoch, and say so; whether that was possible."""
+    only_the_owner = installer.withdraw(image)
+    text = f"{_ended(image)}: {only_the_owner or 'it was given up, and is not booted'}"
+    if text not in run.warnings:  # a check may begin again, with the next mirror
+        run.warn(text)
+    return not only_the_owner
+
+
+def _look(told: list[str], image: Image) -> bool:
+    """What `_recall` would do, and leave it."""
+    text = f"{_ended(image)}: the next check gives it up"
+    if text not in told:
+        told.append(text)
+    return False
+
+
+def _ended(image: Image) -> str:
+    return f"release {image.version} is of epoch {image.epoch}, which the recovery anchor has ended"
 
 
 def configured(run: Run, *, silent: bool = False) -> DeviceConfig:

@@ -13,8 +13,8 @@
  * That nobody can be asked stops nothing. It is told once in a cycle, as soon as a rule rests on
    the answer, whatever the asking was for: otherwise whoever signs timestamps could announce an
    epoch, so that nobody hears of the silence before an install.
- * A higher epoch whose first root cannot be had
-   stops everything but changes nothing: the old epoch is not acted on any more.
+ * A higher epoch whose first root cannot be had stops everything but changes nothing: the old epoch
+   is not acted on any more.
  * Re-rooting is one transaction of the store. It is told in any case, and so is a fork.
 """
 
