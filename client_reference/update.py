@@ -416,7 +416,15 @@ def check(machine: Machine, waves: Waves = Waves.OBEY) -> Checked:
     as there is one.
     """
     sought: set[int] = set()
-    return anchored(machine.anchor, machine.mirrors, lambda: _check(machine, waves, sought))
+    return anchored(machine.anchor, machine.mirrors, lambda: _offered(machine, waves, sought))
+
+
+def _offered(machine: Machine, waves: Waves, sought: set[int]) -> Checked:
+    """One check, and the anchor asked before anybody hears of a release that is to be installed."""
+    checked = _check(machine, waves, sought)
+    if machine.anchor is not None and isinstance(checked.decision, Selection):
+        _begin_again_if(rerooted=machine.anchor.before_install())
+    return checked
 
 
 def _check(machine: Machine, waves: Waves, sought: set[int]) -> Checked:
@@ -650,12 +658,10 @@ def _nameless(slot: str) -> Image:
 def _check_and_stage(
     machine: Machine, waves: Waves, sought: set[int]
 ) -> tuple[Checked, Image | None]:
-    checked = _check(machine, waves, sought)
+    checked = _offered(machine, waves, sought)
     decision = checked.decision
     if isinstance(decision, Skip):
         return checked, None
-    if machine.anchor is not None:
-        _begin_again_if(rerooted=machine.anchor.before_install())
     artifact, release = decision.payload.artifact, decision.release
     epoch = checked.updater.state.trust.epoch
     image = Image(

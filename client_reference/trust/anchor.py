@@ -8,8 +8,8 @@
    that lacks it (a mistyped URL, a bucket that was emptied) has not answered.
  * It is asked once in a cycle, on the first of these occasions: nothing was trusted from the
    primary yet (first start, store lost); the primary failed; a new primary root is about to be
-   accepted; an image is about to be written; a new timestamp announces a higher epoch (a hint,
-   never believed); and otherwise when the caller drew it, about daily.
+   accepted; a release is found that may be installed; a new timestamp announces a higher epoch (a
+   hint, never believed); and otherwise when the caller drew it, about daily.
  * That nobody can be asked stops nothing. It is told once in a cycle, as soon as a rule rests on
    the answer, whatever the asking was for: otherwise whoever signs timestamps could announce an
    epoch, so that nobody hears of the silence before an install.
@@ -151,7 +151,7 @@ class RecoveryAnchor:
         return self._ask(Occasion.ROOT)
 
     def before_install(self) -> bool:
-        """An image is about to be written, or to be booted."""
+        """A check found a release that may be installed, or an image is about to be booted."""
         return self._ask(Occasion.INSTALL)
 
     def announced(self) -> bool:

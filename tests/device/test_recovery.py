@@ -424,6 +424,31 @@ def test_before_an_install_the_anchor_is_asked_and_nothing_of_the_old_epoch_is_w
     assert world.device.run("confirm").code == 0
 
 
+def test_a_check_that_finds_a_release_asks_whoever_offers_it(world: World) -> None:
+    """The primary answers as ever, in a thief's hands; nothing of it is announced."""
+    world.settle()
+    world.re_root()
+    world.first.release("9.9", 9, b"the thief's" * 100)
+    said = world.say("check")
+    assert (said.code, said.json["update"]["version"]) == (0, "2.0"), said.err
+    assert (said.json["recovery"]["occasion"], world.epoch) == ("install", 1)
+    world.updates()
+
+
+def test_a_check_that_finds_a_release_asks_each_recovery_url_once(world: World) -> None:
+    world.settle()
+    world.first.release("1.1", 2, NEWER)
+    assert world.device.run("check").code == 0
+    said = world.say("check").json
+    assert (said["update"]["version"], said["recovery"]["outcome"]) == ("1.1", "current")
+    assert [url.paths for url in world.urls] == [["2.root.json", "1.root.json"]] * 3
+    for command in ("update", "confirm", "check"):
+        assert world.device.run(command).code == 0
+    # Nothing to install: as cheap as ever.
+    said = world.say("check").json
+    assert (said["requests"], said["recovery"]) == (2, None)
+
+
 def test_what_was_staged_in_an_ended_epoch_is_not_booted(world: World) -> None:
     world.settle()
     world.first.release("1.1", 2, b"the thief's" * 100)
