@@ -177,6 +177,7 @@ class Standing:
         unknown: the slot on trial of which nothing is stored; empty if there is none.
         refused: digests of payloads that somebody rejected here.
         recovery_failures: what was wrong with a recovery URL when it was asked last, by URL.
+        recovery_fork: that two primary roots were seen then, and what to do; empty if not.
     """
 
     product: str
@@ -192,6 +193,7 @@ class Standing:
     unknown: str = ""
     refused: Sequence[str] = ()
     recovery_failures: Mapping[str, str] = field(default_factory=dict)
+    recovery_fork: str = ""
 
 
 def status_document(standing: Standing) -> dict[str, Json]:
@@ -210,6 +212,7 @@ def status_document(standing: Standing) -> dict[str, Json]:
         "epoch": trust.epoch,
         "recovery_root": trust.recovery_version or None,
         "recovery_failures": dict(standing.recovery_failures),
+        "recovery_fork": standing.recovery_fork or None,
         "phase": install.phase.value,
         "running": standing.running,
         "installed": image_document(install.current),
@@ -318,7 +321,9 @@ def status_lines(standing: Standing) -> list[str]:
         lines.append(f"transport  {plain}")
     failed = standing.recovery_failures
     some = f", {len(failed)} failed" if failed else ""
+    some += ", forked" if standing.recovery_fork else ""
     lines.append(f"anchor     {_anchor(trust, standing.recovery)}{some}")
+    lines += [f"           {standing.recovery_fork}"] if standing.recovery_fork else []
     lines += [f"           {url}: {why}" for url, why in failed.items()]
     if install.rejected:
         lines.append(f"rejected   {_rejections(install.rejected, standing.refused)}")

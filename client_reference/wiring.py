@@ -60,7 +60,7 @@ __all__ = [
     "is_lab",
     "on_a_copy",
     "read_clock",
-    "recovery_failures",
+    "recovery_asked",
     "refused_by_request",
     "transport_settings",
     "wired",
@@ -71,7 +71,6 @@ BUNDLE = "ca-bundle.pem"
 UPTIME = "uptime.json"
 MEMORY = "transport.json"
 REFUSED = "rejected.json"
-ASKED = "recovery.json"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _MAX_HEADER = 8192
 _DAY = 86_400
@@ -412,9 +411,9 @@ def _anchor(
 ) -> RecoveryAnchor:
     """The recovery anchor of a device that has one, asked about daily besides its occasions."""
     from client_reference.trust.anchor import RecoveryAnchor  # noqa: PLC0415 # only devices that have one
-    from client_reference.trust.asked import keep_failures  # noqa: PLC0415 # likewise
+    from client_reference.trust.asked import PLACE, Asked, keep_asked  # noqa: PLC0415 # likewise
 
-    asked = config.download.directory / ASKED
+    place = config.download.directory / PLACE
     due = random.SystemRandom().random() * _DAY < config.check_every
     return RecoveryAnchor(
         store,
@@ -424,19 +423,19 @@ def _anchor(
         due=due,
         tell=run.warn,
         forget=BundleFile(config.trust.state / BUNDLE).forget,
-        note=lambda failures: keep_failures(asked, failures),
+        note=lambda failures, fork: keep_asked(place, Asked(failures, fork)),
     )
 
 
-def recovery_failures(config: DeviceConfig) -> Mapping[str, str]:
-    """What was wrong with a recovery URL when it was asked last, by URL."""
+def recovery_asked(config: DeviceConfig) -> tuple[Mapping[str, str], str]:
+    """What was wrong with a recovery URL when it was asked last, by URL, and the fork then seen."""
     if not config.repository.recovery:
-        return {}
-    from client_reference.trust.asked import read_failures  # noqa: PLC0415 # only devices that have one
+        return {}, ""
+    from client_reference.trust.asked import PLACE, read_asked  # noqa: PLC0415 # only devices that have one
 
-    failures = read_failures(config.download.directory / ASKED)
+    asked = read_asked(config.download.directory / PLACE)
     urls = [mirror.url for mirror in config.repository.recovery]
-    return {url: failures[url] for url in urls if url in failures}
+    return {url: asked.failures[url] for url in urls if url in asked.failures}, asked.fork
 
 
 def _note_floor(store: SqliteStore, uptime: Uptime, before: int) -> None:

@@ -101,7 +101,8 @@ class RecoveryAnchor:
         due: whether this cycle asks without another occasion.
         tell: called with a sentence that a person must see, whatever the cycle comes to.
         forget: called before an epoch ends, to drop what else its primary had this device believe.
-        note: called with the failures of each asking, for who looks later.
+        note: called with the failures of each asking and with the fork that it showed, if any, for
+            who looks later.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class RecoveryAnchor:
         due: bool,
         tell: Callable[[str], None],
         forget: Callable[[], None] = lambda: None,
-        note: Callable[[Mapping[str, str]], None] = lambda _: None,
+        note: Callable[[Mapping[str, str], str], None] = lambda _, __: None,
     ) -> None:
         self._store = store
         self._urls = urls
@@ -174,8 +175,9 @@ class RecoveryAnchor:
             walks.append(walk)
             if failure:
                 failures[url] = failure
-        self._note(failures)
-        outcome = self._follow(state, recovery.decide(trusted, state.trust.epoch, walks))
+        decision = recovery.decide(trusted, state.trust.epoch, walks)
+        self._note(failures, _fork(decision))
+        outcome = self._follow(state, decision)
         if outcome is Outcome.CURRENT and len(failures) == len(self._urls):
             outcome = Outcome.UNREACHABLE
             told = "; ".join(f"{url}: {failure}" for url, failure in failures.items())
@@ -196,7 +198,7 @@ class RecoveryAnchor:
     def _follow(self, state: DeviceState, decision: recovery.Decision) -> Outcome:
         match decision:
             case recovery.Fork():
-                self._tell(f"{decision.error.message}; {decision.error.hint}")
+                self._tell(_fork(decision))
                 return Outcome.FORKED
             case recovery.Renew():
                 self._store.commit(recovery.renewed(state, decision.anchor))
@@ -252,6 +254,13 @@ class RecoveryAnchor:
         if state is None:
             raise LocalFailureError("the trust store is empty", "run `firmroot-device init`")
         return state
+
+
+def _fork(decision: recovery.Decision) -> str:
+    """That a fork was seen, and what to do; empty if none was."""
+    if not isinstance(decision, recovery.Fork):
+        return ""
+    return f"{decision.error.message}; {decision.error.hint}"
 
 
 def walk_from(trusted: Anchor, fetcher: Fetcher) -> tuple[Walk, str]:

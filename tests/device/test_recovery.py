@@ -186,7 +186,21 @@ def test_a_mistyped_recovery_url_is_seen_by_check_and_by_status(world: World) ->
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"[]", b"{", b"[" * 5000, b'{"URL": 1}', b'{"URL": "x"', b"\xff", None]
+    "damage",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"{",
+        b"[" * 5000,
+        b'{"failures": {"URL": 1}, "fork": ""}',
+        b'{"failures": {"URL": "x"}, "fork": 1}',
+        b'{"failures": {"URL": "x"}}',
+        b'{"failures": ["URL"], "fork": ""}',
+        b'{"failures": {"URL": "x"}, "fork": ""',
+        b"\xff",
+        None,
+    ],
 )
 def test_a_damaged_note_of_what_failed_says_nothing(world: World, damage: bytes | None) -> None:
     world.settle()
@@ -945,7 +959,28 @@ def test_two_roots_for_one_epoch_are_said_loudly_and_the_device_goes_on(world: W
     assert "the recovery anchor names two primary roots for epoch 1" in said.err
     assert world.device.run("confirm").code == 0
     assert (world.epoch, world.state.trust.recovery_version) == (0, 1)
+    # Who looks later is told too, with the network gone as well.
+    fork = world.say("status").json["recovery_fork"]
+    assert "the recovery anchor names two primary roots for epoch 1: " in fork
+    assert "tell the holders of the recovery keys" in fork
+    shown = world.device.run("status").out
+    assert f"asked at 3 URL(s), forked\n           {fork}\n" in shown
+    assert "names two primary roots for epoch 1" in world.device.run("doctor").out
+    world.urls[1].trouble = Trouble(status=503)
+    doctor = world.device.run("doctor").out
+    assert f"when an update asked last, with more answers than now: {fork}\n" in doctor
+    world.urls[1].trouble = Trouble(times=0)
+    # No news are not written.
+    note = world.device.directory / "cache" / "recovery.json"
+    written = note.stat().st_mtime_ns
+    world.make(ALWAYS)
+    assert world.say("check").json["recovery"]["outcome"] == "forked"
+    assert note.stat().st_mtime_ns == written
     world.urls[1].files = world.anchor.files
+    assert world.say("check").json["recovery"]["outcome"] == "re-rooted"
+    assert world.say("status").json["recovery_fork"] is None
+    assert ", forked" not in world.device.run("status").out
+    assert "asked last" not in world.device.run("doctor").out
     world.make(ALWAYS)
     world.updates()
 
