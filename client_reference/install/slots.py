@@ -62,6 +62,7 @@ class SlotInstaller:
         self._bootloader = bootloader
         self._file: int | None = None
         self._slot = ""
+        self._verified: Image | None = None
 
     def running(self) -> str:
         """The slot that runs now."""
@@ -85,6 +86,7 @@ class SlotInstaller:
         slot = self._free_slot(image)
         path = self._slots[slot]
         self._close()
+        self._verified = None
         with _failures(slot, path):
             make_private_directory(path.parent)
             descriptor = _open(path)
@@ -125,15 +127,33 @@ class SlotInstaller:
         with self._begun() as descriptor:
             found = read_back_sha256(descriptor, image.length)
         self._close()
-        if found != image.sha256:
-            raise ImageGoneError(
-                f"slot {image.slot} gives back SHA-256 {found}, release {image.version} has"
-                f" {image.sha256}",
-                "run the update again; if it happens again the medium is failing",
-            )
+        _require_image(image, found)
+        self._verified = image
 
     def activate(self, image: Image) -> None:
-        """Let the next boot try the slot."""
+        """Let the next boot try the slot.
+
+        Days may lie between `finish` and now (`update --download-only`), and whoever writes to the
+        slot meanwhile would have their bytes tried and confirmed: unless `finish` was just now, in
+        this process, the whole slot is compared again.
+
+        Raises:
+            ImageGoneError: it is not there any more, or not what was signed.
+        """
+        if self._verified != image:
+            path = self._slots[image.slot]
+            with _failures(image.slot, path):
+                try:
+                    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                except FileNotFoundError as error:
+                    raise ImageGoneError(
+                        f"slot {image.slot} is gone: there is no {path}", "run the update again"
+                    ) from error
+                try:
+                    found = read_back_sha256(descriptor, image.length)
+                finally:
+                    os.close(descriptor)
+            _require_image(image, found)
         self._bootloader.arm(image.slot)
 
     def reboot(self) -> None:
@@ -177,6 +197,16 @@ class SlotInstaller:
         if self._file is not None:
             os.close(self._file)
         self._file = None
+
+
+def _require_image(image: Image, found: str) -> None:
+    """Refuse what the medium gives back if it is not what was signed."""
+    if found != image.sha256:
+        raise ImageGoneError(
+            f"slot {image.slot} gives back SHA-256 {found}, release {image.version} has"
+            f" {image.sha256}",
+            "run the update again; if it happens again the medium is failing",
+        )
 
 
 def _open(path: Path) -> int:

@@ -8,6 +8,7 @@ import os
 import stat
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +17,9 @@ from client_reference.install.bootloader import FileBootloader
 from client_reference.install.handlers import InstallSettings, open_installer
 from client_reference.install.slots import SlotInstaller, SlotTooSmallError
 from client_reference.trust.state import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NEW = b"a new image " * 1000
 OLD = b"what runs now"
@@ -244,6 +248,46 @@ def test_what_the_medium_gives_back_must_be_what_was_signed(device: Device, spoi
     with pytest.raises(ImageGoneError, match="slot B gives back SHA-256"):
         device.installer.finish(image)
     assert device.bootable() == ("A",)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: path.write_bytes(NEW[:-1] + b"?"), "slot B gives back SHA-256"),
+        (lambda path: path.write_bytes(NEW[:-1]), "slot B gives back SHA-256"),
+        (lambda path: path.unlink(), "slot B is gone"),
+    ],
+    ids=["a byte changed", "a byte missing", "nothing there"],
+)
+def test_what_was_staged_earlier_is_compared_again_before_it_may_boot(
+    device: Device, spoil: Callable[[Path], object], said: str
+) -> None:
+    image = device.installer.begin(IMAGE)
+    device.installer.write(0, NEW)
+    device.installer.finish(image)
+    spoil(device.slots["B"])
+    later = SlotInstaller(device.slots, device.loader)
+    with pytest.raises(ImageGoneError, match=said):
+        later.activate(image)
+    assert device.bootable() == ("A",)
+    assert not later.boot_pending()
+    image = later.begin(IMAGE)
+    later.write(0, NEW)
+    later.finish(image)
+    later.activate(image)
+    assert later.boot_pending()
+
+
+def test_another_image_than_the_one_just_verified_is_compared(device: Device) -> None:
+    image = device.installer.begin(IMAGE)
+    device.installer.write(0, NEW)
+    device.installer.finish(image)
+    with pytest.raises(ImageGoneError, match="slot B gives back SHA-256"):
+        device.installer.activate(replace(image, sha256="0" * 64))
+    device.installer.begin(IMAGE)
+    device.slots["B"].write_bytes(b"")
+    with pytest.raises(ImageGoneError, match="slot B gives back SHA-256"):
+        device.installer.activate(image)
 
 
 def test_what_is_read_back_does_not_come_from_the_cache(
