@@ -63,6 +63,8 @@ _LAB_FIELD = "x-firmroot-lab"
 
 _POST_QUANTUM = "ml-dsa"
 
+_KEY_FILE = re.compile(r"keys/[a-z0-9-]+\.toml")
+
 # Roles that may sign with one key by design: builders and on-call (design 4), and machines.
 _SINGLE = ("builds", "hold", *ONLINE_ROLES)
 
@@ -167,7 +169,7 @@ class Finding:
         check: what found it.
         severity: what it does.
         detail: what is wrong; names the place in the file.
-        file: the file to edit, empty if the detail names it, or if none can be edited.
+        file: the file to edit, empty if none can be edited.
     """
 
     check: Check
@@ -178,7 +180,9 @@ class Finding:
     @property
     def text(self) -> str:
         """The detail, with the file before it."""
-        return f"{self.file}: {self.detail}" if self.file else self.detail
+        if self.detail.startswith(self.file):
+            return self.detail
+        return f"{self.file}: {self.detail}"
 
 
 def run_checks(evidence: Evidence) -> list[Finding]:
@@ -192,11 +196,18 @@ def run_checks(evidence: Evidence) -> list[Finding]:
             check,
             Severity.WARNING if maker and check.id in _PEOPLE else check.severity,
             each,
-            evidence.policy.source if "roles." in each and not each.startswith("keys/") else "",
+            _file_of(evidence.policy.source, each),
         )
         for check in CHECKS
         for each in check.find(evidence)
     ]
+
+
+def _file_of(source: str, detail: str) -> str:
+    """The file that a detail is about: a key's that it begins with, else the policy."""
+    if found := _KEY_FILE.match(detail):
+        return found[0]
+    return source if "roles." in detail or detail.startswith(source) else ""
 
 
 def _threshold_reachable(evidence: Evidence) -> Iterator[str]:
@@ -332,11 +343,13 @@ def _duplicate_key(evidence: Evidence) -> Iterator[str]:
     for found in places.values():
         if len(found) > 1:
             ids = " and ".join(f"{keyid[:8]} ({where})" for keyid, where in found.items())
-            yield f"one public key under two key ids: {ids}"
+            files = [where for where in found.values() if where.startswith("keys/")]
+            place = f"{files[-1]}: " if files else ""
+            yield f"{place}one public key under two key ids: {ids}"
     names: dict[str, str] = {}
     for name, holder in evidence.keyring.items():
         if (first := names.setdefault(holder.key.keyid, name)) != name:
-            yield f"one public key under two names: {first} and {name}"
+            yield f"keys/{name}.toml: one public key under two names: {first} and {name}"
 
 
 def _public_bytes(key: Key) -> bytes:

@@ -129,10 +129,12 @@ def _read_clock(directory: Path, command: str) -> tuple[datetime, bool]:
             f"{LAB_NOW} is {injected!r}, expected such as 2032-01-01T00:00:00Z"
         ) from error
     if command != "init":
-        from repo_tools.metadata.edits import is_lab_root  # noqa: PLC0415  tuf is not for --help
+        from keys_policy.model import Policy  # noqa: PLC0415  tuf is not for --help
+        from repo_tools.metadata.edits import is_lab_root  # noqa: PLC0415  likewise
         from repo_tools.workspace import Workspace  # noqa: PLC0415  likewise
 
-        root = Workspace.open(directory).ruling_root()
+        # The time does not depend on the policy, and `policy check` judges one that is damaged.
+        root = Workspace.open_with(directory, Policy({}), {}).ruling_root()
         if root is None or not is_lab_root(root):
             raise ConfigurationError(
                 f"{LAB_NOW} is set, but the root of this workspace is not marked LAB",
