@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from keys_policy.model import KeyHolder, Policy, RolePolicy
 
 __all__ = [
+    "AHEAD",
     "BINDS",
     "CHECKS",
     "KEY_CHECKS",
@@ -610,7 +611,20 @@ def _expiry(evidence: Evidence) -> Iterator[str]:
 
 
 def _policy_binds(evidence: Evidence) -> Iterator[str]:
-    """What waits for signatures is judged in the place of what it will replace."""
+    """Where signatures would be enough that the policy does not think enough."""
+    return (detail for detail, enough in _differences(evidence) if not enough)
+
+
+def _policy_ahead(evidence: Evidence) -> Iterator[str]:
+    """Where every signature that is enough is enough for the policy as well."""
+    return (detail for detail, enough in _differences(evidence) if enough)
+
+
+def _differences(evidence: Evidence) -> Iterator[tuple[str, bool]]:
+    """What is unlike the policy, and whether it asks for as much as the policy.
+
+    What waits for signatures is judged in the place of what it will replace.
+    """
     for role, signed in {**evidence.signed, **evidence.pending}.items():
         anchor = role == RECOVERY
         if _signs_again(evidence, role, signed) or (anchor and role not in evidence.pending):
@@ -622,12 +636,16 @@ def _policy_binds(evidence: Evidence) -> Iterator[str]:
                 section = RECOVERY if anchor else name
                 rules = evidence.policy.role(section, evidence.delegated.get(name))
             except KeyError:
-                yield f"{found}; expected no such role, since no product has it"
+                yield f"{found}; expected no such role, since no product has it", False
                 continue
             keyids = {holder.key.keyid for holder in evidence.keys(rules)}
             if delegated.threshold != rules.threshold or set(delegated.keyids) != keyids:
                 keys = ", ".join(sorted(rules.keys))
-                yield f"{found}; the policy expects {rules.threshold} of {keys}"
+                # So many of these keys are, then, also enough of the policy's.
+                enough = delegated.threshold >= rules.threshold and keyids.issuperset(
+                    delegated.keyids
+                )
+                yield f"{found}; the policy expects {rules.threshold} of {keys}", enough
 
 
 def _signs_again(evidence: Evidence, role: str, signed: Root | Targets) -> bool:
@@ -677,6 +695,7 @@ def _lab(evidence: Evidence) -> Iterator[str]:
 
 
 BINDS = "policy-binds"
+AHEAD = "policy-ahead"
 
 MENDED = frozenset({BINDS, "delegations"})
 """Checks that a new ceremony mends, and that must therefore not stop one from being opened."""
@@ -930,12 +949,22 @@ CHECKS: tuple[Check, ...] = (
     Check(
         BINDS,
         Severity.ERROR,
-        "Root and targets give each role the keys and the threshold of the policy.",
+        "Root and targets give no role a key that the policy does not, nor a lower threshold.",
         "A policy that does not bind what is signed protects nothing: whoever writes a lower "
         "threshold into a ceremony would get it signed.",
         "Put the policy into force: firmroot ceremony start ROLE, with the root or targets that "
         "the message names; or edit policy.toml.",
         _policy_binds,
+    ),
+    Check(
+        AHEAD,
+        Severity.WARNING,
+        "Root and targets give each role all keys of the policy, and no higher threshold.",
+        "Whoever joined cannot sign yet. What is signed until then has signatures that the policy "
+        "asks for, so nothing stops for it.",
+        "Put the policy into force, once what is open is signed: firmroot ceremony start ROLE, "
+        "with the root or targets that the message names.",
+        _policy_ahead,
     ),
     Check(
         "delegations",

@@ -9,8 +9,9 @@ import click
 
 from client_reference.errors import ConfigurationError
 from client_reference.nearest import did_you_mean
-from keys_policy.model import ALGORITHMS, CUSTODIES
+from keys_policy.model import ALGORITHMS, CUSTODIES, ONLINE_ROLES, RECOVERY
 from repo_tools.cli.context import Context, example, passphrase_option
+from repo_tools.signing.ceremony import open_ceremonies
 from repo_tools.signing.keyfiles import is_private, load_public
 from repo_tools.signing.keyring import (
     About,
@@ -88,6 +89,7 @@ def new(
     """
     ws = context.workspace(missing_keys=True)
     _check_roles(ws, roles)
+    _foretell(context, ws, name, roles)
     passphrase = context.new_passphrase(ws, descriptor, name)
     about = About(contact, place, context.now.date())
     with ws.lock():
@@ -148,6 +150,7 @@ def import_(  # noqa: PLR0913, PLR0917  one for each option
         raise ConfigurationError(f"{source} has no name of its own", "give it one with --name")
     name = name or file.stem
     holder = holder or usual_holder(name)
+    _foretell(context, ws, name, roles)
     with ws.lock():
         if service or is_private(file):
             uri = source if service else f"{_form(file)}:{file.absolute()}"
@@ -252,6 +255,28 @@ def _check_roles(ws: Workspace, roles: tuple[str, ...]) -> None:
                 f"{did_you_mean(role, ws.policy.roles)}",
                 "name one of them with --role",
             )
+
+
+def _foretell(context: Context, ws: Workspace, name: str, roles: tuple[str, ...]) -> None:
+    """Before a key is made: for which roles it does not count until people have signed."""
+    signed = {"root": ws.newest_root(), "targets": ws.newest_targets()}
+    opened = {each.role: each.name for each in open_ceremonies(ws)}
+    for delegator, newest in signed.items():
+        waits = [role for role in roles if role != RECOVERY and _delegator(role) == delegator]
+        if not waits or (newest is None and delegator not in opened):
+            continue
+        without = (
+            f"; {opened[delegator]} is open and goes on without it" if delegator in opened else ""
+        )
+        context.printer.say(
+            f"{name} will sign nothing for {', '.join(waits)} before the next {delegator} names it "
+            f"(firmroot ceremony start {delegator}){without}; until then policy.toml is ahead, "
+            "and all else goes on"
+        )
+
+
+def _delegator(role: str) -> str:
+    return "root" if role in {"root", "targets", *ONLINE_ROLES} else "targets"
 
 
 def _facts(ws: Workspace, each: KeyHolder, uris: Mapping[str, str]) -> dict[str, str | list[str]]:

@@ -134,6 +134,71 @@ def test_a_damaged_key_file_hides_no_other_mistake_and_makes_none(live: Lab) -> 
     ]
 
 
+AHEAD = "root {}: root is 2 of alice, bob, carol; the policy expects 2 of alice, bob, carol, dave"
+
+
+def test_a_policy_that_is_ahead_stops_no_ceremony_and_no_build(live: Lab) -> None:
+    live.ok("ceremony", "start", "root")
+    live.ok("sign", "--key", "bob")
+    (given,) = (live.directory / "ceremonies/root-2").glob("*.sig.json")
+    told = live.ok("key", "new", "dave", "--role", "root").out
+    foretold, _, after = told.partition("dave: made")
+    assert "dave will sign nothing for root before the next root names it" in foretold
+    assert "(firmroot ceremony start root); root-2 is open and goes on without it" in foretold
+    assert "next: firmroot sign" in after
+    assert live.run("ceremony", "finish").code == ExitCode.ACTION_REQUIRED
+    live.add("1.1")
+    live.ok("publish")
+    assert given.exists()
+    found = live.run("policy", "check").out
+    assert f"warning: {AHEAD.format(2)} [policy-ahead]" in found
+    assert "firmroot ceremony start ROLE, with the root or targets" in found
+    live.ok("sign", "--key", "alice")
+    live.ok("publish")
+    status = live.ok("status").out
+    assert f"policy: {AHEAD.format(2)} [policy-ahead]" in status
+    assert "next: firmroot ceremony start root  (root 2: root is 2 of alice, bob, carol" in status
+    live.ok("ceremony", "start", "root")
+    live.ok("sign")
+    live.ok("publish")
+    assert "policy-ahead" not in live.run("policy", "check").out
+
+
+def test_a_policy_that_is_ahead_stops_no_channel(live: Lab) -> None:
+    live.ok("key", "new", "dave", "--role", "root")
+    live.add("1.1")
+    live.promote("1.1")
+    live.ok("sign")
+    live.ok("publish")
+    status = live.ok("status").out
+    assert "next: firmroot ceremony start root  (root 1: root is 2 of alice, bob, carol" in status
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(', "carol"', ""), ("threshold = 2", "threshold = 3")],
+    ids=["a key was removed", "the threshold went up"],
+)
+def test_what_asks_for_less_than_the_policy_is_neither_signed_nor_published(
+    before: str, after: str, following: Lab
+) -> None:
+    following.ok("ceremony", "start", "root")
+    following.ok("sign", "--key", "bob")
+    following.ok("key", "new", "dave", "--role", "targets")
+    path = following.directory / "policy.toml"
+    head, marker, rest = path.read_text().partition("[roles.targets]")
+    assert before in rest
+    path.write_text(head + marker + rest.replace(before, after, 1))
+    for command in ("sign", "publish"):
+        done = following.run(command)
+        assert done.code == ExitCode.REFUSED
+        assert "root 2: targets is 2 of alice, bob, carol; the policy expects" in done.err
+        assert "[policy-binds]" in done.err
+    following.ok("ceremony", "start", "root", "--discard-signatures", "root")
+    following.ok("sign")
+    following.ok("publish")
+
+
 def test_an_old_key_fails_the_check_but_stops_nobody(following: Lab) -> None:
     edit(following, "[roles.timestamp]\n", "[roles.timestamp]\nrotation_days = 1\n")
     later = following.later(days=2)
