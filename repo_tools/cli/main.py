@@ -45,7 +45,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "history": ("repo_tools.cli.history:history", "Who signed what when, and the proof."),
     "serve": ("repo_tools.cli.serve:serve", "Serve the repository for trying out."),
     "product": ("repo_tools.cli.product:product", "Products and their channels."),
-    "key": ("repo_tools.cli.key:key", "Keys and their holders."),
+    "key": ("repo_tools.cli.keys:key", "Keys and their holders."),
     "policy": ("repo_tools.cli.policy:policy", "Check and explain the policy."),
     "firmware": ("repo_tools.cli.firmware:firmware", "Firmware files and their releases."),
     "channel": ("repo_tools.cli.channel:channel", "What devices on a channel should run."),
@@ -68,6 +68,9 @@ _OF_THE_PROGRAM: Mapping[str, tuple[str, ...]] = {
     "--why": ("TEXT",),
 }
 LONGEST_WHY = 400
+
+# What the extra `release` has and the extra `signer` has not.
+_OF_A_WORKSPACE = frozenset({"starlette", "tomlkit", "uvicorn"})
 
 
 @click.group(
@@ -152,7 +155,7 @@ class _Failure:
     code: int
 
 
-def _failure(error: BaseException) -> _Failure:
+def _failure(error: BaseException) -> _Failure:  # noqa: PLR0911  a row for each kind of error
     """What an error means to the user; the table of everything that may escape a command."""
     match error:
         case FirmrootError():
@@ -162,6 +165,12 @@ def _failure(error: BaseException) -> _Failure:
             return _Failure(text, "", ExitCode.INTERRUPTED)
         case click.ClickException():
             return _wrong_usage(error)
+        case ModuleNotFoundError(name=str(name)) if name.partition(".")[0] in _OF_A_WORKSPACE:
+            text = (
+                f"this needs {name.partition('.')[0]}, which is not installed; what works without "
+                "it: sign FILE, ceremony show FILE, key list hsm:"
+            )
+            return _Failure(text, "pip install 'firmroot[release]'", ExitCode.USAGE)
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             hint = "free some space, then run the same command again"
             text = f"the disk is full: {error}; nothing was half-written"
