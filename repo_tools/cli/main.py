@@ -158,7 +158,7 @@ class _Failure:
     code: int
 
 
-def _failure(error: BaseException) -> _Failure:  # noqa: PLR0911  a row for each kind of error
+def _failure(error: BaseException) -> _Failure:
     """What an error means to the user; the table of everything that may escape a command."""
     match error:
         case FirmrootError():
