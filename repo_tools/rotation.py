@@ -36,6 +36,7 @@ from repo_tools.signing.ceremony import (
 from repo_tools.signing.keyfiles import load_private, public_key
 from repo_tools.signing.keyring import KEY_DIRECTORY, About, add_public, new_key, set_online
 from repo_tools.signing.rules import enforce_sound, templates
+from repo_tools.signing.signers import FILES
 from repo_tools.signing.start import planned_targets, start_role, start_root, start_targets
 from repo_tools.workspace import Workspace
 
@@ -218,9 +219,21 @@ def prepare(
     for keyid in root.roles["snapshot"].keyids if root else ():
         name = ws.key_name(keyid)
         # A key that has left the policy is one that an interrupted run has replaced.
-        if name in ws.key_uris() or not any(ws.policy.roles_of(name)):
+        if _is_ours(ws, name) or not any(ws.policy.roles_of(name)):
             pairs.append((name, _successor(ws, name, passphrase, now)))
     return plan(Workspace.open(ws.directory), pairs, compromised=compromised)
+
+
+def _is_ours(ws: Workspace, name: str) -> bool:
+    """Whether this machine is the one to make a successor for a key.
+
+    `[online]` of firmroot.toml names the publisher's key in every clone; its successor must not
+    come into being on the builder's machine.
+    """
+    uri = ws.key_uris().get(name)
+    if uri is None or not is_here(ws, uri):
+        return False
+    return name in ws.own_key_uris() or uri.partition(":")[0] in FILES
 
 
 def _successor(

@@ -115,9 +115,10 @@ def run_rotation(
     left = list(outcome.left)
     if rotations[0].snapshot and len(rotations) == 1:
         names = " and ".join(ws.policy.role("snapshot").keys)
+        successor = "" if ws.config.lab else " --to NEW"
         left.append(
             f"the snapshot key must rotate too, so that devices forget versions that {key} may "
-            f"have signed: firmroot rotate {names} --to NEW --compromised"
+            f"have signed; where {names} is: firmroot rotate {names}{successor} --compromised"
         )
     if any(RECOVERY in each.sections for each in rotations):
         left.append("the recovery anchor still names the old key: firmroot anchor renew")
