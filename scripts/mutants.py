@@ -79,7 +79,11 @@ TRANSPORT = tuple(
 CEREMONY = tuple(
     f"tests/signing/test_{name}.py" for name in ("ceremony", "strangers", "anchor_ceremony")
 )
-INBOX = ("tests/workflows/test_inbox_attacks.py", "tests/workflows/test_identities.py")
+INBOX = (
+    "tests/workflows/test_inbox_attacks.py",
+    "tests/workflows/test_identities.py",
+    "tests/workflows/test_identities_keys.py",
+)
 MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/trust/verified.py": ("tests/trust", "tests/oracle"),
     "client_reference/trust/clock.py": (
@@ -177,12 +181,21 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_publish.py",
     ),
     "repo_tools/publishing/artifacts.py": ("tests/publishing/test_artifacts.py",),
+    "repo_tools/publishing/promote.py": (
+        "tests/publishing/test_promote.py",
+        "tests/publishing/test_withdraw.py",
+    ),
+    "repo_tools/publishing/collect.py": ("tests/publishing/test_collect.py",),
+    "repo_tools/publishing/cleaning.py": ("tests/publishing/test_collect.py",),
+    "repo_tools/publishing/mirror.py": ("tests/workflows/test_mirror.py",),
+    "repo_tools/publishing/watch.py": ("tests/publishing/test_refresh_job.py",),
+    "repo_tools/reporting/metrics.py": ("tests/reporting/test_metrics.py",),
+    "repo_tools/publishing/withdraw.py": ("tests/publishing/test_withdraw.py",),
     "repo_tools/publishing/examine.py": INBOX,
     "repo_tools/publishing/inbox.py": INBOX,
     "repo_tools/publishing/intake.py": INBOX,
     "repo_tools/publishing/submit.py": INBOX,
     "repo_tools/publishing/rebase.py": INBOX,
-    "repo_tools/publishing/promote.py": ("tests/publishing/test_promote.py",),
     "repo_tools/publishing/verify.py": ("tests/publishing/test_verify.py",),
     "repo_tools/publishing/factory.py": (
         "tests/publishing/test_factory.py",
@@ -219,7 +232,11 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/renewal.py": ("tests/publishing/test_renewal.py",),
     "repo_tools/publishing/bridge.py": ("tests/publishing/test_bridge.py",),
     "repo_tools/publishing/edges.py": ("tests/publishing/test_bridge.py",),
-    "repo_tools/rotation.py": ("tests/cli/test_rotation.py", "tests/cli/test_recovery.py"),
+    "repo_tools/rotation.py": (
+        "tests/cli/test_rotation.py",
+        "tests/cli/test_recovery.py",
+        "tests/workflows/test_drills_anchor_keys.py",
+    ),
     "repo_tools/signing/ceremony/reading.py": CEREMONY,
     "repo_tools/signing/ceremony/guards.py": CEREMONY,
     "repo_tools/signing/ceremony/signatures.py": CEREMONY,

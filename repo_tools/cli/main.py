@@ -42,6 +42,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "submit": ("repo_tools.cli.submit:submit", "Hand signed work to the publisher."),
     "refresh": ("repo_tools.cli.publish:refresh", "Renew snapshot and timestamp."),
     "verify": ("repo_tools.cli.verify:verify", "Audit a repository as device and as auditor."),
+    "gc": ("repo_tools.cli.gc:gc", "Remove what nobody needs from the storage."),
+    "mirror": ("repo_tools.cli.mirror:mirror", "Copy what is live to another place."),
     "history": ("repo_tools.cli.history:history", "Who signed what when, and the proof."),
     "serve": ("repo_tools.cli.serve:serve", "Serve the repository for trying out."),
     "product": ("repo_tools.cli.product:product", "Products and their channels."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING
 
@@ -149,4 +150,53 @@ def test_who_hands_in_before_the_publisher_has_the_targets_role_is_told(live: Co
     pull(live, "office", "publisher")
     ci.submit("--again")
     assert "published" in publisher("publish")
+    assert "published" in ci.submit("--status")
+
+
+def test_two_products_change_their_key_in_one_publish_whatever_else_is_in_the_inbox(
+    live: Company,
+) -> None:
+    ci, thief, publisher, office = (live[name] for name in ("ci", "thief", "publisher", "office"))
+    pull(live, "publisher", "office")
+    office("product", "add", "sensor", "--hardware", "acme,s-1")
+    office("sign")
+    pull(live, "office", "publisher", "ci")
+    publisher("publish")
+    pull(live, "publisher", "ci", "office")
+    image = ci.directory.parent / "s1.img"
+    image.write_bytes(b"sensor 1.0")
+    ci("firmware", "add", image, "-V", "1.0", "-p", "sensor", "--hardware", "acme,s-1")
+    ci.submit()
+    publisher("publish")
+    ci.submit()
+    shutil.copytree(ci.directory, thief.directory)
+    replace_key(live, "rotate")
+    pull(live, "office", "ci", "publisher")
+    # Attack: neither role can go without the other, and this one is in the way of both together.
+    thief.build("6.6")
+    thief.submit()
+    ci.submit()
+    said = publisher("publish")
+    assert "published timestamp" in said
+    assert "gateway-builds 2, sensor-builds 2" in said
+    assert ": refused: " in said
+
+
+def test_a_targets_role_that_too_few_have_signed_brings_no_key_in(live: Company) -> None:
+    ci, publisher = live["ci"], live["publisher"]
+    replace_key(live, "rotate")
+    pull(live, "office", "ci", "publisher")
+    ci.submit()
+    whole = publisher.directory / "staged/targets.json"
+    honest = whole.read_bytes()
+    # Attack: whoever can write to git names their own key, and hands in.
+    forged = json.loads(honest)
+    forged["signatures"] = forged["signatures"][:1]
+    whole.write_text(json.dumps(forged))
+    said = publisher("publish", code=ExitCode.ACTION_REQUIRED)
+    assert "staged targets 2 is not signed by the keys" in said
+    assert "refused" in ci.submit("--status", code=ExitCode.REFUSED)
+    whole.write_bytes(honest)
+    ci.submit("--again")
+    publisher("publish")
     assert "published" in ci.submit("--status")
