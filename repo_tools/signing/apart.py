@@ -50,10 +50,10 @@ def find_holder(
     scheme, separator, place = uri.partition(":")
     if not separator or scheme not in {*FILES, *KINDS}:
         known = ", ".join(f"{each}:..." for each in (*FILES, *KINDS))
-        path = place or uri
+        plain = place or uri
         raise ConfigurationError(
             f"{uri!r} is not a key URI: expected {known}",
-            f"a key in a file: --key file:{path} (of OpenSSH: ssh:{path}); in a token: "
+            f"a key in a file: --key file:{plain} (of OpenSSH: ssh:{plain}); in a token: "
             "--key hsm:NUMBER?label=TOKEN",
         )
     members = portable.electorate.members()
