@@ -12,6 +12,9 @@ the verdict:
 Then the destination is the newest release whose gates are all open and that can be reached, either
 directly or over stepping stones whose own gates are open. What is returned is the next hop. Version
 labels are never compared, sequences are.
+
+Withdrawing a release stops it, and takes it from nobody: a device that runs it stays there until
+something newer is offered, and says so in every answer that installs nothing.
 """
 
 from __future__ import annotations
@@ -189,7 +192,7 @@ def select(
         if hop is not None and hop.payload is not None:
             return Selection(hop.release, hop.payload, destination.release, verdicts)
         unreachable = unreachable or _unreachable(destination.release, device, verdicts)
-    return unreachable or _nothing(verdicts, manifest)
+    return _with_withdrawal(unreachable or _nothing(verdicts, manifest), manifest, device)
 
 
 def _undoubted(device: DevicePosition, releases: Sequence[Release]) -> DevicePosition:
@@ -347,16 +350,18 @@ def _nothing(verdicts: tuple[Verdict, ...], manifest: Manifest) -> Skip:
         return Skip(Reason.NOTHING_OFFERED, f"the channel {name} offers no release", verdicts)
     newest = verdicts[0]
     if newest.reason is Reason.UP_TO_DATE:
-        return Skip(Reason.UP_TO_DATE, _up_to_date(newest, manifest), verdicts)
+        detail = f"{newest.version} is installed and is the newest release of the channel"
+        return Skip(Reason.UP_TO_DATE, detail, verdicts)
     detail = f"{newest.version} (sequence {newest.sequence}) is not installed: {newest.detail}"
     return Skip(newest.reason or Reason.UNREACHABLE, detail, verdicts)
 
 
-def _up_to_date(newest: Verdict, manifest: Manifest) -> str:
+def _with_withdrawal(skip: Skip, manifest: Manifest, device: DevicePosition) -> Skip:
+    """The answer, which does not keep quiet about what runs here having been withdrawn."""
     for entry in manifest.withdrawn:
-        if entry.sequence == newest.sequence:
-            return (
-                f"{newest.version} is installed; it was withdrawn ({entry.reason}) and nothing "
-                "newer is offered yet"
-            )
-    return f"{newest.version} is installed and is the newest release of the channel"
+        if entry.sequence == device.installed_sequence:
+            told = f"{entry.version} is installed; it was withdrawn ({entry.reason})"
+            if skip.reason in {Reason.UP_TO_DATE, Reason.OLDER, Reason.NOTHING_OFFERED}:
+                return replace(skip, detail=f"{told} and nothing newer is offered yet")
+            return replace(skip, detail=f"{told}; {skip.detail}")
+    return skip

@@ -181,7 +181,35 @@ SKIPPED: dict[str, tuple[Manifest, frozenset[int], DevicePosition, Reason, str]]
         frozenset(),
         DEVICE,
         Reason.UP_TO_DATE,
-        "withdrawn (modem hangs)",
+        "v40 is installed; it was withdrawn (modem hangs) and nothing newer is offered yet",
+    ),
+    "what is installed, withdrawn and listed no more, beside an older one": (
+        manifest(release(39), withdrawn=withdrawn(40)),
+        frozenset(),
+        DEVICE,
+        Reason.OLDER,
+        "v40 is installed; it was withdrawn (modem hangs) and nothing newer is offered yet",
+    ),
+    "what is installed and withdrawn, in an empty channel": (
+        manifest(withdrawn=withdrawn(40)),
+        frozenset(),
+        DEVICE,
+        Reason.NOTHING_OFFERED,
+        "v40 is installed; it was withdrawn (modem hangs) and nothing newer is offered yet",
+    ),
+    "what is installed and withdrawn, before the wave of the next": (
+        manifest(release(40), release(41, rollout=SOON), withdrawn=withdrawn(40)),
+        frozenset(),
+        DEVICE,
+        Reason.WAVE,
+        "v40 is installed; it was withdrawn (modem hangs); v41 (sequence 41) is not installed: its",
+    ),
+    "what is installed and withdrawn, too far from the next": (
+        manifest(release(50, from_sequence=45), withdrawn=withdrawn(40)),
+        frozenset(),
+        DEVICE,
+        Reason.UNREACHABLE,
+        "v40 is installed; it was withdrawn (modem hangs); v50 installs from sequence 45 on",
     ),
     "an older release": (
         manifest(release(39)), frozenset(), DEVICE, Reason.OLDER, "sequence 40 is installed"

@@ -500,11 +500,26 @@ class Updater:
     def _refresh_timestamp(self) -> None:
         trusted = self._rollback_base(Timestamp, self._trust.timestamp)
         data = self._fetcher.fetch(f"{self._metadata}timestamp.json", self._limits.timestamp)
-        timestamp = verified.accept_timestamp(self._root, data, trusted, self.effective_now)
+        try:
+            timestamp = verified.accept_timestamp(self._root, data, trusted, self.effective_now)
+        except verified.BadSignatureError as error:
+            if self._is_of_the_root_before(data):
+                raise verified.ReplacedKeysError(error, self._root.version) from error
+            raise
         clock.check_issued(timestamp, self._root)
         self._timestamp = timestamp
         if timestamp is not trusted:
             self._trust = replace(self._trust, timestamp=data)
+
+    def _is_of_the_root_before(self, timestamp: bytes) -> bool:
+        """Whether the keys of the root before the one in hand signed a timestamp."""
+        *before, _ = self._store.root_chain() or (b"",)
+        for data in before[-1:]:
+            with suppress(NotTrustedError):
+                root = verified.first_root(bytes(data))
+                verified.authentic(Timestamp, root, Timestamp.type, timestamp)
+                return True
+        return False
 
     def _refresh_snapshot(self) -> None:
         timestamp, stored, now = self.timestamp, self._trust.snapshot, self.effective_now

@@ -64,7 +64,7 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from client_reference.errors import NotTrustedError, shortened
+from client_reference.errors import ExitCode, FirmrootError, NotTrustedError, shortened
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ __all__ = [
     "ExpiredError",
     "MalformedError",
     "MismatchError",
+    "ReplacedKeysError",
     "RollbackError",
     "accept_snapshot",
     "accept_targets",
@@ -172,6 +173,25 @@ class BadSignatureError(NotTrustedError):
         self.needed = needed
         self.got = got
         self.unusable = tuple(unusable)
+
+
+class ReplacedKeysError(BadSignatureError):
+    """What the keys before a change of keys signed is still there, and nothing of the new ones.
+
+    So it looks in the middle of a cut (design 8), through a stale cache, and when somebody
+    withholds what is new. Nothing is accepted; it is to be tried again.
+    """
+
+    exit_code = ExitCode.RETRY_LATER
+
+    def __init__(self, error: BadSignatureError, version: int) -> None:
+        super().__init__(error.role, error.needed, error.got, error.unusable)
+        FirmrootError.__init__(
+            self,
+            f"{error.role} is still signed with the keys before root {version}: the publisher is "
+            "in the middle of a change of keys, or a mirror withholds what came after it",
+            "try again later; if it stays so, the publisher must run `firmroot publish`",
+        )
 
 
 class RollbackError(NotTrustedError):

@@ -21,6 +21,10 @@ from repo_tools.publishing.channels import (
     propose_manifest,
     read_channel,
 )
+from repo_tools.publishing.channels import (
+    withdraw as withdraw_release,
+)
+from repo_tools.publishing.factory import load_registry
 from repo_tools.publishing.promote import (
     EVERYBODY,
     describe_difference,
@@ -30,10 +34,11 @@ from repo_tools.publishing.promote import (
     parse_waves,
     with_minimum,
 )
+from repo_tools.publishing.withdraw import Follows, offered
 
 if TYPE_CHECKING:
     from client_reference.manifest import Release
-    from repo_tools.publishing.channels import Channel
+    from repo_tools.publishing.channels import Channel, Withdrawal
     from repo_tools.signing.ceremony import Ceremony
     from repo_tools.workspace import Workspace
 
@@ -97,8 +102,8 @@ def promote(  # noqa: PLR0913  a click command gets its options one by one
             from_sequence=0 if origin is None else _sequence(ws, ref.product, name, origin),
             discard_signatures=_named(discard, f"{ref.product}-{name}"),
         )
-    offered = ", ".join(release.version for release in manifest.releases)
-    context.printer.say(f"{ref} goes to {ref.product}/{name}, which then offers {offered}")
+    versions = ", ".join(_versions(manifest))
+    context.printer.say(f"{ref} goes to {ref.product}/{name}, which then offers {versions}")
     _next(context, ceremony, release=str(ref), channel=f"{ref.product}/{name}")
 
 
@@ -156,7 +161,7 @@ def list_channels(context: Context) -> None:
 
 
 def _versions(manifest: Manifest | None) -> list[str]:
-    return [release.version for release in manifest.releases] if manifest is not None else []
+    return [release.version for release in offered(manifest)] if manifest is not None else []
 
 
 @channel.command(epilog=example("firmroot channel show gateway/stable"))
@@ -170,8 +175,16 @@ def show(context: Context, reference: str) -> None:
         if manifest is None or (title == "next" and found.next == found.live):
             continue
         context.printer.say(f"{title}: minimum sequence {manifest.minimum_sequence}")
+        gone = {entry.sequence: entry for entry in manifest.withdrawn}
         for release in manifest.releases:
-            context.printer.say(f"  {_line(release, found)}")
+            line = _line(release, found)
+            if (entry := gone.pop(release.sequence, None)) is not None:
+                line += f"; WITHDRAWN: {entry.reason}"
+            context.printer.say(f"  {line}")
+        for entry in gone.values():
+            context.printer.say(
+                f"  {entry.version}  sequence {entry.sequence}; WITHDRAWN: {entry.reason}"
+            )
     if found.next is None:
         context.printer.say("nothing was promoted to it yet")
     context.printer.result(
@@ -179,10 +192,16 @@ def show(context: Context, reference: str) -> None:
             "channel": reference,
             "live": _versions(found.live),
             "next": _versions(found.next),
+            "withdrawn": _withdrawn(found.live),
+            "next_withdrawn": _withdrawn(found.next),
             "held": sorted(found.live_hold.sequences),
             "next_held": sorted(found.next_hold.sequences),
         }
     )
+
+
+def _withdrawn(manifest: Manifest | None) -> list[str]:
+    return [entry.version for entry in manifest.withdrawn] if manifest is not None else []
 
 
 def _held(release: Release, found: Channel) -> str:
@@ -221,12 +240,17 @@ def diff(context: Context, reference: str) -> None:
     found = read_channel(ws, ws.storage(), product, name)
     nothing = Manifest(product, name, 0, ())
     change = describe_difference(found.live or nothing, found.next or nothing)
-    for sign, versions in (("+", change.added), ("-", change.removed), ("~", change.changed)):
+    for sign, versions in (
+        ("+", change.added),
+        ("-", change.removed),
+        ("~", change.changed),
+        ("withdrawn", change.withdrawn),
+    ):
         for version in versions:
             context.printer.say(f"{sign} {version}")
     if change.minimum is not None:
         context.printer.say(f"minimum sequence {change.minimum[0]} -> {change.minimum[1]}")
-    if not (change.added or change.removed or change.changed or change.minimum):
+    if not any(vars(change).values()):
         context.printer.say("no difference: what is signed is live")
     context.printer.result({"channel": reference, **vars(change)})
 
@@ -260,6 +284,89 @@ def _find(found: Channel, version: str) -> Release:
         f"it offers: {', '.join(offered) or 'nothing'}{did_you_mean(version, offered)}",
         f"firmroot channel show {found.product}/{found.channel}",
     )
+
+
+@channel.command(
+    epilog=example('firmroot channel withdraw gateway@1.1 --on stable --reason "the modem hangs"')
+)
+@click.argument("reference", metavar="REF")
+@click.option("--on", "name", required=True, metavar="CHANNEL", help="Which channel.")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; every device shows it.")
+@click.option(
+    "--accept-stranded",
+    "accepted",
+    multiple=True,
+    metavar="ID",
+    help="Withdraw it although this factory export would be left behind; may be repeated.",
+)
+@discard_option()
+@click.pass_obj
+def withdraw(
+    context: Context,
+    reference: str,
+    name: str,
+    reason: str,
+    accepted: tuple[str, ...],
+    discard: tuple[str, ...],
+) -> None:
+    """Take a release back: no device starts it any more. Who runs it stays until something newer.
+
+    Opens the ceremony that the channel's release managers sign. Until that is published, a hold
+    (one key) stops it faster.
+    """
+    ref = parse_reference(reference)
+    ws = context.workspace()
+    with ws.lock():
+        found = withdraw_release(
+            ws,
+            ws.storage(),
+            ref,
+            name,
+            reason,
+            context.now,
+            accepted=accepted,
+            discard_signatures=_named(discard, f"{ref.product}-{name}"),
+        )
+    place = f"{ref.product}/{name}"
+    versions = ", ".join(_versions(found.manifest)) or "nothing"
+    context.printer.say(f"{ref} is withdrawn from {place}, which then offers {versions}")
+    _say_effects(context, ws, found)
+    for other in found.elsewhere:
+        context.printer.say(f"{ref} is still offered on {other}")
+    following = {each.follows for each in found.effects}
+    if Follows.WAITS in following and found.fallback is not None:
+        again = f"{ref.product}@{found.fallback.version}"
+        context.printer.say(
+            f"for devices that have not got so far: firmroot channel promote {again} --to {name}"
+        )
+    if Follows.STAYS in following:
+        context.printer.say(
+            f"for devices that run {ref.version}: firmroot firmware add FILE -p {ref.product} "
+            "-V NEW, with the mended or the old bytes, and promote that"
+        )
+    _next(
+        context,
+        found.ceremony,
+        release=str(ref),
+        channel=place,
+        offers=_versions(found.manifest),
+        elsewhere=found.elsewhere,
+        devices=[{**vars(each), "follows": each.follows.value} for each in found.effects],
+    )
+
+
+def _say_effects(context: Context, ws: Workspace, found: Withdrawal) -> None:
+    """Which registered devices it concerns, and which of them can follow."""
+    counts = {export.id: export.count for export in load_registry(ws)}
+    if not found.effects:
+        context.printer.say("no registered device is affected")
+    for each in found.effects:
+        runs = f"on {each.runs}" if each.runs else "as shipped"
+        made = f" ({counts[each.export]} made)" if counts.get(each.export) else ""
+        context.printer.say(
+            f"device   {each.export}{made}, {each.hardware}, {runs}: {each.follows.value}, "
+            f"{each.detail}"
+        )
 
 
 @channel.command(epilog=example("firmroot channel hold gateway@1.1 --on stable"))

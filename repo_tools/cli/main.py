@@ -22,6 +22,7 @@ import click
 from client_reference.errors import ConfigurationError, ExitCode, FirmrootError
 from repo_tools.cli.context import Context, Printer, example
 from repo_tools.cli.lazy import LazyGroup
+from repo_tools.cli.output import OutputError, named_output
 from repo_tools.reporting.visible import visible
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "submit": ("repo_tools.cli.submit:submit", "Hand signed work to the publisher."),
     "refresh": ("repo_tools.cli.publish:refresh", "Renew snapshot and timestamp."),
     "verify": ("repo_tools.cli.verify:verify", "Audit a repository as device and as auditor."),
+    "gc": ("repo_tools.cli.gc:gc", "Remove what nobody needs from the storage."),
+    "mirror": ("repo_tools.cli.mirror:mirror", "Copy what is live to another place."),
     "history": ("repo_tools.cli.history:history", "Who signed what when, and the proof."),
     "serve": ("repo_tools.cli.serve:serve", "Serve the repository for trying out."),
     "product": ("repo_tools.cli.product:product", "Products and their channels."),
@@ -155,7 +158,7 @@ class _Failure:
     code: int
 
 
-def _failure(error: BaseException) -> _Failure:  # noqa: PLR0911  a row for each kind of error
+def _failure(error: BaseException) -> _Failure:
     """What an error means to the user; the table of everything that may escape a command."""
     match error:
         case FirmrootError():
@@ -171,15 +174,22 @@ def _failure(error: BaseException) -> _Failure:  # noqa: PLR0911  a row for each
                 "it: sign FILE, ceremony show FILE, key list hsm:"
             )
             return _Failure(text, "pip install 'firmroot[release]'", ExitCode.USAGE)
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            hint = "free some space, then run the same command again"
-            text = f"the disk is full: {error}; nothing was half-written"
-            return _Failure(text, hint, ExitCode.RETRY_LATER)
         case OSError():
-            return _Failure(str(error), "check the path and its permissions", ExitCode.USAGE)
+            return _of_the_system(error)
         case _:
             text = f"this is a bug in firmroot: {type(error).__name__}: {error}"
             return _Failure(text, "run it with -v and report the traceback", ExitCode.BUG)
+
+
+def _of_the_system(error: OSError) -> _Failure:
+    if isinstance(error, OutputError):
+        hint = "give it a place that takes it; what the command did is kept: `firmroot status`"
+        return _Failure(str(error), hint, ExitCode.USAGE)
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        hint = "free some space, then run the same command again"
+        text = f"the disk is full: {error}; nothing was half-written"
+        return _Failure(text, hint, ExitCode.RETRY_LATER)
+    return _Failure(str(error), "check the path and its permissions", ExitCode.USAGE)
 
 
 def _wrong_usage(error: click.ClickException) -> _Failure:
@@ -206,7 +216,8 @@ def main(arguments: list[str]) -> int:
     """
     try:
         # What `click.Context.exit` was given, or whatever the command returned.
-        code = cli.main(arguments, prog_name="firmroot", standalone_mode=False)
+        with named_output():
+            code = cli.main(arguments, prog_name="firmroot", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  this is the error boundary
         failure = _failure(error)
         if failure.code == ExitCode.BUG and {"-v", "--verbose"}.intersection(arguments):

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import random
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from client_reference.errors import ExitCode, FirmrootError
 from client_reference.transport.fetch import Ambient, HttpFetcher, Settings
 from client_reference.transport.policy import parse_mirror
 from repo_tools.cli.context import Context, example, passphrase_option
+from repo_tools.cli.durations import parse_duration
 from repo_tools.publishing.edges import AwaitedEdges, NoEdges
 from repo_tools.publishing.intake import plan_with_inbox, publish_with_inbox
 from repo_tools.publishing.online import OnlineKeys
 from repo_tools.publishing.prepare import check_stranding
 from repo_tools.publishing.publish import NothingToDo, make_record
-from repo_tools.publishing.refresh import LostRace
+from repo_tools.publishing.refresh import LostRace, Refreshed
 from repo_tools.publishing.refresh import refresh as refresh_online
+from repo_tools.publishing.watch import check_people, endings, write_metrics
 from repo_tools.storage.epoch import EpochFetcher
 
 if TYPE_CHECKING:
@@ -269,26 +273,69 @@ def _say_published(context: Context, published: Published, verdicts: Iterable[Ve
     )
 
 
-@click.command(epilog=example("firmroot refresh"))
+@click.command(
+    epilog=example("firmroot refresh", "firmroot refresh --metrics /var/lib/metrics/firmroot.prom")
+)
+@click.option(
+    "--metrics",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Leave a text file for Prometheus, however it ends.",
+)
+@click.option(
+    "--fail-within",
+    default="7d",
+    show_default=True,
+    metavar="TIME",
+    help="End with exit code 3 if what people sign expires within that time.",
+)
 @_jump
 @_stranding
 @passphrase_option
 @click.pass_obj
 def refresh(
-    context: Context, accepted: tuple[str, ...], descriptor: int | None, *, accept_jump: bool
+    context: Context,
+    accepted: tuple[str, ...],
+    descriptor: int | None,
+    metrics: Path | None,
+    fail_within: str,
+    *,
+    accept_jump: bool,
 ) -> None:
-    """Sign timestamp anew, and snapshot where it is due, before they expire."""
-    ws = context.workspace()
-    keys = OnlineKeys(ws, context.secrets(ws, descriptor))
-    with ws.lock():
-        found = refresh_online(
-            ws,
-            ws.storage(),
-            keys,
-            context.now,
-            accepted=frozenset(accepted),
-            accept_jump=accept_jump,
-        )
+    """Sign timestamp anew, and snapshot where it is due, before they expire.
+
+    For a job (`infra/systemd`). Whoever loses the race against a publish is done as well. What
+    people sign it cannot renew: it fails before that expires, and says who must act.
+    """
+    within = parse_duration(fail_within)
+    ws: Workspace | None = None
+    code: int = ExitCode.BUG
+    try:
+        ws = context.workspace()
+        keys = OnlineKeys(ws, context.secrets(ws, descriptor))
+        with ws.lock():
+            found = refresh_online(
+                ws,
+                ws.storage(),
+                keys,
+                context.now,
+                accepted=frozenset(accepted),
+                accept_jump=accept_jump,
+            )
+        _say_refreshed(context, found)
+        check_people(endings(ws, context.now, within), now=context.now)
+        code = ExitCode.DONE
+    except FirmrootError as error:
+        code = error.exit_code
+        raise
+    finally:
+        if metrics is not None:
+            # A file that cannot be written does not hide why the run failed.
+            with suppress(OSError) if code else nullcontext():
+                write_metrics(metrics, ws, context.now, code)
+
+
+def _say_refreshed(context: Context, found: Refreshed | LostRace) -> None:
     if isinstance(found, LostRace):
         context.printer.say(f"nothing to do: {found.reason}")
         following = context.say_next(wrote=False)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from datetime import timedelta
-
 import click
 
-from client_reference.errors import ConfigurationError, ExitCode
+from client_reference.errors import ExitCode
 from repo_tools.cli.context import Context, example
+from repo_tools.cli.durations import parse_duration
 from repo_tools.reporting.situation import look
 from repo_tools.reporting.status import report
 
 __all__ = ["status"]
-
-_DURATION = re.compile(r"(\d{1,5})(h|d)")
 
 
 @click.command(epilog=example("firmroot status", "firmroot status --fail-within 30d"))
@@ -28,7 +24,7 @@ _DURATION = re.compile(r"(\d{1,5})(h|d)")
 def status(context: click.Context, fail_within: str | None) -> None:
     """Say who has signed, who is missing, what expires when, and which command is next."""
     ours: Context = context.obj
-    within = None if fail_within is None else _duration(fail_within)
+    within = None if fail_within is None else parse_duration(fail_within)
     found = report(look(ours.workspace(), ours.now))
     failing = [] if within is None else found.failing(within)
     for line in found.lines():
@@ -37,11 +33,3 @@ def status(context: click.Context, fail_within: str | None) -> None:
         ours.printer.say(f"FAILS: {line}")
     ours.printer.result({**found.facts(), "failing": failing})
     context.exit(ExitCode.ACTION_REQUIRED if failing else ExitCode.DONE)
-
-
-def _duration(text: str) -> timedelta:
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise ConfigurationError(f"{text!r} is not a time; expected such as 30d or 36h")
-    number = int(match[1])
-    return timedelta(days=number) if match[2] == "d" else timedelta(hours=number)

@@ -22,12 +22,24 @@ from repo_tools.metadata.edits import manifest_targets
 from repo_tools.metadata.repository import RepositoryState, parse
 from repo_tools.metadata.roles import channel_role, hold_path, hold_role, manifest_path
 from repo_tools.publishing.artifacts import stored_name
+from repo_tools.publishing.factory import devices
 from repo_tools.publishing.firmware import read_builds
 from repo_tools.publishing.prepare import read_base
 from repo_tools.publishing.promote import next_manifest, release_payloads, to_toml
+from repo_tools.publishing.withdraw import (
+    Built,
+    Effect,
+    built_releases,
+    check_left_behind,
+    effects,
+    fallback,
+    offered,
+    without,
+)
 from repo_tools.signing.ceremony import carried, open_ceremonies, predecessor, start_ceremony
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
 
     from client_reference.manifest import Rollout
@@ -38,12 +50,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Channel",
+    "Withdrawal",
     "check_channel",
     "check_product",
     "promote",
     "propose_hold",
     "propose_manifest",
     "read_channel",
+    "withdraw",
 ]
 
 
@@ -204,6 +218,65 @@ def promote(  # noqa: PLR0913  what, where, and how it is rolled out
     following = next_manifest(base, release, now)
     ceremony = propose_manifest(workspace, following, now, discard_signatures=discard_signatures)
     return ceremony, following
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """A withdrawal that waits for signatures.
+
+    Attributes:
+        ceremony: over the manifest.
+        manifest: what it says.
+        effects: what becomes of registered devices.
+        fallback: what could be offered again to devices that have not got so far; None if nothing.
+        elsewhere: other channels that still offer the release.
+    """
+
+    ceremony: Ceremony
+    manifest: Manifest
+    effects: tuple[Effect, ...]
+    fallback: Built | None
+    elsewhere: tuple[str, ...]
+
+
+def withdraw(
+    workspace: Workspace,
+    storage: Storage,
+    reference: Reference,
+    channel: str,
+    reason: str,
+    now: datetime,
+    *,
+    accepted: Collection[str] = (),
+    discard_signatures: bool = False,
+) -> Withdrawal:
+    """Open the ceremony in which a release is withdrawn from a channel.
+
+    Raises:
+        ConfigurationError: it is not offered there, or was withdrawn already.
+        RefusedError: devices would be stranded whose loss `accepted` does not name.
+        DiscardedSignaturesError: the channel's open ceremony has signatures already.
+    """
+    product = reference.product
+    current = read_channel(workspace, storage, product, channel)
+    before = current.next or Manifest(product, channel, 0, ())
+    following = without(before, reference.version, reason, now)
+    built = built_releases(product, read_builds(workspace, storage, product).targets)
+    hold = current.next_hold.sequences
+    found = effects(before, following, hold, devices(workspace), built, now)
+    check_left_behind(found, accepted)
+    sequence = following.withdrawn[-1].sequence
+    elsewhere = []
+    for name in workspace.config.products[product].channels:
+        there = read_channel(workspace, storage, product, name)
+        manifests = [each for each in (there.live, there.next) if each is not None]
+        if name != channel and any(
+            release.sequence == sequence for each in manifests for release in offered(each)
+        ):
+            elsewhere.append(f"{product}/{name}")
+    ceremony = propose_manifest(workspace, following, now, discard_signatures=discard_signatures)
+    again = fallback(following, built, sequence)
+    return Withdrawal(ceremony, following, found, again, tuple(elsewhere))
 
 
 def propose_manifest(

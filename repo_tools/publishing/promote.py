@@ -5,7 +5,7 @@ nobody needs any more are dropped, so that the manifest stays small; what stays:
 
 * stepping stones, always: a path through a missing stone strands whoever is behind it;
 * a release that for some hardware is still the best: no newer release that covers it is open to
-  every device and installs from everywhere that the old one did.
+  every device and installs from everywhere that the old one did; what is withdrawn covers nothing.
 
 The seed of a rollout survives a re-promotion with the same waves: nobody loses their place.
 """
@@ -188,14 +188,18 @@ def next_manifest(manifest: Manifest, release: Release, now: datetime) -> Manife
     if previous is not None and previous.rollout.waves == release.rollout.waves:
         release = replace(release, rollout=replace(release.rollout, seed=previous.rollout.seed))
     offered = [*others, release]
-    if not release.stone and not _needed(release, offered, now):
-        newest = max(others, key=lambda each: each.sequence)
+    gone = {entry.sequence for entry in manifest.withdrawn}
+    better = [each for each in offered if each.sequence not in gone]
+    if not release.stone and not _needed(release, better, now):
+        newest = max((each for each in better if each != release), key=lambda each: each.sequence)
         raise RefusedError(
             f"{name} already offers {newest.version} (sequence {newest.sequence}), newer than "
             f"{release.version} (sequence {release.sequence}); devices never go back",
-            "add the old bytes again under a new version and promote that",
+            "add the old bytes again under a new version and promote that; for devices that have "
+            "not got further yet: firmroot channel withdraw "
+            f"{manifest.product}@{newest.version} --on {manifest.channel}, then promote this",
         )
-    kept = [each for each in offered if each.stone or _needed(each, offered, now)]
+    kept = [each for each in offered if each.stone or _needed(each, better, now)]
     kept.sort(key=lambda each: each.sequence, reverse=True)
     return replace(manifest, releases=tuple(kept))
 
@@ -263,6 +267,7 @@ class Difference:
     removed: tuple[str, ...]
     changed: tuple[str, ...]
     minimum: tuple[int, int] | None
+    withdrawn: tuple[str, ...] = ()
 
 
 def describe_difference(before: Manifest, after: Manifest) -> Difference:
@@ -275,6 +280,7 @@ def describe_difference(before: Manifest, after: Manifest) -> Difference:
         removed=tuple(old[sequence].version for sequence in sorted(old.keys() - new.keys())),
         changed=tuple(new[s].version for s in sorted(new.keys() & old.keys()) if new[s] != old[s]),
         minimum=(before.minimum_sequence, after.minimum_sequence) if moved else None,
+        withdrawn=tuple(each.version for each in after.withdrawn if each not in before.withdrawn),
     )
 
 

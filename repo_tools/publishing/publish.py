@@ -34,6 +34,7 @@ from client_reference.trust.updater import Floors, Updater, initial_state
 from repo_tools.metadata.edits import format_time
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import RECOVERY
+from repo_tools.publishing.collect import check_no_sweep
 from repo_tools.publishing.edges import NoEdges
 from repo_tools.publishing.journal import Journal, check_jump, load_journal, settle, write_journal
 from repo_tools.publishing.live import MAX_METADATA, TIMESTAMP, metadata_path
@@ -316,6 +317,8 @@ def commit(
     Raises:
         As `publish`.
     """
+    if record is not None:
+        check_no_sweep(storage)
     write_journal(workspace, Journal.of(plan, record))
     for upload in plan.uploads:
         progress(f"upload {upload.path}")

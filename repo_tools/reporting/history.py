@@ -311,6 +311,12 @@ def _without_record(workspace: Workspace, found: History) -> Iterator[str]:
         mark = Mark.of(path.read_bytes(), f"metadata/{path.name}")
         if marks.marks.get(path.stem) != mark:
             yield f"no record says how {mark.source} (version {mark.version}) came to be live"
+    recorded = {
+        record.roles["root"]["sha256"] for record in found.publications if "root" in record.roles
+    }
+    for version, data in enumerate(workspace.roots(), start=1):
+        if sha256(data) not in recorded:
+            yield f"no record says how metadata/root/{version}.json came to be live"
 
 
 def _claimed(record: Publication) -> HighWater:

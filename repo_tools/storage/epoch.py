@@ -7,6 +7,7 @@ needs to know in which epoch it is. Epoch 0 needs no mapping and is never wrappe
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from client_reference.transport.fetcher import Fetcher
-    from repo_tools.storage.protocol import Blob, Created, Storage
+    from repo_tools.storage.protocol import Blob, Created, Entry, Storage
 
 __all__ = ["EpochFetcher", "EpochStorage", "epoch_path"]
 
@@ -68,13 +69,23 @@ class EpochStorage:
 
     def paths(self, prefix: str) -> Iterator[str]:
         """Every object of this epoch under a prefix, sorted; metadata of others are not there."""
-        here = epoch_path(_METADATA, self._epoch)
+        found = (self._seen(path) for path in self._whole.paths(epoch_path(prefix, self._epoch)))
+        yield from sorted(path for path in found if path)
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """The same with size and age. See `Storage.entries`."""
         found = (
-            _METADATA + path.removeprefix(here) if path.startswith(here) else path
-            for path in self._whole.paths(epoch_path(prefix, self._epoch))
-            if path.startswith(here) or not path.startswith(_METADATA)
+            replace(entry, path=self._seen(entry.path))
+            for entry in self._whole.entries(epoch_path(prefix, self._epoch))
         )
-        yield from sorted(found)
+        yield from sorted((each for each in found if each.path), key=lambda each: each.path)
+
+    def _seen(self, path: str) -> str:
+        """How this epoch calls an object; empty if it is metadata of another."""
+        here = epoch_path(_METADATA, self._epoch)
+        if path.startswith(here):
+            return _METADATA + path.removeprefix(here)
+        return "" if path.startswith(_METADATA) else path
 
 
 class EpochFetcher:

@@ -15,6 +15,7 @@ import hashlib
 import io
 import os
 import stat
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO
 
 from client_reference.errors import (
@@ -34,7 +35,7 @@ from repo_tools.files import (
     temporary_file,
     translate_disk_full,
 )
-from repo_tools.storage.protocol import Blob, Created, check_path
+from repo_tools.storage.protocol import Blob, Created, Entry, check_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["LocalStorage"]
 
 _CHUNK = 1 << 20
+_CLEARED = "inbox/"
 _MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
@@ -132,8 +134,10 @@ class LocalStorage:
         with contextlib.suppress(NotFoundError), _failures(path, self._root):
             final.unlink()
             sync_directory(final.parent)
-        with contextlib.suppress(OSError):  # others are in it, or it is gone
-            final.parent.rmdir()
+        # Elsewhere a publisher may be about to create the next object in the same directory.
+        if path.startswith(_CLEARED):
+            with contextlib.suppress(OSError):  # others are in it, or it is gone
+                final.parent.rmdir()
 
     def paths(self, prefix: str) -> Iterator[str]:
         """Every object under a prefix, sorted. See `Storage.paths`."""
@@ -144,6 +148,14 @@ class LocalStorage:
             if file.is_file() and not file.name.startswith(".")
         )
         yield from sorted(path for path in found if path.startswith(prefix))
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """The same with size and age. See `Storage.entries`."""
+        for path in self.paths(prefix):
+            with contextlib.suppress(FileNotFoundError):
+                found = (self._root / path).stat()
+                modified = datetime.fromtimestamp(found.st_mtime, UTC)
+                yield Entry(path, found.st_size, modified)
 
     def _file(self, path: str) -> Path:
         """The file of an object; a path may never lead out of the storage."""

@@ -2,7 +2,8 @@
 
 These three are what an object store with conditional writes offers, and all that publishing needs.
 Paths are relative, `/`-separated, without `.` or `..` segments. `timestamp.json` is the only object
-that is ever replaced. Only the inbox, which no device reads, is ever cleared: `remove`.
+that is ever replaced. Only the inbox, which no device reads, is ever cleared (`remove`), and what
+no state needs any more is collected (`entries`, `remove`).
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from client_reference.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
+    from datetime import datetime
     from pathlib import Path
 
-__all__ = ["Blob", "Created", "Storage", "check_path"]
+__all__ = ["Blob", "Created", "Entry", "Storage", "check_path"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,21 @@ class Created(enum.Enum):
 
     NEW = "new"
     IDENTICAL = "identical"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object of a listing.
+
+    Attributes:
+        path: where it is.
+        length: bytes.
+        modified: when the storage got it, by the storage's own clock; aware UTC.
+    """
+
+    path: str
+    length: int
+    modified: datetime
 
 
 class Storage(Protocol):
@@ -89,6 +106,9 @@ class Storage(Protocol):
 
     def paths(self, prefix: str) -> Iterator[str]:
         """Every object under a prefix, sorted. For audits and clean-up, never for truth."""
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """The same with size and age, for clean-up alone; what goes meanwhile may be missing."""
 
 
 def check_path(path: str) -> None:

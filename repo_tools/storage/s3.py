@@ -42,7 +42,7 @@ from client_reference.errors import (
     RetryLaterError,
 )
 from repo_tools.sdks import show
-from repo_tools.storage.protocol import Blob, Created, check_path
+from repo_tools.storage.protocol import Blob, Created, Entry, check_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -256,14 +256,19 @@ class S3Storage:
 
     def paths(self, prefix: str) -> Iterator[str]:
         """Every object under a prefix, sorted. See `Storage.paths`."""
+        yield from (entry.path for entry in self.entries(prefix))
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """The same with size and age. See `Storage.entries`."""
         with self._failures(prefix or "the listing"):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._place.bucket, Prefix=self._place.prefix + prefix
             )
             # By the bytes of UTF-8, page by page: S3's own order (general purpose buckets).
             for page in pages:
-                for entry in page.get("Contents", ()):
-                    yield entry["Key"].removeprefix(self._place.prefix)
+                for found in page.get("Contents", ()):
+                    path = found["Key"].removeprefix(self._place.prefix)
+                    yield Entry(path, found["Size"], found["LastModified"])
 
     # One request
 

@@ -18,6 +18,8 @@ IN_PROCESS = (
     "expired-root",
     "sequence-reset",
     "three-machines",
+    "withdraw",
+    "refresh-job",
 )
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -68,6 +68,19 @@ def test_the_newest_record_removed_is_missed_by_what_people_signed(two: Lab) -> 
     _refused(two, "no record says how metadata/gateway-stable.json (version 2) came to be live")
 
 
+def test_the_newest_record_removed_is_missed_by_a_root(live: Lab) -> None:
+    live.ok("rotate", "publisher")
+    live.ok("sign")
+    live.ok("publish")
+    live.ok("history", "--verify")
+    *_, newest = sorted((live.directory / "history").glob("*.json"))
+    while "root" not in json.loads(newest.read_bytes())["roles"]:
+        newest.unlink()
+        *_, newest = sorted((live.directory / "history").glob("*.json"))
+    newest.unlink()
+    _refused(live, "no record says how metadata/root/2.json came to be live")
+
+
 def test_an_edited_record_is_named(two: Lab) -> None:
     _edit(two.directory / "history/000001.json", when="2020-01-01T00:00:00Z")
     _refused(two, "history/000001.json is not the one that 000002.json was made after")

@@ -350,6 +350,20 @@ def _replace_list(text: str, section: str, keys: list[str]) -> str:
 
 # What is not believed.
 
+
+@pytest.mark.parametrize("command", ["publish", "refresh"])
+def test_an_object_that_was_cut_off_is_named(live: Lab, command: str) -> None:
+    path = live.repository / "metadata/timestamp.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    done = live.later(days=3).run(command)
+    assert done.code == ExitCode.NOT_TRUSTED
+    assert "metadata/timestamp.json is damaged, or is not what was published: " in done.err
+    assert "hint: restore it from a mirror or a backup, then run the command again" in done.err
+    path.write_bytes(whole)
+    live.later(days=3).ok(command)
+
+
 TAMPERED: dict[str, tuple[Callable[[Path], None], str]] = {
     "the timestamp is not signed": (
         lambda repo: _edit(repo / "metadata/timestamp.json", b'"version":1', b'"version":9'),

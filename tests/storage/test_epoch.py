@@ -73,6 +73,15 @@ def test_a_listing_has_this_epoch_and_the_targets(whole: LocalStorage) -> None:
     assert list(EpochStorage(whole, 1).paths("")) == ["targets/a"]
 
 
+def test_entries_are_those_of_this_epoch_under_its_names(whole: LocalStorage) -> None:
+    found = list(EpochStorage(whole, 2).entries(""))
+    assert [(each.path, each.length) for each in found] == [
+        ("metadata/1.root.json", len("metadata/e2/1.root.json")),
+        ("targets/a", len("targets/a")),
+    ]
+    assert list(EpochStorage(whole, 1).entries("metadata/")) == []
+
+
 def test_an_epoch_removes_its_own(whole: LocalStorage) -> None:
     EpochStorage(whole, 2).remove("metadata/1.root.json")
     assert list(EpochStorage(whole, 2).paths("metadata/")) == []

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import threading
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
@@ -21,7 +22,7 @@ from client_reference.errors import (
 )
 from repo_tools.files import DiskFullError, exclusive_lock, temporary_file
 from repo_tools.storage.local import LocalStorage
-from repo_tools.storage.protocol import Created
+from repo_tools.storage.protocol import Created, Entry
 from tests.simulators.disk import full_disk, names, recorded
 
 if TYPE_CHECKING:
@@ -150,6 +151,9 @@ def test_what_is_removed_is_gone_durably_and_once_is_enough(storage: LocalStorag
     assert list(storage.paths("inbox/")) == ["inbox/a/y"]
     storage.remove("inbox/a/y")
     assert names(storage.root / "inbox") == [], "the last one takes its directory along"
+    storage.create("targets/a/x", b"x", sha256(b"x"))
+    storage.remove("targets/a/x")
+    assert names(storage.root / "targets") == ["a"], "somebody may be about to create another"
     with pytest.raises(ConfigurationError):
         storage.remove("inbox/../metadata/timestamp.json")
 
@@ -270,3 +274,16 @@ def test_a_commit_removes_what_killed_publishers_left_and_nothing_that_is_being_
         storage.replace("metadata/timestamp.json", b"1", None)
         assert rival.exists()
     assert not left.exists()
+
+
+def test_a_listing_for_clean_up_has_sizes_and_ages(storage: LocalStorage) -> None:
+    storage.create("metadata/x", b"four", sha256(b"four"))
+    storage.create("targets/y", b"", sha256(b""))
+    (storage.root / "metadata/.temporary").write_bytes(b"z")
+    os.utime(storage.root / "metadata/x", (1_000_000_000, 1_000_000_000))
+    (found,) = storage.entries("metadata/")
+    assert found == Entry("metadata/x", 4, datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC))
+    assert [(each.path, each.length) for each in storage.entries("")] == [
+        ("metadata/x", 4),
+        ("targets/y", 0),
+    ]

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import random
 import threading
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -257,3 +258,16 @@ def test_what_is_not_there_is_told_apart_from_what_is_denied(
     ):
         with pytest.raises(ConfigurationError, match="there is no such bucket"):
             write()
+
+
+def test_a_listing_for_clean_up_has_sizes_and_ages(storage: S3Storage) -> None:
+    before = datetime.now(UTC) - timedelta(minutes=5)
+    storage.create("metadata/x", b"four", sha256(b"four"))
+    storage.create("targets/y", b"y", sha256(b"y"))
+    (found,) = storage.entries("metadata/")
+    assert (found.path, found.length) == ("metadata/x", 4)
+    assert found.modified > before
+    assert [each.path for each in storage.entries("")] == list(storage.paths(""))
+    storage.remove("metadata/x")
+    storage.remove("metadata/x")
+    assert [each.path for each in storage.entries("")] == ["targets/y"]

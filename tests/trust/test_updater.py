@@ -12,6 +12,7 @@ from tuf.api.metadata import Delegations, Metadata, SuccinctRoles, Targets
 
 from client_reference.errors import (
     ConfigurationError,
+    ExitCode,
     FirmrootError,
     LocalFailureError,
     NotFoundError,
@@ -27,6 +28,7 @@ from client_reference.trust.verified import (
     ExpiredError,
     MalformedError,
     MismatchError,
+    ReplacedKeysError,
     RollbackError,
 )
 from tests.simulators.repository import NOW, SECONDS, RepositorySimulator
@@ -634,6 +636,29 @@ def test_rotating_an_online_key_makes_devices_forget_its_versions(
     rotate_and_publish(repo, role)
     device.check(repo)
     assert device.versions() == {"root": 2, "timestamp": 1, "snapshot": 1, "targets": 3, LEAF: 2}
+
+
+def test_what_the_keys_before_signed_is_told_from_what_nobody_signed(
+    repo: RepositorySimulator,
+) -> None:
+    device = Device(repo)
+    device.check(repo)
+    repo.rotate("timestamp")
+    repo.publish("root")
+    before = device.versions()
+    for _ in range(2):  # as the root comes, and when it is known
+        with pytest.raises(ReplacedKeysError, match="with the keys before root 2") as caught:
+            device.check(repo)
+        assert caught.value.exit_code == ExitCode.RETRY_LATER
+        assert device.versions() == {"root": 2, "targets": before["targets"], LEAF: before[LEAF]}
+    repo.rotate("timestamp")
+    repo.publish("root")
+    with pytest.raises(BadSignatureError) as other:
+        device.check(repo)
+    assert other.value.exit_code == ExitCode.NOT_TRUSTED, "no key of the root before either"
+    repo.publish("timestamp")
+    device.check(repo)
+    assert device.versions()["root"] == 3
 
 
 @pytest.mark.parametrize("role", ["root", "targets"])

@@ -23,10 +23,10 @@ from tuf.api import exceptions as tuf_errors
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater as NgUpdater
 
-from client_reference.errors import NotFoundError, NotTrustedError, RetryLaterError
+from client_reference.errors import ExitCode, NotFoundError, NotTrustedError, RetryLaterError
 from client_reference.trust.state import MemoryStore
 from client_reference.trust.updater import Floors, Updater, initial_state
-from client_reference.trust.verified import BadSignatureError
+from client_reference.trust.verified import ReplacedKeysError
 from repo_tools.publishing.live import TIMESTAMP
 from repo_tools.publishing.online import OnlineKeys
 from repo_tools.publishing.publish import publish
@@ -381,15 +381,16 @@ CUTS = {"factory": (9, 453, 483), "before": (9, 34, 64)}
 
 @pytest.mark.parametrize("start", CUTS)
 def test_during_a_cut_a_device_fails_retryably_at_worst(start: str, cut: Rotation) -> None:
-    """With the root there, and the timestamp of the thieves' keys before it: not trusted, yet."""
+    """With the root there, and the timestamp of the thieves' keys before it: retry later."""
     state = getattr(cut, start)
     found = explore(partial(ours, state), cut.moments)
     assert count(found) == CUTS[start]
     failed = [end for end in found if end.error is not None]
-    assert {type(end.error) for end in failed} == {BadSignatureError}
+    assert {type(end.error) for end in failed} == {ReplacedKeysError}
+    assert ReplacedKeysError.exit_code == ExitCode.RETRY_LATER
     for end in failed:
         store = MemoryStore(state)
-        with pytest.raises(BadSignatureError):
+        with pytest.raises(ReplacedKeysError, match="in the middle of a change of keys"):
             Updater(store, Scripted(end.answers), NOW).refresh()
         assert store.state is not None
         settled(store.state, cut.moments[-1])

@@ -31,7 +31,7 @@ EVIL = image("6.6")
 def test_expired_root(drill: Drill) -> None:
     """Nobody renewed the root in its year. Its own keys sign it again, and devices follow."""
     drill.later(days=360)
-    drill.firmroot("refresh")
+    assert "root 1 expires 2027-03-02T06:00:00Z" in drill.firmroot("refresh", code=3)
     drill.run("check")
     drill.later(days=6)
     assert "EXPIRED" in drill.firmroot("status")

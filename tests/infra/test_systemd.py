@@ -1,0 +1,80 @@
+"""The service and the timer of the refresh job, as systemd reads them and as they are meant."""
+
+from __future__ import annotations
+
+import configparser
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from repo_tools.cli.publish import refresh
+
+UNITS = Path(__file__).parent.parent.parent / "infra" / "systemd"
+NAME = "firmroot-refresh"
+
+
+class _Unit(configparser.RawConfigParser):
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+
+def _unit(kind: str) -> _Unit:
+    found = _Unit(strict=True, delimiters=("=",), comment_prefixes=("#",))
+    found.read_string((UNITS / f"{NAME}.{kind}").read_text())
+    return found
+
+
+def test_systemd_accepts_them(tmp_path: Path) -> None:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is not installed: the units were not verified by systemd")
+    for file in UNITS.iterdir():
+        text = file.read_text()
+        # Whether the programs are where a package puts them is not asked here.
+        text = text.replace("/usr/bin/firmroot", sys.executable)
+        text = text.replace("/usr/bin/git", sys.executable)
+        (tmp_path / file.name).write_text(text)
+    done = subprocess.run(
+        [program, "verify", "--man=no", *map(str, sorted(tmp_path.iterdir()))],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    ours = [line for line in (done.stdout + done.stderr).splitlines() if NAME in line]
+    assert ours == [], done
+    broken = (UNITS / f"{NAME}.timer").read_text().replace("00/6", "wrong")
+    (tmp_path / f"{NAME}.timer").write_text(broken)
+    done = subprocess.run(
+        [program, "verify", "--man=no", str(tmp_path / f"{NAME}.timer")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert NAME in done.stderr, "it would not have told"
+
+
+def test_the_service_runs_a_command_that_exists_with_options_that_exist() -> None:
+    program, command, *words = shlex.split(_unit("service")["Service"]["ExecStart"])
+    assert (Path(program).name, command) == ("firmroot", "refresh")
+    context = refresh.make_context("refresh", words)
+    assert context.params["fail_within"] == "14d"
+    metrics = context.params["metrics"]
+    assert metrics.suffix == ".prom", "the collector reads no other"
+    writable = _unit("service")["Service"]["ReadWritePaths"].split()
+    assert str(metrics.parent) in writable
+    assert _unit("service")["Service"]["WorkingDirectory"] in writable
+
+
+def test_the_timer_starts_it_often_enough_and_catches_up() -> None:
+    timer = _unit("timer")
+    assert "Unit" not in timer["Timer"], "by its name it starts the service of the same name"
+    assert timer["Timer"]["OnCalendar"] == "*-*-* 00/6:00:00"
+    assert timer["Timer"]["Persistent"] == "yes" or timer["Timer"]["Persistent"] == "true"
+    assert timer["Install"]["WantedBy"] == "timers.target"
+    assert "Install" not in _unit("service")
