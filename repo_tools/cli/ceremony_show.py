@@ -71,7 +71,7 @@ def quorum_lines(found: Portable) -> list[str]:
     for quorum in quorums:
         lines.append(
             f"{found.name}: {quorum.threshold} needed by {quorum.delegator}, signed by "
-            f"{', '.join(quorum.signed) or 'nobody'}"
+            f"{', '.join(quorum.signed) or 'nobody'} in this file"
         )
         for name in quorum.missing:
             told = name

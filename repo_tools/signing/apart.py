@@ -15,6 +15,7 @@ from client_reference.nearest import did_you_mean
 from keys_policy.model import KeyHolder
 from repo_tools.signing.keyfiles import public_key
 from repo_tools.signing.review import review
+from repo_tools.signing.services import KINDS
 from repo_tools.signing.signers import FILES, load_file
 from repo_tools.signing.unusual import Look
 
@@ -42,12 +43,21 @@ def find_holder(
         directory: what relative paths are relative to.
 
     Raises:
-        ConfigurationError: the file is no key, or it must be said whose the key is.
+        ConfigurationError: it is no URI of a key, the file is no key, or it must be said whose the
+            key is.
         RefusedError: the key has no say in this ceremony.
     """
+    scheme, separator, place = uri.partition(":")
+    if not separator or scheme not in {*FILES, *KINDS}:
+        known = ", ".join(f"{each}:..." for each in (*FILES, *KINDS))
+        plain = place or uri
+        raise ConfigurationError(
+            f"{uri!r} is not a key URI: expected {known}",
+            f"a key in a file: --key file:{plain} (of OpenSSH: ssh:{plain}); in a token: "
+            "--key hsm:NUMBER?label=TOKEN",
+        )
     members = portable.electorate.members()
     names = {portable.name_of(keyid): keyid for keyid in members}
-    scheme, _, place = uri.partition(":")
     if name is not None:
         if name not in names:
             raise RefusedError(
@@ -68,7 +78,8 @@ def find_holder(
     else:
         raise ConfigurationError(
             f"{uri} does not say whose key it is; those who may sign: {', '.join(sorted(names))}",
-            "say which is yours: --as NAME",
+            "a token or service does not tell before its PIN is given; say which key is yours: "
+            "--as NAME",
         )
     person = portable.people.get(keyid)
     called = person.name if person is not None else keyid[:8]

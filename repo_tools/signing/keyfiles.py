@@ -52,6 +52,7 @@ __all__ = [
     "KeyFileError",
     "PrivateKey",
     "WrongPassphraseError",
+    "check_strength",
     "generate",
     "is_private",
     "load_private",
@@ -164,7 +165,7 @@ def load_private(path: Path, passphrase: bytes | None) -> PrivateKey:
         raise KeyFileError(f"{path} holds a private key that is not encrypted")
     if not isinstance(private, PrivateKey):
         raise KeyFileError(f"{path} holds a {type(private).__name__}, which is not used here")
-    _check_strength(private.public_key(), path)
+    check_strength(private.public_key(), path)
     return private
 
 
@@ -192,7 +193,7 @@ def load_public(path: Path) -> SSlibKey:
     """
     try:
         key = load_pem_public_key(read_key_file(path))
-        _check_strength(key, path)
+        check_strength(key, path)
         return SSlibKey.from_crypto(key)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise KeyFileError(
@@ -206,7 +207,8 @@ def is_private(path: Path) -> bool:
     return b"PRIVATE KEY-----" in read_key_file(path)
 
 
-def _check_strength(key: PublicKeyTypes, path: Path) -> None:
+def check_strength(key: PublicKeyTypes, path: Path) -> None:
+    """Raises `KeyFileError` for an RSA key that will not outlive the devices."""
     if isinstance(key, RSAPublicKey) and key.key_size < MIN_RSA_BITS:
         raise KeyFileError(
             f"{path} is an RSA key of {key.key_size} bits, expected at least {MIN_RSA_BITS}",

@@ -1,4 +1,4 @@
-"""Private keys in OpenSSH's own files (`ssh:PATH`): ed25519 and ECDSA, encrypted with a passphrase.
+"""Private keys in OpenSSH's own files (`ssh:PATH`): ed25519, ECDSA and RSA, encrypted.
 
 As with PKCS#8, a file that is not encrypted is refused. `ssh-agent` is not asked: it signs what SSH
 signs, not metadata.
@@ -16,6 +16,7 @@ from repo_tools.signing.keyfiles import (
     KeyFileError,
     PrivateKey,
     WrongPassphraseError,
+    check_strength,
     read_key_file,
 )
 
@@ -41,7 +42,7 @@ def load_openssh(path: Path, passphrase: bytes) -> PrivateKey:
 
     Raises:
         WrongPassphraseError: it is a key, but not for this passphrase.
-        KeyFileError: it is no such file, is not encrypted, or of a kind that is not used.
+        KeyFileError: it is no such file, is not encrypted, or of a kind or size that is not used.
         ConfigurationError: a library that opens it is missing.
     """
     data = read_key_file(path)
@@ -74,6 +75,7 @@ def load_openssh(path: Path, passphrase: bytes) -> PrivateKey:
         ) from error
     if not isinstance(private, PrivateKey):
         raise KeyFileError(f"{path} holds a {type(private).__name__}, which is not used here")
+    check_strength(private.public_key(), path)
     return private
 
 

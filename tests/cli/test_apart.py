@@ -141,7 +141,7 @@ def test_a_small_install_is_enough_to_read_and_sign(
     said = stick("ceremony", "show", "./root-2.json")
     assert "root version 2 (replaces version 1), good until" in said
     assert "you have signed nothing of this here before" in said
-    assert "root-2: 2 needed by the root before, signed by nobody" in said
+    assert "root-2: 2 needed by the root before, signed by nobody in this file" in said
     assert f"  may sign: bob ({ws.keyring['bob'].key.keyid[:8]})" in said
     assert f"read aloud: {words}" in said
     assert "to sign it: firmroot sign root-2.json --key file:KEY.pem" in said
@@ -153,6 +153,12 @@ def test_a_small_install_is_enough_to_read_and_sign(
         "ceremony", "merge", str(stick.directory / "root-2.bob.sig.json")
     )
     assert (stick.directory / "home/.local/share/firmroot/known-good.json").exists()
+
+    before = (stick.directory / "root-2.bob.sig.json").read_bytes()
+    said = stick("--yes", "sign", "root-2.json", "--key", "file:bob.pem")
+    assert "exactly this was signed here already" in said
+    assert "signed by nobody in this file" in said, "the signature is beside it"
+    assert (stick.directory / "root-2.bob.sig.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -190,6 +196,11 @@ def test_nothing_is_signed_unasked_or_with_another_key(ws: Workspace, stick: Sti
     shutil.copy(ws.directory / ".firmroot/keys/rita.pem", stick.directory)
     said = stick("--yes", "sign", "root-2.json", "--key", "file:rita.pem", code=ExitCode.REFUSED)
     assert "which has no say in root-2" in said
+    for words in (("bob.pem",), ("bob.pem", "--as", "bob"), ("usb:bob.pem", "--as", "bob")):
+        said = stick("--yes", "sign", "root-2.json", "--key", *words, code=ExitCode.USAGE)
+        assert f"{words[0]!r} is not a key URI: expected file:..., ssh:..., hsm:..." in said
+        assert "hint: a key in a file: --key file:bob.pem (of OpenSSH: ssh:bob.pem)" in said
+        assert "whose key" not in said
     assert list(stick.directory.glob("*.sig.json")) == []
 
 

@@ -251,7 +251,8 @@ def test_for_a_token_it_is_said_whose_it_is(ws: Workspace, file: Path) -> None:
     found, secrets = opened(ws, file), Secrets(PASSPHRASE)
     with pytest.raises(ConfigurationError, match="does not say whose key it is") as caught:
         find_holder(found, "hsm:1", None, secrets, ws.directory)
-    assert caught.value.hint == "say which is yours: --as NAME"
+    assert caught.value.hint.startswith("a token or service does not tell before its PIN is given")
+    assert caught.value.hint.endswith("say which key is yours: --as NAME")
     assert find_holder(found, "hsm:1", "carol", secrets, ws.directory).name == "carol"
     with pytest.raises(RefusedError, match="rita may not sign root-2"):
         find_holder(found, "hsm:1", "rita", secrets, ws.directory)

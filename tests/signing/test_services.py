@@ -112,6 +112,7 @@ def openssh(tmp_path_factory: pytest.TempPathFactory) -> Place:
         ("ed25519", "256", "ed25519"),
         ("ecdsa", "256", "ecdsa-sha2-nistp256"),
         ("ecdsa", "384", "ecdsa-sha2-nistp384"),
+        ("rsa", "3072", "rsassa-pss-sha256"),
     ):
         path = top / f"{kind}-{bits}"
         line = [program, "-q", "-t", kind, "-b", bits, "-N", PIN, "-f", str(path)]
@@ -209,7 +210,18 @@ def test_vault_signs(vault: Place, company: Callable[[Place], Terminal], tmp_pat
     assert "custody  vault" in run("key", "show", "it")
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_small_rsa_key_of_openssh_is_refused(
+    openssh: Place, company: Callable[[Place], Terminal], tmp_path: Path
+) -> None:
+    path = tmp_path / "small"
+    line = ["ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", PIN, "-f", str(path)]
+    subprocess.run(line, check=True)
+    said = company(openssh)("key", "import", path, "--name", "it", code=2)
+    assert "is an RSA key of 2048 bits, expected at least 3072" in said
+    assert not (tmp_path / "acme/keys/it.toml").exists()
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
 def test_openssh_signs(
     openssh: Place, company: Callable[[Place], Terminal], tmp_path: Path, number: int
 ) -> None:
