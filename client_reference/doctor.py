@@ -43,6 +43,7 @@ from client_reference.transport.pace import Pace
 from client_reference.transport.policy import Degraded
 from client_reference.trust import clock, recovery
 from client_reference.trust.anchor import walk_from
+from client_reference.trust.asked import PLACE, read_asked
 from client_reference.trust.clock import Freshness
 from client_reference.trust.selftest import MINIMUM_VERSIONS, check_key_types, installed_version
 from client_reference.trust.state import InstallState, Phase
@@ -586,6 +587,10 @@ def _recovery_anchor(patient: Patient) -> Iterator[Finding]:
         yield Finding(Severity.WARNING, "recovery anchor", text)
     elif not walks:
         text = "no recovery URL has it: updates go on, a re-rooting would not be heard"
+        yield Finding(Severity.WARNING, "recovery anchor", text)
+    noted = read_asked(patient.config.download.directory / PLACE).fork
+    if noted and not isinstance(decision, recovery.Fork) and len(walks) < len(urls):
+        text = f"when an update asked last, with more answers than now: {noted}"
         yield Finding(Severity.WARNING, "recovery anchor", text)
 
 

@@ -48,7 +48,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "history": ("repo_tools.cli.history:history", "Who signed what when, and the proof."),
     "serve": ("repo_tools.cli.serve:serve", "Serve the repository for trying out."),
     "product": ("repo_tools.cli.product:product", "Products and their channels."),
-    "key": ("repo_tools.cli.key:key", "Keys and their holders."),
+    "key": ("repo_tools.cli.keys:key", "Keys and their holders."),
     "policy": ("repo_tools.cli.policy:policy", "Check and explain the policy."),
     "firmware": ("repo_tools.cli.firmware:firmware", "Firmware files and their releases."),
     "channel": ("repo_tools.cli.channel:channel", "What devices on a channel should run."),
@@ -71,6 +71,9 @@ _OF_THE_PROGRAM: Mapping[str, tuple[str, ...]] = {
     "--why": ("TEXT",),
 }
 LONGEST_WHY = 400
+
+# What the extra `release` has and the extra `signer` has not.
+_OF_A_WORKSPACE = frozenset({"starlette", "tomlkit", "uvicorn"})
 
 
 @click.group(
@@ -132,10 +135,12 @@ def _read_clock(directory: Path, command: str) -> tuple[datetime, bool]:
             f"{LAB_NOW} is {injected!r}, expected such as 2032-01-01T00:00:00Z"
         ) from error
     if command != "init":
-        from repo_tools.metadata.edits import is_lab_root  # noqa: PLC0415  tuf is not for --help
+        from keys_policy.model import Policy  # noqa: PLC0415  tuf is not for --help
+        from repo_tools.metadata.edits import is_lab_root  # noqa: PLC0415  likewise
         from repo_tools.workspace import Workspace  # noqa: PLC0415  likewise
 
-        root = Workspace.open(directory).ruling_root()
+        # The time does not depend on the policy, and `policy check` judges one that is damaged.
+        root = Workspace.open_with(directory, Policy({}), {}).ruling_root()
         if root is None or not is_lab_root(root):
             raise ConfigurationError(
                 f"{LAB_NOW} is set, but the root of this workspace is not marked LAB",
@@ -163,6 +168,12 @@ def _failure(error: BaseException) -> _Failure:
             return _Failure(text, "", ExitCode.INTERRUPTED)
         case click.ClickException():
             return _wrong_usage(error)
+        case ModuleNotFoundError(name=str(name)) if name.partition(".")[0] in _OF_A_WORKSPACE:
+            text = (
+                f"this needs {name.partition('.')[0]}, which is not installed; what works without "
+                "it: sign FILE, ceremony show FILE, key list hsm:"
+            )
+            return _Failure(text, "pip install 'firmroot[release]'", ExitCode.USAGE)
         case OSError():
             return _of_the_system(error)
         case _:
