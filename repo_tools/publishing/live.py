@@ -191,9 +191,9 @@ def _named(path: str) -> Iterator[None]:
 
 def _read_roles(storage: Readable, root: Root, snapshot: Snapshot) -> dict[str, bytes]:
     """Targets and every role that it delegates to and the snapshot lists."""
-    meta = listed(snapshot, "targets")
-    data = _read_listed(storage, "targets", meta)
-    with _named(metadata_path("targets", meta.version)):
+    newest = listed(snapshot, "targets")
+    data = _read_listed(storage, "targets", newest)
+    with _named(metadata_path("targets", newest.version)):
         targets = accept_targets(root, "targets", snapshot, data, _EXPIRY_IGNORED)
     roles = {"targets": data}
     delegations = targets.delegations
