@@ -82,7 +82,11 @@ def test_a_builders_key_is_replaced_on_the_builders_machine(
         pull(live, "office", "ci", "publisher")
     said = publisher("publish", code=ExitCode.ACTION_REQUIRED)
     assert "if they are on another machine, also there: firmroot submit" in said
-    assert "handed in" in ci.submit()
+    assert "next: firmroot submit  (gateway-builds: signed" in ci("status")
+    said = ci.submit()
+    assert "handed in" in said
+    assert "next: firmroot publish" in said
+    assert "where the key publisher is" in said
     assert not [name for name in private(ci) if name.startswith("pub")]
     assert private(publisher) == ["publisher", "publisher-2"][: 1 + (words[-1] == "stolen-key")]
 
