@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import sys
 
-__all__ = ["SDKS", "hide_sdks", "run"]
+__all__ = ["SDKS", "begin", "hide_sdks", "leave_when_interrupted", "run"]
 
 INTERRUPTED = 130  # `ExitCode.INTERRUPTED`, without loading what defines it
 SDKS = ("azure", "boto3", "botocore", "google", "hvac", "pkcs11", "sigstore")
@@ -21,19 +23,41 @@ def hide_sdks() -> None:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type] # "cannot be imported"
 
 
+def leave_when_interrupted() -> None:
+    """Let Ctrl-C end this process at once, until `begin`.
+
+    An exception would be swallowed where it meets a callback of the import machinery, and the
+    command would run. What ignores the signal goes on ignoring it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+
+
+def begin() -> None:
+    """From here on Ctrl-C is an exception, and the command has something to say about it."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave(_number: int, _frame: object) -> None:
+    try:
+        os.write(2, b"error: interrupted; nothing was begun\n")
+    finally:
+        os._exit(INTERRUPTED)
+
+
 def run() -> None:
     """Entry point of the `firmroot-device` command."""
+    leave_when_interrupted()
     hide_sdks()
     # What is loaded lives as long as the process: to search it for garbage, while it is loaded, in
     # the run and once more at exit, was a fifth of the CPU of a check that finds nothing new.
     gc.disable()
-    try:
-        from client_reference.cli import run as start  # noqa: PLC0415 - loading takes a moment
-    except KeyboardInterrupt:
-        sys.stderr.write("error: interrupted; nothing was begun\n")
-        sys.exit(INTERRUPTED)
+    from client_reference.cli import run as start  # noqa: PLC0415 - loading takes a moment
+
     gc.freeze()
     gc.enable()
+    begin()
     start()
 
 

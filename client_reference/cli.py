@@ -280,6 +280,7 @@ def _status(run: Run) -> int:
     state = _peeked(run, config, installer)
     running, pending = installer.running(), installer.boot_pending()
     install = observe_boot(state.install, running, pending=pending).state
+    failures, fork = wiring.recovery_asked(config)
     standing = report.Standing(
         product=config.repository.product,
         channel=config.repository.channel,
@@ -293,7 +294,8 @@ def _status(run: Run) -> int:
         recovery=config.repository.recovery,
         unknown=unknown_trial(install, installer.trial()),
         refused=wiring.refused_by_request(config),
-        recovery_failures=wiring.recovery_failures(config),
+        recovery_failures=failures,
+        recovery_fork=fork,
     )
     run.say(*report.status_lines(standing))
     run.result(report.status_document(standing))

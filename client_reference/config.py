@@ -61,6 +61,8 @@ _SIZE = re.compile(r"([0-9]+)(B|KiB|MiB|GiB)")
 _BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _WINDOW = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]")
 _BOOTLOADERS = ("file",)
+_MOST = 262_144
+"""Characters of one file: a device has no memory for one that does not end, such as /dev/zero."""
 _OWNER_MAY = frozenset({"repository.channel", "identity.groups", "check.window"})
 
 
@@ -434,7 +436,14 @@ class _Layers:
     def merge(self, file: Path, only: frozenset[str] | None = None) -> None:
         """Put one file over what is there."""
         try:
-            document = tomllib.loads(file.read_text("utf-8"))
+            with file.open(encoding="utf-8") as opened:
+                text = opened.read(_MOST + 1)
+            if len(text) > _MOST:
+                raise ConfigurationError(
+                    f"{file} is longer than {_MOST} characters, expected the device configuration",
+                    "name it with --config; `firmroot factory export` writes one",
+                )
+            document = tomllib.loads(text)
         except FileNotFoundError as error:
             raise ConfigurationError(
                 f"{file} does not exist, expected the device configuration",

@@ -43,6 +43,7 @@ from client_reference.transport.pace import Pace
 from client_reference.transport.policy import Degraded
 from client_reference.trust import clock, recovery
 from client_reference.trust.anchor import walk_from
+from client_reference.trust.asked import PLACE, read_asked
 from client_reference.trust.clock import Freshness
 from client_reference.trust.selftest import MINIMUM_VERSIONS, check_key_types, installed_version
 from client_reference.trust.state import InstallState, Phase
@@ -329,7 +330,8 @@ def _takes_changes(directory: Path) -> Iterator[Finding]:
 
 
 def _clock(patient: Patient) -> Iterator[Finding]:
-    floor = patient.state().trust.time_floor
+    state = patient.state()
+    floor, expires = state.trust.time_floor, report.timestamp_expires(state)
     proven = format_time(datetime.fromtimestamp(floor, UTC))
     said = f"this device's clock says {format_time(patient.now)}, evidence proves {proven}"
     if clock.freshness(patient.now, floor) is Freshness.UNPROVEN:
@@ -338,6 +340,9 @@ def _clock(patient: Patient) -> Iterator[Finding]:
             "evidence is wrong"
         )
         yield Finding(Severity.WARNING, "clock", text)
+    elif expires is not None and clock.ended(patient.now, expires) and not patient.shelf:
+        # After years on a shelf that is as it should be.
+        yield Finding(Severity.WARNING, "clock", f"{said}; {report.outlived(expires)}")
     else:
         yield Finding(Severity.FINE, "clock", said)
 
@@ -582,6 +587,10 @@ def _recovery_anchor(patient: Patient) -> Iterator[Finding]:
         yield Finding(Severity.WARNING, "recovery anchor", text)
     elif not walks:
         text = "no recovery URL has it: updates go on, a re-rooting would not be heard"
+        yield Finding(Severity.WARNING, "recovery anchor", text)
+    noted = read_asked(patient.config.download.directory / PLACE).fork
+    if noted and not isinstance(decision, recovery.Fork) and len(walks) < len(urls):
+        text = f"when an update asked last, with more answers than now: {noted}"
         yield Finding(Severity.WARNING, "recovery anchor", text)
 
 

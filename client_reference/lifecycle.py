@@ -2,7 +2,8 @@
 
 ```
 IDLE --begin--> WRITING --stage--> STAGED --activated--> TRIAL --confirm--> IDLE (new image)
-                                                           |----reject / rolled back--> IDLE
+                                       ^                   |----reject / rolled back--> IDLE
+                                       '----recalled-------'
 ```
 
 Every event in every phase is either a transition or `IllegalTransitionError`; a reboot that nobody
@@ -39,6 +40,7 @@ __all__ = [
     "candidate",
     "confirm",
     "observe_boot",
+    "recalled",
     "reject",
     "stage",
     "unknown_trial",
@@ -90,6 +92,15 @@ def abandon(state: InstallState) -> InstallState:
     """Give up an image that never ran, for a reason that is not its fault."""
     _require(state, "abandon an image", Phase.WRITING, Phase.STAGED)
     return _idle(state)
+
+
+def recalled(state: InstallState) -> InstallState:
+    """An image that was armed and has not run is to be given up; the boot loader has it still.
+
+    Durable before the boot loader is told: a cut after that must not look like a trial that failed.
+    """
+    _require(state, "recall an image", Phase.TRIAL)
+    return replace(state, phase=Phase.STAGED, candidate=candidate(state))
 
 
 def confirm(

@@ -39,10 +39,12 @@ __all__ = [
     "expired",
     "image_document",
     "is_lab",
+    "outlived",
     "printable",
     "size",
     "status_document",
     "status_lines",
+    "timestamp_expires",
     "without_tls",
 ]
 
@@ -177,6 +179,7 @@ class Standing:
         unknown: the slot on trial of which nothing is stored; empty if there is none.
         refused: digests of payloads that somebody rejected here.
         recovery_failures: what was wrong with a recovery URL when it was asked last, by URL.
+        recovery_fork: that two primary roots were seen then, and what to do; empty if not.
     """
 
     product: str
@@ -192,6 +195,7 @@ class Standing:
     unknown: str = ""
     refused: Sequence[str] = ()
     recovery_failures: Mapping[str, str] = field(default_factory=dict)
+    recovery_fork: str = ""
 
 
 def status_document(standing: Standing) -> dict[str, Json]:
@@ -210,6 +214,7 @@ def status_document(standing: Standing) -> dict[str, Json]:
         "epoch": trust.epoch,
         "recovery_root": trust.recovery_version or None,
         "recovery_failures": dict(standing.recovery_failures),
+        "recovery_fork": standing.recovery_fork or None,
         "phase": install.phase.value,
         "running": standing.running,
         "installed": image_document(install.current),
@@ -265,10 +270,26 @@ def image_document(image: Image | None) -> Json:
 
 def _freshness(standing: Standing) -> clock.Freshness:
     """Without an accepted timestamp no clock, however right, proves that anything is fresh."""
-    trust = standing.state.trust
-    if trust.timestamp is None:
+    expires = timestamp_expires(standing.state)
+    if expires is None:
         return clock.Freshness.UNPROVEN
-    return clock.freshness(standing.now, trust.time_floor)
+    return clock.freshness(standing.now, standing.state.trust.time_floor, expires)
+
+
+def timestamp_expires(state: DeviceState) -> datetime | None:
+    """When the timestamp ends that was accepted last; None before the first."""
+    data = state.trust.timestamp
+    if data is None:
+        return None
+    return verified.read(Timestamp, Timestamp.type, data).signed.expires
+
+
+def outlived(expires: datetime) -> str:
+    """What to think of a clock that says that the timestamp has ended."""
+    return (
+        f"timestamp expired at {format_time(expires)}, your clock or a frozen mirror if the next "
+        "check does not renew it"
+    )
 
 
 def _next(standing: Standing) -> str:
@@ -277,9 +298,14 @@ def _next(standing: Standing) -> str:
         return f"{standing.program} reject"
     if phase is Phase.TRIAL and not standing.pending:
         return f"{standing.program} confirm"
-    if phase is Phase.TRIAL:
+    if phase is Phase.TRIAL and not _of_an_ended_epoch(standing):
         return "restart the device"
     return f"{standing.program} update"
+
+
+def _of_an_ended_epoch(standing: Standing) -> bool:
+    image = standing.install.candidate
+    return image is not None and image.epoch != standing.state.trust.epoch
 
 
 def status_lines(standing: Standing) -> list[str]:
@@ -287,15 +313,19 @@ def status_lines(standing: Standing) -> list[str]:
     install, trust = standing.install, standing.state.trust
     floor = format_time(datetime.fromtimestamp(trust.time_floor, UTC))
     fresh = _freshness(standing).value
-    if trust.timestamp is None:
+    expires = timestamp_expires(standing.state)
+    if expires is None:
         fresh += ": nothing was checked yet"
+    elif clock.ended(standing.now, expires):
+        fresh += f": {outlived(expires)}"
     lab = f"  (LAB: {LAB_MEANS})" if is_lab(trust.root) else ""
     lines = [
         f"channel    {standing.product}/{standing.channel}{lab}",
         f"installed  {_place(install.current) or 'the factory image'}",
     ]
     if install.candidate is not None:
-        lines.append(f"{install.phase.value:<10} {_place(install.candidate)}")
+        ended = ", of an epoch that has ended" if _of_an_ended_epoch(standing) else ""
+        lines.append(f"{install.phase.value:<10} {_place(install.candidate)}{ended}")
     else:
         lines.append("phase      idle")
     if standing.unknown:
@@ -305,14 +335,16 @@ def status_lines(standing: Standing) -> list[str]:
         f"clock      {format_time(standing.now)}, freshness {fresh}",
         "roles      " + _role_line(standing.state),
     ]
-    if ended := expired(standing.state, standing.now):
-        names = ", ".join(ended)
+    if stale := expired(standing.state, standing.now):
+        names = ", ".join(stale)
         lines.append(f"expired    {names}: renewed when a check needs them, or it says why not")
     if plain := without_tls(standing.mirrors):
         lines.append(f"transport  {plain}")
     failed = standing.recovery_failures
     some = f", {len(failed)} failed" if failed else ""
+    some += ", forked" if standing.recovery_fork else ""
     lines.append(f"anchor     {_anchor(trust, standing.recovery)}{some}")
+    lines += [f"           {standing.recovery_fork}"] if standing.recovery_fork else []
     lines += [f"           {url}: {why}" for url, why in failed.items()]
     if install.rejected:
         lines.append(f"rejected   {_rejections(install.rejected, standing.refused)}")

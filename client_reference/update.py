@@ -21,6 +21,7 @@ re-roots the device, the check begins again under the new epoch, in the same com
 from __future__ import annotations
 
 import enum
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tuf.api.metadata import Snapshot, Targets, Timestamp
@@ -199,6 +200,8 @@ class Machine:
         bundle: where a published CA bundle is kept; None if this device does not want one.
         anchor: the recovery anchor; None if this device has none.
         refusing: called with the digest of a payload that somebody rejects, before it counts.
+        recall: called with an image of an ended epoch that is whole and has not run; whether it
+            was taken back from where the device boots.
     """
 
     identified: Identified
@@ -212,6 +215,7 @@ class Machine:
     lead: clock.Lead | None = None
     anchor: RecoveryAnchor | None = None
     refusing: Callable[[str], None] = lambda _: None
+    recall: Callable[[Image], bool] = lambda _: False
 
 
 @frozen
@@ -406,11 +410,21 @@ def _segments_target(updater: Updater, role: str, artifact: TargetFile) -> Targe
 def check(machine: Machine, waves: Waves = Waves.OBEY) -> Checked:
     """Look for an update; nothing on the device changes but the trust store. Raises as `evaluate`.
 
+    One exception: an image of an ended epoch that waits to be booted is taken back.
+
     A mirror whose bytes do not verify, or that lacks an object, is left for the next one, as long
     as there is one.
     """
     sought: set[int] = set()
-    return anchored(machine.anchor, machine.mirrors, lambda: _check(machine, waves, sought))
+    return anchored(machine.anchor, machine.mirrors, lambda: _offered(machine, waves, sought))
+
+
+def _offered(machine: Machine, waves: Waves, sought: set[int]) -> Checked:
+    """One check, and the anchor asked before anybody hears of a release that is to be installed."""
+    checked = _check(machine, waves, sought)
+    if machine.anchor is not None and isinstance(checked.decision, Selection):
+        _begin_again_if(rerooted=machine.anchor.before_install())
+    return checked
 
 
 def _check(machine: Machine, waves: Waves, sought: set[int]) -> Checked:
@@ -449,7 +463,7 @@ def _check_once(machine: Machine, waves: Waves) -> Checked:
         before_root=before_root(machine.anchor),
     )
     before = updater.state.trust
-    observation = _observe(machine, updater.state)
+    observation = _settle(machine, updater.state)
     install = refreshed(updater, machine.store, machine.identified.product)
     position = machine.identified.position(install, before.epoch)
     decision = evaluate(updater, position, waves)
@@ -550,6 +564,27 @@ def _observe(machine: Machine, state: DeviceState) -> Observation:
     return observation
 
 
+def _settle(machine: Machine, state: DeviceState) -> Observation:
+    """The same, and what an ended epoch left to be booted is given up.
+
+    Attack: a thief of that epoch's keys had it armed, and whoever restarts the device boots it. One
+    that runs already is left to its verdict. It is abandoned, not rejected: the new epoch may list
+    the same payload.
+    """
+    observation = _observe(machine, state)
+    install = observation.state
+    image = install.candidate
+    if image is None or image.epoch == state.trust.epoch:
+        return observation
+    if install.phase is Phase.TRIAL:
+        if not machine.installer.boot_pending():
+            return observation
+        _commit(machine, lifecycle.recalled)
+    if install.phase is Phase.WRITING or machine.recall(image):
+        _commit(machine, lifecycle.abandon)
+    return replace(observation, state=_load(machine).install)
+
+
 def update(machine: Machine, waves: Waves, stop: Stop, restart: Restart) -> Result:
     """Bring the device as far towards the newest release as it may go now.
 
@@ -559,7 +594,9 @@ def update(machine: Machine, waves: Waves, stop: Stop, restart: Restart) -> Resu
         NotTrustedError, RetryLaterError: see `evaluate`; what was verified before is kept.
         LocalFailureError: store, slot or handler failed.
     """
-    install = _observe(machine, _load(machine)).state
+    install = _settle(machine, _load(machine)).state
+    if install.phase is Phase.TRIAL and _ended_before_boot(machine):
+        install = _settle(machine, _load(machine)).state
     if install.phase is Phase.TRIAL:
         return _resume_trial(machine, install, restart)
     if unknown := lifecycle.unknown_trial(install, machine.installer.trial()):
@@ -582,6 +619,16 @@ def update(machine: Machine, waves: Waves, stop: Stop, restart: Restart) -> Resu
         raise
     _commit(machine, lifecycle.activated)
     return Result(_restart(machine, restart), checked, image)
+
+
+def _ended_before_boot(machine: Machine) -> bool:
+    """Ask the anchor before an image is booted; whether its epoch has ended."""
+    if machine.anchor is None or not machine.installer.boot_pending():
+        return False
+    ended = machine.anchor.before_install()
+    if ended:
+        machine.mirrors.every_mirror()
+    return ended
 
 
 def _resume_trial(machine: Machine, install: InstallState, restart: Restart) -> Result:
@@ -611,12 +658,10 @@ def _nameless(slot: str) -> Image:
 def _check_and_stage(
     machine: Machine, waves: Waves, sought: set[int]
 ) -> tuple[Checked, Image | None]:
-    checked = _check(machine, waves, sought)
+    checked = _offered(machine, waves, sought)
     decision = checked.decision
     if isinstance(decision, Skip):
         return checked, None
-    if machine.anchor is not None:
-        _begin_again_if(rerooted=machine.anchor.before_install())
     artifact, release = decision.payload.artifact, decision.release
     epoch = checked.updater.state.trust.epoch
     image = Image(

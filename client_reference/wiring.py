@@ -41,12 +41,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from client_reference.config import DeviceConfig
+    from client_reference.install.handlers import Installer
     from client_reference.terminal import Run
     from client_reference.transport.fetch import Ambient
     from client_reference.transport.policy import Mirror
     from client_reference.transport.proxy import ProxyServer
     from client_reference.trust.anchor import Probe, RecoveryAnchor
-    from client_reference.trust.state import DeviceState
+    from client_reference.trust.state import DeviceState, Image
     from client_reference.update import Checked
 
 __all__ = [
@@ -59,7 +60,7 @@ __all__ = [
     "is_lab",
     "on_a_copy",
     "read_clock",
-    "recovery_failures",
+    "recovery_asked",
     "refused_by_request",
     "transport_settings",
     "wired",
@@ -70,7 +71,6 @@ BUNDLE = "ca-bundle.pem"
 UPTIME = "uptime.json"
 MEMORY = "transport.json"
 REFUSED = "rejected.json"
-ASKED = "recovery.json"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _MAX_HEADER = 8192
 _DAY = 86_400
@@ -134,11 +134,12 @@ def wired(run: Run) -> Iterator[Wired]:
             anchor = _anchor(run, config, store, mirrors, urls)
         bar = Bar(shown=on_terminal() and not run.options.json)
         stack.callback(bar.finish)
+        installer = open_installer(config.install)
         machine = Machine(
             identified=identified(config),
             store=store,
             mirrors=mirrors,
-            installer=open_installer(config.install),
+            installer=installer,
             now=read_clock(run, state),
             largest=config.download.quota if config.install.handler == "command" else sys.maxsize,
             progress=bar.show,
@@ -146,6 +147,7 @@ def wired(run: Run) -> Iterator[Wired]:
             lead=uptime.lead(),
             anchor=anchor,
             refusing=lambda digest: refused.note(config.trust.state / REFUSED, digest),
+            recall=lambda image: _recall(run, installer, image),
         )
         stays = config.reboot is Reboot.ASK or getattr(run.options, "no_reboot", False)
         try:
@@ -186,8 +188,30 @@ def on_a_copy(
             progress=lambda _done, _whole: None,
             lead=Uptime(config.trust.state / UPTIME).lead(),
             anchor=anchor,
+            recall=lambda image: _look(told, image),
         )
         yield machine, told
+
+
+def _recall(run: Run, installer: Installer, image: Image) -> bool:
+    """Take back an image of an ended epoch, and say so; whether that was possible."""
+    only_the_owner = installer.withdraw(image)
+    text = f"{_ended(image)}: {only_the_owner or 'it was given up, and is not booted'}"
+    if text not in run.warnings:  # a check may begin again, with the next mirror
+        run.warn(text)
+    return not only_the_owner
+
+
+def _look(told: list[str], image: Image) -> bool:
+    """What `_recall` would do, and leave it."""
+    text = f"{_ended(image)}: the next check gives it up"
+    if text not in told:
+        told.append(text)
+    return False
+
+
+def _ended(image: Image) -> str:
+    return f"release {image.version} is of epoch {image.epoch}, which the recovery anchor has ended"
 
 
 def configured(run: Run, *, silent: bool = False) -> DeviceConfig:
@@ -387,9 +411,9 @@ def _anchor(
 ) -> RecoveryAnchor:
     """The recovery anchor of a device that has one, asked about daily besides its occasions."""
     from client_reference.trust.anchor import RecoveryAnchor  # noqa: PLC0415 # only devices that have one
-    from client_reference.trust.asked import keep_failures  # noqa: PLC0415 # likewise
+    from client_reference.trust.asked import PLACE, Asked, keep_asked  # noqa: PLC0415 # likewise
 
-    asked = config.download.directory / ASKED
+    place = config.download.directory / PLACE
     due = random.SystemRandom().random() * _DAY < config.check_every
     return RecoveryAnchor(
         store,
@@ -399,19 +423,19 @@ def _anchor(
         due=due,
         tell=run.warn,
         forget=BundleFile(config.trust.state / BUNDLE).forget,
-        note=lambda failures: keep_failures(asked, failures),
+        note=lambda failures, fork: keep_asked(place, Asked(failures, fork)),
     )
 
 
-def recovery_failures(config: DeviceConfig) -> Mapping[str, str]:
-    """What was wrong with a recovery URL when it was asked last, by URL."""
+def recovery_asked(config: DeviceConfig) -> tuple[Mapping[str, str], str]:
+    """What was wrong with a recovery URL when it was asked last, by URL, and the fork then seen."""
     if not config.repository.recovery:
-        return {}
-    from client_reference.trust.asked import read_failures  # noqa: PLC0415 # only devices that have one
+        return {}, ""
+    from client_reference.trust.asked import PLACE, read_asked  # noqa: PLC0415 # only devices that have one
 
-    failures = read_failures(config.download.directory / ASKED)
+    asked = read_asked(config.download.directory / PLACE)
     urls = [mirror.url for mirror in config.repository.recovery]
-    return {url: failures[url] for url in urls if url in failures}
+    return {url: asked.failures[url] for url in urls if url in asked.failures}, asked.fork
 
 
 def _note_floor(store: SqliteStore, uptime: Uptime, before: int) -> None:

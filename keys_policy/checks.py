@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from keys_policy.model import KeyHolder, Policy, RolePolicy
 
 __all__ = [
+    "AHEAD",
     "BINDS",
     "CHECKS",
     "KEY_CHECKS",
@@ -62,6 +63,8 @@ MIN_RSA_BITS = 3072
 _LAB_FIELD = "x-firmroot-lab"
 
 _POST_QUANTUM = "ml-dsa"
+
+_KEY_FILE = re.compile(r"keys/[a-z0-9-]+\.toml")
 
 # Roles that may sign with one key by design: builders and on-call (design 4), and machines.
 _SINGLE = ("builds", "hold", *ONLINE_ROLES)
@@ -167,7 +170,7 @@ class Finding:
         check: what found it.
         severity: what it does.
         detail: what is wrong; names the place in the file.
-        file: the file to edit, empty if the detail names it, or if none can be edited.
+        file: the file to edit, empty if none can be edited.
     """
 
     check: Check
@@ -178,7 +181,9 @@ class Finding:
     @property
     def text(self) -> str:
         """The detail, with the file before it."""
-        return f"{self.file}: {self.detail}" if self.file else self.detail
+        if self.detail.startswith(self.file):
+            return self.detail
+        return f"{self.file}: {self.detail}"
 
 
 def run_checks(evidence: Evidence) -> list[Finding]:
@@ -192,11 +197,18 @@ def run_checks(evidence: Evidence) -> list[Finding]:
             check,
             Severity.WARNING if maker and check.id in _PEOPLE else check.severity,
             each,
-            evidence.policy.source if "roles." in each and not each.startswith("keys/") else "",
+            _file_of(evidence.policy.source, each),
         )
         for check in CHECKS
         for each in check.find(evidence)
     ]
+
+
+def _file_of(source: str, detail: str) -> str:
+    """The file that a detail is about: a key's that it begins with, else the policy."""
+    if found := _KEY_FILE.match(detail):
+        return found[0]
+    return source if "roles." in detail or detail.startswith(source) else ""
 
 
 def _threshold_reachable(evidence: Evidence) -> Iterator[str]:
@@ -332,11 +344,13 @@ def _duplicate_key(evidence: Evidence) -> Iterator[str]:
     for found in places.values():
         if len(found) > 1:
             ids = " and ".join(f"{keyid[:8]} ({where})" for keyid, where in found.items())
-            yield f"one public key under two key ids: {ids}"
+            files = [where for where in found.values() if where.startswith("keys/")]
+            place = f"{files[-1]}: " if files else ""
+            yield f"{place}one public key under two key ids: {ids}"
     names: dict[str, str] = {}
     for name, holder in evidence.keyring.items():
         if (first := names.setdefault(holder.key.keyid, name)) != name:
-            yield f"one public key under two names: {first} and {name}"
+            yield f"keys/{name}.toml: one public key under two names: {first} and {name}"
 
 
 def _public_bytes(key: Key) -> bytes:
@@ -597,7 +611,20 @@ def _expiry(evidence: Evidence) -> Iterator[str]:
 
 
 def _policy_binds(evidence: Evidence) -> Iterator[str]:
-    """What waits for signatures is judged in the place of what it will replace."""
+    """Where signatures would be enough that the policy does not think enough."""
+    return (detail for detail, enough in _differences(evidence) if not enough)
+
+
+def _policy_ahead(evidence: Evidence) -> Iterator[str]:
+    """Where every signature that is enough is enough for the policy as well."""
+    return (detail for detail, enough in _differences(evidence) if enough)
+
+
+def _differences(evidence: Evidence) -> Iterator[tuple[str, bool]]:
+    """What is unlike the policy, and whether it asks for as much as the policy.
+
+    What waits for signatures is judged in the place of what it will replace.
+    """
     for role, signed in {**evidence.signed, **evidence.pending}.items():
         anchor = role == RECOVERY
         if _signs_again(evidence, role, signed) or (anchor and role not in evidence.pending):
@@ -609,12 +636,16 @@ def _policy_binds(evidence: Evidence) -> Iterator[str]:
                 section = RECOVERY if anchor else name
                 rules = evidence.policy.role(section, evidence.delegated.get(name))
             except KeyError:
-                yield f"{found}; expected no such role, since no product has it"
+                yield f"{found}; expected no such role, since no product has it", False
                 continue
             keyids = {holder.key.keyid for holder in evidence.keys(rules)}
             if delegated.threshold != rules.threshold or set(delegated.keyids) != keyids:
                 keys = ", ".join(sorted(rules.keys))
-                yield f"{found}; the policy expects {rules.threshold} of {keys}"
+                # So many of these keys are, then, also enough of the policy's.
+                enough = delegated.threshold >= rules.threshold and keyids.issuperset(
+                    delegated.keyids
+                )
+                yield f"{found}; the policy expects {rules.threshold} of {keys}", enough
 
 
 def _signs_again(evidence: Evidence, role: str, signed: Root | Targets) -> bool:
@@ -664,6 +695,7 @@ def _lab(evidence: Evidence) -> Iterator[str]:
 
 
 BINDS = "policy-binds"
+AHEAD = "policy-ahead"
 
 MENDED = frozenset({BINDS, "delegations"})
 """Checks that a new ceremony mends, and that must therefore not stop one from being opened."""
@@ -917,12 +949,22 @@ CHECKS: tuple[Check, ...] = (
     Check(
         BINDS,
         Severity.ERROR,
-        "Root and targets give each role the keys and the threshold of the policy.",
+        "Root and targets give no role a key that the policy does not, nor a lower threshold.",
         "A policy that does not bind what is signed protects nothing: whoever writes a lower "
         "threshold into a ceremony would get it signed.",
         "Put the policy into force: firmroot ceremony start ROLE, with the root or targets that "
         "the message names; or edit policy.toml.",
         _policy_binds,
+    ),
+    Check(
+        AHEAD,
+        Severity.WARNING,
+        "Root and targets give each role all keys of the policy, and no higher threshold.",
+        "Whoever joined cannot sign yet. What is signed until then has signatures that the policy "
+        "asks for, so nothing stops for it.",
+        "Put the policy into force, once what is open is signed: firmroot ceremony start ROLE, "
+        "with the root or targets that the message names.",
+        _policy_ahead,
     ),
     Check(
         "delegations",

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-
-from client_reference.__main__ import hide_sdks
+from client_reference.__main__ import begin, hide_sdks, leave_when_interrupted
 
 __all__ = ["run"]
-
-INTERRUPTED = 130  # `ExitCode.INTERRUPTED`, without loading what defines it
 
 
 def run() -> None:
     """Entry point of the `firmroot` command."""
+    leave_when_interrupted()
     hide_sdks()
-    try:
-        from repo_tools.cli.main import run as start  # noqa: PLC0415 - loading takes a moment
-    except KeyboardInterrupt:
-        sys.stderr.write("error: interrupted; nothing was begun\n")
-        sys.exit(INTERRUPTED)
+    from repo_tools.cli.main import run as start  # noqa: PLC0415 - loading takes a moment
+
+    begin()
     start()
 
 

@@ -130,17 +130,7 @@ class Workspace:
                 policy and keys is in the message.
             NotTrustedError: there is a symbolic link where strangers may write.
         """
-        path = directory / "firmroot.toml"
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError as error:
-            raise ConfigurationError(
-                f"{directory} is not a firmroot workspace: it has no firmroot.toml",
-                "go there, name it with -C DIR, or make one: firmroot init DIR",
-            ) from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{path} cannot be read: {error}") from error
-        config = _parse_config(text)
+        config = _read_config(directory)
         try:
             keyring = load_keyring(directory / "keys")
             policy = load_policy(directory / "policy.toml", None if missing_keys else keyring)
@@ -148,9 +138,19 @@ class Workspace:
             raise ConfigurationError(
                 "\n       ".join(error.problems), "correct the file, then: firmroot policy check"
             ) from error
-        ws = cls(directory, config, policy, keyring, occasion)
+        return cls._checked(cls(directory, config, policy, keyring, occasion))
+
+    @classmethod
+    def open_with(
+        cls, directory: Path, policy: Policy, keyring: Mapping[str, KeyHolder]
+    ) -> Workspace:
+        """Open it to look, with rules that its files may not have. Raises as `open`."""
+        return cls._checked(cls(directory, _read_config(directory), policy, keyring))
+
+    @staticmethod
+    def _checked(ws: Workspace) -> Workspace:
         for name in ("ceremonies", "staged"):
-            _check_no_links(directory / name)
+            _check_no_links(ws.directory / name)
         return ws
 
     # Epochs. Each has places of its own, so that what an old one leaves is never touched.
@@ -425,6 +425,20 @@ class Workspace:
             if holder.key.keyid == keyid:
                 return name
         return f"unknown key {keyid[:8]}"
+
+
+def _read_config(directory: Path) -> Config:
+    path = directory / "firmroot.toml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            f"{directory} is not a firmroot workspace: it has no firmroot.toml",
+            "go there, name it with -C DIR, or make one: firmroot init DIR",
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    return _parse_config(text)
 
 
 def _check_no_links(top: Path) -> None:

@@ -257,6 +257,21 @@ class CommandInstaller:
         given = bool(self._noted()) or not self._path(image).exists()
         self._conclude(command if given else (), image)
 
+    def withdraw(self, image: Image) -> str:
+        """Drop the file; what the program got, only its owner can take back in this boot.
+
+        Its `reject` would give up the system that runs. See `Installer.withdraw`.
+        """
+        if self.boot_pending():
+            program = self._commands.run[0]
+            return (
+                f"{program} has it, and it boots next: do not restart this device before an "
+                f"update has put another release in its place, or take it back with {program} "
+                "by hand"
+            )
+        self._conclude((), image)
+        return ""
+
     def _conclude(self, command: Sequence[str], image: Image) -> None:
         if command:
             run(command, self._timeout)

@@ -87,6 +87,13 @@ class Installer(Protocol):
     def reject(self, image: Image) -> None:
         """Let the next boot be of the image before, durably."""
 
+    def withdraw(self, image: Image) -> str:
+        """The same of an image that is whole, perhaps activated, and has not run.
+
+        Returns:
+            empty, or why only the owner can do it, and how; then nothing has changed.
+        """
+
 
 @frozen
 class InstallSettings:

@@ -168,6 +168,11 @@ class SlotInstaller:
         """Let the next boot be of the slot before."""
         self._bootloader.revert(image.slot)
 
+    def withdraw(self, image: Image) -> str:
+        """Make the slot unbootable before it ran. See `Installer.withdraw`."""
+        self._bootloader.revert(image.slot)
+        return ""
+
     def _free_slot(self, image: Image) -> str:
         used = {self._bootloader.running(), self._bootloader.primary()}
         free = [slot for slot in self._slots if slot not in used]

@@ -8,10 +8,13 @@
    that lacks it (a mistyped URL, a bucket that was emptied) has not answered.
  * It is asked once in a cycle, on the first of these occasions: nothing was trusted from the
    primary yet (first start, store lost); the primary failed; a new primary root is about to be
-   accepted; an image is about to be written; a new timestamp announces a higher epoch (a hint,
-   never believed); and otherwise when the caller drew it, about daily.
- * A recovery URL that cannot be asked stops nothing. A higher epoch whose first root cannot be had
-   stops everything but changes nothing: the old epoch is not acted on any more.
+   accepted; a release is found that may be installed; a new timestamp announces a higher epoch (a
+   hint, never believed); and otherwise when the caller drew it, about daily.
+ * That nobody can be asked stops nothing. It is told once in a cycle, as soon as a rule rests on
+   the answer, whatever the asking was for: otherwise whoever signs timestamps could announce an
+   epoch, so that nobody hears of the silence before an install.
+ * A higher epoch whose first root cannot be had stops everything but changes nothing: the old epoch
+   is not acted on any more.
  * Re-rooting is one transaction of the store. It is told in any case, and so is a fork.
 """
 
@@ -98,7 +101,8 @@ class RecoveryAnchor:
         due: whether this cycle asks without another occasion.
         tell: called with a sentence that a person must see, whatever the cycle comes to.
         forget: called before an epoch ends, to drop what else its primary had this device believe.
-        note: called with the failures of each asking, for who looks later.
+        note: called with the failures of each asking and with the fork that it showed, if any, for
+            who looks later.
     """
 
     def __init__(
@@ -111,7 +115,7 @@ class RecoveryAnchor:
         due: bool,
         tell: Callable[[str], None],
         forget: Callable[[], None] = lambda: None,
-        note: Callable[[Mapping[str, str]], None] = lambda _: None,
+        note: Callable[[Mapping[str, str], str], None] = lambda _, __: None,
     ) -> None:
         self._store = store
         self._urls = urls
@@ -123,6 +127,7 @@ class RecoveryAnchor:
         self._note = note
         self._probe: Probe | None = None
         self._pending: RetryLaterError | None = None
+        self._untold = ""
 
     @property
     def probe(self) -> Probe | None:
@@ -147,7 +152,7 @@ class RecoveryAnchor:
         return self._ask(Occasion.ROOT)
 
     def before_install(self) -> bool:
-        """An image is about to be written, or to be booted."""
+        """A check found a release that may be installed, or an image is about to be booted."""
         return self._ask(Occasion.INSTALL)
 
     def announced(self) -> bool:
@@ -158,7 +163,10 @@ class RecoveryAnchor:
         if self._pending is not None:
             raise self._pending
         state = self._state()
-        if self._probe is not None or state.trust.recovery_root is None:
+        if state.trust.recovery_root is None:
+            return False
+        if self._probe is not None:
+            self._own_up(occasion)
             return False
         trusted = recovery.stored_anchor(state.trust.recovery_root)
         walks, failures = [], {}
@@ -167,23 +175,30 @@ class RecoveryAnchor:
             walks.append(walk)
             if failure:
                 failures[url] = failure
-        self._note(failures)
-        outcome = self._follow(state, recovery.decide(trusted, state.trust.epoch, walks))
+        decision = recovery.decide(trusted, state.trust.epoch, walks)
+        self._note(failures, _fork(decision))
+        outcome = self._follow(state, decision)
         if outcome is Outcome.CURRENT and len(failures) == len(self._urls):
             outcome = Outcome.UNREACHABLE
-            if occasion not in _CHANCE:
-                told = "; ".join(f"{url}: {failure}" for url, failure in failures.items())
-                self._tell(f"the recovery anchor could not be asked: {told}")
+            told = "; ".join(f"{url}: {failure}" for url, failure in failures.items())
+            self._untold = f"the recovery anchor could not be asked: {told}"
+            self._own_up(occasion)
         trust = self._state().trust
         self._probe = Probe(occasion, outcome, trust.epoch, trust.recovery_version, failures)
         if self._pending is not None:
             raise self._pending
         return outcome is Outcome.REROOTED
 
+    def _own_up(self, occasion: Occasion) -> None:
+        """Tell that nobody answered, once a rule rests on the answer (never a silent fallback)."""
+        if self._untold and occasion not in _CHANCE:
+            self._tell(self._untold)
+            self._untold = ""
+
     def _follow(self, state: DeviceState, decision: recovery.Decision) -> Outcome:
         match decision:
             case recovery.Fork():
-                self._tell(f"{decision.error.message}; {decision.error.hint}")
+                self._tell(_fork(decision))
                 return Outcome.FORKED
             case recovery.Renew():
                 self._store.commit(recovery.renewed(state, decision.anchor))
@@ -239,6 +254,13 @@ class RecoveryAnchor:
         if state is None:
             raise LocalFailureError("the trust store is empty", "run `firmroot-device init`")
         return state
+
+
+def _fork(decision: recovery.Decision) -> str:
+    """That a fork was seen, and what to do; empty if none was."""
+    if not isinstance(decision, recovery.Fork):
+        return ""
+    return f"{decision.error.message}; {decision.error.hint}"
 
 
 def walk_from(trusted: Anchor, fetcher: Fetcher) -> tuple[Walk, str]:

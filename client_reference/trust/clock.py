@@ -37,6 +37,7 @@ __all__ = [
     "Lead",
     "check_issued",
     "effective_now",
+    "ended",
     "freshness",
     "raised",
     "reset",
@@ -79,9 +80,22 @@ def effective_now(now: datetime, floor: int, lead: Lead | None = None) -> dateti
     return max(now, datetime.fromtimestamp(floor + seconds, UTC))
 
 
-def freshness(now: datetime, floor: int) -> Freshness:
-    """A clock that runs behind verified evidence is wrong, and expiry then proves little."""
-    return Freshness.PROVEN if now.timestamp() >= floor else Freshness.UNPROVEN
+def freshness(now: datetime, floor: int, expires: datetime | None = None) -> Freshness:
+    """A clock that runs behind verified evidence is wrong, and expiry then proves little.
+
+    Args:
+        now: aware UTC reading of the system clock.
+        floor: Unix seconds.
+        expires: when the timestamp ends that was accepted last. Once it has, a mirror that stands
+            still looks like one that was not asked, and like a clock that is ahead.
+    """
+    behind = now.timestamp() < floor
+    return Freshness.UNPROVEN if behind or ended(now, expires) else Freshness.PROVEN
+
+
+def ended(now: datetime, expires: datetime | None) -> bool:
+    """Whether a clock says that metadata are no longer valid; None never ends."""
+    return expires is not None and now >= expires
 
 
 def issued(signed: Root | Timestamp) -> int | None:

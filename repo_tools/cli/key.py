@@ -1,4 +1,4 @@
-"""`firmroot key`: keys and their holders."""
+"""`firmroot key new | import | show | test`: the keys of a workspace."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import click
 
 from client_reference.errors import ConfigurationError
 from client_reference.nearest import did_you_mean
-from keys_policy.model import ALGORITHMS, CUSTODIES
+from keys_policy.model import ALGORITHMS, CUSTODIES, ONLINE_ROLES, RECOVERY
 from repo_tools.cli.context import Context, example, passphrase_option
+from repo_tools.cli.key_list import facts as facts_of
+from repo_tools.signing.ceremony import open_ceremonies
 from repo_tools.signing.keyfiles import is_private, load_public
 from repo_tools.signing.keyring import (
     About,
@@ -21,22 +23,16 @@ from repo_tools.signing.keyring import (
     usual_holder,
 )
 from repo_tools.signing.openssh import is_openssh
-from repo_tools.signing.services import KINDS, discover
+from repo_tools.signing.services import KINDS
 from repo_tools.signing.signers import FILES, open_signer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
 
     from keys_policy.model import KeyHolder
     from repo_tools.workspace import Workspace
 
-__all__ = ["key"]
-
-
-@click.group(epilog=example("firmroot key new alice --role root --role targets"))
-def key() -> None:
-    """Keys and their holders."""
+__all__ = ["import_", "new", "show", "test"]
 
 
 _holder_option = click.option(
@@ -49,7 +45,7 @@ _role_option = click.option(
 )
 
 
-@key.command(
+@click.command(
     epilog=example(
         "firmroot key new alice --role root --role targets",
         "firmroot key new ci --type ecdsa-p256 --role builds --passphrase-fd 3 3<secret",
@@ -88,6 +84,7 @@ def new(
     """
     ws = context.workspace(missing_keys=True)
     _check_roles(ws, roles)
+    _foretell(context, ws, name, roles)
     passphrase = context.new_passphrase(ws, descriptor, name)
     about = About(contact, place, context.now.date())
     with ws.lock():
@@ -96,7 +93,7 @@ def new(
     _report(context, made, roles, "made")
 
 
-@key.command(
+@click.command(
     "import",
     epilog=example(
         "firmroot key import /media/usb/alice.pem --name alice",
@@ -148,6 +145,7 @@ def import_(  # noqa: PLR0913, PLR0917  one for each option
         raise ConfigurationError(f"{source} has no name of its own", "give it one with --name")
     name = name or file.stem
     holder = holder or usual_holder(name)
+    _foretell(context, ws, name, roles)
     with ws.lock():
         if service or is_private(file):
             uri = source if service else f"{_form(file)}:{file.absolute()}"
@@ -162,60 +160,20 @@ def _form(file: Path) -> str:
     return "ssh" if is_openssh(file) else "file"
 
 
-@key.command("list", epilog=example("firmroot key list", "firmroot key list hsm:"))
-@click.argument("uri", required=False)
-@click.pass_obj
-def list_keys(context: Context, uri: str | None) -> None:
-    """List keys, their holders and roles, and which are on this machine.
-
-    With URI, the keys of a token or service instead: hsm:, awskms: or hv:.
-    """
-    if uri is not None:
-        _list_found(context, uri)
-        return
-    ws = context.workspace(missing_keys=True)
-    uris = ws.key_uris()
-    for each in ws.keyring.values():
-        roles = ", ".join(ws.policy.roles_of(each.name)) or "no role"
-        here = f"  {uris[each.name]}" if each.name in uris else ""
-        context.printer.say(
-            f"{each.name:16} {each.key.keyid[:8]}  {each.key.scheme}  {roles}{here}"
-        )
-    if not ws.keyring:
-        context.printer.say("no key yet; firmroot key new NAME --role ROLE")
-    context.printer.result({name: _facts(ws, each, uris) for name, each in ws.keyring.items()})
-
-
-def _list_found(context: Context, uri: str) -> None:
-    if uri.partition(":")[0] not in KINDS:
-        raise ConfigurationError(
-            f"{uri!r} is no place that can be asked for keys",
-            f"one of {', '.join(f'{scheme}:' for scheme, kind in KINDS.items() if kind.find)}",
-        )
-    found = discover(uri)
-    for each in found:
-        context.printer.say(f"{each.uri:40} {each.about}")
-    if found:
-        context.printer.say(f"next: firmroot key import '{found[0].uri}' --name NAME --role ROLE")
-    else:
-        context.printer.say("no key that can sign here")
-    context.printer.result({each.uri: each.about for each in found})
-
-
-@key.command(epilog=example("firmroot key show alice"))
+@click.command(epilog=example("firmroot key show alice"))
 @click.argument("name")
 @click.pass_obj
 def show(context: Context, name: str) -> None:
     """Show everything that is known about a key."""
     ws = context.workspace(missing_keys=True)
-    facts = _facts(ws, _find(ws, name), ws.key_uris())
+    facts = facts_of(ws, _find(ws, name), ws.key_uris())
     for field, value in facts.items():
         text = ", ".join(value) if isinstance(value, list) else value
         context.printer.say(f"{field:8} {text}")
     context.printer.result(facts)
 
 
-@key.command(epilog=example("firmroot key test alice"))
+@click.command(epilog=example("firmroot key test alice"))
 @click.argument("name")
 @passphrase_option
 @click.pass_obj
@@ -254,21 +212,26 @@ def _check_roles(ws: Workspace, roles: tuple[str, ...]) -> None:
             )
 
 
-def _facts(ws: Workspace, each: KeyHolder, uris: Mapping[str, str]) -> dict[str, str | list[str]]:
-    return {
-        "name": each.name,
-        "holder": each.holder,
-        "custody": each.custody,
-        "contact": each.contact,
-        "place": each.place,
-        "made": str(each.made or ""),
-        "keyid": each.key.keyid,
-        "keytype": each.key.keytype,
-        "scheme": each.key.scheme,
-        "public": str(each.key.keyval["public"]),
-        "roles": list(ws.policy.roles_of(each.name)),
-        "private": uris.get(each.name, "not on this machine"),
-    }
+def _foretell(context: Context, ws: Workspace, name: str, roles: tuple[str, ...]) -> None:
+    """Before a key is made: for which roles it does not count until people have signed."""
+    signed = {"root": ws.newest_root(), "targets": ws.newest_targets()}
+    opened = {each.role: each.name for each in open_ceremonies(ws)}
+    for delegator, newest in signed.items():
+        waits = [role for role in roles if role != RECOVERY and _delegator(role) == delegator]
+        if not waits or (newest is None and delegator not in opened):
+            continue
+        without = (
+            f"; {opened[delegator]} is open and goes on without it" if delegator in opened else ""
+        )
+        context.printer.say(
+            f"{name} will sign nothing for {', '.join(waits)} before the next {delegator} names it "
+            f"(firmroot ceremony start {delegator}){without}; until then policy.toml is ahead, "
+            "and all else goes on"
+        )
+
+
+def _delegator(role: str) -> str:
+    return "root" if role in {"root", "targets", *ONLINE_ROLES} else "targets"
 
 
 def _report(context: Context, made: KeyHolder, roles: tuple[str, ...], verb: str) -> None:

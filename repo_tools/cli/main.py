@@ -22,6 +22,7 @@ import click
 from client_reference.errors import ConfigurationError, ExitCode, FirmrootError
 from repo_tools.cli.context import Context, Printer, example
 from repo_tools.cli.lazy import LazyGroup
+from repo_tools.cli.output import OutputError, named_output
 from repo_tools.reporting.visible import visible
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "history": ("repo_tools.cli.history:history", "Who signed what when, and the proof."),
     "serve": ("repo_tools.cli.serve:serve", "Serve the repository for trying out."),
     "product": ("repo_tools.cli.product:product", "Products and their channels."),
-    "key": ("repo_tools.cli.key:key", "Keys and their holders."),
+    "key": ("repo_tools.cli.keys:key", "Keys and their holders."),
     "policy": ("repo_tools.cli.policy:policy", "Check and explain the policy."),
     "firmware": ("repo_tools.cli.firmware:firmware", "Firmware files and their releases."),
     "channel": ("repo_tools.cli.channel:channel", "What devices on a channel should run."),
@@ -70,6 +71,9 @@ _OF_THE_PROGRAM: Mapping[str, tuple[str, ...]] = {
     "--why": ("TEXT",),
 }
 LONGEST_WHY = 400
+
+# What the extra `release` has and the extra `signer` has not.
+_OF_A_WORKSPACE = frozenset({"starlette", "tomlkit", "uvicorn"})
 
 
 @click.group(
@@ -131,10 +135,12 @@ def _read_clock(directory: Path, command: str) -> tuple[datetime, bool]:
             f"{LAB_NOW} is {injected!r}, expected such as 2032-01-01T00:00:00Z"
         ) from error
     if command != "init":
-        from repo_tools.metadata.edits import is_lab_root  # noqa: PLC0415  tuf is not for --help
+        from keys_policy.model import Policy  # noqa: PLC0415  tuf is not for --help
+        from repo_tools.metadata.edits import is_lab_root  # noqa: PLC0415  likewise
         from repo_tools.workspace import Workspace  # noqa: PLC0415  likewise
 
-        root = Workspace.open(directory).ruling_root()
+        # The time does not depend on the policy, and `policy check` judges one that is damaged.
+        root = Workspace.open_with(directory, Policy({}), {}).ruling_root()
         if root is None or not is_lab_root(root):
             raise ConfigurationError(
                 f"{LAB_NOW} is set, but the root of this workspace is not marked LAB",
@@ -162,15 +168,28 @@ def _failure(error: BaseException) -> _Failure:
             return _Failure(text, "", ExitCode.INTERRUPTED)
         case click.ClickException():
             return _wrong_usage(error)
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            hint = "free some space, then run the same command again"
-            text = f"the disk is full: {error}; nothing was half-written"
-            return _Failure(text, hint, ExitCode.RETRY_LATER)
+        case ModuleNotFoundError(name=str(name)) if name.partition(".")[0] in _OF_A_WORKSPACE:
+            text = (
+                f"this needs {name.partition('.')[0]}, which is not installed; what works without "
+                "it: sign FILE, ceremony show FILE, key list hsm:"
+            )
+            return _Failure(text, "pip install 'firmroot[release]'", ExitCode.USAGE)
         case OSError():
-            return _Failure(str(error), "check the path and its permissions", ExitCode.USAGE)
+            return _of_the_system(error)
         case _:
             text = f"this is a bug in firmroot: {type(error).__name__}: {error}"
             return _Failure(text, "run it with -v and report the traceback", ExitCode.BUG)
+
+
+def _of_the_system(error: OSError) -> _Failure:
+    if isinstance(error, OutputError):
+        hint = "give it a place that takes it; what the command did is kept: `firmroot status`"
+        return _Failure(str(error), hint, ExitCode.USAGE)
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        hint = "free some space, then run the same command again"
+        text = f"the disk is full: {error}; nothing was half-written"
+        return _Failure(text, hint, ExitCode.RETRY_LATER)
+    return _Failure(str(error), "check the path and its permissions", ExitCode.USAGE)
 
 
 def _wrong_usage(error: click.ClickException) -> _Failure:
@@ -197,7 +216,8 @@ def main(arguments: list[str]) -> int:
     """
     try:
         # What `click.Context.exit` was given, or whatever the command returned.
-        code = cli.main(arguments, prog_name="firmroot", standalone_mode=False)
+        with named_output():
+            code = cli.main(arguments, prog_name="firmroot", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  this is the error boundary
         failure = _failure(error)
         if failure.code == ExitCode.BUG and {"-v", "--verbose"}.intersection(arguments):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from client_reference.errors import ActionRequiredError, NotTrustedError
+from client_reference.errors import ActionRequiredError, FirmrootError, NotTrustedError
 from client_reference.transport.fetch import Ambient, HttpFetcher, Settings
 from client_reference.transport.fetcher import DirectoryFetcher
 from client_reference.transport.policy import parse_mirror
@@ -18,7 +18,7 @@ from repo_tools.cli.context import Context, example
 from repo_tools.publishing.factory import devices, future_devices
 from repo_tools.publishing.following import lead
 from repo_tools.publishing.prepare import check_present
-from repo_tools.publishing.recovery import audit_anchor
+from repo_tools.publishing.recovery import audit_anchor, live_lead
 from repo_tools.publishing.verify import Audit, Finding, Severity, audit, meet_devices
 from repo_tools.storage.epoch import EpochFetcher
 from repo_tools.storage.overlay import OverlayStorage
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from client_reference.transport.fetcher import Fetcher
+    from repo_tools.publishing.rehearse import Lead
     from repo_tools.workspace import Workspace
 
 __all__ = ["verify"]
@@ -55,7 +56,7 @@ def verify(context: Context, place: str | None, *, as_device: bool) -> None:
     with _reach(ws, place) as whole:
         fetcher = EpochFetcher(whole, ws.epoch)
         known = (*devices(ws), *future_devices(ws, roots[-1]))
-        findings = [*meet_devices(known, whole, context.now, lead(ws))]
+        findings = [*meet_devices(known, whole, context.now, _lead(ws, place))]
         if not as_device:
             findings += audit(Audit(fetcher, roots, ws.policy, context.now))
     if place is None and not as_device:
@@ -78,6 +79,14 @@ def verify(context: Context, place: str | None, *, as_device: bool) -> None:
             "publish nothing before it is understood",
         )
     context.printer.say("trusted: everything that is live verifies")
+
+
+def _lead(ws: Workspace, place: str | None) -> Lead:
+    """The recovery anchor as devices find it now; as git has it where it cannot be asked."""
+    if place is None:
+        with suppress(FirmrootError):  # `_anchor` says what is wrong with it
+            return live_lead(ws)
+    return lead(ws)
 
 
 def _anchor(ws: Workspace) -> Iterator[Finding]:

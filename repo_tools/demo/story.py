@@ -6,6 +6,7 @@ held against what really happened (`Stage.insist`).
 
 from __future__ import annotations
 
+import hashlib
 import random
 import shutil
 from dataclasses import dataclass
@@ -88,9 +89,10 @@ def tell(directory: Path, images: Sequence[Path], now: datetime) -> int:
         how many statements of the story were checked.
 
     Raises:
-        ConfigurationError: a firmware file cannot be read.
+        ConfigurationError: a firmware file cannot be read, is empty, or is given twice.
         StoryError: something went otherwise than told.
     """
+    _check_firmware(images)
     firmware = _firmware(directory, images)
     stage = Stage(directory, now)
     acme = directory / "acme"
@@ -111,6 +113,30 @@ def tell(directory: Path, images: Sequence[Path], now: datetime) -> int:
         ):
             scene(scenery)
     return stage.checks
+
+
+def _check_firmware(images: Sequence[Path]) -> None:
+    """Two files that a device can tell apart; or the story is of updates that do not happen."""
+    files = 'give two files: make demo FIRMWARE="old.img new.img"'
+    seen: dict[str, Path] = {}
+    for image in images:
+        try:
+            with image.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                length = file.tell()
+        except OSError as error:
+            raise ConfigurationError(
+                f"the firmware file {image} cannot be read: {error.strerror}", files
+            ) from error
+        if not length:
+            raise ConfigurationError(f"the firmware file {image} is empty", files)
+        if digest in seen:
+            raise ConfigurationError(
+                f"{seen[digest]} and {image} have the same content, expected an old and a new "
+                "firmware: nothing could be updated",
+                files,
+            )
+        seen[digest] = image
 
 
 def _firmware(directory: Path, images: Sequence[Path]) -> list[str]:

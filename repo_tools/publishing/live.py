@@ -11,6 +11,7 @@ this machine saw; git has what all of them published (`repo_tools.publishing.jou
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ from client_reference.errors import NotFoundError, NotTrustedError
 from client_reference.trust import rootchain
 from client_reference.trust.verified import (
     BadSignatureError,
+    MalformedError,
+    MismatchError,
     accept_snapshot,
     accept_targets,
     accept_timestamp,
@@ -33,7 +36,7 @@ from repo_tools.metadata.edits import ROOT_FIELD
 from repo_tools.metadata.repository import RepositoryState, sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Self
 
     from tuf.api.metadata import MetaFile, Root, Snapshot
@@ -151,9 +154,12 @@ def _made_before(timestamp: bytes, root: Root) -> bool:
 
 def _read_below(storage: Readable, root: Root, timestamp_data: bytes) -> RepositoryState:
     """Everything under a root, from the bytes of the timestamp down."""
-    timestamp = accept_timestamp(root, timestamp_data, None, _EXPIRY_IGNORED)
-    snapshot_data = _read_listed(storage, "snapshot", timestamp.snapshot_meta)
-    snapshot = accept_snapshot(root, timestamp, snapshot_data, None, _EXPIRY_IGNORED)
+    with _named(TIMESTAMP):
+        timestamp = accept_timestamp(root, timestamp_data, None, _EXPIRY_IGNORED)
+    meta = timestamp.snapshot_meta
+    snapshot_data = _read_listed(storage, "snapshot", meta)
+    with _named(metadata_path("snapshot", meta.version)):
+        snapshot = accept_snapshot(root, timestamp, snapshot_data, None, _EXPIRY_IGNORED)
     roles = _read_roles(storage, root, snapshot)
     return RepositoryState((), timestamp_data, snapshot_data, roles)
 
@@ -166,20 +172,36 @@ def _read_roots(storage: Readable, trusted_root: bytes) -> tuple[tuple[bytes, ..
             data = storage.read(path, MAX_METADATA).data
         except NotFoundError:
             return tuple(chain), roots
-        roots.append(next_root(roots[-1], data))
+        with _named(path):
+            roots.append(next_root(roots[-1], data))
         chain.append(data)
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Name the object that is damaged: its publisher asks no other mirror, and can mend it."""
+    try:
+        yield
+    except (MalformedError, MismatchError) as error:
+        raise type(error)(
+            f"{path} is damaged, or is not what was published: {error.message}",
+            "restore it from a mirror or a backup, then run the command again",
+        ) from error
 
 
 def _read_roles(storage: Readable, root: Root, snapshot: Snapshot) -> dict[str, bytes]:
     """Targets and every role that it delegates to and the snapshot lists."""
-    data = _read_listed(storage, "targets", listed(snapshot, "targets"))
-    targets = accept_targets(root, "targets", snapshot, data, _EXPIRY_IGNORED)
+    meta = listed(snapshot, "targets")
+    data = _read_listed(storage, "targets", meta)
+    with _named(metadata_path("targets", meta.version)):
+        targets = accept_targets(root, "targets", snapshot, data, _EXPIRY_IGNORED)
     roles = {"targets": data}
     delegations = targets.delegations
     for name in (delegations.roles if delegations else None) or ():
-        if (meta := snapshot.meta.get(f"{name}.json")) is not None:
-            roles[name] = _read_listed(storage, name, meta)
-            accept_targets(targets, name, snapshot, roles[name], _EXPIRY_IGNORED)
+        if (entry := snapshot.meta.get(f"{name}.json")) is not None:
+            roles[name] = _read_listed(storage, name, entry)
+            with _named(metadata_path(name, entry.version)):
+                accept_targets(targets, name, snapshot, roles[name], _EXPIRY_IGNORED)
     return roles
 
 

@@ -10,7 +10,7 @@ primary root that it starts from as `eE/1.root.json`. Everything in it is create
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tuf.api.metadata import Root
@@ -26,7 +26,7 @@ from repo_tools.files import remove_file, replace_file
 from repo_tools.metadata.anchor import names, walk
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import RECOVERY
-from repo_tools.publishing.following import first_roots, signed_chain
+from repo_tools.publishing.following import first_roots, lead, signed_chain
 from repo_tools.publishing.inherit import earlier, primary_root
 from repo_tools.publishing.live import MAX_METADATA
 from repo_tools.publishing.prepare import read_base
@@ -37,10 +37,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from client_reference.trust.recovery import Statement
+    from repo_tools.publishing.rehearse import Lead
     from repo_tools.storage.protocol import Storage
     from repo_tools.workspace import Workspace
 
-__all__ = ["Problem", "audit_anchor", "check_epoch", "publish_anchor"]
+__all__ = ["Problem", "audit_anchor", "check_epoch", "live_lead", "publish_anchor"]
 
 
 def check_epoch(ws: Workspace) -> None:
@@ -164,6 +165,32 @@ def audit_anchor(ws: Workspace) -> Iterator[Problem]:
         yield Problem(serious=True, detail=error.message)
 
 
+def live_lead(ws: Workspace) -> Lead:
+    """Where devices are led by what is in the recovery storage now, and by what is yet to come.
+
+    What git has as published counts only as far as the storage shows it. A version that is signed
+    and not yet published counts as if it were there: a re-rooting that is under way strands nobody.
+
+    Raises:
+        NotTrustedError: the chain of git does not verify.
+        RetryLaterError, ConfigurationError: the storage cannot be asked.
+    """
+    planned, chain = lead(ws), ws.recovery_roots()
+    if not chain:
+        return planned
+    published = {link_path(version) for version in range(1, len(chain) + 1)}
+    named = first_roots(ws, walk(chain)[-1].statement.epoch)
+    published |= {first_root_path(epoch) for epoch, _ in named}
+    storage, files = ws.recovery_storage(), dict(planned.files)
+    for path in published:
+        found = _find(storage, path)
+        if found is not None:
+            files[path] = found
+        else:
+            files.pop(path, None)
+    return replace(planned, files=files)
+
+
 def _audit_statement(ws: Workspace, statement: Statement) -> Iterator[Problem]:
     """The newest statement is about the primary root of its epoch."""
     for view in (ws, *earlier(ws)):
@@ -183,8 +210,8 @@ def _audit_chain(storage: Storage, chain: tuple[bytes, ...]) -> Iterator[Problem
     for version, data in enumerate(chain, 1):
         found = _find(storage, link_path(version))
         if found is None:
-            text = f"{link_path(version)} is not in {storage.url}; firmroot anchor publish"
-            yield Problem(serious=False, detail=text)
+            text = f"{link_path(version)} is not in {storage.url}: devices that need it stay behind"
+            yield Problem(serious=True, detail=f"{text}; firmroot anchor publish")
         elif found != data:
             text = f"{link_path(version)} in {storage.url} is not metadata/recovery/{version}.json"
             yield Problem(serious=True, detail=text)

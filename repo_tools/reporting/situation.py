@@ -15,7 +15,7 @@ from tuf.api.metadata import Targets
 from client_reference.errors import NotTrustedError, RetryLaterError
 from client_reference.manifest import parse_meaning
 from client_reference.payload.segments import SUFFIX
-from keys_policy.checks import BINDS, KEY_CHECKS, Severity, missing_keys
+from keys_policy.checks import AHEAD, BINDS, KEY_CHECKS, Severity, missing_keys
 from repo_tools.anchor import describe_anchor
 from repo_tools.metadata.repository import RepositoryState, parse, sha256
 from repo_tools.metadata.roles import builds_role, channel_role, hold_role
@@ -31,15 +31,19 @@ from repo_tools.signing.ceremony import status as ceremony_status
 from repo_tools.signing.rules import findings, templates
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from keys_policy.checks import Finding
     from repo_tools.reporting.status import Report
+    from repo_tools.signing.ceremony import CeremonyStatus
     from repo_tools.storage.protocol import Storage
     from repo_tools.workspace import Workspace
 
 __all__ = ["look", "next_step"]
+
+
+_DELEGATORS = frozenset({"root", "targets"})
 
 
 def next_step(ws: Workspace, now: datetime) -> Report:
@@ -59,7 +63,9 @@ def _look_inside(ws: Workspace, now: datetime) -> Situation:
     ceremonies = tuple(ceremony_status(ws, each) for each in open_ceremonies(ws))
     rules = {role: ws.policy.role(role) for role in ("root", "targets", "snapshot", "timestamp")}
     rules |= {role: ws.policy.role(role, kind) for role, kind in kinds.items()}
-    errors = [each for each in findings(ws, now) if each.severity is Severity.ERROR]
+    found = findings(ws, now)
+    errors = [each for each in found if each.severity is Severity.ERROR]
+    ahead = [each for each in found if each.check.id == AHEAD]
     anchor, anchor_next = describe_anchor(ws)
     lacking = all(each.check.id in KEY_CHECKS for each in errors)
     return Situation(
@@ -68,7 +74,8 @@ def _look_inside(ws: Workspace, now: datetime) -> Situation:
         ceremonies=ceremonies,
         staged=tuple(ws.staged_roles()),
         submitted=_submitted(ws),
-        behind=_behind(errors, {each.ceremony.role for each in ceremonies}),
+        behind=_behind(errors, ahead, ceremonies),
+        ahead=tuple(f"{each.detail} [{each.check.id}]" for each in ahead),
         violations=tuple(f"{each.detail} [{each.check.id}]" for each in errors),
         lacking=missing_keys(ws.policy) if lacking else {},
         has_root=ws.newest_root() is not None or any(s.ceremony.role == "root" for s in ceremonies),
@@ -87,14 +94,24 @@ def _look_inside(ws: Workspace, now: datetime) -> Situation:
     )
 
 
-def _behind(errors: Sequence[Finding], opened: Collection[str]) -> tuple[str, ...]:
-    """Root or targets, where a ceremony mends all that is wrong and none is open for it yet."""
+def _behind(
+    errors: Sequence[Finding], ahead: Sequence[Finding], ceremonies: Sequence[CeremonyStatus]
+) -> tuple[str, ...]:
+    """Root or targets, where a ceremony mends all that is wrong and none is open for it yet.
+
+    If all that is wrong is a policy that is ahead, signatures that were given are not thrown away
+    for it: what is open is signed first.
+    """
     if any(each.check.id != BINDS for each in errors):
         return ()
     # The detail begins with the role: "root 3: gateway-stable is ...".
-    roles = sorted({each.detail.partition(" ")[0] for each in errors})
-    ours = all(role in {"root", "targets"} and role not in opened for role in roles)
-    return tuple(roles) if ours else ()
+    wrong = {each.detail.partition(" ")[0] for each in errors}
+    opened = {each.ceremony.role for each in ceremonies}
+    if wrong & opened or not wrong <= _DELEGATORS:
+        return ()
+    begun = {each.ceremony.role for each in ceremonies if each.signed}
+    later = {each.detail.partition(" ")[0] for each in ahead} & _DELEGATORS
+    return tuple(sorted(wrong | (later - begun)))
 
 
 def _look_outside(ws: Workspace, found: Situation) -> Situation:

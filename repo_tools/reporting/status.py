@@ -65,6 +65,7 @@ class Situation:
         violations: errors of the policy.
         behind: signed roles that a new version brings in line with the policy, where nothing else
             is wrong with it.
+        ahead: where the policy is ahead of what is signed, which stops nothing.
         lacking: how many keys each role still needs, where nothing else is wrong with the policy.
         has_root: there is a root, signed or waiting.
         has_keys: there is any key.
@@ -91,6 +92,7 @@ class Situation:
     built: Mapping[str, str] = field(default_factory=dict)
     violations: Sequence[str] = ()
     behind: Sequence[str] = ()
+    ahead: Sequence[str] = ()
     lacking: Mapping[str, int] = field(default_factory=dict)
     has_root: bool = False
     has_keys: bool = False
@@ -281,8 +283,8 @@ def _next_key(situation: Situation) -> tuple[str, str]:
 
 def _next_in_line(situation: Situation) -> tuple[str, str]:
     """The policy was edited, or a key was made: what is signed follows with a new version."""
-    reason = situation.violations[0]
-    if situation.anchored and "root" in situation.behind:
+    reason = (*situation.violations, *situation.ahead)[0]
+    if situation.violations and situation.anchored and "root" in situation.behind:
         reason += "; if a threshold of root is gone: firmroot anchor re-root --without KEY"
     return f"firmroot ceremony start {' '.join(situation.behind)}", reason
 
@@ -460,7 +462,7 @@ def _policy_lines(situation: Situation) -> list[str]:
     if situation.lacking:
         wanted = ", ".join(f"{role} {count}" for role, count in situation.lacking.items())
         return [f"policy: keys still to be made: {wanted}"]
-    return [f"policy: {each}" for each in situation.violations]
+    return [f"policy: {each}" for each in (*situation.violations, *situation.ahead)]
 
 
 def _ceremony_lines(found: CeremonyStatus) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tuf.api.metadata import Root, Targets
@@ -9,23 +10,27 @@ from tuf.api.metadata import Root, Targets
 from client_reference.errors import ConfigurationError, NotTrustedError, RefusedError
 from client_reference.factory import load as load_factory
 from keys_policy.checks import MENDED, Evidence, Severity, Shipped, run_checks
+from keys_policy.load import PolicyError, read_rules
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import RECOVERY, delegated_roles
 from repo_tools.publishing.factory import load_registry
 from repo_tools.signing.ceremony import open_ceremonies
+from repo_tools.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
+    from pathlib import Path
 
     from keys_policy.checks import Finding
-    from repo_tools.workspace import Workspace
+    from keys_policy.load import Mistake
 
 __all__ = [
     "PolicyViolationError",
     "enforce",
     "enforce_sound",
     "findings",
+    "judge",
     "peoples_roles",
     "shipped",
     "templates",
@@ -52,6 +57,37 @@ def peoples_roles(ws: Workspace) -> tuple[str, ...]:
 
 def findings(ws: Workspace, now: datetime) -> list[Finding]:
     """Everything that is wrong with policy, keys, what is signed and what waits to be."""
+    return run_checks(_evidence(ws, now))
+
+
+def judge(directory: Path, now: datetime) -> tuple[tuple[Mistake, ...], list[Finding]]:
+    """What is misshapen in policy and keys, and what is wrong whatever was meant there.
+
+    Raises:
+        ConfigurationError: as `Workspace.open`, but for no mistake of policy or keys.
+    """
+    try:
+        return (), findings(Workspace.open(directory), now)
+    except ConfigurationError as error:
+        if not isinstance(error.__cause__, PolicyError):
+            raise
+    reading = read_rules(directory)
+    least, most = (
+        _judge_guess(Workspace.open_with(directory, *each), now, gaps=reading.gaps)
+        for each in reading.guesses
+    )
+    kept = {(each.check.id, each.detail) for each in most}
+    return reading.mistakes, [each for each in least if (each.check.id, each.detail) in kept]
+
+
+def _judge_guess(ws: Workspace, now: datetime, *, gaps: bool) -> list[Finding]:
+    evidence = _evidence(ws, now)
+    if gaps:  # who may sign cannot be told from who did
+        evidence = replace(evidence, signed={}, pending={}, live={})
+    return run_checks(evidence)
+
+
+def _evidence(ws: Workspace, now: datetime) -> Evidence:
     signed: dict[str, Root | Targets] = {}
     if (root := ws.newest_root()) is not None:
         signed["root"] = root
@@ -62,8 +98,7 @@ def findings(ws: Workspace, now: datetime) -> list[Finding]:
     kinds = templates(ws)
     known = {"root", "targets", *kinds, *peoples_roles(ws)}
     pending = {each.role: each.signed for each in open_ceremonies(ws) if each.role in known}
-    evidence = Evidence(ws.policy, ws.keyring, signed, pending, kinds, now, _live(ws), shipped(ws))
-    return run_checks(evidence)
+    return Evidence(ws.policy, ws.keyring, signed, pending, kinds, now, _live(ws), shipped(ws))
 
 
 def shipped(ws: Workspace) -> tuple[Shipped, ...]:

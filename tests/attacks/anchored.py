@@ -99,6 +99,24 @@ def stolen_root_without_the_anchor(scene: Scene) -> None:
     scene.urls[0].trouble = Trouble(status=503)
 
 
+@ANCHORED.row(
+    "a release of the thief's waits for the restart; then one recovery URL is honest",
+    "design 7, stolen-root",
+    "root",
+    does=UNHARMED,
+    says="release 6.6 is of epoch 0, which the recovery anchor has ended: it was given up",
+    back=HONEST_MIRROR,
+    writes=True,
+)
+def pending_of_an_ended_epoch(scene: Scene) -> None:
+    stolen_root_without_the_anchor(scene)
+    said = scene.run("update", "--no-reboot")
+    assert "6.6 (sequence 6) boots next" in said.out, said.err
+    scene.results.clear()
+    _reach_the_anchor(scene)
+    scene.serve(scene.honest.repo.files)
+
+
 # Replays after a re-rooting
 
 

@@ -19,7 +19,7 @@ from tests.cli.terminal import Terminal
 from tests.signing.team import NOW, PASSPHRASE, clone, make_lab, publish_by_hand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 # What a signer's machine must not need; the process below cannot import it.
@@ -40,7 +40,7 @@ from importlib.abc import MetaPathFinder
 class Absent(MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if any(name == each or name.startswith(each + ".") for each in {absent!r}):
-            raise ImportError("blocked: " + name)
+            raise ModuleNotFoundError("blocked: " + name, name=name)
         return None
 
 
@@ -48,6 +48,10 @@ sys.meta_path.insert(0, Absent())
 from repo_tools.cli.main import run
 run()
 """
+
+
+# What is in the extra `release` and not in `signer`.
+LIBRARIES = ("boto3", "starlette", "uvicorn", "tomlkit")
 
 
 class Stick:
@@ -58,15 +62,22 @@ class Stick:
         directory.mkdir()
         (directory / "passphrase").write_bytes(PASSPHRASE)
 
-    def __call__(self, *words: str, code: int = 0) -> str:
+    def __call__(
+        self,
+        *words: str,
+        code: int = 0,
+        absent: tuple[str, ...] = ABSENT,
+        environment: Mapping[str, str] | None = None,
+    ) -> str:
         done = subprocess.run(
-            [sys.executable, "-c", PROCESS.format(absent=ABSENT), *words],
+            [sys.executable, "-c", PROCESS.format(absent=absent), *words],
             cwd=self.directory,
             env={
                 "PATH": os.environ["PATH"],
                 "HOME": str(self.directory / "home"),
                 "FIRMROOT_PASSPHRASE_FILE": "passphrase",
                 "PYTHONPATH": os.pathsep.join(sys.path),
+                **(environment or {}),
             },
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -142,6 +153,33 @@ def test_a_small_install_is_enough_to_read_and_sign(
         "ceremony", "merge", str(stick.directory / "root-2.bob.sig.json")
     )
     assert (stick.directory / "home/.local/share/firmroot/known-good.json").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("ceremony", "list"), ("ceremony", "status"), ("key", "new", "eve"), ("key", "list")],
+    ids=" ".join,
+)
+def test_what_a_small_install_cannot_do_says_how_to_get_it(
+    stick: Stick, words: tuple[str, ...]
+) -> None:
+    said = stick(*words, code=ExitCode.USAGE, absent=LIBRARIES)
+    assert "error: this needs tomlkit, which is not installed" in said
+    assert "hint: pip install 'firmroot[release]'" in said
+
+
+def test_a_small_install_asks_a_token_for_its_keys(stick: Stick) -> None:
+    """Nothing of a workspace is imported; here it is the token's library that is not there."""
+    said = stick(
+        "key",
+        "list",
+        "hsm:",
+        code=ExitCode.USAGE,
+        environment={"PYKCS11LIB": str(stick.directory / "none.so")},
+    )
+    assert "none.so" in said or "firmroot[hsm]" in said
+    said = stick("key", "list", "nowhere:", code=ExitCode.USAGE)
+    assert "'nowhere:' is no place that can be asked for keys" in said
 
 
 def test_nothing_is_signed_unasked_or_with_another_key(ws: Workspace, stick: Stick) -> None:

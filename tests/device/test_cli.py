@@ -425,6 +425,27 @@ def test_a_clock_behind_signed_evidence_is_said(publisher: Publisher, ready: Dev
     assert ready.run("status", before=("--json",)).json["freshness"] == "unproven"
 
 
+def test_a_clock_ahead_of_all_that_is_stored_is_said(ready: DeviceOnDisk) -> None:
+    ready.run("check")
+    right, ready.now = ready.now, "2040-01-01T00:00:00Z"
+    told = "your clock or a frozen mirror if the next check does not renew it"
+    status = ready.run("status").out
+    assert (
+        "clock      2040-01-01T00:00:00Z, freshness unproven: timestamp expired at 2032-" in status
+    )
+    assert told in status
+    assert "expired    root, timestamp, snapshot, gateway-builds" in status
+    assert ready.run("status", before=("--json",)).json["freshness"] == "unproven"
+    found = ready.run("doctor").out
+    assert "warning  clock: this device's clock says 2040-01-01T00:00:00Z, evidence" in found
+    assert told in found
+    assert "your clock or a frozen mirror: set the clock" in ready.run("check").err
+    ready.now = right
+    assert ready.run("check").code == 0
+    assert f"{right}, freshness proven\n" in ready.run("status").out
+    assert "ok       clock: " in ready.run("doctor").out
+
+
 def test_a_mirror_without_tls_is_said_where_it_is_configured(
     mirror: Mirror, ready: DeviceOnDisk
 ) -> None:

@@ -344,6 +344,7 @@ FILES = {
     "a directory": ("directory", "cannot be read"),
     "no TOML": (b"schema = ", "is not TOML"),
     "no UTF-8": (b'schema = "\xff"', "is not TOML"),
+    "no end": (b"#" * 300_000, "is longer than 262144 characters"),
     "no schema": (b"[repository]\n", "schema: found nothing, expected 1"),
     "a newer schema": (b"schema = 2\n", "schema: found 2, expected 1"),
     "a schema of true": (b"schema = true\n", "schema: found True, expected 1"),

@@ -11,12 +11,13 @@ from collections import ChainMap
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from client_reference.transport.fetch import Ambient
 from client_reference.transport.pace import Patience
+from client_reference.trust import recovery
 from client_reference.trust.clock import ISSUED
 from client_reference.trust.store import SqliteStore
 from tests.simulators.anchor import AnchorSimulator, first_root
@@ -28,6 +29,7 @@ from tests.simulators.repository import NOW, SECONDS, RepositorySimulator
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from client_reference.manifest import Release
     from client_reference.trust.state import DeviceState
     from tests.simulators.device import Output
 
@@ -184,7 +186,21 @@ def test_a_mistyped_recovery_url_is_seen_by_check_and_by_status(world: World) ->
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"[]", b"{", b"[" * 5000, b'{"URL": 1}', b'{"URL": "x"', b"\xff", None]
+    "damage",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"{",
+        b"[" * 5000,
+        b'{"failures": {"URL": 1}, "fork": ""}',
+        b'{"failures": {"URL": "x"}, "fork": 1}',
+        b'{"failures": {"URL": "x"}}',
+        b'{"failures": ["URL"], "fork": ""}',
+        b'{"failures": {"URL": "x"}, "fork": ""',
+        b"\xff",
+        None,
+    ],
 )
 def test_a_damaged_note_of_what_failed_says_nothing(world: World, damage: bytes | None) -> None:
     world.settle()
@@ -422,6 +438,31 @@ def test_before_an_install_the_anchor_is_asked_and_nothing_of_the_old_epoch_is_w
     assert world.device.run("confirm").code == 0
 
 
+def test_a_check_that_finds_a_release_asks_whoever_offers_it(world: World) -> None:
+    """The primary answers as ever, in a thief's hands; nothing of it is announced."""
+    world.settle()
+    world.re_root()
+    world.first.release("9.9", 9, b"the thief's" * 100)
+    said = world.say("check")
+    assert (said.code, said.json["update"]["version"]) == (0, "2.0"), said.err
+    assert (said.json["recovery"]["occasion"], world.epoch) == ("install", 1)
+    world.updates()
+
+
+def test_a_check_that_finds_a_release_asks_each_recovery_url_once(world: World) -> None:
+    world.settle()
+    world.first.release("1.1", 2, NEWER)
+    assert world.device.run("check").code == 0
+    said = world.say("check").json
+    assert (said["update"]["version"], said["recovery"]["outcome"]) == ("1.1", "current")
+    assert [url.paths for url in world.urls] == [["2.root.json", "1.root.json"]] * 3
+    for command in ("update", "confirm", "check"):
+        assert world.device.run(command).code == 0
+    # Nothing to install: as cheap as ever.
+    said = world.say("check").json
+    assert (said["requests"], said["recovery"]) == (2, None)
+
+
 def test_what_was_staged_in_an_ended_epoch_is_not_booted(world: World) -> None:
     world.settle()
     world.first.release("1.1", 2, b"the thief's" * 100)
@@ -429,6 +470,134 @@ def test_what_was_staged_in_an_ended_epoch_is_not_booted(world: World) -> None:
     world.re_root()
     world.updates()
     assert world.state.install.confirmed_sequence == 5
+
+
+def pending(world: World) -> None:
+    """A thief's release waits for the restart, and the recovery URLs come back."""
+    world.settle()
+    for url in world.urls:
+        url.trouble = Trouble(status=503)
+    world.first.release("9.9", 9, b"the thief's" * 100)
+    assert "boots next" in world.device.run("update", "--no-reboot").out
+    for url in world.urls:
+        url.trouble = Trouble(times=0)
+    world.re_root()
+
+
+def boots(world: World) -> dict[str, Any]:
+    """What the boot loader of the handler `slot` remembers."""
+    record: dict[str, Any] = json.loads((world.device.directory / "slots/boot.json").read_bytes())
+    return record
+
+
+GIVEN_UP = "release 9.9 is of epoch 0, which the recovery anchor has ended: it was given up"
+
+
+def test_what_waits_for_the_restart_is_given_up_by_the_check_that_re_roots(world: World) -> None:
+    pending(world)
+    running = boots(world)["running"]
+    assert boots(world)["trial"] == "A" != running
+    world.make(ALWAYS)
+    # Looking changes nothing, and says what will become of it.
+    doctor = world.device.run("doctor")
+    assert "which the recovery anchor has ended: the next check gives it up" in doctor.out
+    assert (boots(world)["trial"], world.epoch) == ("A", 0)
+    said = world.say("check")
+    assert (said.code, said.json["recovery"]["outcome"]) == (0, "re-rooted")
+    assert [GIVEN_UP in warning for warning in said.json["warnings"]] == [False, True]
+    assert (said.json["trial"], said.json["next"][-6:]) == (None, "update")
+    assert (boots(world)["trial"], boots(world)["bootable"]) == ("", [running])
+    assert world.say("status").json["candidate"] is None
+    # It is news once.
+    assert GIVEN_UP not in world.device.run("check").err
+    world.updates()
+    assert world.state.install.rejected == ()
+
+
+def test_an_update_asks_before_it_boots_what_an_earlier_one_left(world: World) -> None:
+    pending(world)
+    said = world.say("update")
+    assert (said.code, said.json["image"]["version"]) == (0, "2.0")
+    assert said.json["recovery"]["occasion"] == "install"
+    assert any(GIVEN_UP in warning for warning in said.json["warnings"])
+    assert world.device.run("confirm").code == 0
+    assert "2.0 is installed" in world.device.run("check").out
+
+
+def test_an_update_boots_what_an_earlier_one_left_in_an_epoch_that_goes_on(world: World) -> None:
+    world.settle()
+    world.first.release("1.1", 2, NEWER)
+    assert world.device.run("update", "--no-reboot").code == 0
+    for url in world.urls:
+        url.trouble = Trouble(status=503)
+    said = world.say("update")
+    assert (said.code, said.json["outcome"]) == (0, "rebooting")
+    assert world.mirror.paths == []
+    (warning,) = said.json["warnings"]
+    assert "the recovery anchor could not be asked" in warning
+    assert world.device.run("confirm").code == 0
+
+
+def test_a_cut_between_re_rooting_and_giving_up_is_shown_and_healed(world: World) -> None:
+    pending(world)
+    with SqliteStore(world.device.directory / "state") as store:
+        state = store.load()
+        assert state is not None
+        newest = recovery.first_anchor(world.anchor.newest())
+        root = first_root(world.second.repo)
+        store.begin_again(recovery.rerooted(state, newest, root, "gateway"))
+    shown = world.device.run("status").out
+    assert "trial      9.9 (sequence 9) in slot A, of an epoch that has ended\n" in shown
+    assert shown.endswith("device.toml update\n")
+    world.updates()
+
+
+def test_what_a_command_has_is_told_to_the_owner_and_not_booted_from_here(world: World) -> None:
+    got = world.device.directory / "got"
+    program = world.device.directory / "install"
+    program.write_text(f'#!/bin/sh\ncp "$1" {got}\n')
+    restart = world.device.directory / "restart"
+    restart.write_text(f"#!/bin/sh\ntouch {world.device.directory}/restarted\n")
+    for each in (program, restart):
+        each.chmod(0o755)
+    section = (
+        f'handler = "command"\n[install.command]\nrun = ["{program}", "{{path}}"]\n'
+        f'reject = ["false"]\nreboot = ["{restart}"]'
+    )
+    world.make(install=section)
+    assert world.device.run("init").code == 0
+    for url in world.urls:
+        url.trouble = Trouble(status=503)
+
+    def by_command(release: Release) -> Release:
+        payloads = tuple(replace(one, handler="command") for one in release.payloads)
+        return replace(release, payloads=payloads)
+
+    world.first.release("9.9", 9, b"the thief's" * 100, by_command, handler="command")
+    assert "boots next" in world.device.run("update", "--no-reboot").out
+    for url in world.urls:
+        url.trouble = Trouble(times=0)
+    world.served.maps.append(world.second.repo.files)
+    world.anchor.re_root(world.second.repo)
+    world.make(ALWAYS, install=section)
+    waits = f"release 9.9 is of epoch 0, which the recovery anchor has ended: {program} has it, and"
+    for command in ("check", "update", "check"):
+        said = world.say(command)
+        assert said.code == 0, said.err
+        (warning,) = [each for each in said.json["warnings"] if waits in each]
+        assert "do not restart this device before an update has put another" in warning
+        assert f"or take it back with {program} by hand" in warning
+        assert got.read_bytes().startswith(b"the thief's")
+    shown = world.device.run("status").out
+    assert "staged     9.9 (sequence 9), of an epoch that has ended\n" in shown
+    assert shown.endswith("device.toml update\n")
+    assert not (world.device.directory / "restarted").exists()
+    world.second.release("2.0", 5, NEWER, by_command, handler="command")
+    assert "restarting into 2.0" in world.device.run("update").out
+    assert got.read_bytes() == NEWER
+    world.device.restart()
+    assert world.device.run("confirm").code == 0
+    assert "2.0 is installed" in world.device.run("check").out
 
 
 def test_what_both_epochs_offer_is_of_the_new_one_once_it_is_installed(world: World) -> None:
@@ -530,6 +699,15 @@ def test_that_no_url_answers_stops_nothing_and_is_said_before_an_install(world: 
     assert said.json["recovery"]["outcome"] == "unreachable"
     assert set(said.json["recovery"]["failures"]) == {url.url for url in world.urls}
     assert "warning: the recovery anchor could not be asked" in said.err
+    assert world.device.run("confirm").code == 0
+    world.first.release("1.1", 2, b"whoever's" * 100)
+    # By chance, and a rule rests on it: a release is about to be written.
+    world.make(ALWAYS)
+    said = world.say("update")
+    assert (said.code, said.json["recovery"]["occasion"]) == (0, "daily")
+    (warning,) = said.json["warnings"]
+    assert "the recovery anchor could not be asked" in warning
+    assert said.err.count("could not be asked") == 1
     assert world.device.run("confirm").code == 0
     # By chance: noted, not told.
     world.make(ALWAYS)
@@ -781,7 +959,28 @@ def test_two_roots_for_one_epoch_are_said_loudly_and_the_device_goes_on(world: W
     assert "the recovery anchor names two primary roots for epoch 1" in said.err
     assert world.device.run("confirm").code == 0
     assert (world.epoch, world.state.trust.recovery_version) == (0, 1)
+    # Who looks later is told too, with the network gone as well.
+    fork = world.say("status").json["recovery_fork"]
+    assert "the recovery anchor names two primary roots for epoch 1: " in fork
+    assert "tell the holders of the recovery keys" in fork
+    shown = world.device.run("status").out
+    assert f"asked at 3 URL(s), forked\n           {fork}\n" in shown
+    assert "names two primary roots for epoch 1" in world.device.run("doctor").out
+    world.urls[1].trouble = Trouble(status=503)
+    doctor = world.device.run("doctor").out
+    assert f"when an update asked last, with more answers than now: {fork}\n" in doctor
+    world.urls[1].trouble = Trouble(times=0)
+    # No news are not written.
+    note = world.device.directory / "cache" / "recovery.json"
+    written = note.stat().st_mtime_ns
+    world.make(ALWAYS)
+    assert world.say("check").json["recovery"]["outcome"] == "forked"
+    assert note.stat().st_mtime_ns == written
     world.urls[1].files = world.anchor.files
+    assert world.say("check").json["recovery"]["outcome"] == "re-rooted"
+    assert world.say("status").json["recovery_fork"] is None
+    assert ", forked" not in world.device.run("status").out
+    assert "asked last" not in world.device.run("doctor").out
     world.make(ALWAYS)
     world.updates()
 

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tuf.api.metadata import Delegations, SuccinctRoles
 
+from client_reference import lifecycle
 from client_reference import update as update_module
 from client_reference.errors import (
     ActionRequiredError,
+    FirmrootError,
     ImageGoneError,
     LocalFailureError,
     NotFoundError,
@@ -158,6 +160,10 @@ class Slots:
         self.armed = ""
         self.power.step()
 
+    def withdraw(self, image: Image) -> str:
+        self.reject(image)
+        return ""
+
 
 class CutStore(MemoryStore):
     """A durable store: a cut is before a commit, or after it."""
@@ -224,7 +230,14 @@ class Bench:
         self.slots = Slots(self.power)
         self.network = Network(self.publisher.repo)
         self.machine = Machine(
-            DEVICE, self.store, self.network, self.slots, NOW, 2**62, lambda *_: None
+            DEVICE,
+            self.store,
+            self.network,
+            self.slots,
+            NOW,
+            2**62,
+            lambda *_: None,
+            recall=lambda image: not self.slots.withdraw(image),
         )
 
     @property
@@ -318,6 +331,77 @@ def test_a_running_trial_waits_for_its_verdict(bench: Bench) -> None:
     bench.update()
     with pytest.raises(ActionRequiredError, match=r"1\.0 is on trial and not yet confirmed"):
         bench.update()
+
+
+def next_epoch(bench: Bench) -> None:
+    """The recovery anchor began another epoch, and its primary has nothing yet."""
+    trust = replace(bench.state.trust, epoch=1)
+    bench.store.state = replace(bench.state, trust=trust)
+
+
+@pytest.mark.parametrize("pending", [Phase.WRITING, Phase.STAGED, Phase.TRIAL])
+def test_what_waits_to_be_booted_is_given_up_when_its_epoch_ends(
+    bench: Bench, pending: Phase
+) -> None:
+    """At each cut the device is restarted by hand; it never boots what was given up."""
+    bench.install("1.0", 1, OLD)
+    bench.publisher.release("1.1", 2, NEW)
+    for cut_at in range(1, 20):
+        stop = Stop.AFTER_STAGING if pending is Phase.STAGED else Stop.NEVER
+        bench.update(stop, Restart.LATER)
+        assert bench.slots.armed == ("" if pending is Phase.STAGED else "A")
+        if pending is Phase.WRITING:
+            install = replace(bench.state.install, phase=pending)
+            bench.store.state = replace(bench.state, install=install)
+            bench.slots.reject(lifecycle.candidate(install))
+        before = bench.state
+        next_epoch(bench)
+        bench.power.steps, bench.power.cut_at = 0, cut_at
+        with pytest.raises((PowerCutError, FirmrootError)) as stopped:
+            check(bench.machine)
+        bench.power.cut_at = 0
+        if stopped.type is PowerCutError and not bench.slots.armed:
+            bench.slots.boot()
+            assert bench.slots.runs == "B"
+        for _ in range(2):
+            with pytest.raises(FirmrootError):
+                check(bench.machine)
+            install = bench.state.install
+            assert (install.phase, install.candidate) == (Phase.IDLE, None)
+            assert (bench.slots.armed, bench.slots.runs) == ("", "B")
+            # It is no fault of the payload's: the new epoch may list it.
+            assert install.rejected == ()
+        bench.store.state = replace(bench.state, trust=before.trust)
+        if stopped.type is not PowerCutError:
+            break
+    assert cut_at > {Phase.WRITING: 2, Phase.STAGED: 4, Phase.TRIAL: 6}[pending]
+    assert bench.update() is Outcome.REBOOTING
+    assert confirmed(bench.machine) == "1.1"
+
+
+def test_a_trial_that_runs_when_its_epoch_ends_waits_for_its_verdict(bench: Bench) -> None:
+    bench.publisher.release("1.0", 1, OLD)
+    bench.update()
+    next_epoch(bench)
+    with pytest.raises(FirmrootError):
+        check(bench.machine)
+    assert bench.state.install.phase is Phase.TRIAL
+    with pytest.raises(ActionRequiredError, match="on trial and not yet confirmed"):
+        bench.update()
+    assert confirmed(bench.machine) == "1.0"
+
+
+def test_what_cannot_be_taken_back_is_not_booted_from_here(bench: Bench) -> None:
+    bench.install("1.0", 1, OLD)
+    bench.publisher.release("1.1", 2, NEW)
+    bench.update(restart=Restart.LATER)
+    bench.machine = replace(bench.machine, recall=lambda _: False)
+    next_epoch(bench)
+    for _ in range(2):
+        with pytest.raises(FirmrootError):
+            bench.update()
+        assert bench.state.install.phase is Phase.STAGED
+        assert (bench.slots.armed, bench.slots.runs) == ("A", "B")
 
 
 def test_download_only_leaves_the_boot_loader_alone(bench: Bench) -> None:

@@ -10,14 +10,14 @@ import pytest
 from securesystemslib.signer import SSlibKey
 from tuf.api.metadata import Delegations, SuccinctRoles
 
-from keys_policy.checks import BINDS, Evidence, Severity, derived_keyid, run_checks
+from keys_policy.checks import AHEAD, BINDS, Evidence, Severity, derived_keyid, run_checks
 from repo_tools.metadata.edits import next_root, next_targets, renewed
 from tests.keys_policy.sample import KEYRING, POLICY, holder, policy_with
 
 if TYPE_CHECKING:
     from tuf.api.metadata import Root, Targets
 
-    from keys_policy.model import Policy
+    from keys_policy.model import Policy, RolePolicy
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 DELEGATED = {"gateway-stable": "channel", "gateway-stable-hold": "hold", "gateway-builds": "builds"}
@@ -37,6 +37,40 @@ def binding(evidence: Evidence) -> list[str]:
     found = [each for each in run_checks(evidence) if each.check.id == BINDS]
     assert all(each.severity is Severity.ERROR for each in found)
     return [each.detail for each in found]
+
+
+ROOM = {**KEYRING, "dave": holder("dave"), "eve": holder("eve")}
+MORE = replace(POLICY.roles["root"], keys=("alice", "bob", "carol", "dave", "eve"))
+DIFFERENCES = [
+    ("nothing differs", POLICY.roles["root"], POLICY.roles["root"], None),
+    ("somebody joined", POLICY.roles["root"], MORE, AHEAD),
+    ("the threshold went down", replace(MORE, threshold=3), MORE, AHEAD),
+    ("the threshold went up", POLICY.roles["root"], replace(MORE, threshold=3), BINDS),
+    ("somebody left", MORE, replace(MORE, keys=MORE.keys[:4]), BINDS),
+    (
+        "somebody left and the threshold went down",
+        replace(MORE, threshold=3),
+        replace(MORE, keys=MORE.keys[:4]),
+        BINDS,
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("signed", "wanted", "check"), [row[1:] for row in DIFFERENCES], ids=[r[0] for r in DIFFERENCES]
+)
+def test_only_what_asks_for_less_than_the_policy_stops(
+    signed: RolePolicy, wanted: RolePolicy, check: str | None
+) -> None:
+    root = next_root(policy_with(root=signed), ROOM, None, NOW, lab=False)
+    evidence = Evidence(policy_with(root=wanted), ROOM, now=NOW)
+    for each in (
+        replace(evidence, signed={"root": root}),
+        replace(evidence, pending={"root": root}),
+    ):
+        found = run_checks(each)
+        expected = [] if check is None else [(check, check == BINDS)]
+        assert [(one.check.id, one.severity is Severity.ERROR) for one in found] == expected
 
 
 CASES = [
@@ -126,7 +160,7 @@ def test_a_recovery_may_sign_again_what_has_expired_as_it_was() -> None:
     assert len(binding(replace(evidence, now=None))) == 1, "nobody knows the time"
     assert len(binding(replace(evidence, live={}))) == 1, "it is not what was live"
     assert len(binding(replace(evidence, signed={"root": live}))) == 1, "it is not signed again"
-    again.roles["timestamp"].threshold = 2
+    again.roles["timestamp"].keyids = [KEYRING["rita"].key.keyid]
     assert len(binding(evidence)) == 2, "it is not as it was"
 
 

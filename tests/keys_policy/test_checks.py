@@ -264,7 +264,9 @@ def test_one_public_key_under_two_spellings_of_pem() -> None:
 
 def test_one_key_under_two_names() -> None:
     findings = found(keyring={**KEYRING, "eve": replace(KEYRING["bob"], name="eve")})
-    assert [each.detail for each in findings] == ["one public key under two names: bob and eve"]
+    assert [(each.file, each.text) for each in findings] == [
+        ("keys/eve.toml", "keys/eve.toml: one public key under two names: bob and eve")
+    ]
 
 
 def test_a_duplicate_hidden_in_metadata_is_found() -> None:

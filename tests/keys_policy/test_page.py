@@ -41,6 +41,7 @@ IDS = (
     "root-outlives-targets",
     "expiry",
     "policy-binds",
+    "policy-ahead",
     "delegations",
     "lab",
 )

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+import tomlkit
 
 from client_reference.errors import ExitCode
 from keys_policy.checks import Shipped
@@ -57,7 +58,11 @@ def test_five_mistakes_are_reported_at_once_with_file_place_and_fix(live: Lab) -
     expected = {
         "lead-time": ("policy.toml", "roles.root: signing_days", "Raise signing_days"),
         "algorithm": ("policy.toml", "roles.targets: alice is ed25519", "Replace the key"),
-        "key-age": ("", "keys/alice.toml: made 2026-03-02, 3 days ago", "firmroot rotate KEY"),
+        "key-age": (
+            "keys/alice.toml",
+            "keys/alice.toml: made 2026-03-02, 3 days ago",
+            "firmroot rotate KEY",
+        ),
         "distinct-custody": ("policy.toml", "roles.root: its keys are kept in 1", "Give the role"),
         "builds-channel": ("policy.toml", "rita is in roles.builds and in", "Make another key"),
     }
@@ -69,6 +74,129 @@ def test_five_mistakes_are_reported_at_once_with_file_place_and_fix(live: Lab) -
     told = live.later(days=3).run("policy", "check").out
     assert "error: policy.toml: roles.targets: alice is ed25519 ed25519 [algorithm]\n  " in told
     assert "audit: keys/alice.toml: made 2026-03-02" in told
+
+
+def test_mistakes_of_shape_and_of_sense_are_reported_in_one_run(live: Lab) -> None:
+    sound = edit(live, "[roles.timestamp]\n", "[roles.timestamp]\ncolour = 1\n")
+    policy = tomlkit.parse((live.directory / "policy.toml").read_text()).unwrap()
+    roles = policy["roles"]
+    roles["targets"]["expiry_days"] = "365"
+    roles["root"]["threshold"] = 3
+    roles["channel"]["keys"].append("ci")
+    roles["snapshot"]["signing_days"] = 4000
+    (live.directory / "policy.toml").write_text(tomlkit.dumps(policy))
+    done = live.run("--json", "policy", "check")
+    assert done.code == ExitCode.USAGE
+    found = json.loads(done.out)["findings"]
+    expected = [
+        (
+            "shape",
+            "roles.targets.expiry_days: expected a whole number from 1 to 36500, found '365'",
+            "Set expiry_days to a whole number from 1 to 36500, without quotes.",
+        ),
+        ("shape", "roles.timestamp.colour is not known", "Remove colour."),
+        ("threshold-spare", "roles.root: all 3 keys must sign", "Add another key"),
+        ("builds-channel", "ci is in roles.builds and in roles.channel", "Make another key"),
+        ("signing-period", "roles.snapshot: signing begins 4000 days", "Make signing_days"),
+    ]
+    for name, detail, fix in expected:
+        (one,) = [each for each in found if each["detail"].startswith(detail)]
+        assert (one["id"], one["file"], one["severity"]) == (name, "policy.toml", "error")
+        assert one["fix"].startswith(fix)
+    assert not [each for each in found if each["detail"].startswith("roles.targets: signing")]
+    done = live.run("policy", "check")
+    assert done.code == ExitCode.USAGE
+    for _, detail, fix in expected:
+        assert f"error: policy.toml: {detail}" in done.out
+        assert f"\n  {fix}" in done.out
+    (live.directory / "policy.toml").write_text(sound)
+    sensible = json.loads(live.run("--json", "policy", "check").out)["findings"]
+    assert {each["severity"] for each in sensible} == {"audit"}, "it is a lab, and nothing else"
+
+
+def test_a_damaged_key_file_hides_no_other_mistake_and_makes_none(live: Lab) -> None:
+    """Its key may be what the signed root has, and its holder somebody else than the others."""
+    (live.directory / "keys/alice.toml").write_text("=")
+    (live.directory / "keys/bob.toml").write_text("schema = 1\nholder = 1\n")
+    edit(live, 'keys = ["ci"]', 'keys = ["ci", "rita"]')
+    done = live.run("--json", "policy", "check")
+    assert done.code == ExitCode.USAGE
+    found = [each for each in json.loads(done.out)["findings"] if each["severity"] == "error"]
+    assert {(each["file"], each["id"]) for each in found} == {
+        ("keys/alice.toml", "shape"),
+        ("keys/bob.toml", "shape"),
+        ("policy.toml", "builds-channel"),
+    }
+    (live.directory / "policy.toml").write_text("= 1")
+    found = json.loads(live.run("--json", "policy", "check").out)["findings"]
+    assert [each["detail"].split(":")[0] for each in found if each["file"] == "policy.toml"] == [
+        "not TOML"
+    ]
+
+
+AHEAD = "root {}: root is 2 of alice, bob, carol; the policy expects 2 of alice, bob, carol, dave"
+
+
+def test_a_policy_that_is_ahead_stops_no_ceremony_and_no_build(live: Lab) -> None:
+    live.ok("ceremony", "start", "root")
+    live.ok("sign", "--key", "bob")
+    (given,) = (live.directory / "ceremonies/root-2").glob("*.sig.json")
+    told = live.ok("key", "new", "dave", "--role", "root").out
+    foretold, _, after = told.partition("dave: made")
+    assert "dave will sign nothing for root before the next root names it" in foretold
+    assert "(firmroot ceremony start root); root-2 is open and goes on without it" in foretold
+    assert "next: firmroot sign" in after
+    assert live.run("ceremony", "finish").code == ExitCode.ACTION_REQUIRED
+    live.add("1.1")
+    live.ok("publish")
+    assert given.exists()
+    found = live.run("policy", "check").out
+    assert f"warning: {AHEAD.format(2)} [policy-ahead]" in found
+    assert "firmroot ceremony start ROLE, with the root or targets" in found
+    live.ok("sign", "--key", "alice")
+    live.ok("publish")
+    status = live.ok("status").out
+    assert f"policy: {AHEAD.format(2)} [policy-ahead]" in status
+    assert "next: firmroot ceremony start root  (root 2: root is 2 of alice, bob, carol" in status
+    live.ok("ceremony", "start", "root")
+    live.ok("sign")
+    live.ok("publish")
+    assert "policy-ahead" not in live.run("policy", "check").out
+
+
+def test_a_policy_that_is_ahead_stops_no_channel(live: Lab) -> None:
+    live.ok("key", "new", "dave", "--role", "root")
+    live.add("1.1")
+    live.promote("1.1")
+    live.ok("sign")
+    live.ok("publish")
+    status = live.ok("status").out
+    assert "next: firmroot ceremony start root  (root 1: root is 2 of alice, bob, carol" in status
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(', "carol"', ""), ("threshold = 2", "threshold = 3")],
+    ids=["a key was removed", "the threshold went up"],
+)
+def test_what_asks_for_less_than_the_policy_is_neither_signed_nor_published(
+    before: str, after: str, following: Lab
+) -> None:
+    following.ok("ceremony", "start", "root")
+    following.ok("sign", "--key", "bob")
+    following.ok("key", "new", "dave", "--role", "targets")
+    path = following.directory / "policy.toml"
+    head, marker, rest = path.read_text().partition("[roles.targets]")
+    assert before in rest
+    path.write_text(head + marker + rest.replace(before, after, 1))
+    for command in ("sign", "publish"):
+        done = following.run(command)
+        assert done.code == ExitCode.REFUSED
+        assert "root 2: targets is 2 of alice, bob, carol; the policy expects" in done.err
+        assert "[policy-binds]" in done.err
+    following.ok("ceremony", "start", "root", "--discard-signatures", "root")
+    following.ok("sign")
+    following.ok("publish")
 
 
 def test_an_old_key_fails_the_check_but_stops_nobody(following: Lab) -> None:

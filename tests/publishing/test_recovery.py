@@ -18,10 +18,10 @@ from client_reference.errors import (
     RefusedError,
 )
 from repo_tools.publishing.factory import devices, load_registry
-from repo_tools.publishing.following import RECOVERY_ROOT, cannot_follow, followers
+from repo_tools.publishing.following import RECOVERY_ROOT, cannot_follow, followers, lead
 from repo_tools.publishing.inherit import carried_files, inherited_builds, inherited_role
 from repo_tools.publishing.prepare import read_base
-from repo_tools.publishing.recovery import audit_anchor, check_epoch, publish_anchor
+from repo_tools.publishing.recovery import audit_anchor, check_epoch, live_lead, publish_anchor
 from tests.publishing.conftest import stranded
 from tests.publishing.lab import PRODUCT
 
@@ -240,7 +240,7 @@ def _rootless(lab: Lab) -> None:
 
 DAMAGE = {
     "a workspace without its root": (_rootless, True, "first root of epoch 1; there is none"),
-    "a version that is not published": (_lags, False, "2.root.json is not in recovery; firmroot"),
+    "a version that is not published": (_lags, True, "2.root.json is not in recovery: devices"),
     "another version in its place": (_replaced, True, "is not metadata/recovery/2.json"),
     "another primary root beside it": (_no_root, True, "e1/1.root.json in recovery is not the"),
     "a version that git does not know": (_unknown, True, "3.root.json in recovery is not known"),
@@ -257,6 +257,28 @@ def test_the_audit_sees(
     found = problems(lab.workspace)
     assert found[0][0] is serious
     assert detail in found[0][1]
+
+
+def test_a_recovery_storage_that_lost_a_version_is_audited_as_devices_find_it(
+    at: Callable[[str], Lab],
+) -> None:
+    lab = at("there")
+    assert "updates" in lab.ok("verify").out
+    _lags(lab)
+    done = lab.run("verify")
+    assert done.code == 6
+    assert "error    anchor: 2.root.json is not in recovery: devices that need it stay" in done.out
+    stays = [line for line in done.out.splitlines() if "stays in epoch 0, expected epoch 1" in line]
+    assert stays, done.out
+    assert all(line.startswith("error    device gateway-stable") for line in stays)
+    lab.ok("anchor", "publish")
+    assert "trusted: everything that is live verifies" in lab.ok("verify").out
+
+
+def test_a_re_rooting_that_is_under_way_strands_nobody(at: Callable[[str], Lab]) -> None:
+    for name in ("begun", "staged"):
+        ws = at(name).workspace
+        assert live_lead(ws) == lead(ws)
 
 
 def test_a_gap_in_git_is_told(at: Callable[[str], Lab]) -> None:

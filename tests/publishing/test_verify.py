@@ -97,7 +97,7 @@ DAMAGES: dict[str, tuple[Callable[[Lab], object], str]] = {
     ),
     "one bit of a role": (
         lambda lab: _damage(_one(lab, "metadata/1.gateway-builds.json")),
-        "metadata: gateway-builds",
+        "metadata: metadata/1.gateway-builds.json is damaged, or is not what was published: ",
     ),
     "one bit of the root-chain bundle": (
         lambda lab: _damage(_one(lab, "metadata/root-chain/1")),

@@ -16,6 +16,7 @@ from repo_tools.cli.main import main
 from repo_tools.signing import services
 from repo_tools.signing.secrets import Secrets
 from tests.cli.terminal import Terminal
+from tests.cli.test_apart import Stick
 from tests.interop.clients import ngclient
 from tests.publishing.lab import HARDWARE, image
 from tests.simulators.mirror import Mirror
@@ -218,6 +219,14 @@ def test_openssh_signs(
     shown = run("key", "show", "it")
     assert scheme in shown
     assert f"ssh:{path}" in shown
+
+
+def test_a_small_install_finds_the_keys_of_a_token(token: Place, tmp_path: Path) -> None:
+    stick = Stick(tmp_path / "stick")
+    said = stick("key", "list", "hsm:", environment=token.environment)
+    for uri in token.keys:
+        assert uri in said
+    assert f"next: firmroot sign FILE --key '{next(iter(token.keys))}' --as NAME" in said
 
 
 def test_the_keys_of_a_place_are_found(

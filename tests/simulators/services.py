@@ -97,7 +97,7 @@ class SoftHsm:
         self.utility = needed("softhsm2-util", "apt-get install softhsm2")
         self.tool = needed("pkcs11-tool", "apt-get install opensc")
         tokens = self.directory / "tokens"
-        tokens.mkdir(parents=True)
+        tokens.mkdir(parents=True, exist_ok=True)
         config = self.directory / "softhsm2.conf"
         config.write_text(f"directories.tokendir = {tokens}\nobjectstore.backend = file\n")
         places = [Path("/usr/lib"), Path("/usr/local/lib"), *Path("/usr/lib").glob("*-linux-gnu")]

@@ -87,7 +87,7 @@ class Device:
         self,
         *fetchers: Fetcher,
         due: bool = False,
-        note: Callable[[Mapping[str, str]], None] = lambda _: None,
+        note: Callable[[Mapping[str, str], str], None] = lambda _, __: None,
     ) -> RecoveryAnchor:
         urls = dict(zip((URL, OTHER, THIRD), fetchers, strict=False))
         self.told.clear()
@@ -337,17 +337,31 @@ def test_one_that_showed_a_link_is_asked_for_nothing_more(
     assert simulator.requests == ["2.root.json", "3.root.json"]
 
 
-def test_what_failed_is_noted_each_time(device: Device, simulator: AnchorSimulator) -> None:
-    noted: list[Mapping[str, str]] = []
+def test_what_failed_is_noted_each_time(
+    device: Device, simulator: AnchorSimulator, second: RepositorySimulator
+) -> None:
+    noted: list[tuple[list[str], str]] = []
+
+    def note(failures: Mapping[str, str], fork: str) -> None:
+        noted.append((list(failures), fork))
+
     for urls, failing in (([Silent(), simulator], [URL]), ([simulator, simulator], [])):
-        cycle = device.cycle(*urls, note=noted.append)
+        cycle = device.cycle(*urls, note=note)
         cycle.after_failure()
-        assert list(noted.pop()) == failing
-    assert not device.cycle(simulator, note=noted.append).at_start()
-    assert noted == [{}]
-    noted.clear()
-    device.cycle(simulator, note=noted.append)
+        assert noted.pop() == (failing, "")
+    assert not device.cycle(simulator, note=note).at_start()
+    assert noted.pop() == ([], "")
+    device.cycle(simulator, note=note)
     assert noted == []
+    other = simulator.fork()
+    simulator.re_root(second)
+    other.re_root(RepositorySimulator(epoch=8))
+    cycle = device.cycle(simulator, other, note=note)
+    assert not cycle.after_failure()
+    assert noted.pop() == ([], device.told[0])
+    # Withdrawn from one of the two.
+    assert device.cycle(simulator, note=note).after_failure()
+    assert noted.pop() == ([], "")
 
 
 def test_links_before_a_bad_one_count(device: Device, simulator: AnchorSimulator) -> None:
@@ -384,6 +398,55 @@ def test_that_nobody_answers_stops_nothing_and_is_told_where_a_rule_asks(
     assert not ask(cycle)
     assert cycle.probe is not None
     assert (cycle.probe.outcome, device.told) == (Outcome.CURRENT, [])
+
+
+CHANCES: dict[str, Callable[[RecoveryAnchor], bool]] = {
+    # Askings on which no rule rests: whoever has the key of timestamp can bring one about.
+    "announced": RecoveryAnchor.announced,
+    "daily": RecoveryAnchor.at_start,
+}
+LATER: dict[str, tuple[Callable[[RecoveryAnchor], bool], ...]] = {
+    "an install": (RecoveryAnchor.before_install,),
+    "a root, then an install": (RecoveryAnchor.before_root, RecoveryAnchor.before_install),
+    "a failure, then a failure": (RecoveryAnchor.after_failure, RecoveryAnchor.after_failure),
+}
+
+
+class Counting(Silent):
+    """A silent URL that counts."""
+
+    asked = 0
+
+    def fetch(self, path: str, max_length: int) -> bytes:
+        self.asked += 1
+        return super().fetch(path, max_length)
+
+
+@pytest.mark.parametrize("later", LATER)
+@pytest.mark.parametrize("first", CHANCES)
+def test_silence_that_was_met_by_chance_is_told_once_a_rule_rests_on_the_answer(
+    device: Device, repo: RepositorySimulator, first: str, later: str
+) -> None:
+    accept_a_timestamp(device, repo)
+    url = Counting()
+    cycle = device.cycle(url, due=True)
+    assert not CHANCES[first](cycle)
+    assert (url.asked, device.told) == (1, [])
+    for step in LATER[later]:
+        assert not step(cycle)
+        assert device.told == [
+            f"the recovery anchor could not be asked: {URL}: no answer for 2.root.json"
+        ]
+    assert url.asked == 1
+
+
+def test_an_answer_that_was_had_by_chance_counts_before_an_install(
+    device: Device, simulator: AnchorSimulator
+) -> None:
+    cycle = device.cycle(simulator, Silent())
+    assert not cycle.announced()
+    assert not cycle.before_install()
+    assert (device.told, simulator.requests) == ([], ["2.root.json", "1.root.json"])
 
 
 # When
@@ -569,8 +632,13 @@ def test_two_roots_for_one_epoch_are_told_and_followed_by_nobody(
         assert "two primary roots for epoch 1" in told
         assert "tell the holders of the recovery keys" in told
     assert (device.state, device.store.commits) == (before, 0)
-    # The way out is a next epoch on every URL.
-    simulator.re_root(RepositorySimulator(epoch=2))
+    # A higher epoch on top of both is no way out: what forks below a longer chain is a fork.
+    for each in (simulator, other):
+        each.re_root(RepositorySimulator(epoch=2))
+    for urls in ((simulator, other), (other, simulator)):
+        assert asked(device, *urls).outcome is Outcome.FORKED
+    assert (device.state, device.store.commits) == (before, 0)
+    # The way out is that one of the two is withdrawn.
     assert asked(device, simulator, Silent()).outcome is Outcome.REROOTED
     assert device.place == (2, 3, 1)
 

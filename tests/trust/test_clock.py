@@ -46,6 +46,23 @@ def test_the_later_of_clock_and_floor_counts(
     assert clock.freshness(NOON, floor) is fresh
 
 
+ENDS = [
+    # name, the timestamp ends, freshness
+    ("in a second", NOON + timedelta(seconds=1), Freshness.PROVEN),
+    ("now", NOON, Freshness.UNPROVEN),
+    ("an hour ago", NOON - HOUR, Freshness.UNPROVEN),
+    ("never, there is none", None, Freshness.PROVEN),
+]
+
+
+@pytest.mark.parametrize(("expires", "fresh"), [c[1:] for c in ENDS], ids=[c[0] for c in ENDS])
+def test_a_timestamp_that_has_ended_proves_nothing(
+    expires: datetime | None, fresh: Freshness
+) -> None:
+    assert clock.freshness(NOON, SECONDS, expires) is fresh
+    assert clock.freshness(NOON, SECONDS + 1, expires) is Freshness.UNPROVEN
+
+
 RISES = [
     # name, floor, issued, new floor
     ("later evidence", SECONDS, "2031-05-14T13:00:00Z", SECONDS + 3600),

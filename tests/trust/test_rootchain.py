@@ -126,6 +126,33 @@ def test_a_device_that_is_far_behind_makes_three_requests_more() -> None:
     assert roots(repo) == ["121.root.json", "timestamp.json"]
 
 
+def test_1000_root_versions_are_caught_up_with() -> None:
+    repo = aged(1000)
+    first = repo.files["metadata/1.root.json"]
+    store = MemoryStore(initial_state(first, Floors(0, 0, 0)))
+    assert refresh(store, repo).root.version == 1000
+    assert len(store.chain) == 1000
+    asked = [path.removeprefix("metadata/") for path in repo.requests]
+    blocks = [path for path in asked if path.startswith("root-chain/")]
+    # A megabyte of roots is one object, and the last one names those before it.
+    assert blocks[0] == "root-chain/1000"
+    assert len(blocks) == 1 + sum(map(len, store.chain)) // BLOCK
+    assert [path for path in asked if "root" in path and path not in blocks] == [
+        "2.root.json",
+        "1001.root.json",
+    ]
+    assert len(asked) == len(blocks) + 6
+    # Without bundles each costs a request, and none is beyond reach.
+    repo.files = {path: data for path, data in repo.files.items() if "root-chain" not in path}
+    single = MemoryStore(initial_state(first, Floors(0, 0, 0)))
+    assert refresh(single, repo).root.version == 1000
+    assert single.chain == store.chain
+    numbers = [path for path in repo.requests if path.endswith(".root.json")]
+    assert numbers == [f"metadata/{n}.root.json" for n in range(2, 1002)]
+    refresh(single, repo)
+    assert roots(repo) == ["1001.root.json", "timestamp.json"]
+
+
 def test_a_device_that_is_one_root_behind_asks_for_no_bundle() -> None:
     repo = aged(2)
     refresh(device(repo), repo)

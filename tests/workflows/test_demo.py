@@ -47,11 +47,15 @@ def test_the_story_holds_with_the_files_of_a_user(tmp_path: Path) -> None:
     [
         pytest.param(["one.img"], "give two firmware files", id="one file"),
         pytest.param(["no.img", "no.img"], "cannot be read: No such file", id="no such files"),
+        pytest.param(["one.img", "one.img"], "have the same content", id="one file twice"),
+        pytest.param(["one.img", "copy.img"], "have the same content", id="a file and its copy"),
+        pytest.param(["one.img", "empty.img"], "empty.img is empty", id="an empty file"),
         pytest.param(["--keep", "."], "exists, expected a new directory", id="a taken directory"),
     ],
 )
 def test_what_it_cannot_tell_it_says(tmp_path: Path, arguments: list[str], says: str) -> None:
-    (tmp_path / "one.img").write_bytes(b"1")
+    for name, data in (("one.img", b"1"), ("copy.img", b"1"), ("empty.img", b"")):
+        (tmp_path / name).write_bytes(data)
     done = demo(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert says in done.stderr
