@@ -23,6 +23,8 @@ import shutil
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from tuf.api.metadata import Targets
+
 from client_reference.errors import (
     ActionRequiredError,
     ConfigurationError,
@@ -36,7 +38,7 @@ from client_reference.errors import (
 )
 from client_reference.payload.segments import SEGMENT, SUFFIX
 from client_reference.trust.updater import Limits
-from client_reference.trust.verified import BadSignatureError
+from client_reference.trust.verified import BadSignatureError, authentic
 from repo_tools.files import (
     make_directory,
     replace_file,
@@ -62,14 +64,15 @@ from repo_tools.publishing.publish import NO_EDGES, finish_interrupted, plan_pub
 from repo_tools.publishing.publish import publish as publish_staged
 from repo_tools.publishing.submit import signers
 from repo_tools.signing.ceremony import finish_complete
-from repo_tools.signing.rules import enforce
+from repo_tools.signing.rules import enforce, templates
+from repo_tools.signing.start import planned_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
     from pathlib import Path
 
-    from tuf.api.metadata import TargetFile, Targets
+    from tuf.api.metadata import TargetFile
 
     from repo_tools.metadata.repository import RepositoryState
     from repo_tools.publishing.edges import Edges
@@ -230,9 +233,12 @@ class _Judges:
             )
         path = inbox.object_path(identity, submission.sha256)
         data = self.storage.read(path, submission.length).data
-        found = examine(
-            self.state, submission, data, self.workspace.epoch, self.now, self.following
-        )
+        try:
+            found = examine(
+                self.state, submission, data, self.workspace.epoch, self.now, self.following
+            )
+        except BadSignatureError as error:
+            raise self._awaited(submission.role, data) or error from None
         if found.live:
             done = Verdict(identity, submission.role, submission.version, Outcome.PUBLISHED)
             self.verdicts.append(done)
@@ -242,6 +248,21 @@ class _Judges:
             self._check_own(submission, data)
             _unpack(self.storage, identity, submission, data, found, place)
         return _Item(identity, submission, place, found.handover)
+
+    def _awaited(self, role: str, data: bytes) -> ActionRequiredError | None:
+        """Why a role waits that the keys of the policy have signed, and no signed targets names."""
+        ws = self.workspace
+        if role not in templates(ws):
+            return None
+        try:
+            authentic(Targets, planned_targets(ws, ws.config.products, self.now), role, data)
+        except FirmrootError:
+            return None
+        return ActionRequiredError(
+            f"{role} is signed with new keys, and the targets role that names them is not signed "
+            "yet or not with the publisher",
+            "firmroot sign, by the people of targets; then git pull here",
+        )
 
     def _check_own(self, submission: Submission, data: bytes) -> None:
         """Two versions of one role cannot go together; the workspace's own goes first."""

@@ -411,7 +411,12 @@ def _goes_by_inbox(situation: Situation) -> bool:
         return rules is not None and bool(situation.mine.intersection(rules.keys))
 
     elsewhere = bool(situation.live) and not here("timestamp")
-    return elsewhere and any(here(role) for role in situation.staged) and not _by_git(situation)
+    ours = [role for role in situation.staged if here(role)]
+    if _by_git(situation):
+        # Builds whose key changes go the same way: that targets role is published with them.
+        builds = {builds_role(each) for each in situation.products}.intersection(situation.live)
+        ours = [role for role in ours if role in builds and role not in situation.submitted]
+    return elsewhere and bool(ours)
 
 
 def _by_git(situation: Situation) -> set[str]:
@@ -420,7 +425,8 @@ def _by_git(situation: Situation) -> set[str]:
 
 
 def _next_submission(situation: Situation) -> tuple[str, str]:
-    if left := [role for role in situation.staged if role not in situation.submitted]:
+    done = situation.submitted | _by_git(situation)
+    if left := [role for role in situation.staged if role not in done]:
         return "firmroot submit", f"{', '.join(left)}: signed and staged; the publisher takes it on"
     return "", f"{', '.join(situation.staged)}: handed in; firmroot submit --status tells the rest"
 

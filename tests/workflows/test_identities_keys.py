@@ -82,7 +82,11 @@ def test_a_builders_key_is_replaced_on_the_builders_machine(
         pull(live, "office", "ci", "publisher")
     said = publisher("publish", code=ExitCode.ACTION_REQUIRED)
     assert "if they are on another machine, also there: firmroot submit" in said
-    assert "handed in" in ci.submit()
+    assert "next: firmroot submit  (gateway-builds: signed" in ci("status")
+    said = ci.submit()
+    assert "handed in" in said
+    assert "next: firmroot publish" in said
+    assert "where the key publisher" in said
     assert not [name for name in private(ci) if name.startswith("pub")]
     assert private(publisher) == ["publisher", "publisher-2"][: 1 + (words[-1] == "stolen-key")]
 
@@ -153,6 +157,20 @@ def test_who_hands_in_before_the_publisher_has_the_targets_role_is_told(live: Co
     assert "published" in ci.submit("--status")
 
 
+def test_who_hands_in_while_the_targets_role_is_being_signed_waits_for_it(live: Company) -> None:
+    ci, publisher = live["ci"], live["publisher"]
+    replace_key(live, "rotate")
+    pull(live, "ci", "publisher")  # its ceremony, and the policy; nobody's signatures
+    pull(live, "office", "ci")
+    honest = ci.submission()
+    said = publisher("publish", code=ExitCode.ACTION_REQUIRED)
+    assert "waits: gateway-builds is signed with new keys, and the targets role that" in said
+    assert honest in ci.submit("--status", code=ExitCode.RETRY_LATER)
+    pull(live, "office", "publisher")
+    publisher("publish")
+    assert "published" in ci.submit("--status")
+
+
 def test_two_products_change_their_key_in_one_publish_whatever_else_is_in_the_inbox(
     live: Company,
 ) -> None:
@@ -195,8 +213,7 @@ def test_a_targets_role_that_too_few_have_signed_brings_no_key_in(live: Company)
     whole.write_text(json.dumps(forged))
     said = publisher("publish", code=ExitCode.ACTION_REQUIRED)
     assert "staged targets 2 is not signed by the keys" in said
-    assert "refused" in ci.submit("--status", code=ExitCode.REFUSED)
+    assert "waits" in ci.submit("--status", code=ExitCode.RETRY_LATER)
     whole.write_bytes(honest)
-    ci.submit("--again")
     publisher("publish")
     assert "published" in ci.submit("--status")
