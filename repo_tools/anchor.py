@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from datetime import datetime
 
+    from tuf.api.metadata import Role
+
     from client_reference.trust.recovery import Statement
     from keys_policy.model import Policy, RolePolicy
     from repo_tools.signing.ceremony import Ceremony
@@ -182,7 +184,17 @@ def describe_anchor(ws: Workspace) -> tuple[str, tuple[str, str] | None]:
         line += f"; epoch {ws.epoch} has begun"
         if primary_root(ws) is not None:
             return line, ("firmroot anchor re-root", "the anchor must name the new root")
+    elif _names_others(ws, role) and not any(e.role == RECOVERY for e in open_ceremonies(ws)):
+        return line, ("firmroot anchor renew", "the policy gives the recovery root other keys")
     return line, None
+
+
+def _names_others(ws: Workspace, role: Role) -> bool:
+    """Whether the policy was changed since, or a rotation interrupted."""
+    if (rules := ws.policy.recovery) is None:
+        return False
+    wanted = {ws.keyring[name].key.keyid for name in rules.keys}
+    return (rules.threshold, wanted) != (role.threshold, set(role.keyids))
 
 
 # Re-rooting.

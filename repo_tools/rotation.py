@@ -15,11 +15,12 @@ from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import ActionRequiredError, ConfigurationError, RefusedError
 from client_reference.nearest import did_you_mean
+from repo_tools.anchor import renew_anchor, underway
 from repo_tools.files import replace_file
 from repo_tools.gone import gone_keys, remember_gone
 from repo_tools.metadata.edits import next_root, renewed
 from repo_tools.metadata.repository import parse
-from repo_tools.metadata.roles import builds_role
+from repo_tools.metadata.roles import RECOVERY, builds_role
 from repo_tools.metadata.rotation import plan_rotation, roles_held
 from repo_tools.publishing.bridge import Gone, Passage, passage
 from repo_tools.publishing.firmware import read_builds
@@ -36,6 +37,7 @@ from repo_tools.signing.ceremony import (
 from repo_tools.signing.keyfiles import load_private, public_key
 from repo_tools.signing.keyring import KEY_DIRECTORY, About, add_public, new_key, set_online
 from repo_tools.signing.rules import enforce_sound, templates
+from repo_tools.signing.signers import FILES
 from repo_tools.signing.start import planned_targets, start_role, start_root, start_targets
 from repo_tools.workspace import Workspace
 
@@ -105,7 +107,30 @@ def steps(
         found.extend(_crossing(passage(live, planned, keys, now)))
     elif found:
         found.append("publish: in one commit, no device notices")
+    if _renews_anchor(ws, rotations):
+        found.extend(_anchor_steps(after))
     return found
+
+
+def _renews_anchor(ws: Workspace, rotations: Sequence[Rotation]) -> bool:
+    """Whether devices must learn other recovery keys, in a version of the anchor of its own."""
+    wanted = any(each.recovery for each in rotations) and ws.policy.recovery is not None
+    return wanted and bool(ws.recovery_roots()) and not underway(ws)
+
+
+def _anchor_steps(after: Workspace) -> list[str]:
+    data = after.recovery_roots()[-1]
+    before = parse(data, Root, RECOVERY).signed
+    made = (
+        f"a new recovery root {before.version + 1}, signed by "
+        f"{after.policy.role(RECOVERY).threshold} of its own keys and "
+        f"{before.roles['root'].threshold} of those of the one before"
+    )
+    return [
+        made,
+        "anchor publish: devices learn the new keys from the recovery storage",
+        "factory export: new devices have the new anchor; those on the shelf follow from theirs",
+    ]
 
 
 def _crossing(way: Passage) -> list[str]:
@@ -184,7 +209,8 @@ def _is_used(ws: Workspace, name: str) -> bool:
 
 def _held(ws: Workspace, name: str) -> list[str]:
     """The roles, signed or waiting to be, in which a key has a say."""
-    return list(roles_held(find_key(ws, name).key.keyid, ws.newest_root(), ws.newest_targets()))
+    keyid = find_key(ws, name).key.keyid
+    return list(roles_held(keyid, ws.newest_root(), ws.newest_targets(), ws.newest_recovery()))
 
 
 def prepare(
@@ -218,9 +244,21 @@ def prepare(
     for keyid in root.roles["snapshot"].keyids if root else ():
         name = ws.key_name(keyid)
         # A key that has left the policy is one that an interrupted run has replaced.
-        if name in ws.key_uris() or not any(ws.policy.roles_of(name)):
+        if _is_ours(ws, name) or not any(ws.policy.roles_of(name)):
             pairs.append((name, _successor(ws, name, passphrase, now)))
     return plan(Workspace.open(ws.directory), pairs, compromised=compromised)
+
+
+def _is_ours(ws: Workspace, name: str) -> bool:
+    """Whether this machine is the one to make a successor for a key.
+
+    `[online]` of firmroot.toml names the publisher's key in every clone; its successor must not
+    come into being on the builder's machine.
+    """
+    uri = ws.key_uris().get(name)
+    if uri is None or not is_here(ws, uri):
+        return False
+    return name in ws.own_key_uris() or uri.partition(":")[0] in FILES
 
 
 def _successor(
@@ -269,6 +307,7 @@ def check_rotations(
     for role, needed in (
         ("root", any(each.root for each in rotations)),
         ("targets", any(each.targets for each in rotations)),
+        (RECOVERY, _renews_anchor(ws, rotations)),
     ):
         if needed:
             check_startable(ws, role, discard_signatures=role in discard)
@@ -334,6 +373,10 @@ def rotate(
         opened.append(start_targets(ws, ws.config.products, now, discard_signatures=True))
         for role in _outdated(ws, planned_targets(ws, ws.config.products, now)):
             _renew(ws, role, secrets, now, opened, done, left, drop)
+    if _renews_anchor(ws, rotations):
+        opened.append(renew_anchor(ws, now, discard_signatures=True))
+    elif any(each.recovery for each in rotations) and underway(ws):
+        left.append("the statement of the new epoch names the new keys: firmroot anchor re-root")
     return Outcome(tuple(each.name for each in opened), tuple(done), tuple(left))
 
 
@@ -405,9 +448,10 @@ def _write_uris(ws: Workspace, rotation: Rotation, *, stolen: bool) -> None:
     """Tell `publish` about a new online key, and a lab about a key that is gone.
 
     A key that is replaced without hurry still signs for devices that trust the old root: online
-    roles and `targets` over the bridge, and the next root itself. So a lab forgets a key of these
-    only when a root without it is live (`repo_tools.publishing.journal.settle`), or at once if its
-    file is lost.
+    roles and `targets` over the bridge, and the next root itself; a recovery key the next recovery
+    root. So a lab forgets a key of these only when a root without it is live
+    (`repo_tools.publishing.journal.settle`, `.recovery.publish_anchor`), or at once if its file is
+    lost.
     """
     uris = ws.key_uris()
     online = dict(ws.config.online)
@@ -427,6 +471,9 @@ def _signs_next_root(ws: Workspace, name: str) -> bool:
         return False
     keyid = find_key(ws, name).key.keyid
     roots = (ws.staged_role("root"), next(reversed(ws.roots()), None))
+    anchor = next(reversed(ws.recovery_roots()), None)
+    if anchor is not None and keyid in parse(anchor, Root, RECOVERY).signed.roles["root"].keyids:
+        return True
     return any(
         keyid in parse(data, Root, "root").signed.roles[role].keyids
         for data in roots

@@ -16,7 +16,7 @@ from tuf.api.metadata import Root, Targets
 from client_reference.errors import ConfigurationError, NotFoundError, RefusedError
 from client_reference.nearest import did_you_mean
 from repo_tools.metadata.repository import parse
-from repo_tools.metadata.roles import builds_role
+from repo_tools.metadata.roles import RECOVERY, builds_role
 from repo_tools.publishing.channels import read_channel
 from repo_tools.publishing.firmware import read_builds
 from repo_tools.signing.ceremony import predecessor
@@ -60,12 +60,15 @@ def exposure(ws: Workspace, key: str) -> Iterator[str]:
     roles: dict[str, Role] = dict(root.roles) if root else {}
     delegations = targets.delegations if targets else None
     roles |= dict((delegations.roles or {}) if delegations else {})
+    if (anchor := next(reversed(ws.recovery_roots()), None)) is not None:
+        roles[RECOVERY] = parse(anchor, Root, RECOVERY).signed.roles[Root.type]
     for name, role in roles.items():
         if keyid not in role.keyids:
             continue
         more = role.threshold - 1
         power = f"with {more} more key(s) its thief signs it" if more else "its thief signs it"
-        yield f"{name}: {power}{_signed_live(ws, name, keyid)}"
+        reach = " and leads every device to another root" if name == RECOVERY else ""
+        yield f"{name}: {power}{reach}{_signed_live(ws, name, keyid)}"
 
 
 def _signed_live(ws: Workspace, role: str, keyid: str) -> str:
@@ -74,7 +77,7 @@ def _signed_live(ws: Workspace, role: str, keyid: str) -> str:
         return ""
     metadata = (
         parse(data, Root, role).signatures
-        if role == Root.type
+        if role in {Root.type, RECOVERY}
         else parse(data, Targets, role).signatures
     )
     return "; what is live carries its signature" if keyid in metadata else ""

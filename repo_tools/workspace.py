@@ -395,7 +395,11 @@ class Workspace:
 
     def key_uris(self) -> dict[str, str]:
         """Private keys that this machine can use, name to URI: its own, then the online ones."""
-        return {**self.config.online, **_read_uris(self.private / "keys.toml")}
+        return {**self.config.online, **self.own_key_uris()}
+
+    def own_key_uris(self) -> dict[str, str]:
+        """Those that are this machine's alone: git shares the online ones with every clone."""
+        return _read_uris(self.private / "keys.toml")
 
     def add_key_uri(self, name: str, uri: str) -> None:
         """Remember that this machine holds a private key."""

@@ -79,7 +79,11 @@ TRANSPORT = tuple(
 CEREMONY = tuple(
     f"tests/signing/test_{name}.py" for name in ("ceremony", "strangers", "anchor_ceremony")
 )
-INBOX = ("tests/workflows/test_inbox_attacks.py", "tests/workflows/test_identities.py")
+INBOX = (
+    "tests/workflows/test_inbox_attacks.py",
+    "tests/workflows/test_identities.py",
+    "tests/workflows/test_identities_keys.py",
+)
 MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/trust/verified.py": ("tests/trust", "tests/oracle"),
     "client_reference/trust/clock.py": (
@@ -228,7 +232,11 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/renewal.py": ("tests/publishing/test_renewal.py",),
     "repo_tools/publishing/bridge.py": ("tests/publishing/test_bridge.py",),
     "repo_tools/publishing/edges.py": ("tests/publishing/test_bridge.py",),
-    "repo_tools/rotation.py": ("tests/cli/test_rotation.py", "tests/cli/test_recovery.py"),
+    "repo_tools/rotation.py": (
+        "tests/cli/test_rotation.py",
+        "tests/cli/test_recovery.py",
+        "tests/workflows/test_drills_anchor_keys.py",
+    ),
     "repo_tools/signing/ceremony/reading.py": CEREMONY,
     "repo_tools/signing/ceremony/guards.py": CEREMONY,
     "repo_tools/signing/ceremony/signatures.py": CEREMONY,

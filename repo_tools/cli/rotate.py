@@ -8,7 +8,6 @@ import click
 
 from client_reference.errors import ConfigurationError
 from repo_tools.cli.context import Context, discard_option, example, passphrase_option
-from repo_tools.metadata.roles import RECOVERY
 from repo_tools.publishing.bridge import Gone
 from repo_tools.rotation import check_rotations, find_key, free_name, prepare, steps
 from repo_tools.rotation import rotate as carry_out
@@ -115,12 +114,11 @@ def run_rotation(
     left = list(outcome.left)
     if rotations[0].snapshot and len(rotations) == 1:
         names = " and ".join(ws.policy.role("snapshot").keys)
+        successor = "" if ws.config.lab else " --to NEW"
         left.append(
             f"the snapshot key must rotate too, so that devices forget versions that {key} may "
-            f"have signed: firmroot rotate {names} --to NEW --compromised"
+            f"have signed; where {names} is: firmroot rotate {names}{successor} --compromised"
         )
-    if any(RECOVERY in each.sections for each in rotations):
-        left.append("the recovery anchor still names the old key: firmroot anchor renew")
     report_outcome(context, outcome, left)
 
 

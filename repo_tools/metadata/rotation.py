@@ -39,6 +39,7 @@ class Rotation:
         root: a new root is needed.
         targets: a new targets role is needed.
         snapshot: the snapshot key must change as well (guard on fast-forward).
+        recovery: a new recovery root is needed.
         policy: the policy afterwards.
     """
 
@@ -48,6 +49,7 @@ class Rotation:
     root: bool
     targets: bool
     snapshot: bool
+    recovery: bool
     policy: Policy
 
     @property
@@ -56,8 +58,12 @@ class Rotation:
         return bool(set(self.sections).intersection(ONLINE_ROLES))
 
 
-def roles_held(keyid: str, root: Root | None, targets: Targets | None) -> Iterator[str]:
+def roles_held(
+    keyid: str, root: Root | None, targets: Targets | None, recovery: Root | None = None
+) -> Iterator[str]:
     """The signed roles in which a key id has a say."""
+    if recovery is not None and keyid in recovery.roles["root"].keyids:
+        yield RECOVERY
     for name, role in (root.roles if root else {}).items():
         if keyid in role.keyids:
             yield name
@@ -111,6 +117,7 @@ def plan_rotation(
         root=root,
         targets=targets,
         snapshot=compromised and targets and "snapshot" not in sections,
+        recovery=RECOVERY in sections or RECOVERY in held,
         policy=after,
     )
 

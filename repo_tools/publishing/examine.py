@@ -2,7 +2,8 @@
 
 The submitter asks before handing in, the publisher asks again and believes nothing. The rules:
 
-* the role is one that the live `targets` delegates to, and a threshold of its keys signed it;
+* the role is one that the live `targets` delegates to, and a threshold of its keys signed it; or of
+  the keys that the next `targets` gives it, which is signed and goes with it (a key that changes);
 * it is made from what is live, and its version follows;
 * it speaks for its own paths only, and delegates nothing;
 * each new path is one that a repository can store: its digest names a file, its length is one that
@@ -24,7 +25,7 @@ from tuf.api.metadata import Targets
 from client_reference.errors import ConfigurationError, NotTrustedError, RefusedError
 from client_reference.manifest import MAX_HOLD, MAX_MANIFEST, parse, parse_hold, parse_meaning
 from client_reference.payload.segments import LONGEST, SUFFIX, has_segments, list_length
-from client_reference.trust.verified import authentic, check_expiry, read
+from client_reference.trust.verified import BadSignatureError, authentic, check_expiry, read
 from repo_tools.metadata.repository import sha256
 from repo_tools.metadata.roles import check_leaf, hold_path, manifest_path
 from repo_tools.publishing.artifacts import Labels, check_hardware, stored_name
@@ -57,11 +58,13 @@ class Examined:
         signed: what it says.
         new: the target files that it brings, by storage path.
         live: everything that it says is live already.
+        handover: only the next targets role names the keys that signed it: they go together.
     """
 
     signed: Targets
     new: Mapping[str, TargetFile]
     live: bool = False
+    handover: bool = False
 
 
 def delegated(state: RepositoryState, role: str) -> DelegatedRole:
@@ -76,8 +79,8 @@ def delegated(state: RepositoryState, role: str) -> DelegatedRole:
 def _delegation(state: RepositoryState, role: str) -> tuple[Targets, DelegatedRole]:
     """The role that delegates, and how."""
     targets = state.targets
-    roles = targets.delegations.roles if targets and targets.delegations else None
-    if targets is None or roles is None or role not in roles:
+    roles = _roles(targets)
+    if targets is None or role not in roles:
         raise RefusedError(
             f"the live targets role does not delegate to {role!r}",
             "a new product or channel comes with targets: its publish goes first",
@@ -100,7 +103,12 @@ def is_live(state: RepositoryState, role: str, data: bytes) -> bool:
 
 
 def examine(
-    state: RepositoryState, submission: Submission, data: bytes, epoch: int, now: datetime
+    state: RepositoryState,
+    submission: Submission,
+    data: bytes,
+    epoch: int,
+    now: datetime,
+    following: Targets | None = None,
 ) -> Examined:
     """Judge a role by itself.
 
@@ -110,6 +118,7 @@ def examine(
         data: its metadata.
         epoch: of the repository.
         now: the time.
+        following: the next targets role, if one is signed; verified by the caller.
 
     Raises:
         StaleError: what it was made from is no longer live.
@@ -126,8 +135,7 @@ def examine(
             f"the metadata of {role} has sha256 {found}, expected {submission.sha256}",
             "hand it in again: firmroot submit --again",
         )
-    targets, way = _delegation(state, role)
-    signed = authentic(Targets, targets, role, data)
+    signed, way, handover = _authentic(state, following, role, data)
     if is_live(state, role, data):
         return Examined(signed, {}, live=True)
     check_expiry(role, signed, now)
@@ -144,7 +152,28 @@ def examine(
     if is_builds(way):
         _check_builds(signed, before)
         check_keeps_artifacts(role, signed, live)
-    return Examined(signed, new)
+    return Examined(signed, new, handover=handover)
+
+
+def _authentic(
+    state: RepositoryState, following: Targets | None, role: str, data: bytes
+) -> tuple[Targets, DelegatedRole, bool]:
+    """The role, the delegation that its signatures meet, and whether that is the next one.
+
+    Attack: a thief of the key that goes signs once more. That meets the live role alone, and
+    `plan.admit` holds it against the next one as soon as that goes.
+    """
+    targets, way = _delegation(state, role)
+    try:
+        return authentic(Targets, targets, role, data), way, False
+    except BadSignatureError:
+        if following is None or role not in _roles(following):
+            raise
+        return authentic(Targets, following, role, data), _roles(following)[role], True
+
+
+def _roles(targets: Targets | None) -> Mapping[str, DelegatedRole]:
+    return (targets.delegations.roles if targets and targets.delegations else None) or {}
 
 
 def _check_base(state: RepositoryState, submission: Submission, signed: Targets) -> None:

@@ -51,17 +51,25 @@ from repo_tools.publishing.examine import check_file, examine
 from repo_tools.publishing.journal import load_journal
 from repo_tools.publishing.online import OnlineKeysMissingError
 from repo_tools.publishing.plan import StaleError
-from repo_tools.publishing.prepare import Prepared, StrandedError, check_stranding, read_base
+from repo_tools.publishing.prepare import (
+    Prepared,
+    StrandedError,
+    check_stranding,
+    next_targets,
+    read_base,
+)
 from repo_tools.publishing.publish import NO_EDGES, finish_interrupted, plan_publish
 from repo_tools.publishing.publish import publish as publish_staged
 from repo_tools.publishing.submit import signers
+from repo_tools.signing.ceremony import finish_complete
+from repo_tools.signing.rules import enforce
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
     from pathlib import Path
 
-    from tuf.api.metadata import TargetFile
+    from tuf.api.metadata import TargetFile, Targets
 
     from repo_tools.metadata.repository import RepositoryState
     from repo_tools.publishing.edges import Edges
@@ -148,16 +156,18 @@ class _Item:
     id: str
     submission: Submission
     place: Path
+    handover: bool
 
 
 @dataclass
 class _Judges:
-    """One look at the inbox: what is live, and what was said so far."""
+    """One look at the inbox: what is live, what targets comes next, and what was said so far."""
 
     workspace: Workspace
     storage: Storage
     state: RepositoryState
     now: datetime
+    following: Targets | None
     verdicts: list[Verdict] = field(default_factory=list)
 
     def say(
@@ -205,7 +215,11 @@ class _Judges:
         if not isinstance(error, BadSignatureError):
             return error
         names = signers(self.workspace, error.role)
-        return NotTrustedError(error.message, f"{error.role} is signed by {names}")
+        return NotTrustedError(
+            error.message,
+            f"{error.role} is signed by {names}; if its keys change, the targets role that says so "
+            "must be with the publisher first (git pull), then: firmroot submit --again",
+        )
 
     def _look(self, identity: str, submission: Submission, *, fetch: bool) -> _Item | None:
         limit = Limits().targets
@@ -216,7 +230,9 @@ class _Judges:
             )
         path = inbox.object_path(identity, submission.sha256)
         data = self.storage.read(path, submission.length).data
-        found = examine(self.state, submission, data, self.workspace.epoch, self.now)
+        found = examine(
+            self.state, submission, data, self.workspace.epoch, self.now, self.following
+        )
         if found.live:
             done = Verdict(identity, submission.role, submission.version, Outcome.PUBLISHED)
             self.verdicts.append(done)
@@ -225,7 +241,7 @@ class _Judges:
         if fetch:
             self._check_own(submission, data)
             _unpack(self.storage, identity, submission, data, found, place)
-        return _Item(identity, submission, place)
+        return _Item(identity, submission, place, found.handover)
 
     def _check_own(self, submission: Submission, data: bytes) -> None:
         """Two versions of one role cannot go together; the workspace's own goes first."""
@@ -333,10 +349,14 @@ def take_in(
     _forget(ws, listing.pending)
     if not listing.pending:
         return Intake(ws, (), listing)
+    if fetch:
+        # What people have signed may be what a submission goes with.
+        enforce(ws, now)
+        finish_complete(ws)
     live = read_base(ws, storage)
     if live.tag is None:
         return Intake(ws, (), listing)
-    judges = _Judges(ws, storage, live.state, now)
+    judges = _Judges(ws, storage, live.state, now, next_targets(ws, live.state))
     items = judges.gather(batch(listing, now), fetch=fetch)
     chosen = _choose(ws, items, trial, judges) if fetch and items else []
     for each in chosen:
@@ -375,9 +395,13 @@ def _choose(
     if len(first) == len(items) and _failure(trial, _with(ws, items)) is None:
         return items
     own = _failure(trial, ws)
-    chosen: dict[str, _Item] = {}
+    chosen = _handover(ws, items, trial)
+    if chosen:
+        own = None
     for each in items:
         role = each.submission.role
+        if chosen.get(role) is each:
+            continue
         if role in chosen:
             error: FirmrootError | None = ActionRequiredError(
                 f"version {chosen[role].submission.version} of {role} goes first"
@@ -394,6 +418,20 @@ def _choose(
         )
         judges.say(each.id, each.submission, Outcome.REFUSED if final else Outcome.WAITS, error)
     return list(chosen.values())
+
+
+def _handover(
+    ws: Workspace, items: Iterable[_Item], trial: Callable[[Workspace], object]
+) -> dict[str, _Item]:
+    """Roles signed with new keys, if they can go with the targets role that names these.
+
+    None of them can go without the others, whatever else is in the inbox.
+    """
+    found: dict[str, _Item] = {}
+    for each in items:
+        if each.handover:
+            found.setdefault(each.submission.role, each)
+    return found if found and _failure(trial, _with(ws, found.values())) is None else {}
 
 
 def _failure(trial: Callable[[Workspace], object], ws: Workspace) -> FirmrootError | None:

@@ -198,9 +198,9 @@ def _read_roles(storage: Readable, root: Root, snapshot: Snapshot) -> dict[str, 
     roles = {"targets": data}
     delegations = targets.delegations
     for name in (delegations.roles if delegations else None) or ():
-        if (meta := snapshot.meta.get(f"{name}.json")) is not None:
-            roles[name] = _read_listed(storage, name, meta)
-            with _named(metadata_path(name, meta.version)):
+        if (entry := snapshot.meta.get(f"{name}.json")) is not None:
+            roles[name] = _read_listed(storage, name, entry)
+            with _named(metadata_path(name, entry.version)):
                 accept_targets(targets, name, snapshot, roles[name], _EXPIRY_IGNORED)
     return roles
 

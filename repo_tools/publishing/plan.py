@@ -290,7 +290,9 @@ def _check_still_signed(delegator: Root | Targets, role: str, data: bytes) -> No
     except BadSignatureError as error:
         raise ActionRequiredError(
             f"live {role} would no longer be signed by the keys that hold it: {error.message}",
-            f"sign it with the new keys in the same publish: firmroot ceremony start {role}",
+            "it goes in the same publish, signed with the new keys: "
+            f"firmroot ceremony start {role}; if they are on another machine, also there: "
+            "firmroot submit",
         ) from error
 
 

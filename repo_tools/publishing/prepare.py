@@ -15,6 +15,7 @@ from tuf.api.metadata import Root, Snapshot, Targets
 from client_reference.errors import (
     ActionRequiredError,
     ConfigurationError,
+    FirmrootError,
     NotFoundError,
     NotTrustedError,
     RefusedError,
@@ -83,6 +84,7 @@ __all__ = [
     "following_root",
     "is_stored",
     "next_step",
+    "next_targets",
     "prepare",
     "read_base",
     "sign_online",
@@ -203,6 +205,21 @@ def admit_staged(workspace: Workspace, base: RepositoryState) -> Admitted:
     taken = {path.stem for top in workspace.taken for path in top.glob("*.json")}
     known |= {role: base.roles[role] for role in taken.intersection(people_roles(base))}
     return admit(base, workspace.staged_roles(), known)
+
+
+def next_targets(workspace: Workspace, base: RepositoryState) -> Targets | None:
+    """The targets role that is signed and goes with the next publish; verified as that will do.
+
+    None also where it may not go: the publish says why.
+    """
+    above = (Root.type, Targets.type)
+    staged = {role: data for role, data in workspace.staged_roles().items() if role in above}
+    known = {role: workspace.published_role(role) for role in staged}
+    try:
+        admitted = admit(base, staged, known)
+    except FirmrootError:
+        return None
+    return admitted.candidate.targets if Targets.type in admitted.roles else None
 
 
 def check_root_good(workspace: Workspace, candidate: RepositoryState, now: datetime) -> None:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from tuf.api.metadata import TargetFile, Targets
 
-from client_reference.errors import ActionRequiredError
+from client_reference.errors import ActionRequiredError, RefusedError
 from client_reference.payload.segments import SUFFIX
 from repo_tools.files import remove_file, replace_file
 from repo_tools.metadata.edits import add_artifacts, assemble, signed_bytes
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import builds_role
+from repo_tools.publishing.examine import delegated
 from repo_tools.publishing.firmware import open_signers
 from repo_tools.signing.signers import sign
 
@@ -75,6 +76,7 @@ def rebase_builds(
     dropped = bool(staged.unrecognized_fields)
     if (kept or dropped) and staged.version > live.version:
         return None
+    _check_same_keys(ws, state, role, staged)
     new = {path: each for path, each in staged.targets.items() if live.targets.get(path) != each}
     if not new:
         remove_file(ws.memory / "staged" / f"{role}.json")
@@ -105,6 +107,29 @@ def rebase_builds(
         if before[version] != sequence
     }
     return Rebased(role, signed.version, renumbered)
+
+
+def _check_same_keys(ws: Workspace, state: RepositoryState, role: str, staged: Targets) -> None:
+    """While the role's keys change, a machine vouches for nothing that its people have not seen.
+
+    Attack: a thief of the key that goes has one more build published, and lets the next key sign
+    it.
+
+    Raises:
+        RefusedError: something is live that was not there when the next key signed.
+    """
+    held = {ws.key_name(keyid) for keyid in delegated(state, role).keyids}
+    live = state.role(role)
+    unseen = [path for path in live.targets if path not in staged.targets] if live else []
+    if unseen and held != set(ws.policy.role(role, "builds").keys):
+        raise RefusedError(
+            f"{role} changes its keys, and meanwhile {', '.join(unseen)} went live with the old "
+            "ones: not signed again without a look at it",
+            "compare it with what you built; if it is yours: remove "
+            f".firmroot/staged/{role}.json, add again what waited here (firmroot firmware add), or "
+            f"firmroot ceremony start {role} if nothing did; then: firmroot submit. If it is not: "
+            "firmroot recover stolen-key KEY --drop REF, of the new key",
+        )
 
 
 def _by_version(targets: Mapping[str, TargetFile]) -> dict[str, int]:

@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tuf.api.metadata import Root
+
 from client_reference.errors import (
     ActionRequiredError,
     FirmrootError,
@@ -22,7 +24,7 @@ from client_reference.errors import (
 from client_reference.trust.recovery import first_root_path, link_path, read_statement
 from repo_tools.files import remove_file, replace_file
 from repo_tools.metadata.anchor import names, walk
-from repo_tools.metadata.repository import sha256
+from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import RECOVERY
 from repo_tools.publishing.following import first_roots, lead, signed_chain
 from repo_tools.publishing.inherit import earlier, primary_root
@@ -32,7 +34,7 @@ from repo_tools.signing.ceremony import finish, open_ceremonies
 from repo_tools.storage.protocol import Created
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from client_reference.trust.recovery import Statement
     from repo_tools.publishing.rehearse import Lead
@@ -108,7 +110,21 @@ def publish_anchor(ws: Workspace) -> tuple[tuple[int, ...], Statement]:
     if staged is not None:
         replace_file(ws.anchor / f"{len(chain)}.json", staged)
         remove_file(ws.staged / f"{RECOVERY}.json")
+    if ws.config.lab:
+        _forget_replaced(ws, chain)
     return new, newest
+
+
+def _forget_replaced(ws: Workspace, chain: Sequence[bytes]) -> None:
+    """A lab forgets where recovery keys are that the newest recovery root has replaced."""
+    *before, newest = (
+        set(parse(data, Root, RECOVERY).signed.roles[Root.type].keyids) for data in chain
+    )
+    for name in ws.own_key_uris():
+        key = ws.keyring.get(name)
+        replaced = key is not None and any(key.key.keyid in each - newest for each in before)
+        if replaced and not any(ws.policy.roles_of(name)):
+            ws.remove_key_uri(name)
 
 
 def _check_live(ws: Workspace) -> None:

@@ -29,7 +29,7 @@ from repo_tools.publishing.examine import check_file, delegated, examine, is_bui
 from repo_tools.publishing.inbox import Submission, parse_submission
 from repo_tools.publishing.journal import settle
 from repo_tools.publishing.plan import StaleError
-from repo_tools.publishing.prepare import is_stored, read_base
+from repo_tools.publishing.prepare import is_stored, next_targets, read_base
 from repo_tools.publishing.rebase import rebase_builds
 from repo_tools.signing.rules import templates
 
@@ -173,13 +173,9 @@ def _hand_in(
         epoch=ws.epoch,
     )
     try:
-        found = examine(state, first, data, ws.epoch, now)
+        found = examine(state, first, data, ws.epoch, now, next_targets(ws, state))
     except BadSignatureError as error:
-        raise ActionRequiredError(
-            f"{error.message}: {role} {first.version} is not signed by the keys that the live "
-            f"targets role names, {signers(ws, role)}",
-            f"they sign it again: {_signing_again(state, role)}",
-        ) from error
+        raise _badly_signed(ws, state, first, error) from error
     objects = {first.sha256: data, **_files(ws, storage, role, found)}
     submission, refused = _attempt(storage, first, again=again)
     if refused is not None:
@@ -193,6 +189,26 @@ def _hand_in(
     waits = inbox.read_note(storage, submission.id)
     reason, hint = ("", "") if waits is None else (waits.reason, waits.hint)
     return Standing(submission.id, role, first.version, Fate.ALREADY_THERE, reason, hint)
+
+
+def _badly_signed(
+    ws: Workspace, state: RepositoryState, submission: Submission, error: BadSignatureError
+) -> ActionRequiredError:
+    """Who must sign; or what must come first, where the policy gives the role other keys."""
+    role = submission.role
+    live = [ws.key_name(keyid) for keyid in delegated(state, role).keyids]
+    hint = f"they sign it again: {_signing_again(state, role)}"
+    template = templates(ws).get(role)
+    if template is not None and set(ws.policy.role(role, template).keys) != set(live):
+        hint = (
+            f"its keys change to {signers(ws, role)}: once the targets role that says so is signed "
+            "and on this machine (firmroot sign; git pull): firmroot submit"
+        )
+    return ActionRequiredError(
+        f"{error.message}: {role} {submission.version} is not signed by the keys that the live "
+        f"targets role names, {' or '.join(live)}",
+        hint,
+    )
 
 
 def signers(ws: Workspace, role: str) -> str:

@@ -40,6 +40,8 @@ def run(words: list[str]) -> None:
                 shutil.rmtree(each) if each.is_dir() else each.unlink()
         case ["cp", "-r", source, copy]:
             shutil.copytree(source, copy)
+        case ["cp", source, copy]:
+            shutil.copy(source, copy)
         case ["export", assignment]:
             name, _, value = assignment.partition("=")
             os.environ[name] = value

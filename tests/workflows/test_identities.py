@@ -375,3 +375,20 @@ def test_what_is_wrong_with_the_publisher_is_not_blamed_on_a_submitter(live: Com
     assert "this machine cannot sign as publisher" in said
     (live.top / "away.pem").rename(key)
     assert f"({identity[:8]}): published" in publisher("publish")
+
+
+def test_a_stolen_builds_key_makes_no_key_of_the_publisher_elsewhere(live: Company) -> None:
+    """`[online]` of firmroot.toml names the publisher's key in every clone, and it is in none."""
+    ci, publisher = live["ci"], live["publisher"]
+    before = ci.workspace.config.online
+    ci("key", "new", "ci-3")
+    said = ci("recover", "stolen-key", "ci", "--to", "ci-3")
+    keys = [path.stem for path in ci.directory.glob(".firmroot/keys/*.pem")]
+    assert sorted(keys) == ["ci", "ci-3"]
+    assert ci.workspace.config.online == before
+    assert "where publisher is: firmroot rotate publisher --to NEW --compromised" in said
+
+    # The publisher's own machine has it, so the command works there.
+    publisher("key", "new", "publisher-2")
+    said = publisher("rotate", "publisher", "--to", "publisher-2", "--compromised")
+    assert "publisher-2 takes the place of publisher in: snapshot, timestamp" in said

@@ -453,7 +453,7 @@ def test_an_attack_is_refused_for_its_own_reason(
     assert re.search(ATTACKS[name][1], verdict["reason"]), verdict
     if "good signatures" in verdict["reason"]:
         role = verdict["role"]
-        assert verdict["hint"] == f"{role} is signed by {HOLDERS[role]}"
+        assert verdict["hint"].startswith(f"{role} is signed by {HOLDERS[role]}; ")
     answer = json.loads((company.inbox / "answers" / f"{verdict['id']}.json").read_bytes())
     assert answer["reason"] == verdict["reason"], "its submitter is told"
     assert not (company.inbox / "submissions" / verdict["id"]).exists(), "it is cleared"

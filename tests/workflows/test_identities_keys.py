@@ -1,0 +1,202 @@
+"""The key of one machine changes, and its private half is nowhere but there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from client_reference.errors import ExitCode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.workflows.identities import Company, Machine
+
+MERGED = ("metadata", "history", "keys")
+TAKEN = ("ceremonies", "staged", "policy.toml", "gone.toml", "firmroot.toml")
+
+
+@pytest.fixture
+def live(shipped: Company, tmp_path: Path) -> Company:
+    """1.0 is live."""
+    return shipped.copy(tmp_path / "acme")
+
+
+def pull(company: Company, source: str, *names: str) -> None:
+    """What git brings from one clone to others: all that is not of a machine."""
+    for name in names:
+        for part in (*MERGED, *TAKEN):
+            there, here = company[name].directory / part, company[source].directory / part
+            if there.is_dir() and part in TAKEN:
+                shutil.rmtree(there)
+            if here.is_dir():
+                shutil.copytree(here, there, dirs_exist_ok=True)
+            elif here.exists():
+                shutil.copy(here, there)
+
+
+def private(machine: Machine) -> list[str]:
+    return sorted(path.stem for path in machine.directory.glob(".firmroot/keys/*.pem"))
+
+
+def replace_key(company: Company, *words: str) -> str:
+    """The builder has a new key, and the holders of targets sign that it counts."""
+    ci = company["ci"]
+    ci("key", "new", "ci-3")
+    said = ci(*words, "ci", "--to", "ci-3")
+    pull(company, "ci", "office")
+    company["office"]("sign")
+    return said
+
+
+@pytest.mark.parametrize(
+    "words", [("rotate",), ("recover", "lost-key"), ("recover", "stolen-key")], ids=" ".join
+)
+def test_a_builders_key_is_replaced_on_the_builders_machine(
+    live: Company, words: tuple[str, ...]
+) -> None:
+    ci, publisher = live["ci"], live["publisher"]
+    if words[-1] == "lost-key":
+        (ci.directory / ".firmroot/keys/ci.pem").unlink()
+    said = replace_key(live, *words)
+    assert "gateway-builds: signed again on this machine" in said
+    assert private(ci)[-1] == "ci-3"
+    if words[-1] == "stolen-key":
+        # Attack: the snapshot key, of all, where the thief was.
+        assert ("where publisher is: firmroot rotate publisher --to NEW --compromised") in said
+
+    # Until the targets role that names the new key is here, nothing can be handed in: it says why.
+    said = ci("submit", code=ExitCode.ACTION_REQUIRED)
+    assert "the live targets role names, ci" in said
+    assert "its keys change to ci-3" in said or "its keys change to ci-2 or ci-3" in said
+
+    pull(live, "office", "ci", "publisher")
+    if words[-1] == "stolen-key":
+        publisher("key", "new", "publisher-2")
+        publisher("rotate", "publisher", "--to", "publisher-2", "--compromised")
+        pull(live, "publisher", "office")
+        live["office"]("sign", "--accept-unusual", "same-person")
+        pull(live, "office", "ci", "publisher")
+    said = publisher("publish", code=ExitCode.ACTION_REQUIRED)
+    assert "if they are on another machine, also there: firmroot submit" in said
+    assert "handed in" in ci.submit()
+    assert not [name for name in private(ci) if name.startswith("pub")]
+    assert private(publisher) == ["publisher", "publisher-2"][: 1 + (words[-1] == "stolen-key")]
+
+    said = publisher("publish")
+    assert "gateway-builds 2" in said
+    assert "targets 2" in said
+    assert "published" in ci.submit("--status")
+    ci.submit()
+    pull(live, "publisher", "ci", "rita", "sam")
+    if words[-1] == "stolen-key":
+        live.ship("1.1")
+
+
+def test_a_thief_of_the_key_that_goes_gains_nothing_by_signing_once_more(live: Company) -> None:
+    ci, thief, publisher = live["ci"], live["thief"], live["publisher"]
+    shutil.copytree(ci.directory, thief.directory)
+    replace_key(live, "rotate")
+    pull(live, "office", "ci", "publisher")
+    # Attack: the same role, a higher version, signed with the key that is still live.
+    for version in ("6.5", "6.6"):
+        thief.build(version)
+    stolen = thief.submission()
+    honest = ci.submission()
+    told = {each["id"]: each for each in publisher.json("publish")["inbox"]}
+    assert told[honest]["outcome"] == "published"
+    assert told[stolen]["outcome"] == "refused"
+    assert "gateway-builds" in told[stolen]["reason"]
+    ci.submit()
+    assert "6.6" not in ci("firmware", "list")
+    assert live.device() == "installs 1.0"
+
+
+def test_what_went_live_with_the_key_that_goes_is_not_signed_unseen(live: Company) -> None:
+    ci, thief, publisher = live["ci"], live["thief"], live["publisher"]
+    shutil.copytree(ci.directory, thief.directory)
+    ci.build("1.1")
+    replace_key(live, "rotate")
+    pull(live, "office", "ci")
+    # Attack: before the publisher has the targets role, so that the next key signs it as well.
+    thief.build("6.6", name="evil.img")
+    thief.submit()
+    publisher("publish")
+    before = ci.staged.read_bytes()
+    said = ci.submit(code=ExitCode.REFUSED)
+    assert "meanwhile builds/gateway/6.6/evil.img went live with the old ones" in said
+    assert ci.staged.read_bytes() == before
+
+    # They look at it, and say that it is theirs.
+    pull(live, "office", "publisher")
+    ci.staged.unlink()
+    ci.build("1.1")
+    ci.submit()
+    assert "gateway-builds" in publisher("publish")
+    assert "published" in ci.submit("--status")
+
+
+def test_who_hands_in_before_the_publisher_has_the_targets_role_is_told(live: Company) -> None:
+    ci, publisher = live["ci"], live["publisher"]
+    replace_key(live, "rotate")
+    pull(live, "office", "ci")
+    honest = ci.submission()
+    [told] = publisher.json("publish")["inbox"]
+    assert (told["id"], told["outcome"]) == (honest, "refused")
+    assert "git pull" in ci.submit("--status", code=ExitCode.REFUSED)
+    pull(live, "office", "publisher")
+    ci.submit("--again")
+    assert "published" in publisher("publish")
+    assert "published" in ci.submit("--status")
+
+
+def test_two_products_change_their_key_in_one_publish_whatever_else_is_in_the_inbox(
+    live: Company,
+) -> None:
+    ci, thief, publisher, office = (live[name] for name in ("ci", "thief", "publisher", "office"))
+    pull(live, "publisher", "office")
+    office("product", "add", "sensor", "--hardware", "acme,s-1")
+    office("sign")
+    pull(live, "office", "publisher", "ci")
+    publisher("publish")
+    pull(live, "publisher", "ci", "office")
+    image = ci.directory.parent / "s1.img"
+    image.write_bytes(b"sensor 1.0")
+    ci("firmware", "add", image, "-V", "1.0", "-p", "sensor", "--hardware", "acme,s-1")
+    ci.submit()
+    publisher("publish")
+    ci.submit()
+    shutil.copytree(ci.directory, thief.directory)
+    replace_key(live, "rotate")
+    pull(live, "office", "ci", "publisher")
+    # Attack: neither role can go without the other, and this one is in the way of both together.
+    thief.build("6.6")
+    thief.submit()
+    ci.submit()
+    said = publisher("publish")
+    assert "published timestamp" in said
+    assert "gateway-builds 2, sensor-builds 2" in said
+    assert ": refused: " in said
+
+
+def test_a_targets_role_that_too_few_have_signed_brings_no_key_in(live: Company) -> None:
+    ci, publisher = live["ci"], live["publisher"]
+    replace_key(live, "rotate")
+    pull(live, "office", "ci", "publisher")
+    ci.submit()
+    whole = publisher.directory / "staged/targets.json"
+    honest = whole.read_bytes()
+    # Attack: whoever can write to git names their own key, and hands in.
+    forged = json.loads(honest)
+    forged["signatures"] = forged["signatures"][:1]
+    whole.write_text(json.dumps(forged))
+    said = publisher("publish", code=ExitCode.ACTION_REQUIRED)
+    assert "staged targets 2 is not signed by the keys" in said
+    assert "refused" in ci.submit("--status", code=ExitCode.REFUSED)
+    whole.write_bytes(honest)
+    ci.submit("--again")
+    publisher("publish")
+    assert "published" in ci.submit("--status")
