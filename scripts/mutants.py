@@ -171,6 +171,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_interrupted.py",
         "tests/publishing/test_rehearse.py",
         "tests/cli/test_next.py",
+        "tests/workflows/test_identities_keys.py",
     ),
     "repo_tools/publishing/journal.py": (
         "tests/publishing/test_journal.py",

@@ -291,6 +291,17 @@ def test_a_bridge_that_died_after_its_root_waits_for_that_root_alone(live: Lab) 
     assert live.fresh_device()[1] == "installs 1.0"
 
 
+def test_what_was_signed_since_crosses_the_bridge_before_the_root(live: Lab) -> None:
+    _rotate_online_key(live)
+    _interrupt(live, "2.root.json")
+    assert _timestamp(live)["version"] == 2
+    live.add("1.1")
+    live.ok("publish")
+    assert _timestamp(live)["version"] == 4, "once more for both roots, then for the new one"
+    assert _signers(live, "metadata/timestamp.json") == {"publisher-2"}
+    assert live.fresh_device()[1] == "installs 1.0"
+
+
 def test_a_cut_waits_for_nobody(live: Lab) -> None:
     live.ok("rotate", "publisher", "--compromised")
     live.ok("sign")
