@@ -54,12 +54,12 @@ _TIMESTAMP = "timestamp"
 
 
 @dataclass(frozen=True)
-class Publication:
-    """One publish.
+class _Record:
+    """A file of `history/`.
 
     Attributes:
-        name: of its file.
-        digest: of its file.
+        name: of the file.
+        digest: of the file.
         facts: what it says.
     """
 
@@ -69,8 +69,13 @@ class Publication:
 
     @property
     def when(self) -> str:
-        """As its publisher said, UTC."""
+        """As the machine that wrote it said, UTC."""
         return str(self.facts["when"])
+
+
+@dataclass(frozen=True)
+class Publication(_Record):
+    """One publish."""
 
     @property
     def roles(self) -> Mapping[str, Mapping[str, Any]]:
@@ -100,23 +105,8 @@ class Publication:
 
 
 @dataclass(frozen=True)
-class Rite:
-    """One ceremony that ended.
-
-    Attributes:
-        name: of its file.
-        digest: of its file.
-        facts: what it says.
-    """
-
-    name: str
-    digest: str
-    facts: Mapping[str, Any]
-
-    @property
-    def when(self) -> str:
-        """As the machine that ended it said, UTC."""
-        return str(self.facts["when"])
+class Rite(_Record):
+    """One ceremony that ended."""
 
     @property
     def signed_by(self) -> tuple[str, ...]:
