@@ -56,6 +56,7 @@ __all__ = [
     "parse",
     "parse_hold",
     "parse_meaning",
+    "segments_digest",
     "serialize",
     "serialize_hold",
 ]
@@ -568,3 +569,20 @@ def parse_meaning(custom: object, path: str) -> Meaning:
         sequence=node.member("sequence").integer(1),
         handler=node.member("handler").text(HANDLER),
     )
+
+
+def segments_digest(custom: object, path: str) -> str | None:
+    """The SHA-256 of the list of segments, where an artifact names it itself (hash bins).
+
+    Args:
+        custom: as `tuf.api` gives it.
+        path: of the artifact, for the error.
+
+    Returns:
+        hex digits; None if the list is a target of its own.
+
+    Raises:
+        MalformedJsonError: it is no digest.
+    """
+    found = Node(custom, f"custom of {path}").find("segments")
+    return None if found is None else found.text(_SHA256)

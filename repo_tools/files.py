@@ -39,6 +39,7 @@ __all__ = [
     "remove_file",
     "replace_file",
     "sweep",
+    "sweep_directory",
     "sync_directory",
     "temporary_file",
     "translate_disk_full",
@@ -132,6 +133,14 @@ def sweep(top: Path, *, but: Collection[Path] = ()) -> None:
         below[:] = [name for name in below if here / name not in but]
         for name in filter(_TEMPORARY.fullmatch, files):
             _remove_abandoned(here / name)
+
+
+def sweep_directory(directory: Path) -> None:
+    """Remove what killed processes left half-written in one directory, not below it."""
+    with contextlib.suppress(OSError):
+        for path in directory.iterdir():
+            if _TEMPORARY.fullmatch(path.name):
+                _remove_abandoned(path)
 
 
 def _remove_abandoned(temporary: Path) -> None:

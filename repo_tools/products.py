@@ -6,6 +6,7 @@ changes, the ceremony of `targets`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import tomlkit
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from repo_tools.signing.ceremony import Ceremony
 
-__all__ = ["add_product"]
+__all__ = ["add_product", "set_bins"]
 
 
 def add_product(
@@ -33,6 +34,7 @@ def add_product(
     channels: Sequence[str],
     now: datetime,
     *,
+    bins: int = 0,
     discard_signatures: bool = False,
 ) -> Ceremony:
     """Add a product, or hardware and channels to one that is there.
@@ -43,6 +45,7 @@ def add_product(
         hardware: ids of its boards.
         channels: its release channels.
         now: the time.
+        bins: hash bins of its builds role; 0 to leave that as it is.
         discard_signatures: as in `start_ceremony`.
 
     Returns:
@@ -58,6 +61,7 @@ def add_product(
         name,
         _union(before.hardware if before else (), hardware),
         _union(before.channels if before else (), channels),
+        bins or (before.bins if before else 0),
     )
     products = {**ws.config.products, name: merged}
     check_names({each.name: each.channels for each in products.values()})
@@ -71,6 +75,11 @@ def _union(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*one, *other)))
 
 
+def set_bins(ws: Workspace, name: str, bins: int) -> None:
+    """Say in `firmroot.toml` how many hash bins the builds of a product have."""
+    _write_product(ws, replace(ws.config.products[name], bins=bins))
+
+
 def _write_product(ws: Workspace, product: Product) -> None:
     """Write it into `firmroot.toml`, keeping everybody's comments."""
     path = ws.directory / "firmroot.toml"
@@ -81,4 +90,6 @@ def _write_product(ws: Workspace, product: Product) -> None:
     table = products.setdefault(product.name, tomlkit.table())
     table["hardware"] = list(product.hardware)
     table["channels"] = list(product.channels)
+    if product.bins:
+        table["bins"] = product.bins
     replace_file(path, tomlkit.dumps(document).encode())

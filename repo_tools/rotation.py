@@ -23,7 +23,7 @@ from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import RECOVERY, builds_role
 from repo_tools.metadata.rotation import plan_rotation, roles_held
 from repo_tools.publishing.bridge import Gone, Passage, passage
-from repo_tools.publishing.firmware import read_builds
+from repo_tools.publishing.firmware import Near, read_builds
 from repo_tools.publishing.online import is_here
 from repo_tools.publishing.renewal import renew_builds
 from repo_tools.signing.ceremony import (
@@ -525,7 +525,7 @@ def plan_sequence_reset(
         )
     built = {
         int(custom["sequence"]): str(custom["version"])
-        for target in read_builds(ws, ws.storage(), product).targets.values()
+        for target in read_builds(ws, ws.storage(), product, Near(every=True)).targets.values()
         if "sequence" in (custom := target.custom or {})
     }
     again = tuple(f"{built[each]} (sequence {each})" for each in sorted(built) if each >= to)

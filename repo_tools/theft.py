@@ -18,7 +18,7 @@ from client_reference.nearest import did_you_mean
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import RECOVERY, builds_role
 from repo_tools.publishing.channels import read_channel
-from repo_tools.publishing.firmware import read_builds
+from repo_tools.publishing.firmware import Near, read_builds
 from repo_tools.signing.ceremony import predecessor
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _built(ws: Workspace, product: str) -> list[Built]:
                 places.extend([name] if name not in places else [])
     built = {
         int(custom["sequence"]): str(custom["version"])
-        for target in read_builds(ws, storage, product).targets.values()
+        for target in read_builds(ws, storage, product, Near(every=True)).targets.values()
         if "sequence" in (custom := target.custom or {})
     }
     return [

@@ -25,6 +25,7 @@ from keys_policy.load import PolicyError, load_keyring, load_policy
 from keys_policy.model import NAME, RECOVERY
 from repo_tools.files import exclusive_lock, replace_file, sweep
 from repo_tools.git import has_conflict
+from repo_tools.metadata.bins import bits
 from repo_tools.metadata.repository import parse
 from repo_tools.storage.epoch import EpochStorage
 from repo_tools.storage.local import LocalStorage
@@ -48,11 +49,13 @@ class Product:
         name: first part of its role names.
         hardware: ids of the boards that its firmware is for.
         channels: release channels, at least one.
+        bins: hash bins of its builds role from the first artifact on; 0 for one file.
     """
 
     name: str
     hardware: tuple[str, ...]
     channels: tuple[str, ...]
+    bins: int = 0
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,11 @@ class Workspace:
         for name in ("ceremonies", "staged"):
             _check_no_links(ws.directory / name)
         return ws
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a product has hash bins: then what was read once is kept (`publishing.cache`)."""
+        return any(product.bins for product in self.config.products.values())
 
     # Epochs. Each has places of its own, so that what an old one leaves is never touched.
 
@@ -536,10 +544,17 @@ def _parse_product(name: str, value: object, problems: list[str]) -> Product:
             problems.append(f"{where}.{each}: expected a list of names, found {found!r}")
             found = []
         lists[each] = tuple(found)
+    bins = table.pop("bins", 0)
+    if bins != 0 or isinstance(bins, bool):
+        try:
+            bits(bins if type(bins) is int else -1)
+        except ConfigurationError as error:
+            problems.append(f"{where}.bins: {error.message}")
+            bins = 0
     problems.extend(f"{where}.{each} is not known" for each in table)
     problems.extend(
         f"{where}: {each!r} is not a name (small letters, digits, single '-')"
         for each in (name, *lists["channels"])
         if NAME.fullmatch(each) is None
     )
-    return Product(name, lists["hardware"], lists["channels"])
+    return Product(name, lists["hardware"], lists["channels"], bins)

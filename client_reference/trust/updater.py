@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from tuf.api.metadata import DelegatedRole, MetaFile, T, TargetFile
+    from tuf.api.metadata import DelegatedRole, MetaFile, SuccinctRoles, T, TargetFile
 
     from client_reference.transport.fetcher import Fetcher
     from client_reference.trust.rootchain import Bundle
@@ -66,6 +66,7 @@ __all__ = [
     "Hints",
     "Limits",
     "Updater",
+    "bin_prefix",
     "initial_state",
     "lacking",
     "read_hints",
@@ -128,6 +129,14 @@ class Hints:
 
     root: int | None
     epoch: int | None
+
+
+def bin_prefix(role: str) -> str:
+    """How the hash bins of a role are called, before the number: `gateway_` for `gateway-builds`.
+
+    No role that `targets` names has an underscore. Short: the snapshot has it once for each bin.
+    """
+    return f"{role.removesuffix('-builds')}_"
 
 
 def initial_state(root: bytes, floors: Floors, recovery_root: bytes | None = None) -> DeviceState:
@@ -329,8 +338,9 @@ class Updater:
         """Metadata of a role that `targets` itself delegates to, or None if it does not exist yet.
 
         Raises:
-            DelegationError: the role delegates further. A leaf that delegates could lend its paths
-                to a key that no ceremony saw (design 4, shadowing).
+            DelegationError: the role delegates further, but for hash bins that its own keys sign
+                (`_check_bins`). A leaf that delegates could lend its paths to a key that no
+                ceremony saw (design 4, shadowing).
             NotTrustedError, RetryLaterError, LocalFailureError: as `refresh`.
 
         It is stored with the next `keep`.
@@ -343,10 +353,14 @@ class Updater:
                 f"{name} delegates to other roles, expected a leaf role",
                 "ask the publisher: firmroot follows no delegation of a delegated role",
             )
+        if role.delegations is not None and role.delegations.succinct_roles is not None:
+            self._check_bins(name, role)
         return role
 
     def target(self, role: str, path: str) -> TargetFile | None:
         """What `role` says about one target path, if the delegation gives it that path.
+
+        A role with hash bins (TAP 15) says it in the one bin of that path; no other is loaded.
 
         Raises:
             As `role`.
@@ -355,7 +369,61 @@ class Updater:
         if delegation is None or not delegation.is_delegated_path(path):
             return None
         metadata = self.role(role)
-        return None if metadata is None else metadata.targets.get(path)
+        if metadata is None:
+            return None
+        bins = metadata.delegations.succinct_roles if metadata.delegations is not None else None
+        if bins is None:
+            return metadata.targets.get(path)
+        home = bins.get_role_for_target(path)
+        if f"{home}.json" not in self.snapshot.meta:
+            return None  # nothing was ever put into it
+        found = self._load_targets(home, metadata, role)
+        if found.delegations is not None:
+            raise verified.DelegationError(
+                f"{home} delegates to other roles, expected a hash bin",
+                "ask the publisher: firmroot follows no delegation of a hash bin",
+            )
+        self._keep_one_bin(bins, home)
+        return found.targets.get(path)
+
+    def _check_bins(self, name: str, role: Targets) -> None:
+        """The hash bins of a role are the role itself in pieces, and nothing else.
+
+        Attack: whoever has the role's key names another key for the bins, which outlives the
+        rotation of the stolen one; names bins after other roles; or says of one path one thing
+        itself and another in a bin, so that two clients read two things.
+        """
+        delegations, outer = role.delegations, self.targets.delegations
+        if delegations is None or delegations.succinct_roles is None or outer is None:
+            raise AssertionError("asked about bins of a role that has none")
+        bins, own = delegations.succinct_roles, self._delegation(name)
+        problem = ""
+        if role.targets:
+            problem = "lists target files beside its hash bins"
+        elif bins.name_prefix != bin_prefix(name):
+            problem = f"calls its hash bins {shortened(bins.name_prefix)}, not {bin_prefix(name)}"
+        elif (
+            own is None
+            or bins.threshold != own.threshold
+            or set(bins.keyids) != set(own.keyids)
+            or any(delegations.keys.get(each) != outer.keys.get(each) for each in own.keyids)
+        ):
+            problem = "gives its hash bins other keys or another threshold than it has itself"
+        if problem:
+            raise verified.DelegationError(
+                f"{name} {problem}",
+                "ask the publisher: hash bins are signed by the keys that targets names for the "
+                "role, and named after it",
+            )
+
+    def _keep_one_bin(self, bins: SuccinctRoles, home: str) -> None:
+        """What is stored of a role's bins is what was asked for last: a device needs one."""
+        others = [
+            each for each in self._trust.roles if each != home and bins.is_delegated_role(each)
+        ]
+        if others:
+            left = {role: data for role, data in self._trust.roles.items() if role not in others}
+            self._trust = replace(self._trust, roles=left)
 
     def find(self, path: str) -> TargetFile | None:
         """The search through all delegations, in pre-order, of any TUF client (5.6.7).

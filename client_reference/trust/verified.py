@@ -40,6 +40,7 @@ Target files (`check_target`): length and every hash, one of them strong (5.7.3)
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -68,7 +69,7 @@ from client_reference.errors import ExitCode, FirmrootError, NotTrustedError, sh
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
 __all__ = [
@@ -270,6 +271,25 @@ class Unverified(Generic[T]):
     signatures: dict[str, Signature]
 
 
+# What was read already, while somebody asked for that: see `reading_once`.
+_readings: dict[tuple[type, bytes], Unverified[Any]] | None = None
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Within this, the same bytes are parsed once; signatures are checked each time.
+
+    For a rehearsal, in which a hundred devices read the same snapshot. What was read is shared:
+    nobody may change it. Not for a device.
+    """
+    global _readings  # noqa: PLW0603 # a parameter would go through every function of the client
+    before, _readings = _readings, {}
+    try:
+        yield
+    finally:
+        _readings = before
+
+
 def read(kind: type[T], role: str, data: bytes) -> Unverified[T]:
     """Parse one metadata file strictly.
 
@@ -281,6 +301,8 @@ def read(kind: type[T], role: str, data: bytes) -> Unverified[T]:
     Raises:
         MalformedError: it breaks a rule of "Reading" above.
     """
+    if _readings is not None and (known := _readings.get((kind, data))) is not None:
+        return known
     try:
         document = _parse(data)
         signed = document["signed"]
@@ -298,7 +320,10 @@ def read(kind: type[T], role: str, data: bytes) -> Unverified[T]:
             _ANOTHER_FILE,
         )
     _give_back_keys(metadata.signed, unknown)
-    return Unverified(metadata.signed, payload, metadata.signatures)
+    found = Unverified(metadata.signed, payload, metadata.signatures)
+    if _readings is not None:
+        _readings[kind, data] = found
+    return found
 
 
 def authentic(kind: type[T], delegator: Root | Targets, role: str, data: bytes) -> T:

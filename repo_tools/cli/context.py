@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from repo_tools.metadata.repository import RepositoryState
     from repo_tools.signing.secrets import Secrets
     from repo_tools.workspace import Workspace
 
@@ -111,11 +112,12 @@ class Context:
         occasion = Occasion(self.now, self.why)
         return Workspace.open(self.directory, missing_keys=missing_keys, occasion=occasion)
 
-    def say_next(self, *, wrote: bool = True) -> str:
+    def say_next(self, *, wrote: bool = True, live: RepositoryState | None = None) -> str:
         """End a command: which one is next, as `status` says it, and what git does not have yet.
 
         Args:
             wrote: the command changed files.
+            live: what it has just seen live; None to look.
 
         Returns:
             the next command; empty if nothing is to be done.
@@ -125,7 +127,7 @@ class Context:
         # Opened again: the command has changed its files. `key new` ends before policy and keys
         # agree.
         ws = self.workspace(missing_keys=True)
-        found = next_step(ws, self.now)
+        found = next_step(ws, self.now, live)
         self.printer.say(f"next: {found.next_step}")
         if wrote:
             self.say_unshared(ws)

@@ -260,7 +260,7 @@ def _say_published(context: Context, published: Published, verdicts: Iterable[Ve
     _say_rehearsal(context, prepared.rehearsal)
     context.printer.say("verified as a device from the storage")
     _say_waiting(context, published.waiting)
-    following = context.say_next()
+    following = context.say_next(live=prepared.plan.candidate)
     context.printer.result(
         {
             "published": True,

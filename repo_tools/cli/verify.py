@@ -39,8 +39,9 @@ __all__ = ["verify"]
 )
 @click.argument("place", metavar="[URL|PATH]", required=False)
 @click.option("--as-device", is_flag=True, help="Only what devices do; reads no artifacts.")
+@click.option("--every-bin", is_flag=True, help="Read every hash bin, not a sample of them.")
 @click.pass_obj
-def verify(context: Context, place: str | None, *, as_device: bool) -> None:
+def verify(context: Context, place: str | None, *, as_device: bool, every_bin: bool) -> None:
     """Audit a live repository: this workspace's storage, or what is at a URL or path.
 
     Trusts what the workspace trusts: its roots, and those of every factory export.
@@ -58,7 +59,7 @@ def verify(context: Context, place: str | None, *, as_device: bool) -> None:
         known = (*devices(ws), *future_devices(ws, roots[-1]))
         findings = [*meet_devices(known, whole, context.now, _lead(ws, place))]
         if not as_device:
-            findings += audit(Audit(fetcher, roots, ws.policy, context.now))
+            findings += audit(Audit(fetcher, roots, ws.policy, context.now, every_bin))
     if place is None and not as_device:
         findings += _anchor(ws)
     for finding in findings:

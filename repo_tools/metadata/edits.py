@@ -31,6 +31,8 @@ from tuf.api.serialization.json import CanonicalJSONSerializer, JSONSerializer
 
 from client_reference.errors import RefusedError
 from client_reference.trust.reset import FIELD, Reset, read_resets
+from repo_tools.metadata.bins import FIELD as INDEX_FIELD
+from repo_tools.metadata.bins import is_bin
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import (
     TOP_LEVEL,
@@ -287,24 +289,30 @@ def manifest_targets(
 
 
 def next_snapshot(
-    previous: Snapshot | None, roles: Mapping[str, bytes], rules: RolePolicy, now: datetime
+    previous: Snapshot | None,
+    roles: Mapping[str, bytes],
+    rules: RolePolicy,
+    now: datetime,
+    index: Mapping[str, Any] | None = None,
 ) -> Snapshot:
-    """A snapshot of these roles, with length and hash of each.
+    """A snapshot of these roles, with length and hash of each that is not a hash bin.
 
     Args:
         previous: what is live; what it lists stays listed (TUF 5.5.5).
         roles: bytes of `targets` and delegated roles that are new or should be listed.
         rules: of the snapshot role.
         now: the time.
+        index: of the newest releases of products with bins (`bins.as_field`).
 
     Raises:
         RefusedError: the version of a role would fall, or change its bytes.
     """
     meta = dict(previous.meta) if previous else {}
     for name, data in roles.items():
-        entry = MetaFile(
-            parse(data, Targets, name).signed.version, len(data), {"sha256": sha256(data)}
-        )
+        version = parse(data, Targets, name).signed.version
+        entry = MetaFile(version, len(data), {"sha256": sha256(data)})
+        if is_bin(name):
+            entry = MetaFile(version)
         before = meta.get(f"{name}.json")
         if before is not None and entry.version < before.version:
             raise RefusedError(
@@ -314,7 +322,12 @@ def next_snapshot(
         if before is not None and entry.version == before.version and entry != before:
             raise RefusedError(f"{name} version {entry.version} is live with other bytes")
         meta[f"{name}.json"] = entry
-    return Snapshot(version=next_version(previous), expires=expiry(rules, now), meta=meta)
+    return Snapshot(
+        version=next_version(previous),
+        expires=expiry(rules, now),
+        meta=meta,
+        unrecognized_fields={INDEX_FIELD: dict(index)} if index else None,
+    )
 
 
 def next_timestamp(

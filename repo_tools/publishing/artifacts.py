@@ -293,14 +293,19 @@ def _mark(status: os.stat_result) -> tuple[int, ...]:
 
 
 def judge(
-    labels: Labels, incoming: Incoming, signed: Mapping[str, TargetFile]
+    labels: Labels,
+    incoming: Incoming,
+    signed: Mapping[str, TargetFile],
+    given: Mapping[str, int] | None = None,
 ) -> NewArtifact | AlreadyAdded:
     """Pure: may these bytes be signed under these labels, and with which sequence?
 
     Args:
         labels: what the builder says.
         incoming: what was measured.
-        signed: every target of the product's builds role, live and staged.
+        signed: every target of the product's builds role, live and staged; of a role in hash bins
+            those of this path, of this version and of the newest release.
+        given: sequences by version that are known without their targets.
 
     Raises:
         RefusedError: the path is taken by other bytes or labels, or another artifact of this
@@ -309,7 +314,10 @@ def judge(
     if (there := signed.get(labels.path)) is not None:
         return _same_again(labels, incoming, there)
     check_hardware(labels, signed)
-    return NewArtifact(_sequence(labels.version, signed))
+    known = dict(given or {})
+    if labels.version in known:
+        return NewArtifact(known[labels.version])
+    return NewArtifact(_sequence(labels.version, signed, max(known.values(), default=0)))
 
 
 def check_hardware(labels: Labels, signed: Mapping[str, TargetFile]) -> None:
@@ -345,6 +353,7 @@ def _same_again(labels: Labels, incoming: Incoming, there: TargetFile) -> Alread
         )
     custom = _custom(there)
     sequence = custom.get("sequence")
+    custom.pop("segments", None)  # part of what a bin says about the bytes
     if not isinstance(sequence, int) or custom != labels.meaning(sequence).custom():
         raise RefusedError(
             f"{labels.path} was added with other labels: {custom}",
@@ -357,9 +366,8 @@ def _custom(target: TargetFile) -> dict[str, Any]:
     return dict(target.custom or {})
 
 
-def _sequence(version: str, signed: Mapping[str, TargetFile]) -> int:
+def _sequence(version: str, signed: Mapping[str, TargetFile], highest: int = 0) -> int:
     """The version's own sequence if it has one (several payloads), else the product's next."""
-    highest = 0
     for target in signed.values():
         custom = _custom(target)
         if (sequence := custom.get("sequence")) is None:

@@ -23,7 +23,7 @@ from repo_tools.metadata.repository import RepositoryState, parse
 from repo_tools.metadata.roles import channel_role, hold_path, hold_role, manifest_path
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.factory import devices
-from repo_tools.publishing.firmware import read_builds
+from repo_tools.publishing.firmware import Near, read_builds
 from repo_tools.publishing.prepare import read_base
 from repo_tools.publishing.promote import next_manifest, release_payloads, to_toml
 from repo_tools.publishing.withdraw import (
@@ -39,8 +39,10 @@ from repo_tools.publishing.withdraw import (
 from repo_tools.signing.ceremony import carried, open_ceremonies, predecessor, start_ceremony
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
     from datetime import datetime
+
+    from tuf.api.metadata import TargetFile
 
     from client_reference.manifest import Rollout
     from repo_tools.publishing.promote import Reference
@@ -202,8 +204,8 @@ def promote(  # noqa: PLR0913  what, where, and how it is rolled out
         DiscardedSignaturesError: the channel's open ceremony has signatures already.
     """
     current = read_channel(workspace, storage, reference.product, channel)
-    builds = read_builds(workspace, storage, reference.product)
-    sequence, payloads = release_payloads(reference, builds.targets)
+    targets = _release_targets(workspace, storage, reference)
+    sequence, payloads = release_payloads(reference, targets)
     release = Release(
         version=reference.version,
         sequence=sequence,
@@ -218,6 +220,41 @@ def promote(  # noqa: PLR0913  what, where, and how it is rolled out
     following = next_manifest(base, release, now)
     ceremony = propose_manifest(workspace, following, now, discard_signatures=discard_signatures)
     return ceremony, following
+
+
+def _release_targets(
+    workspace: Workspace, storage: Storage, reference: Reference
+) -> Mapping[str, TargetFile]:
+    """Targets of a product, with those of a release.
+
+    A release in hash bins is found by the index of the newest ones, by a channel that offers it,
+    and only then by reading every bin.
+    """
+    product, version = reference.product, reference.version
+    builds = read_builds(workspace, storage, product, Near(versions=(version,)))
+    if builds.bins is None or _has(builds.targets, version):
+        return builds.targets
+    paths = offered_paths(workspace, storage, product, version)
+    near = Near(paths=paths, every=not paths)
+    return read_builds(workspace, storage, product, near).targets
+
+
+def _has(targets: Mapping[str, TargetFile], version: str) -> bool:
+    return any((each.custom or {}).get("version") == version for each in targets.values())
+
+
+def offered_paths(
+    workspace: Workspace, storage: Storage, product: str, version: str = ""
+) -> tuple[str, ...]:
+    """Paths of artifacts that channels of a product offer, of one version or of all."""
+    found: dict[str, None] = {}
+    for name in workspace.config.products[product].channels:
+        there = read_channel(workspace, storage, product, name)
+        for manifest in (there.live, there.next):
+            for release in manifest.releases if manifest is not None else ():
+                if not version or release.version == version:
+                    found.update((each.artifact.path, None) for each in release.payloads)
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -261,7 +298,8 @@ def withdraw(
     current = read_channel(workspace, storage, product, channel)
     before = current.next or Manifest(product, channel, 0, ())
     following = without(before, reference.version, reason, now)
-    built = built_releases(product, read_builds(workspace, storage, product).targets)
+    near = Near(paths=offered_paths(workspace, storage, product), recent=True)
+    built = built_releases(product, read_builds(workspace, storage, product, near).targets)
     hold = current.next_hold.sequences
     found = effects(before, following, hold, devices(workspace), built, now)
     check_left_behind(found, accepted)

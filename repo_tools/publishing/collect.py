@@ -32,6 +32,7 @@ from client_reference import manifest as formats
 from client_reference.errors import LockedError, NotFoundError, NotTrustedError
 from client_reference.payload.segments import SUFFIX
 from client_reference.strictjson import format_time, parse_time
+from repo_tools.metadata.bins import files_of
 from repo_tools.metadata.repository import parse
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.live import MAX_METADATA
@@ -61,7 +62,9 @@ MARK = "gc/running.json"
 
 _BATCH = 50
 _MAX_MARK = 4096
-_METADATA = re.compile(r"metadata/(?:e([1-9]\d*)/)?([1-9]\d*)\.([a-z0-9]+(?:-[a-z0-9]+)*)\.json")
+_METADATA = re.compile(
+    r"metadata/(?:e([1-9]\d*)/)?([1-9]\d*)\.([a-z0-9]+(?:-[a-z0-9]+)*(?:_-[0-9a-f]+)?)\.json"
+)
 _TARGET = re.compile(r"targets/((?:.+/)?)([0-9a-f]{64})\.([^/]+)")
 _UNFINISHED = re.compile(r"inbox/submissions/([0-9a-f]{64})/.+")
 _ANSWER = re.compile(r"inbox/answers/([0-9a-f]{64})\.json")
@@ -239,7 +242,8 @@ class _Needed:
         for path, target in role.targets.items():
             digest = target.hashes.get("sha256", "")
             stored = stored_name(path, digest)
-            self._paths.add(stored)
+            for file in files_of(target):
+                self._paths.add(stored_name(file.path, file.hashes.get("sha256", "")))
             if path.startswith("channels/") and stored in self._there and stored not in self._seen:
                 self._seen.add(stored)
                 self._manifest(stored)

@@ -8,39 +8,75 @@ that names them is staged, and adding the same file again finishes or finds it.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tuf.api.metadata import TargetFile, Targets
 
-from client_reference.errors import ActionRequiredError, ConfigurationError, NotFoundError
+from client_reference.errors import (
+    ActionRequiredError,
+    ConfigurationError,
+    NotFoundError,
+    NotTrustedError,
+)
 from client_reference.install.handlers import HANDLERS
 from client_reference.nearest import did_you_mean
 from client_reference.payload.segments import SUFFIX
 from repo_tools.files import replace_file
-from repo_tools.metadata.edits import add_artifacts, assemble, signed_bytes
+from repo_tools.metadata.bins import (
+    bins_of,
+    builds_of,
+    delegating,
+    is_bin,
+    listed_bins,
+    read_index,
+    spread,
+)
+from repo_tools.metadata.edits import add_artifacts, assemble, expiry, signed_bytes
 from repo_tools.metadata.repository import RepositoryState, parse
 from repo_tools.metadata.roles import builds_role
-from repo_tools.publishing.artifacts import AlreadyAdded, copy_in, judge, stored_name
+from repo_tools.publishing.artifacts import (
+    AlreadyAdded,
+    copy_in,
+    judge,
+    stored_name,
+    target_path,
+)
+from repo_tools.publishing.binned import check_loaded, in_bin
+from repo_tools.publishing.cache import NO_CACHE, Cache
 from repo_tools.publishing.inherit import inherited_builds
+from repo_tools.publishing.live import read_bins
 from repo_tools.publishing.plan import StaleError
 from repo_tools.publishing.prepare import read_base
 from repo_tools.signing.signers import open_signer, sign
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
     from securesystemslib.signer import Signer
+    from tuf.api.metadata import SuccinctRoles
 
     from keys_policy.model import KeyHolder
+    from repo_tools.metadata.bins import Release
     from repo_tools.publishing.artifacts import Incoming, Labels
     from repo_tools.signing.secrets import Secrets
     from repo_tools.storage.protocol import Storage
     from repo_tools.workspace import Workspace
 
-__all__ = ["Added", "Builds", "add_firmware", "open_signers", "read_builds"]
+__all__ = [
+    "Added",
+    "Builds",
+    "Near",
+    "add_firmware",
+    "begun",
+    "binned_target",
+    "open_signers",
+    "read_builds",
+    "stage_bins",
+    "write_role",
+]
 
 
 @dataclass(frozen=True)
@@ -63,6 +99,26 @@ class Added:
 
 
 @dataclass(frozen=True)
+class Near:
+    """Which hash bins of a role somebody needs, beside the one of the newest release.
+
+    Attributes:
+        paths: of artifacts.
+        versions: of releases of the index.
+        recent: every release of the index.
+        every: all there are; for what is rare.
+    """
+
+    paths: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
+    recent: bool = False
+    every: bool = False
+
+
+NEAR = Near(recent=True)
+
+
+@dataclass(frozen=True)
 class Builds:
     """A product's builds role as this machine sees it.
 
@@ -70,11 +126,27 @@ class Builds:
         live: what is published, None if nothing is.
         staged: what this machine signed and did not publish, None if nothing.
         inherited: artifacts of the epoch before, while this one has no builds role.
+        state: what is live, with the hash bins that were asked for.
+        pieces: hash bins that this machine signed and did not publish, by name.
+        index: the newest releases of a role in bins (`metadata.bins`).
     """
 
     live: Targets | None
     staged: Targets | None
     inherited: Mapping[str, TargetFile] = field(default_factory=dict)
+    state: RepositoryState = field(default_factory=RepositoryState)
+    pieces: Mapping[str, Targets] = field(default_factory=dict)
+    index: tuple[Release, ...] = ()
+
+    @property
+    def bins(self) -> SuccinctRoles | None:
+        """How the role is cut into bins; None if it is in one piece."""
+        return bins_of(self.staged or self.live)
+
+    @property
+    def given(self) -> Mapping[str, int]:
+        """Sequences by version, of the index."""
+        return {each.version: each.sequence for each in self.index}
 
     @property
     def waiting(self) -> list[TargetFile]:
@@ -84,12 +156,20 @@ class Builds:
 
     @property
     def targets(self) -> Mapping[str, TargetFile]:
-        """Every target of either, by path."""
+        """Every target of either, by path; of a role in bins, of those that were asked for."""
         found = dict(self.inherited)
-        for role in (self.staged, self.live):
+        for role in (self.staged, *self.pieces.values(), self.live, *self.loaded):
             if role is not None:
                 found |= role.targets
         return found
+
+    @property
+    def loaded(self) -> tuple[Targets, ...]:
+        """The live bins that were asked for."""
+        if (bins := bins_of(self.live)) is None:
+            return ()
+        names = [name for name in self.state.roles if bins.is_delegated_role(name)]
+        return tuple(each for each in map(self.state.role, names) if each is not None)
 
     @property
     def version(self) -> int:
@@ -99,8 +179,14 @@ class Builds:
         )
 
 
-def read_builds(workspace: Workspace, storage: Storage, product: str) -> Builds:
+def read_builds(workspace: Workspace, storage: Storage, product: str, near: Near = NEAR) -> Builds:
     """What is live and what waits on this machine.
+
+    Args:
+        workspace: the workspace.
+        storage: the origin.
+        product: whose builds.
+        near: which hash bins are read, if the role has any; never more than it says.
 
     Raises:
         StaleError: what waits here gives a sequence that somebody else's live release has.
@@ -110,13 +196,70 @@ def read_builds(workspace: Workspace, storage: Storage, product: str) -> Builds:
     rooted = bool(workspace.roots()) or workspace.staged_role("root") is not None
     state = read_base(workspace, storage).state if rooted else RepositoryState()
     live, staged = state.role(role), workspace.staged_role(role)
+    index = read_index(state.parsed_snapshot(), product)
+    if (bins := bins_of(live)) is not None:
+        wanted = _wanted(state, bins, product, index, near)
+        state = read_bins(storage, state, wanted, NO_CACHE if near.every else Cache.of(workspace))
+        _check_newest(state, bins, product, index)
     builds = Builds(
         live,
         None if staged is None else parse(staged, Targets, role).signed,
         {} if live is not None else inherited_builds(workspace, product),
+        state,
+        {
+            name: parse(data, Targets, name).signed
+            for name, data in workspace.staged_roles().items()
+            if is_bin(name) and builds_of(name) == role
+        },
+        index,
     )
     _check_sequences(role, builds)
     return builds
+
+
+def _wanted(
+    state: RepositoryState,
+    bins: SuccinctRoles,
+    product: str,
+    index: Sequence[Release],
+    near: Near,
+) -> Iterator[str]:
+    """The bins to read: of a path, of a version, of the newest release, or every one."""
+    if near.every or not index:
+        yield from listed_bins(state.parsed_snapshot(), bins)
+    for path in near.paths:
+        yield bins.get_role_for_target(path)
+    for each in index:
+        if each == index[0] or near.recent or each.version in near.versions:
+            for file in each.files:
+                yield bins.get_role_for_target(target_path(product, each.version, file))
+                if each.version not in near.versions and not near.recent:
+                    break
+
+
+def _check_newest(
+    state: RepositoryState, bins: SuccinctRoles, product: str, index: Sequence[Release]
+) -> None:
+    """The newest sequence of the index is one that a builder gave.
+
+    Attack: a thief of the snapshot's key writes the last sequence that there is into it, and
+    whoever adds firmware next could only go beyond.
+
+    Raises:
+        NotTrustedError: the builds role does not say so.
+    """
+    for newest in index[:1]:
+        for file in newest.files[:1]:
+            path = target_path(product, newest.version, file)
+            found = state.role(bins.get_role_for_target(path))
+            target = found.targets.get(path) if found is not None else None
+            custom = target.custom if target is not None else None
+            if (custom or {}).get("sequence") != newest.sequence:
+                raise NotTrustedError(
+                    f"the snapshot says that {product}@{newest.version} has sequence "
+                    f"{newest.sequence}, and no builder said so in {path}",
+                    "who holds the snapshot's key wrote that: find out who",
+                )
 
 
 def _check_sequences(role: str, builds: Builds) -> None:
@@ -153,17 +296,23 @@ def add_firmware(
         RetryLaterError: the disk is full.
     """
     _check_declared(workspace, labels)
-    builds = read_builds(workspace, storage, labels.product)
+    near = Near(paths=(labels.path,), versions=(labels.version,))
+    builds = read_builds(workspace, storage, labels.product, near)
     signers = open_signers(workspace, labels.product, secrets)
     with copy_in(source, workspace.outbox, progress) as incoming:
-        verdict = judge(labels, incoming, builds.targets)
+        verdict = judge(labels, incoming, builds.targets, builds.given)
         if isinstance(verdict, AlreadyAdded):
             if not _is_at_hand(workspace, storage, stored_name(labels.path, incoming.sha256)):
                 incoming.keep(workspace.outbox, labels.path)
         else:
             incoming.keep(workspace.outbox, labels.path)
-            targets = _targets(labels, incoming, verdict.sequence)
-            _stage(workspace, labels.product, builds, targets, signers, now)
+            builds = begun(workspace, labels.product, builds, signers, now)
+            if builds.bins is None:
+                targets = _targets(labels, incoming, verdict.sequence)
+                _stage(workspace, labels.product, builds, targets, signers, now)
+            else:
+                target = binned_target(labels, incoming, verdict.sequence)
+                stage_bins(workspace, labels.product, builds, [target], signers, now)
         return Added(
             path=labels.path,
             sequence=verdict.sequence,
@@ -246,6 +395,85 @@ def _targets(labels: Labels, incoming: Incoming, sequence: int) -> list[TargetFi
     return found
 
 
+def binned_target(labels: Labels, incoming: Incoming, sequence: int) -> TargetFile:
+    """An artifact as a hash bin has it."""
+    whole, *lists = _targets(labels, incoming, sequence)
+    return in_bin(whole, {each.path: each for each in lists})
+
+
+def begun(
+    workspace: Workspace,
+    product: str,
+    builds: Builds,
+    signers: Sequence[tuple[Signer, KeyHolder]],
+    now: datetime,
+) -> Builds:
+    """A builds role that has bins from its first artifact on, if the product is to have them.
+
+    It is staged only together with that artifact's bin.
+    """
+    number = workspace.config.products[product].bins
+    if not number or builds.live is not None or builds.staged is not None or builds.inherited:
+        return builds
+    rules = workspace.policy.role(builds_role(product), "builds")
+    keys = [workspace.keyring[name].key for name in rules.keys]
+    signed = delegating(product, number, keys, rules.threshold, expiry(rules, now))
+    write_role(workspace, builds_role(product), signed, signers)
+    return replace(builds, staged=signed)
+
+
+def stage_bins(
+    workspace: Workspace,
+    product: str,
+    builds: Builds,
+    targets: Sequence[TargetFile],
+    signers: Sequence[tuple[Signer, KeyHolder]],
+    now: datetime,
+) -> tuple[str, ...]:
+    """Sign every bin that new artifacts touch, once, as its next version.
+
+    Returns:
+        the bins.
+
+    Raises:
+        ActionRequiredError: the builds role has ended, and its bins with it.
+        RefusedError: as `add_artifacts`.
+    """
+    bins, above = builds.bins, builds.staged or builds.live
+    if bins is None or above is None:
+        raise AssertionError(f"{product} has no hash bins")
+    role = builds_role(product)
+    if above.expires <= now:
+        raise ActionRequiredError(
+            f"{role} has expired on {above.expires:%Y-%m-%d}, and its hash bins end with it",
+            f"firmroot ceremony start {role}",
+        )
+    rules = workspace.policy.role(role, "builds")
+    touched = spread(bins, targets)
+    for name, new in touched.items():
+        check_loaded(builds.state, name)
+        live, waits = builds.state.role(name), builds.pieces.get(name)
+        waiting = list(waits.targets.values()) if waits is not None else []
+        signed = add_artifacts(name, live, [*waiting, *new], rules, now)
+        # Above what was staged before as well: an interrupted publish may have uploaded that.
+        signed.version = max((each.version for each in (live, waits) if each), default=0) + 1
+        signed.expires = above.expires
+        write_role(workspace, name, signed, signers)
+    return tuple(touched)
+
+
+def write_role(
+    workspace: Workspace,
+    role: str,
+    signed: Targets,
+    signers: Sequence[tuple[Signer, KeyHolder]],
+) -> None:
+    """Sign a role of this machine and stage it."""
+    payload = signed_bytes(signed)
+    data = assemble(signed, [sign(signer, holder, payload) for signer, holder in signers])
+    replace_file(workspace.memory / "staged" / f"{role}.json", data)
+
+
 def _stage(
     workspace: Workspace,
     product: str,
@@ -260,6 +488,4 @@ def _stage(
     signed = add_artifacts(role, builds.live, [*builds.waiting, *targets], rules, now)
     # Above what was staged before as well: an interrupted publish may have uploaded that.
     signed.version = builds.version + 1
-    payload = signed_bytes(signed)
-    data = assemble(signed, [sign(signer, holder, payload) for signer, holder in signers])
-    replace_file(workspace.memory / "staged" / f"{role}.json", data)
+    write_role(workspace, role, signed, signers)

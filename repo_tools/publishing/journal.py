@@ -21,6 +21,7 @@ from tuf.api.metadata import Root, Targets, Timestamp
 
 from client_reference.errors import NotTrustedError, RefusedError
 from repo_tools.files import create_file, remove_file, replace_file
+from repo_tools.metadata.bins import files_of, is_bin
 from repo_tools.metadata.edits import ISSUED_FIELD, format_time
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.publishing.artifacts import stored_name
@@ -316,10 +317,11 @@ def people_roles(state: RepositoryState) -> tuple[str, ...]:
         for role in ((delegations.roles or {}) if delegations else {}).values()
         if any(path.startswith("builds/") for path in role.paths or ())
     }
-    return tuple(role for role in state.roles if role not in builds)
+    return tuple(role for role in state.roles if role not in builds and not is_bin(role))
 
 
 def _stored_targets(state: RepositoryState) -> Iterator[str]:
     for role, data in state.roles.items():
-        for path, target in parse(data, Targets, role).signed.targets.items():
-            yield stored_name(path, target.hashes["sha256"])
+        for target in parse(data, Targets, role).signed.targets.values():
+            for file in files_of(target):
+                yield stored_name(file.path, file.hashes["sha256"])

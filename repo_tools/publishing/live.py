@@ -32,15 +32,18 @@ from client_reference.trust.verified import (
     listed,
     next_root,
 )
+from repo_tools.metadata.bins import builds_of, check_bins
 from repo_tools.metadata.edits import ROOT_FIELD
 from repo_tools.metadata.repository import RepositoryState, sha256
+from repo_tools.publishing.cache import NO_CACHE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Self
 
-    from tuf.api.metadata import MetaFile, Root, Snapshot
+    from tuf.api.metadata import MetaFile, Root, Snapshot, Targets
 
+    from repo_tools.publishing.cache import Cache
     from repo_tools.storage.protocol import Blob
 
 __all__ = [
@@ -52,6 +55,7 @@ __all__ = [
     "Readable",
     "metadata_objects",
     "metadata_path",
+    "read_bins",
     "read_live",
     "root_chain_object",
 ]
@@ -118,32 +122,54 @@ def _version(data: bytes) -> int:
     return int(json.loads(data)["signed"]["version"])
 
 
-def read_live(storage: Readable, trusted_root: bytes) -> Live:
+def read_live(
+    storage: Readable,
+    trusted_root: bytes,
+    cache: Cache = NO_CACHE,
+    *,
+    root_later: bool = False,
+) -> Live:
     """Read and verify the live state.
 
     Args:
         storage: the origin.
         trusted_root: a root that the workspace trusts; newer ones are followed from it.
+        cache: of what this machine read before, by digest.
+        root_later: do not ask for a newer root if the timestamp was made under this one and knows
+            of none. For who asks before anything becomes visible.
 
     Raises:
         NotTrustedError: something there does not verify.
         RetryLaterError: the storage does not answer.
     """
+    if root_later and (found := _read_without_root(storage, trusted_root, cache)) is not None:
+        return found
     chain, roots = _read_roots(storage, trusted_root)
     try:
         blob = storage.read(TIMESTAMP, MAX_METADATA)
     except NotFoundError:
         return Live(RepositoryState(roots=chain), None)
     try:
-        state = _read_below(storage, roots[-1], blob.data)
+        state = _read_below(storage, roots[-1], blob.data, cache)
         ahead = _made_before(blob.data, roots[-1])
     except BadSignatureError:
         # A root with new keys and nothing yet signed with them: what its predecessor trusted is
         # the base of the publish that was interrupted. No device goes on from there.
         if len(roots) == 1:
             raise
-        state, ahead = _read_below(storage, roots[-2], blob.data), True
+        state, ahead = _read_below(storage, roots[-2], blob.data, cache), True
     return Live(replace(state, roots=chain), blob.tag, ahead)
+
+
+def _read_without_root(storage: Readable, trusted_root: bytes, cache: Cache) -> Live | None:
+    """What is live, if it is of the root that is trusted, and says that there is no newer one."""
+    root = first_root(trusted_root)
+    with contextlib.suppress(NotFoundError, NotTrustedError):
+        blob = storage.read(TIMESTAMP, MAX_METADATA)
+        state = _read_below(storage, root, blob.data, cache)
+        if json.loads(blob.data)["signed"].get(ROOT_FIELD) == root.version:
+            return Live(replace(state, roots=(trusted_root,)), blob.tag)
+    return None
 
 
 def _made_before(timestamp: bytes, root: Root) -> bool:
@@ -152,15 +178,17 @@ def _made_before(timestamp: bytes, root: Root) -> bool:
     return isinstance(hint, int) and hint < root.version
 
 
-def _read_below(storage: Readable, root: Root, timestamp_data: bytes) -> RepositoryState:
+def _read_below(
+    storage: Readable, root: Root, timestamp_data: bytes, cache: Cache
+) -> RepositoryState:
     """Everything under a root, from the bytes of the timestamp down."""
     with _named(TIMESTAMP):
         timestamp = accept_timestamp(root, timestamp_data, None, _EXPIRY_IGNORED)
     meta = timestamp.snapshot_meta
-    snapshot_data = _read_listed(storage, "snapshot", meta)
+    snapshot_data = _read_listed(storage, "snapshot", meta, cache)
     with _named(metadata_path("snapshot", meta.version)):
         snapshot = accept_snapshot(root, timestamp, snapshot_data, None, _EXPIRY_IGNORED)
-    roles = _read_roles(storage, root, snapshot)
+    roles = _read_roles(storage, root, snapshot, cache)
     return RepositoryState((), timestamp_data, snapshot_data, roles)
 
 
@@ -189,26 +217,73 @@ def _named(path: str) -> Iterator[None]:
         ) from error
 
 
-def _read_roles(storage: Readable, root: Root, snapshot: Snapshot) -> dict[str, bytes]:
+def _read_roles(
+    storage: Readable, root: Root, snapshot: Snapshot, cache: Cache
+) -> dict[str, bytes]:
     """Targets and every role that it delegates to and the snapshot lists."""
     newest = listed(snapshot, "targets")
-    data = _read_listed(storage, "targets", newest)
+    data = _read_listed(storage, "targets", newest, cache)
     with _named(metadata_path("targets", newest.version)):
         targets = accept_targets(root, "targets", snapshot, data, _EXPIRY_IGNORED)
     roles = {"targets": data}
     delegations = targets.delegations
     for name in (delegations.roles if delegations else None) or ():
         if (entry := snapshot.meta.get(f"{name}.json")) is not None:
-            roles[name] = _read_listed(storage, name, entry)
+            roles[name] = _read_listed(storage, name, entry, cache)
             with _named(metadata_path(name, entry.version)):
                 accept_targets(targets, name, snapshot, roles[name], _EXPIRY_IGNORED)
     return roles
 
 
-def _read_listed(storage: Readable, role: str, meta: MetaFile) -> bytes:
+def read_bins(
+    storage: Readable, state: RepositoryState, names: Iterable[str], cache: Cache = NO_CACHE
+) -> RepositoryState:
+    """The state with these hash bins, each read and verified unless it is there already.
+
+    A bin that the snapshot does not list has never been written: it is left out.
+
+    Args:
+        storage: the origin.
+        state: verified, and never with a bin of its own choice: nobody needs all of them.
+        names: of bins whose builds role is in the state.
+        cache: of what this machine read before.
+
+    Raises:
+        NotTrustedError: one does not verify, or is missing.
+        RefusedError: its builds role lets other keys sign for it.
+        RetryLaterError: the storage does not answer.
+    """
+    found: dict[str, bytes] = {}
+    snapshot, targets = state.parsed_snapshot(), state.targets
+    parents: dict[str, Targets] = {}
+    for name in dict.fromkeys(names):
+        entry = snapshot.meta.get(f"{name}.json") if snapshot is not None else None
+        if name in state.roles or entry is None or snapshot is None or targets is None:
+            continue
+        above = builds_of(name)
+        if above not in parents:
+            if (parent := state.role(above)) is None:
+                raise NotTrustedError(f"the snapshot lists {name}, and there is no {above}")
+            check_bins(above, parent, targets)
+            parents[above] = parent
+        path, builds = metadata_path(name, entry.version), parents[above]
+        if (known := cache.recall(path)) is not None:
+            with contextlib.suppress(NotTrustedError):
+                accept_targets(builds, name, snapshot, known, _EXPIRY_IGNORED)
+                found[name] = known
+                continue
+        data = _read_listed(storage, name, entry, NO_CACHE)
+        with _named(path):
+            accept_targets(builds, name, snapshot, data, _EXPIRY_IGNORED)
+        cache.remember(path, data)
+        found[name] = data
+    return state.with_roles(found) if found else state
+
+
+def _read_listed(storage: Readable, role: str, meta: MetaFile, cache: Cache) -> bytes:
     path = metadata_path(role, meta.version)
     try:
-        return storage.read(path, MAX_METADATA).data
+        return cache.read(storage, path, MAX_METADATA, (meta.hashes or {}).get("sha256", ""))
     except NotFoundError as error:
         raise NotTrustedError(
             f"{path} is referenced by live metadata and is not in the storage",

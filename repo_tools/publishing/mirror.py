@@ -22,11 +22,11 @@ from __future__ import annotations
 import hashlib
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO
 
-from tuf.api.metadata import Root
+from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import (
     ActionRequiredError,
@@ -38,12 +38,14 @@ from client_reference.errors import (
 from client_reference.trust import rootchain
 from client_reference.trust.verified import BadSignatureError, accept_timestamp
 from repo_tools.files import make_directory, sweep, temporary_file
+from repo_tools.metadata.bins import bins_of, files_of, listed_bins
 from repo_tools.metadata.repository import parse
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.live import (
     MAX_METADATA,
     TIMESTAMP,
     metadata_path,
+    read_bins,
     root_chain_object,
 )
 from repo_tools.publishing.plan import Upload
@@ -63,6 +65,8 @@ if TYPE_CHECKING:
 __all__ = ["Mirrored", "mirror"]
 
 _CHUNK = 1 << 20
+_AT_ONCE = 64
+"""Hash bins in memory; each time, the snapshot is read again."""
 _EXPIRY_IGNORED = datetime.min.replace(tzinfo=UTC)
 
 
@@ -121,9 +125,9 @@ def mirror(
     make_directory(directory)
     sweep(directory)
     for path, target in _targets(live.state):
-        if not copy.is_there(path, target.length, target.hashes["sha256"], check=check):
-            with _verified(source, path, target, directory) as file:
-                copy.create(Upload(path, file, target.length, target.hashes["sha256"]))
+        copy.target(source, path, target, directory, check=check)
+    for bin_ in _bins(source, live.state):
+        copy.role(source, bin_, directory, check=check)
     for upload in _metadata(live.state):
         if not copy.is_there(upload.path, upload.length, upload.sha256, check=True):
             copy.create(upload)
@@ -133,6 +137,18 @@ def mirror(
     version = live.state.newest()["timestamp"].version
     old = None if before is None else before.version
     return Mirrored(version, old, copy.objects, copy.length, copy.present)
+
+
+def _bins(source: Storage, state: RepositoryState) -> Iterator[RepositoryState]:
+    """Every hash bin that is live, verified: some at a time, as a state that has no other role."""
+    snapshot = state.parsed_snapshot()
+    for role in state.roles:
+        bins = bins_of(state.role(role))
+        left = listed_bins(snapshot, bins) if bins is not None else []
+        while left:
+            names, left = left[:_AT_ONCE], left[_AT_ONCE:]
+            found = read_bins(source, state, names)
+            yield replace(state, roles={name: found.roles[name] for name in names})
 
 
 @dataclass(frozen=True)
@@ -229,8 +245,9 @@ def _targets(state: RepositoryState) -> Iterator[tuple[str, TargetFile]]:
     found: dict[str, TargetFile] = {}
     for name in state.roles:
         role = state.role(name)
-        for path, target in role.targets.items() if role is not None else ():
-            found[stored_name(path, target.hashes["sha256"])] = target
+        for target in role.targets.values() if role is not None else ():
+            for file in files_of(target):
+                found[stored_name(file.path, file.hashes["sha256"])] = file
     yield from sorted(found.items())
 
 
@@ -283,6 +300,27 @@ class _Copy:
             )
         self.present += 1
         return True
+
+    def target(
+        self, source: Storage, path: str, target: TargetFile, directory: Path, *, check: bool
+    ) -> None:
+        """Put a target there, verified on the way. Raises as `create`."""
+        digest = target.hashes["sha256"]
+        if not self.is_there(path, target.length, digest, check=check):
+            with _verified(source, path, target, directory) as file:
+                self.create(Upload(path, file, target.length, digest))
+
+    def role(
+        self, source: Storage, state: RepositoryState, directory: Path, *, check: bool
+    ) -> None:
+        """Put the roles of a state there, after what they name. Raises as `create`."""
+        for path, target in _targets(state):
+            self.target(source, path, target, directory, check=check)
+        for role, data in state.roles.items():
+            version = parse(data, Targets, role).signed.version
+            upload = Upload.of(metadata_path(role, version), data)
+            if not self.is_there(upload.path, upload.length, upload.sha256, check=True):
+                self.create(upload)
 
     def create(self, upload: Upload) -> None:
         """Put it there. Raises as `is_there`, and what the storage raises."""

@@ -9,6 +9,7 @@ online roles are signed, and a `Plan` says what is written in which order. The r
 * a builds role never forgets an artifact that is live;
 * every role that the candidate delegates to must still verify under the candidate's keys;
 * every artifact that a new role names for the first time has its bytes here or in the storage;
+* what bins of a builds role may do together: `repo_tools.publishing.binned`;
 * upload order: targets, delegated roles, targets role, snapshot, root, the root-chain bundle that
   holds it; the timestamp commits.
 """
@@ -29,9 +30,11 @@ from client_reference.trust.verified import (
     next_root,
     read,
 )
+from repo_tools.metadata.bins import bins_of, builds_of, files_of, is_bin
 from repo_tools.metadata.edits import DROPPED_FIELD
 from repo_tools.metadata.repository import sha256
 from repo_tools.publishing.artifacts import stored_name
+from repo_tools.publishing.binned import StaleError, check_admitted, check_loaded
 from repo_tools.publishing.live import metadata_path
 
 if TYPE_CHECKING:
@@ -58,10 +61,6 @@ __all__ = [
 
 MAX_JUMP = 1000
 """Versions that a role may have been signed between two publishes."""
-
-
-class StaleError(RefusedError):
-    """A staged role was made from a base that is no longer live."""
 
 
 @dataclass(frozen=True)
@@ -176,12 +175,15 @@ def admit(
     if (data := rest.pop("targets", None)) is not None:
         root = read(Root, "root", admitted.candidate.roots[-1]).signed
         admitted = _admit_role(admitted, root, "targets", data, known)
-    for role, data in sorted(rest.items()):
-        if (targets := admitted.candidate.targets) is None:
-            waits = "no targets role is published or staged that delegates to it"
+    for role, data in sorted(rest.items(), key=lambda each: (is_bin(each[0]), each[0])):
+        above = builds_of(role) if is_bin(role) else Targets.type
+        if (delegator := admitted.candidate.role(above)) is None:
+            waits = f"no {above} role is published or staged that delegates to it"
             admitted = replace(admitted, waiting={**admitted.waiting, role: waits})
         else:
-            admitted = _admit_role(admitted, targets, role, data, known)
+            check_loaded(base, role)
+            admitted = _admit_role(admitted, delegator, role, data, known)
+    check_admitted(admitted)
     return admitted
 
 
@@ -223,7 +225,10 @@ def _admit_role(
     try:
         signed = authentic(Targets, delegator, role, data)
     except DelegationError:
-        waits = "the targets role does not delegate to it; if it never will, remove it from staged/"
+        above = builds_of(role) if is_bin(role) else Targets.type
+        waits = (
+            f"the {above} role does not delegate to it; if it never will, remove it from staged/"
+        )
         return replace(admitted, waiting={**admitted.waiting, role: waits})
     except BadSignatureError as error:
         raise ActionRequiredError(
@@ -231,7 +236,7 @@ def _admit_role(
             f"{'root' if role == 'targets' else 'targets'} names for it: {error.message}",
             f"sign it again: firmroot ceremony start {role}",
         ) from error
-    if role not in known:
+    if role not in known and bins_of(signed) is None:
         check_keeps_artifacts(role, signed, admitted.base.role(role))
     return replace(admitted, roles={**admitted.roles, role: data})
 
@@ -282,6 +287,9 @@ def check_delegated(candidate: RepositoryState) -> None:
     for role in delegated or ():
         if role in candidate.roles:
             _check_still_signed(targets, role, candidate.roles[role])
+    for role, bin_ in candidate.roles.items():
+        if is_bin(role) and (above := candidate.role(builds_of(role))) is not None:
+            _check_still_signed(above, role, bin_)
 
 
 def _check_still_signed(delegator: Root | Targets, role: str, data: bytes) -> None:
@@ -303,17 +311,18 @@ def new_targets(admitted: Admitted) -> Iterator[tuple[str, TargetFile]]:
         known = before.targets if before is not None else {}
         for path, target in sorted(read(Targets, role, data).signed.targets.items()):
             if known.get(path) is None or known[path].hashes != target.hashes:
-                yield stored_name(path, target.hashes["sha256"]), target
+                for file in files_of(target):
+                    yield stored_name(file.path, file.hashes["sha256"]), file
 
 
 def metadata_uploads(roles: Mapping[str, bytes], snapshot: bytes | None) -> Iterator[Upload]:
-    """New metadata in upload order: delegated roles, `targets` that delegates to them, snapshot.
+    """New metadata in upload order: bins, delegated roles, `targets`, snapshot.
 
     Args:
         roles: the roles that are new.
         snapshot: the snapshot if it is, else None.
     """
-    for role in sorted(roles, key=lambda each: (each == "targets", each)):
+    for role in sorted(roles, key=lambda each: (each == "targets", not is_bin(each), each)):
         version = read(Targets, role, roles[role]).signed.version
         yield Upload.of(metadata_path(role, version), roles[role])
     if snapshot is not None:

@@ -6,6 +6,7 @@ was live before, admit what is staged, sign snapshot and timestamp, rehearse.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -30,11 +31,13 @@ from client_reference.trust.verified import (
     read,
 )
 from repo_tools.gone import gone_keys
+from repo_tools.metadata.bins import is_bin
 from repo_tools.metadata.edits import next_snapshot, next_timestamp
 from repo_tools.metadata.repository import RepositoryState, parse
-from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.artifacts import stored_name
+from repo_tools.publishing.binned import artifact, next_index, offered_bins
 from repo_tools.publishing.bridge import Passage, check_bridged, check_sizes, is_bridged, passage
+from repo_tools.publishing.cache import Cache
 from repo_tools.publishing.factory import devices, future_devices
 from repo_tools.publishing.following import lead
 from repo_tools.publishing.journal import committed, high_water, people_roles
@@ -43,6 +46,7 @@ from repo_tools.publishing.live import (
     TIMESTAMP,
     metadata_objects,
     metadata_path,
+    read_bins,
     read_live,
     root_chain_object,
 )
@@ -61,9 +65,10 @@ from repo_tools.storage.epoch import EpochStorage, epoch_path
 from repo_tools.storage.local import LocalStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
+    from client_reference.manifest import Manifest
     from repo_tools.publishing.live import Live
     from repo_tools.publishing.online import OnlineKeys
     from repo_tools.publishing.plan import Admitted
@@ -88,6 +93,7 @@ __all__ = [
     "prepare",
     "read_base",
     "sign_online",
+    "with_offered",
 ]
 
 _SMALL = ("channels/", "holds/", "trust/")
@@ -117,8 +123,13 @@ class Prepared:
     rehearsal: Rehearsal
 
 
-def read_base(workspace: Workspace, storage: Storage) -> Live:
+def read_base(workspace: Workspace, storage: Storage, *, root_later: bool = False) -> Live:
     """The verified live state with the whole root chain, no older than anything known of it.
+
+    Args:
+        workspace: what is known.
+        storage: the origin.
+        root_later: see `read_live`.
 
     Attack: whoever can write to the storage puts an old state back. What this machine saw stops
     it, and what git knows stops it for who has seen nothing yet: a fresh clone, a refresher on CI.
@@ -136,7 +147,8 @@ def read_base(workspace: Workspace, storage: Storage) -> Live:
             "there is no root yet: nobody can trust this repository",
             "firmroot status says who must sign; then: firmroot sign",
         )
-    live = read_live(storage, trusted)
+    cache = Cache.of(workspace)
+    live = read_live(storage, trusted, cache, root_later=root_later)
     if live.tag is not None:
         state = replace(live.state, roots=known[:-1] + live.state.roots)
     elif known:
@@ -149,9 +161,18 @@ def read_base(workspace: Workspace, storage: Storage) -> Live:
         state = RepositoryState()
     high_water(workspace).check(state)
     committed(workspace).check(state)
-    if known:
+    if known and not cache.knows_stored(known[-1]):
         _check_newest_root(storage, known[-1], len(known))
+        cache.note_stored(known[-1])
+    # What waits is held against what is live; of hash bins, only of those that it changes.
+    state = read_bins(storage, state, filter(is_bin, _waiting_roles(workspace)), cache)
     return replace(live, state=state)
+
+
+def _waiting_roles(workspace: Workspace) -> Iterator[str]:
+    """Names of roles that are staged here or were taken from the inbox."""
+    for directory in (*workspace.taken, workspace.memory / "staged"):
+        yield from (path.stem for path in sorted(directory.glob("*.json")))
 
 
 def check_present(workspace: Workspace, storage: Storage) -> None:
@@ -308,8 +329,19 @@ def sign_online(
     admitted: Admitted,
     keys: OnlineKeys,
     now: datetime,
+    *,
+    step_over: bool = True,
 ) -> Signed:
     """Sign a snapshot, where it must change, and a timestamp for what was admitted.
+
+    Args:
+        workspace: with the policy.
+        storage: the origin.
+        admitted: what goes.
+        keys: of both roles.
+        now: the time.
+        step_over: look for snapshots that somebody uploaded and never committed. Who does not is
+            told by the upload that the name is taken, and looks then.
 
     Raises:
         ActionRequiredError: online keys are missing, or a live role must be signed again.
@@ -320,8 +352,10 @@ def sign_online(
     snapshot = base.snapshot
     if snapshot is None or admitted.changes or _must_renew(workspace, snapshot, roots, now):
         rules = workspace.policy.role("snapshot")
-        unsigned = next_snapshot(base.parsed_snapshot(), admitted.roles, rules, now)
-        unsigned.version = _free_version(storage, unsigned.version)
+        before, index = base.parsed_snapshot(), next_index(admitted)
+        unsigned = next_snapshot(before, admitted.roles, rules, now, index)
+        if step_over:
+            unsigned.version = _free_version(storage, unsigned.version)
         snapshot = keys.sign(roots, unsigned)
     timestamp = next_timestamp(
         base.parsed_timestamp(),
@@ -386,7 +420,11 @@ def prepare(
             longer than devices read.
         ActionRequiredError: a channel offers what was built on another machine.
     """
-    candidate = replace(admitted.candidate, snapshot=signed.snapshot, timestamp=signed.timestamp)
+    candidate = with_offered(
+        workspace,
+        storage,
+        replace(admitted.candidate, snapshot=signed.snapshot, timestamp=signed.timestamp),
+    )
     root = None
     if admitted.root is not None:
         version = parse(admitted.root, Root, "root").signed.version
@@ -400,21 +438,24 @@ def prepare(
             *metadata_uploads(admitted.roles, snapshot),
         ),
         root=root,
-        root_chain=_root_chain(storage, candidate),
+        root_chain=_root_chain(storage, candidate, Cache.of(workspace)),
         timestamp=signed.timestamp,
         base_tag=live.tag,
         bridged=bridged,
     )
     check_sizes(candidate)
-    _check_built(workspace, admitted)
+    _check_built(workspace, admitted, candidate)
     known = (*devices(workspace), *future_devices(workspace, candidate.roots[-1]))
     return Prepared(plan, rehearse(_views(workspace, storage, plan), known, now))
 
 
-def _root_chain(storage: Storage, candidate: RepositoryState) -> Upload | None:
+def _root_chain(storage: Storage, candidate: RepositoryState, cache: Cache) -> Upload | None:
     """The bundle of the newest root, if the storage does not have it."""
     path, data = root_chain_object(candidate)
-    return None if is_stored(storage, path) else Upload.of(path, data)
+    if not (cache.knows_stored(data) or is_stored(storage, path)):
+        return Upload.of(path, data)
+    cache.note_stored(data)
+    return None
 
 
 def _target_uploads(
@@ -445,7 +486,7 @@ def is_stored(storage: Storage, path: str) -> bool:
 
 def _views(workspace: Workspace, storage: Storage, plan: Plan) -> Views:
     """What devices see before, during and after the publish."""
-    base, candidate = plan.admitted.base, plan.candidate
+    base, candidate = with_offered(workspace, storage, plan.admitted.base), plan.candidate
     after = _objects(workspace, storage, candidate)
     live: dict[str, bytes] = {}
     if base.timestamp is not None:
@@ -466,13 +507,26 @@ def _objects(workspace: Workspace, storage: Storage, state: RepositoryState) -> 
     return metadata_objects(state) | bundle | _small_targets(workspace, storage, state)
 
 
+def with_offered(workspace: Workspace, storage: Storage, state: RepositoryState) -> RepositoryState:
+    """The state with the hash bins that its channels send devices to, and no others."""
+    manifests: list[Manifest] = []
+    for stored, data in _small_targets(workspace, storage, state).items():
+        with contextlib.suppress(NotTrustedError, RefusedError):  # devices will refuse it too
+            if stored.startswith("targets/channels/"):
+                manifests.append(parse_manifest(data))
+    cache = Cache.of(workspace)
+    return read_bins(storage, state, sorted(offered_bins(state, manifests)), cache)
+
+
 def _small_targets(
     workspace: Workspace, storage: Storage, state: RepositoryState
 ) -> dict[str, bytes]:
     """Manifests and holds: what a device fetches in order to decide."""
-    waiting = workspace.staged_targets()
+    waiting, cache = workspace.staged_targets(), Cache.of(workspace)
     found: dict[str, bytes] = {}
     for role, data in state.roles.items():
+        if is_bin(role):
+            continue
         for path, target in parse(data, Targets, role).signed.targets.items():
             if not path.startswith(_SMALL):
                 continue
@@ -481,13 +535,14 @@ def _small_targets(
                 found[stored] = waiting[stored].read_bytes()
                 continue
             try:
-                found[stored] = storage.read(stored, MAX_MANIFEST).data
+                digest = target.hashes["sha256"]
+                found[stored] = cache.read(storage, stored, MAX_MANIFEST, digest)
             except NotFoundError:
                 continue  # a device will miss it as well, and the rehearsal says so
     return found
 
 
-def _check_built(workspace: Workspace, admitted: Admitted) -> None:
+def _check_built(workspace: Workspace, admitted: Admitted, candidate: RepositoryState) -> None:
     """A channel that offers what no builds role lists yet waits for its builder's work.
 
     The rehearsal would find it too, as devices that are stranded; nobody must accept that.
@@ -502,12 +557,10 @@ def _check_built(workspace: Workspace, admitted: Admitted) -> None:
             if file is None or not path.startswith("channels/"):
                 continue
             manifest = parse_manifest(file.read_bytes())
-            builds = admitted.candidate.role(builds_role(manifest.product))
-            listed = builds.targets if builds is not None else {}
-            for artifact in (p.artifact for r in manifest.releases for p in r.payloads):
-                if artifact.path not in listed:
+            for offered in (p.artifact for r in manifest.releases for p in r.payloads):
+                if artifact(candidate, manifest.product, offered.path) is None:
                     raise ActionRequiredError(
-                        f"{role} offers {artifact.path}, and no builds role that lists it is live "
+                        f"{role} offers {offered.path}, and no builds role that lists it is live "
                         "or on this machine",
                         "on the machine that ran `firmroot firmware add`: firmroot submit",
                     )

@@ -34,10 +34,11 @@ from client_reference.trust.updater import Floors, Updater, initial_state
 from repo_tools.metadata.edits import format_time
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import RECOVERY
+from repo_tools.publishing.cache import Cache
 from repo_tools.publishing.collect import check_no_sweep
 from repo_tools.publishing.edges import NoEdges
 from repo_tools.publishing.journal import Journal, check_jump, load_journal, settle, write_journal
-from repo_tools.publishing.live import MAX_METADATA, TIMESTAMP, metadata_path
+from repo_tools.publishing.live import MAX_METADATA, TIMESTAMP, metadata_objects, metadata_path
 from repo_tools.publishing.prepare import (
     Signed,
     admit_staged,
@@ -62,7 +63,7 @@ from repo_tools.signing.rules import enforce
 from repo_tools.storage.overlay import OverlayStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
     from repo_tools.metadata.repository import RepositoryState
@@ -166,7 +167,16 @@ def publish(  # noqa: PLR0913  each is a decision of the caller
     tidy(workspace)
     losses = 0
     while True:
-        found = plan_publish(workspace, storage, keys, now, resume=resume, accept_jump=accept_jump)
+        found = plan_publish(
+            workspace,
+            storage,
+            keys,
+            now,
+            # What was signed when a race was lost has a name that somebody else's snapshot has.
+            resume=resume and not losses,
+            accept_jump=accept_jump,
+            step_over=losses > 0,
+        )
         if isinstance(found, NothingToDo):
             return found
         check_stranding(found, accepted)
@@ -196,6 +206,7 @@ def plan_publish(
     *,
     resume: bool = True,
     accept_jump: bool = False,
+    step_over: bool = True,
 ) -> Prepared | NothingToDo:
     """What a publish would do now. Changes nothing that anybody sees, nor what is signed.
 
@@ -210,7 +221,12 @@ def plan_publish(
     check_epoch(workspace)
     if not workspace.roots() and workspace.staged_role("root") is None:
         raise _missing_signatures(workspace, now)
-    live = read_base(workspace, storage)
+    # `commit` asks for a newer root before it replaces the timestamp, and then we begin again here.
+    later = workspace.is_large and not step_over and load_journal(workspace) is None
+    live = read_base(workspace, storage, root_later=later)
+    admitted = admit_staged(workspace, live.state)
+    if later and (admitted.root is not None or not admitted.changes):
+        live = read_base(workspace, storage)
     if not accept_jump:
         check_jump(workspace, live.state)
     finish_interrupted(workspace, live)
@@ -231,7 +247,7 @@ def plan_publish(
     if resume and journal is not None and journal.fits(step.admitted, live.tag, now):
         signed = Signed(journal.snapshot, journal.timestamp)
     else:
-        signed = sign_online(workspace, storage, step.admitted, keys, now)
+        signed = sign_online(workspace, storage, step.admitted, keys, now, step_over=step_over)
     return prepare(workspace, storage, live, step.admitted, signed, now, bridged=step.bridged)
 
 
@@ -333,6 +349,8 @@ def commit(
         edges.wait(metadata_path("root", len(plan.candidate.roots)), newest)
     progress("commit metadata/timestamp.json")
     storage.replace(TIMESTAMP, plan.timestamp, plan.base_tag)
+    ends = [upload for upload in (plan.root, plan.root_chain) if upload is not None]
+    Cache.of(workspace).keep([*plan.uploads, *ends])
     settle(workspace, plan.candidate, record)
     progress("verify as a device")
     _verify_as_device(storage, plan, now)
@@ -396,13 +414,17 @@ def _check_base(storage: Storage, plan: Plan) -> None:
     """The last look before the new root: from there on there is no way back.
 
     Who publishes no root looks for one of somebody else: a timestamp without its keys, committed
-    after it, would stop every device.
+    after it, would stop every device. (A rival's timestamp is noticed when ours replaces it.)
     """
-    try:
-        found: str | None = storage.read(TIMESTAMP, MAX_METADATA).tag
-    except NotFoundError:
-        found = None
-    if found != plan.base_tag or (plan.root is None and _is_followed(storage, plan)):
+    if plan.root is None:
+        ours = not _is_followed(storage, plan)
+    else:
+        try:
+            found: str | None = storage.read(TIMESTAMP, MAX_METADATA).tag
+        except NotFoundError:
+            found = None
+        ours = found == plan.base_tag
+    if not ours:
         raise LockedError(
             "somebody else published meanwhile; nothing of this publish became visible",
             "run the command again; it starts from what is live now",
@@ -418,6 +440,36 @@ def _is_followed(storage: Storage, plan: Plan) -> bool:
     return True
 
 
+class _Committed:
+    """What a device fetches of a commit: what can have gone wrong is asked of the storage.
+
+    The storage has checked the digest of each object that it created; what it makes of the one that
+    is replaced, and of a new root, it is asked.
+    """
+
+    def __init__(self, storage: Storage, plan: Plan) -> None:
+        candidate = plan.candidate
+        known: dict[str, bytes] = {
+            metadata_path("root", number): data for number, data in enumerate(candidate.roots, 1)
+        }
+        if plan.root is not None:
+            known.pop(plan.root.path)
+        known |= metadata_objects(replace(candidate, roots=()))
+        known.pop(TIMESTAMP, None)
+        self._overlay = OverlayStorage(storage, known)
+        self._following = metadata_path("root", len(candidate.roots) + 1)
+
+    def fetch(self, path: str, max_length: int) -> bytes:
+        """One whole object. See `Fetcher.fetch`."""
+        if path == self._following:  # asked for a moment ago, when the base was looked at
+            raise NotFoundError(f"{path} is not there")
+        return self._overlay.fetch(path, max_length)
+
+    def stream(self, path: str, offset: int, length: int) -> Iterator[bytes]:
+        """Part of an object. See `Fetcher.stream`."""
+        return self._overlay.stream(path, offset, length)
+
+
 def _verify_as_device(storage: Storage, plan: Plan, now: datetime) -> None:
     """A device with the oldest root reads, from the storage itself, what was just committed.
 
@@ -426,7 +478,7 @@ def _verify_as_device(storage: Storage, plan: Plan, now: datetime) -> None:
     """
     first = plan.candidate.roots[0]
     store = MemoryStore(initial_state(first, Floors(time=0, minimum_sequence=0, epoch=0)))
-    updater = Updater(store, OverlayStorage(storage, {}), now)
+    updater = Updater(store, _Committed(storage, plan), now)
     try:
         updater.refresh()
     except FirmrootError as error:

@@ -32,6 +32,7 @@ from client_reference.selection import Reason, Selection, Waves
 from client_reference.trust.anchor import RecoveryAnchor
 from client_reference.trust.state import MemoryStore
 from client_reference.trust.updater import Updater, initial_state
+from client_reference.trust.verified import reading_once
 from client_reference.update import anchored, before_root, evaluate, refreshed
 
 if TYPE_CHECKING:
@@ -238,6 +239,11 @@ def rehearse(views: Views, devices: Sequence[Device], now: datetime) -> Rehearsa
         devices: every factory export that is not retired.
         now: aware UTC.
     """
+    with reading_once():
+        return _rehearsed(views, devices, now)
+
+
+def _rehearsed(views: Views, devices: Sequence[Device], now: datetime) -> Rehearsal:
     served = [device.promised and _was_served(views, device, now) for device in devices]
     return Rehearsal(
         tuple(

@@ -8,21 +8,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from client_reference.errors import ActionRequiredError, ConfigurationError
+from tuf.api.metadata import TargetFile
+
+from client_reference.errors import ActionRequiredError, ConfigurationError, RefusedError
+from client_reference.payload.segments import SUFFIX
 from repo_tools.files import replace_file
-from repo_tools.metadata.edits import add_artifacts, assemble, signed_bytes, without
+from repo_tools.metadata.bins import bins_of, delegating, listed_bins, spread
+from repo_tools.metadata.edits import add_artifacts, assemble, expiry, signed_bytes, without
 from repo_tools.metadata.roles import builds_role
-from repo_tools.publishing.firmware import read_builds
+from repo_tools.products import set_bins
+from repo_tools.publishing.binned import in_bin
+from repo_tools.publishing.factory import load_registry
+from repo_tools.publishing.firmware import Near, open_signers, read_builds, write_role
 from repo_tools.signing.signers import open_signer, sign
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
+    from securesystemslib.signer import Signer
+
+    from keys_policy.model import KeyHolder
+    from repo_tools.publishing.firmware import Builds
     from repo_tools.signing.secrets import Secrets
     from repo_tools.workspace import Workspace
 
-__all__ = ["renew_builds"]
+__all__ = ["FIRST_CLIENT", "check_clients", "convert", "cut", "renew_builds"]
+
+FIRST_CLIENT = (0, 1, 0)
+"""The first client that reads hash bins."""
 
 
 def renew_builds(
@@ -46,7 +60,7 @@ def renew_builds(
     """
     role = builds_role(product)
     rules, uris = ws.policy.role(role, "builds"), ws.key_uris()
-    builds = read_builds(ws, ws.storage(), product)
+    builds = read_builds(ws, ws.storage(), product, Near(every=True))
     if not builds.targets:
         raise ConfigurationError(
             f"{role} has no content yet, so there is nothing to renew", "firmroot firmware add FILE"
@@ -58,6 +72,12 @@ def renew_builds(
             f"has the private keys of: {', '.join(each.name for each in mine) or 'none'}",
             f"on the builder's machine: firmroot ceremony start {role}",
         )
+    if (bins := builds.bins) is not None or (builds.inherited and ws.config.products[product].bins):
+        opened = [
+            (open_signer(uris[each.name], each, secrets, ws.directory), each) for each in mine
+        ]
+        number = bins.number_of_bins if bins is not None else ws.config.products[product].bins
+        return cut(ws, product, builds, number, opened, now, drop)
     signed = add_artifacts(role, builds.live, builds.waiting, rules, now)
     if drop:
         signed = without(signed, drop)
@@ -70,3 +90,112 @@ def renew_builds(
     ]
     replace_file(ws.memory / "staged" / f"{role}.json", assemble(signed, signatures))
     return signed.version
+
+
+def cut(
+    ws: Workspace,
+    product: str,
+    builds: Builds,
+    number: int,
+    signers: Sequence[tuple[Signer, KeyHolder]],
+    now: datetime,
+    drop: Collection[str] = (),
+) -> int:
+    """Sign a builds role, and every artifact of it, as hash bins.
+
+    For the change from one file to bins, and for a role in bins that is signed again: its bins end
+    with it and have its keys, so all of them go together.
+
+    Args:
+        ws: the workspace; the caller holds its lock.
+        product: whose builds.
+        builds: with every bin.
+        number: of bins.
+        signers: of the role.
+        now: the time.
+        drop: versions to leave out.
+
+    Returns:
+        the version of the role.
+
+    Raises:
+        RefusedError: another number of bins is live; devices would lose what they have.
+    """
+    role, rules = builds_role(product), ws.policy.role(builds_role(product), "builds")
+    keys = [ws.keyring[name].key for name in rules.keys]
+    signed = delegating(product, number, keys, rules.threshold, expiry(rules, now))
+    signed.version = builds.version + 1
+    bins = bins_of(signed)
+    if bins is None:
+        raise AssertionError("what was cut has bins")
+    every = builds.targets
+    whole = [in_bin(each, every) for path, each in every.items() if not path.endswith(SUFFIX)]
+    homes = {name: list[TargetFile]() for name in (*builds.pieces, *_live_bins(builds))}
+    for name, targets in sorted((homes | spread(bins, whole)).items()):
+        versions = [builds.state.role(name), builds.pieces.get(name)]
+        piece = add_artifacts(name, None, targets, rules, now)
+        if drop:
+            piece = without(piece, drop)
+        piece.version = max((each.version for each in versions if each), default=0) + 1
+        piece.expires = signed.expires
+        write_role(ws, name, piece, signers)
+    write_role(ws, role, signed, signers)
+    return signed.version
+
+
+def convert(ws: Workspace, product: str, number: int, secrets: Secrets, now: datetime) -> int:
+    """Cut the builds of a product into bins: what is there at once, what comes from now on.
+
+    Returns:
+        the version of the builds role; 0 if there is no firmware yet.
+
+    Raises:
+        RefusedError: they are in bins already, or a device in the field cannot read them.
+        ActionRequiredError: the builder's key is not on this machine.
+    """
+    builds = read_builds(ws, ws.storage(), product, Near(every=True))
+    if (bins := builds.bins) is not None:
+        raise RefusedError(
+            f"{product} has {bins.number_of_bins} hash bins",
+            "their number stays: another one would move every artifact, and devices fetch the "
+            "bin of one",
+        )
+    check_clients(ws)
+    if not builds.targets:
+        set_bins(ws, product, number)
+        return 0
+    signers = open_signers(ws, product, secrets)
+    version = cut(ws, product, builds, number, signers, now)
+    set_bins(ws, product, number)
+    return version
+
+
+def check_clients(ws: Workspace) -> None:
+    """Every client that was shipped can read hash bins.
+
+    Raises:
+        RefusedError: names the exports whose client cannot.
+    """
+    unable = [
+        f"{each.id} (client {each.client_version})"
+        for each in load_registry(ws)
+        if not each.retired and not _reads_bins(each.client_version)
+    ]
+    if unable:
+        raise RefusedError(
+            f"these devices have a client that reads no hash bins: {', '.join(unable)}",
+            "bring them to a client of version 0.1.0 or newer first, or retire "
+            "them: firmroot factory retire ID",
+        )
+
+
+def _reads_bins(client: str) -> bool:
+    """Whether a client of that version does; one that says no version does not."""
+    numbers = client.split("+", maxsplit=1)[0].split(".")
+    known = all(each.isdecimal() for each in numbers)
+    return known and tuple(map(int, numbers)) >= FIRST_CLIENT
+
+
+def _live_bins(builds: Builds) -> list[str]:
+    bins = bins_of(builds.live)
+    return [] if bins is None else listed_bins(builds.state.parsed_snapshot(), bins)

@@ -8,6 +8,7 @@ an object is missing or damaged is itself a finding. Nothing is changed.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import hashlib
 from dataclasses import dataclass, replace
@@ -19,14 +20,24 @@ from tuf.api.metadata import Root, Targets
 from client_reference import manifest as formats
 from client_reference.errors import FirmrootError, NotFoundError, NotTrustedError, RetryLaterError
 from client_reference.payload.segments import SEGMENT, SUFFIX, has_segments, list_length
+from repo_tools.metadata.bins import (
+    bins_of,
+    builds_of,
+    check_bins,
+    files_of,
+    is_bin,
+    listed_bins,
+)
 from repo_tools.metadata.edits import ISSUED_FIELD, ROOT_FIELD, format_time, is_lab_root
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import check_delegations, check_leaf
 from repo_tools.publishing.artifacts import stored_name
+from repo_tools.publishing.binned import artifact, offered_bins, own_bins
 from repo_tools.publishing.live import (
     MAX_METADATA,
     TIMESTAMP,
     metadata_path,
+    read_bins,
     read_live,
     root_chain_object,
 )
@@ -45,6 +56,9 @@ if TYPE_CHECKING:
     from repo_tools.publishing.rehearse import Device, Lead
 
 __all__ = ["Audit", "Finding", "Severity", "audit", "meet_devices"]
+
+SAMPLE = 16
+"""Hash bins of a product that an audit reads beside those that it must."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -75,12 +89,14 @@ class Audit:
         roots: the chain that the workspace knows, oldest first.
         policy: for how early a signature should be renewed.
         now: aware UTC.
+        every_bin: read every hash bin, and every byte that they name; otherwise a sample.
     """
 
     fetcher: Fetcher
     roots: tuple[bytes, ...]
     policy: Policy
     now: datetime
+    every_bin: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,11 +123,53 @@ def audit(about: Audit) -> tuple[Finding, ...]:
     if live.tag is None:
         return (Finding(Severity.ERROR, "timestamp", "nothing is published there"),)
     state = replace(live.state, roots=about.roots[:-1] + live.state.roots)
+    try:
+        state, sampled = _with_sample(about, state)
+    except FirmrootError as error:
+        return (Finding(Severity.ERROR, "hash bins", error.message),)
     findings = [finding for rule in _RULES for finding in _guarded(rule, about, state)]
     if live.root_ahead:
         text = "the newest root has no timestamp after it: finish it with `firmroot publish`"
         findings.insert(0, Finding(Severity.WARNING, "root", text))
-    return tuple(findings)
+    return (*findings, *sampled)
+
+
+def _with_sample(
+    about: Audit, state: RepositoryState
+) -> tuple[RepositoryState, tuple[Finding, ...]]:
+    """The state with the hash bins that channels send devices to, and a sample of the others.
+
+    The sample moves with the version of the timestamp: in time, every bin has its turn.
+    """
+    reader, snapshot = _Reader(about.fetcher), state.parsed_snapshot()
+    offered = offered_bins(state, _offered(about, state))
+    timestamp = state.parsed_timestamp()
+    turn = timestamp.version if timestamp is not None else 0
+    found: list[Finding] = []
+    for role in tuple(state.roles):
+        if (bins := bins_of(state.role(role))) is None:
+            continue
+        every = listed_bins(snapshot, bins)
+        step = max(len(every) // SAMPLE, 1)
+        wanted = {*every[turn % step :: step], *offered.intersection(every)}
+        if about.every_bin:
+            wanted = set(every)
+        state = read_bins(reader, state, sorted(wanted))
+        text = f"{len(wanted)} of {len(every)} hash bins read"
+        if len(wanted) < len(every):
+            text += ": those that channels send devices to, and a sample; --every-bin reads all"
+        found.append(Finding(Severity.FINE, role, text))
+    return state, tuple(found)
+
+
+def _offered(about: Audit, state: RepositoryState) -> Iterator[formats.Manifest]:
+    """The manifests that can be read; `_manifests` says what is wrong with the others."""
+    for _, targets in _leaves(state):
+        for path, target in targets.targets.items():
+            with contextlib.suppress(FirmrootError):
+                if path.startswith("channels/"):
+                    stored = stored_name(path, target.hashes["sha256"])
+                    yield formats.parse(about.fetcher.fetch(stored, formats.MAX_MANIFEST))
 
 
 def _guarded(
@@ -184,6 +242,8 @@ def _expiry(about: Audit, state: RepositoryState) -> Iterator[Finding]:
 
 def _margin(policy: Policy, role: str) -> timedelta:
     """How long before its end a role should be signed again; a third of its life by default."""
+    if is_bin(role):
+        role = builds_of(role)
     template = next((name for name in ("builds", "hold") if role.endswith(f"-{name}")), "channel")
     try:
         rules = policy.role(role, template)
@@ -222,9 +282,16 @@ def _guards(about: Audit, state: RepositoryState) -> Iterator[Finding]:
         if role == "targets":
             continue
         signed = parse(data, Targets, role).signed
-        check_leaf(role, signed)
+        if is_bin(role):
+            if (bins := bins_of(state.role(builds_of(role)))) is not None:
+                own_bins(role, bins, signed)
+            check_leaf(role, signed)
+        elif bins_of(signed) is not None:
+            check_bins(role, signed, targets)
+        else:
+            check_leaf(role, signed)
         for path in signed.targets:
-            if not delegated[role].is_delegated_path(path):
+            if not delegated[builds_of(role) if is_bin(role) else role].is_delegated_path(path):
                 yield Finding(Severity.ERROR, role, f"speaks for {path}, which is not its own")
     yield Finding(Severity.FINE, "guards", f"{len(delegated)} delegations are disjoint")
 
@@ -266,6 +333,10 @@ def _check_bytes(fetcher: Fetcher, target: TargetFile, listed: TargetFile | None
         return f"has sha256 {whole.hexdigest()}, {target.hashes['sha256']} was signed"
     is_artifact = target.path.startswith("builds/") and not target.path.endswith(SUFFIX)
     if is_artifact and has_segments(target.length):
+        for inside in list(files_of(target))[1:]:  # a bin's own word for it
+            listed = inside
+            if (problem := _check_bytes(fetcher, inside, None)) is not None:
+                return f"its list of segment hashes {problem}"
         return _check_list(target, listed, hashlib.sha256(segments).hexdigest())
     return None
 
@@ -290,8 +361,10 @@ def _manifests(about: Audit, state: RepositoryState) -> Iterator[Finding]:
             if path != f"channels/{manifest.product}/{manifest.channel}.json":
                 text = f"({role}) is about {manifest.product}/{manifest.channel}"
                 yield Finding(Severity.ERROR, path, text)
-            builds = state.role(f"{manifest.product}-builds")
-            yield from _payloads(path, manifest, builds.targets if builds is not None else {})
+            paths = [each.artifact.path for r in manifest.releases for each in r.payloads]
+            found = {each: artifact(state, manifest.product, each) for each in paths}
+            builds = {each: target for each, target in found.items() if target is not None}
+            yield from _payloads(path, manifest, builds)
             offered = ", ".join(release.version for release in manifest.releases)
             yield Finding(Severity.FINE, path, f"offers {offered or 'nothing'}")
 

@@ -17,6 +17,7 @@ from client_reference.manifest import parse_meaning
 from client_reference.payload.segments import SUFFIX
 from keys_policy.checks import AHEAD, BINDS, KEY_CHECKS, Severity, missing_keys
 from repo_tools.anchor import describe_anchor
+from repo_tools.metadata.bins import builds_of, is_bin
 from repo_tools.metadata.repository import RepositoryState, parse, sha256
 from repo_tools.metadata.roles import builds_role, channel_role, hold_role
 from repo_tools.publishing.channels import read_channel
@@ -46,10 +47,16 @@ __all__ = ["look", "next_step"]
 _DELEGATORS = frozenset({"root", "targets"})
 
 
-def next_step(ws: Workspace, now: datetime) -> Report:
-    """The next command, and why; its other findings may be incomplete."""
+def next_step(ws: Workspace, now: datetime, live: RepositoryState | None = None) -> Report:
+    """The next command, and why; its other findings may be incomplete.
+
+    Args:
+        ws: the workspace.
+        now: the time.
+        live: what a publish has just made live, the inbox taken in before; None to look.
+    """
     found = _look_inside(ws, now)
-    return early_report(found) or report(_look_outside(ws, found))
+    return early_report(found) or report(_look_outside(ws, found, live))
 
 
 def look(ws: Workspace, now: datetime) -> Situation:
@@ -63,6 +70,8 @@ def _look_inside(ws: Workspace, now: datetime) -> Situation:
     ceremonies = tuple(ceremony_status(ws, each) for each in open_ceremonies(ws))
     rules = {role: ws.policy.role(role) for role in ("root", "targets", "snapshot", "timestamp")}
     rules |= {role: ws.policy.role(role, kind) for role, kind in kinds.items()}
+    bins = {role: builds_of(role) for role in ws.staged_roles() if is_bin(role)}
+    rules |= {role: rules[above] for role, above in bins.items() if above in rules}
     found = findings(ws, now)
     errors = [each for each in found if each.severity is Severity.ERROR]
     ahead = [each for each in found if each.check.id == AHEAD]
@@ -114,23 +123,27 @@ def _behind(
     return tuple(sorted(wrong | (later - begun)))
 
 
-def _look_outside(ws: Workspace, found: Situation) -> Situation:
+def _look_outside(
+    ws: Workspace, found: Situation, live: RepositoryState | None = None
+) -> Situation:
     """The same with what is live."""
     if not ws.roots():
         return replace(found, built=_built(ws, RepositoryState()))
     try:
         storage = ws.storage()
-        state = read_base(ws, storage).state
+        state = read_base(ws, storage).state if live is None else live
         held = _held(ws, storage, state)
-        inbox = _inbox(ws, found, storage)
+        inbox = _inbox(ws, found, storage) if live is None else 0
     except StorageElsewhereError as error:
         built = _built(ws, RepositoryState())
         return replace(found, unread=error.message, elsewhere=True, built=built)
     except (RetryLaterError, NotTrustedError) as error:
         return replace(found, unread=error.message)
-    live = {role: (each.version, each.expires) for role, each in state.newest().items()}
+    newest = state.newest().items()
+    # A hash bin ends with its builds role.
+    versions = {role: (each.version, each.expires) for role, each in newest if not is_bin(role)}
     built = _built(ws, state)
-    return replace(found, live=live, held=held, built=built, inbox=inbox)
+    return replace(found, live=versions, held=held, built=built, inbox=inbox)
 
 
 def _submitted(ws: Workspace) -> frozenset[str]:
@@ -164,10 +177,15 @@ def _held(ws: Workspace, storage: Storage, state: RepositoryState) -> tuple[str,
 
 
 def _built(ws: Workspace, live: RepositoryState) -> dict[str, str]:
-    """The newest version that each builds role of this machine has and the live one does not."""
+    """The newest version that each builds role of this machine has and the live one does not.
+
+    Of a role in hash bins, that is each of its bins; it comes with the first of them.
+    """
     found: dict[str, str] = {}
-    for role in map(builds_role, ws.config.products):
-        if (data := ws.staged_role(role)) is None:
+    ours = set(map(builds_role, ws.config.products))
+    for role, data in ws.staged_roles().items():
+        above = builds_of(role) if is_bin(role) else role
+        if above not in ours:
             continue
         before = live.role(role)
         known = before.targets if before is not None else {}
@@ -177,5 +195,8 @@ def _built(ws: Workspace, live: RepositoryState) -> dict[str, str]:
             if path not in known and not path.endswith(SUFFIX)
         ]
         if new:
-            found[role] = max(new, key=lambda each: each.sequence).version
+            newest = max(new, key=lambda each: each.sequence).version
+            found[role] = newest
+            if is_bin(role) and ws.staged_role(above) is not None:
+                found[above] = newest
     return found

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from keys_policy.model import ONLINE_ROLES
+from repo_tools.metadata.bins import builds_of, is_bin
 from repo_tools.metadata.edits import format_time
 from repo_tools.metadata.roles import builds_role
 
@@ -444,7 +445,8 @@ def _next_staged(situation: Situation) -> tuple[str, str]:
     beside = set() if situation.live else {"root", "targets"}
     if situation.built and set(situation.staged) <= situation.built.keys() | beside:
         role = min(situation.built)
-        product = next(each for each in situation.products if builds_role(each) == role)
+        above = builds_of(role) if is_bin(role) else role
+        product = next(each for each in situation.products if builds_role(each) == above)
         return (
             _promotion(situation, product, situation.built[role]),
             f"{', '.join(sorted(situation.built))}: signed and staged, no channel offers it",

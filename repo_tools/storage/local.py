@@ -31,6 +31,7 @@ from repo_tools.files import (
     make_directory,
     replace_file,
     sweep,
+    sweep_directory,
     sync_directory,
     temporary_file,
     translate_disk_full,
@@ -45,6 +46,7 @@ __all__ = ["LocalStorage"]
 
 _CHUNK = 1 << 20
 _CLEARED = "inbox/"
+_ARTIFACTS = "targets/builds"
 _MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
@@ -54,6 +56,7 @@ class LocalStorage:
     def __init__(self, root: Path, url: str = "") -> None:
         self._root = root
         self._url = url or f"file://{root.absolute()}"
+        self._written: set[Path] = set()
 
     @property
     def url(self) -> str:
@@ -88,6 +91,7 @@ class LocalStorage:
     def create(self, path: str, source: bytes | Path, sha256: str) -> Created:
         """Create the object durably, or find the identical one. See `Storage.create`."""
         final = self._file(path)
+        self._written.add(final.parent)
         with _failures(path, self._root), translate_disk_full(final):
             if self._is_there(final, path, sha256):
                 return Created.IDENTICAL
@@ -115,7 +119,11 @@ class LocalStorage:
             _failures(path, self._root),
             exclusive_lock(self._root / ".lock", wait=True, owner=str(self._root)),
         ):
-            sweep(self._root)
+            # Artifacts may be a million, and are not looked through: where a killed publish wrote
+            # one, the publish that finishes it writes again.
+            sweep(self._root, but=(self._root / _ARTIFACTS,))
+            for directory in self._written:
+                sweep_directory(directory)
             try:
                 found = _tag(final.read_bytes())
             except FileNotFoundError:

@@ -266,14 +266,17 @@ def test_objects_are_listed_sorted_and_our_own_files_are_not(storage: LocalStora
 def test_a_commit_removes_what_killed_publishers_left_and_nothing_that_is_being_written(
     storage: LocalStorage,
 ) -> None:
-    place = storage.root / "targets" / "builds"
-    place.mkdir(parents=True)
-    left = place / ".image.abcdefgh.tmp"
-    left.write_bytes(b"half")
+    place, other = storage.root / "targets/builds/p/1", storage.root / "targets/builds/p/2"
+    found = [top / ".image.abcdefgh.tmp" for top in (place, storage.root / "inbox", other)]
+    for left in found:
+        left.parent.mkdir(parents=True)
+        left.write_bytes(b"half")
+    storage.create("targets/builds/p/1/image", b"x", sha256(b"x"))
     with temporary_file(place, "image") as (_, rival):
         storage.replace("metadata/timestamp.json", b"1", None)
         assert rival.exists()
-    assert not left.exists()
+    # A million artifacts are not looked through for what somebody left beside them.
+    assert [left.exists() for left in found] == [False, False, True]
 
 
 def test_a_listing_for_clean_up_has_sizes_and_ages(storage: LocalStorage) -> None:

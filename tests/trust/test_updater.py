@@ -1043,15 +1043,6 @@ def test_a_leaf_role_that_delegates_is_refused(repo: RepositorySimulator) -> Non
         Device(repo).check(repo)
 
 
-def test_a_leaf_role_may_have_hash_bins(repo: RepositorySimulator) -> None:
-    repo.role(LEAF).delegations = Delegations({}, succinct_roles=SuccinctRoles([], 1, 2, "bins"))
-    repo.publish(LEAF)
-    updater = Device(repo).check(repo)
-    role = updater.role(LEAF)
-    assert role is not None
-    assert role.delegations is not None
-
-
 def test_targets_may_have_hash_bins_and_then_have_no_named_roles(repo: RepositorySimulator) -> None:
     bins = SuccinctRoles([], 1, 1, "bin")
     repo.targets.delegations = Delegations({}, succinct_roles=bins)

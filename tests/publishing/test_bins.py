@@ -1,0 +1,532 @@
+"""Builds in hash bins: what one artifact more costs, and what nobody may do to bins."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import pytest
+from tuf.api.metadata import Snapshot, TargetFile, Targets
+
+from bench.many import fill
+from client_reference.trust.updater import bin_prefix
+from repo_tools.metadata import bins as pure
+from repo_tools.metadata.bins import Release, bins_of, number_for, read_index, sizes
+from repo_tools.metadata.edits import next_snapshot
+from repo_tools.metadata.repository import parse
+from repo_tools.publishing import firmware
+from repo_tools.publishing.firmware import open_signers, write_role
+from repo_tools.publishing.prepare import read_base
+from repo_tools.publishing.rehearse import Outcome
+from repo_tools.signing.secrets import Secrets
+from repo_tools.storage.local import LocalStorage
+from tests.publishing.lab import HARDWARE, NOW, PRODUCT, Lab
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BUILDS = f"{PRODUCT}-builds"
+SMALL = b"firmware\n" * 50
+
+
+@pytest.fixture(scope="session")
+def binned_moments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lab]:
+    """`live`: 64 bins, 1.0 is live and exported; `many`: with 300 artifacts more."""
+    top = tmp_path_factory.mktemp("binned")
+    lab = Lab(top / "live" / "acme")
+    lab.directory.parent.mkdir()
+    lab.init()
+    lab.ok("product", "add", PRODUCT, "--hardware", HARDWARE)
+    lab.ok("product", "bins", PRODUCT, "--number", "64")
+    lab.ship("1.0")
+    lab.ok("factory", "export", PRODUCT, "--to", top / "device")
+    (top / "many").mkdir()
+    many = lab.copy(top / "many" / "acme")
+    with patch("bench.many.datetime") as clock:
+        clock.now.return_value = NOW
+        fill(many.directory, 300)
+    return {"live": lab, "many": many}
+
+
+def _copy(lab: Lab, tmp_path: Path) -> Lab:
+    found = lab.copy(tmp_path / "acme")
+    root = (found.directory / "metadata/root/1.json").read_bytes()
+    (tmp_path / "factory-root.json").write_bytes(root)
+    return found
+
+
+@pytest.fixture
+def live(binned_moments: dict[str, Lab], tmp_path: Path) -> Lab:
+    return _copy(binned_moments["live"], tmp_path)
+
+
+@pytest.fixture
+def many(binned_moments: dict[str, Lab], tmp_path: Path) -> Lab:
+    return _copy(binned_moments["many"], tmp_path)
+
+
+def snapshot_of(lab: Lab) -> Snapshot:
+    """The live snapshot."""
+    data = read_base(lab.workspace, lab.workspace.storage()).state.snapshot
+    assert data is not None
+    return parse(data, Snapshot, "snapshot").signed
+
+
+def live_bins(lab: Lab) -> dict[str, int]:
+    """The version of each bin that the live snapshot lists."""
+    return {
+        name.removesuffix(".json"): meta.version
+        for name, meta in snapshot_of(lab).meta.items()
+        if "_" in name
+    }
+
+
+def stage(lab: Lab, role: str, signed: Targets) -> None:
+    """Sign a role with the builder's key, as whoever has that key can, and stage it."""
+    ws = lab.workspace
+    secrets = Secrets(ws.lab_passphrase.read_bytes().strip())
+    write_role(ws, role, signed, open_signers(ws, PRODUCT, secrets))
+
+
+class Requests:
+    """What a command asks of its storage; in a test that counts and does not time."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[str, str, int]] = []
+
+    def __enter__(self) -> Requests:
+        self._patches = [
+            patch.object(LocalStorage, name, self._counted(what, getattr(LocalStorage, name)))
+            for name, what in (
+                ("read", "GET"),
+                ("open", "OPEN"),
+                ("create", "PUT"),
+                ("replace", "PUT"),
+                ("paths", "LIST"),
+            )
+        ]
+        for each in self._patches:
+            each.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._patches:
+            each.stop()
+
+    def _counted(self, what: str, method: Any) -> Any:  # noqa: ANN401  methods of any form
+        def call(storage: LocalStorage, path: str, *arguments: Any) -> Any:  # noqa: ANN401
+            size = 0
+            if what == "PUT":
+                source = arguments[0]
+                size = len(source) if isinstance(source, bytes) else source.stat().st_size
+            self.made.append((what, path, size))
+            return method(storage, path, *arguments)
+
+        return call
+
+    @property
+    def counted(self) -> list[tuple[str, str, int]]:
+        """Requests besides the artifact; `read` opens, and is one request."""
+        reads = Counter(path for what, path, _ in self.made if what == "GET")
+        found = []
+        for what, path, size in self.made:
+            if what == "OPEN" and reads[path] > 0:
+                reads[path] -= 1
+            elif not path.startswith("targets/builds/"):
+                found.append((what, path, size))
+        return found
+
+    def bins(self, *what: str) -> set[str]:
+        """The bins that were asked for."""
+        return {path for kind, path, _ in self.counted if kind in what and "_" in path}
+
+
+# What it costs
+
+
+def test_the_number_of_bins_is_the_one_with_which_devices_fetch_least() -> None:
+    for artifacts in (1_000, 100_000, 1_000_000):
+        chosen = number_for(PRODUCT, artifacts)
+        for other in (chosen // 2, chosen * 2):
+            assert (
+                sizes(PRODUCT, artifacts, chosen).device <= sizes(PRODUCT, artifacts, other).device
+            )
+    assert [number_for(PRODUCT, n) for n in (100, 1_000, 100_000)] == [0, 128, 1024]
+
+
+def test_a_product_is_told_what_bins_cost(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "acme")
+    lab.init()
+    said = lab.ok("product", "add", "sensor", "--hardware", "s-1", "--expect", "100000").out
+    assert "100000 artifacts in 1024 hash bins" in said
+    assert "a bin, kB   snapshot, kB   a device fetches, kB" in said
+    assert lab.workspace.config.products["sensor"].bins == 1024
+    listed = lab.ok("product", "list").out
+    assert "1024 hash bins" in listed
+    done = lab.run("product", "bins", "sensor", "--number", "100")
+    assert (done.code, "a power of two from 2 to 16384" in done.err) == (2, True)
+
+
+def test_one_artifact_more_is_one_bin_more_and_the_role_stays(live: Lab) -> None:
+    before = live_bins(live)
+    live.ship("1.1")
+    after = live_bins(live)
+    assert len(after) == 2
+    assert {name: after[name] for name in before} == before
+    assert snapshot_of(live).meta[f"{BUILDS}.json"].version == 1
+    assert all(
+        meta.length is None for name, meta in snapshot_of(live).meta.items() if "_" in name
+    ), "4,096 digests would be half a megabyte for every device"
+    assert live.fresh_device() == (Outcome.UPDATES, "installs 1.1")
+    assert read_index(snapshot_of(live), PRODUCT) == (
+        Release("1.1", 2, ("firmware.img",)),
+        Release("1.0", 1, ("firmware.img",)),
+    )
+
+
+def test_one_artifact_more_costs_ten_requests_and_one_bin(many: Lab) -> None:
+    """Whatever their number: a publish of a machine that has published before."""
+    assert len(live_bins(many)) == 64
+    with Requests() as adding:
+        many.add("new", data=SMALL)
+    assert len(adding.bins("GET", "OPEN")) <= 2, "its own bin, and that of the newest release"
+    many.promote("new")
+    many.ok("publish")
+    many.add("newer", data=SMALL)
+    many.promote("newer")
+    with Requests() as publishing:
+        many.ok("publish")
+    written = [path for what, path, _ in publishing.counted if what == "PUT"]
+    assert len(publishing.counted) <= 10, publishing.counted
+    assert len(written) == 5, "a manifest, a bin, the channel, the snapshot, the timestamp"
+    assert len(publishing.bins("PUT")) == 1
+    assert publishing.bins("GET", "OPEN") == set()
+    assert many.fresh_device() == (Outcome.UPDATES, "installs newer")
+
+
+def test_a_machine_that_has_read_nothing_reads_no_bin_that_it_does_not_need(many: Lab) -> None:
+    many.add("new", data=SMALL)
+    many.promote("new")
+    for file in (many.directory / ".firmroot/cache").iterdir():
+        file.unlink()
+    with Requests() as publishing:
+        many.ok("publish")
+    assert len(publishing.bins("GET", "OPEN")) <= 2, "what it changes, and what channels offer"
+
+
+def test_an_audit_samples_bins_and_says_so(many: Lab) -> None:
+    # The artifacts of `fill` have no bytes: their errors are no matter here.
+    said = json.loads(many.run("--json", "verify").out)
+    (line,) = [
+        each for each in said["findings"] if each["subject"] == BUILDS and "of" in each["detail"]
+    ]
+    assert line["detail"].startswith(("16 of 64", "17 of 64"))
+    assert "--every-bin reads all" in line["detail"]
+    said = json.loads(many.run("--json", "verify", "--every-bin").out)
+    assert any(each["detail"] == "64 of 64 hash bins read" for each in said["findings"])
+
+
+# What releases are
+
+
+def test_files_of_one_version_have_one_sequence_whatever_their_bins(live: Lab) -> None:
+    live.ok("product", "add", PRODUCT, "--hardware", "acme,gw-3")
+    live.ok("sign")
+    live.add("2.0")
+    more = live.directory.parent / "gw3.img"
+    more.write_bytes(SMALL)
+    labels = ("-p", PRODUCT, "-V", "2.0", "--hardware")
+    live.ok("firmware", "add", more, *labels, "acme,gw-3")
+    live.ok("publish")
+    rest = live.directory.parent / "third.img"
+    rest.write_bytes(SMALL)
+    done = live.run("firmware", "add", rest, *labels, "acme,gw-3")
+    assert (done.code, "already has builds/gateway/2.0/gw3.img" in done.err) == (5, True)
+    live.ok("product", "add", PRODUCT, "--hardware", "acme,gw-4")
+    live.ok("sign")
+    done = live.ok("--json", "firmware", "add", rest, *labels, "acme,gw-4")
+    assert done.json["sequence"] == 2
+    live.promote("2.0")
+    live.ok("publish")
+    (release,) = [each for each in read_index(snapshot_of(live), PRODUCT) if each.version == "2.0"]
+    assert release.files == ("firmware.img", "gw3.img", "third.img")
+    shown = live.ok("firmware", "show", f"{PRODUCT}@2.0").out
+    assert shown.count("published") == 3
+
+
+def test_the_same_file_again_is_there_already_and_other_bytes_are_refused(live: Lab) -> None:
+    assert "is there already" in live.add("1.0").out
+    file = live.directory.parent / "firmware.img"
+    file.write_bytes(SMALL)
+    done = live.run("firmware", "add", file, "-p", PRODUCT, "-V", "1.0", "--hardware", HARDWARE)
+    assert (done.code, "was added with other bytes" in done.err) == (5, True)
+    live.ship("1.1")
+
+
+def test_an_old_release_is_found_though_the_index_has_forgotten_it(live: Lab) -> None:
+    with patch.object(pure, "RECENT", 1):
+        live.add("1.1")
+        live.ok("publish")
+        live.ship("1.2")
+    assert [each.version for each in read_index(snapshot_of(live), PRODUCT)] == ["1.2"]
+    live.ok("channel", "promote", f"{PRODUCT}@1.1", "--to", "stable", "--stone")
+    live.ok("sign")
+    live.ok("publish")
+    done = live.run("channel", "promote", f"{PRODUCT}@7.0", "--to", "stable")
+    assert (done.code, "there is no release gateway@7.0" in done.err) == (2, True)
+
+
+# Attacks on the index and on bins
+
+
+def _with_index(lab: Lab, *releases: Release) -> bytes:
+    """A snapshot that a thief of its key signs, with another index."""
+    ws, state = lab.workspace, read_base(lab.workspace, lab.workspace.storage()).state
+    signed = next_snapshot(
+        state.parsed_snapshot(),
+        {},
+        ws.policy.role("snapshot"),
+        lab.now,
+        pure.as_field({PRODUCT: releases}),
+    )
+    del state
+    return signed  # type: ignore[return-value]  # replaced below
+
+
+def test_a_sequence_that_no_builder_gave_is_not_believed(live: Lab) -> None:
+    """Else a thief of the online key could exhaust the sequences of a product."""
+    lie = (Release("1.0", 2**53 - 2, ("firmware.img",)),)
+    with (
+        patch.object(firmware, "read_index", lambda *_: lie),
+        pytest.raises(AssertionError, match="no builder said so in builds/gateway/1.0"),
+    ):
+        live.add("1.1")
+    live.ship("1.1")
+    assert live.fresh_device() == (Outcome.UPDATES, "installs 1.1")
+
+
+def test_a_snapshot_that_lost_its_index_costs_a_look_at_every_bin_and_no_sequence(
+    live: Lab,
+) -> None:
+    with patch.object(firmware, "read_index", lambda *_: ()):
+        done = live.add("1.1")
+    assert "sequence 2" in done.out
+    live.promote("1.1")
+    live.ok("publish")
+
+
+def _target(path: str, sequence: int, version: str) -> TargetFile:
+    target = TargetFile.from_data(path, SMALL, ["sha256"])
+    target.unrecognized_fields["custom"] = {
+        "handler": "slot",
+        "hardware": [HARDWARE],
+        "product": PRODUCT,
+        "sequence": sequence,
+        "version": version,
+    }
+    return target
+
+
+def _bin(lab: Lab, path: str, sequence: int, version: str) -> tuple[str, Targets]:
+    state = read_base(lab.workspace, lab.workspace.storage()).state
+    builds = state.role(BUILDS)
+    bins = bins_of(builds)
+    assert bins is not None
+    assert builds is not None
+    target = _target(path, sequence, version)
+    return bins.get_role_for_target(path), Targets(expires=builds.expires, targets={path: target})
+
+
+def test_two_builders_who_never_met_do_not_get_one_sequence(live: Lab) -> None:
+    path = "builds/gateway/9.0/other.img"
+    name, signed = _bin(live, path, 2, "9.0")
+    assert name not in live_bins(live)
+    mine = live.copy(live.directory.parent / "mine")
+    live.ship("1.1")
+    stage(mine, name, signed)
+    outbox = mine.workspace.outbox / pure_stored(signed, path)
+    outbox.parent.mkdir(parents=True)
+    outbox.write_bytes(SMALL)
+    for place in ("repository", "metadata", "history"):
+        _replace(live.directory / place, mine.directory / place)
+    done = mine.run("publish")
+    assert (
+        done.code,
+        "gateway@9.0 has sequence 2, which is not free: 2 is the highest" in done.err,
+    ) == (
+        5,
+        True,
+    )
+    (mine.workspace.memory / "staged" / f"{name}.json").unlink()
+    mine.add("9.0", data=SMALL)
+    mine.promote("9.0")
+    mine.ok("publish")
+    assert read_index(snapshot_of(mine), PRODUCT)[0].sequence == 3
+
+
+def pure_stored(signed: Targets, path: str) -> str:
+    from repo_tools.publishing.artifacts import stored_name
+
+    return stored_name(path, signed.targets[path].hashes["sha256"])
+
+
+def _replace(source: Path, destination: Path) -> None:
+    import shutil
+
+    shutil.rmtree(destination)
+    shutil.copytree(source, destination)
+
+
+def test_a_bin_that_lists_a_path_of_another_is_not_published(live: Lab) -> None:
+    path = "builds/gateway/9.0/other.img"
+    name, signed = _bin(live, path, 2, "9.0")
+    wrong = f"{bin_prefix(BUILDS)}-{'00' if not name.endswith('-00') else '01'}"
+    stage(live, wrong, signed)
+    done = live.run("publish")
+    assert (done.code, f"which is for {name} to say" in done.err) == (5, True)
+    (live.workspace.memory / "staged" / f"{wrong}.json").unlink()
+    live.ship("1.1")
+
+
+def test_a_role_that_gives_its_bins_another_key_is_not_published(live: Lab) -> None:
+    state = read_base(live.workspace, live.workspace.storage()).state
+    builds = state.role(BUILDS)
+    assert builds is not None
+    assert builds.delegations is not None
+    (other,) = [each.key for name, each in live.workspace.keyring.items() if name == "rita"]
+    builds.delegations.keys = {other.keyid: other}
+    assert builds.delegations.succinct_roles is not None
+    builds.delegations.succinct_roles.keyids = [other.keyid]
+    builds.version += 1
+    stage(live, BUILDS, builds)
+    done = live.run("publish")
+    assert (done.code, "gives its hash bins other keys" in done.err) == (5, True)
+    (live.workspace.memory / "staged" / f"{BUILDS}.json").unlink()
+    live.ship("1.1")
+
+
+def test_a_role_does_not_change_without_its_bins(live: Lab) -> None:
+    builds = read_base(live.workspace, live.workspace.storage()).state.role(BUILDS)
+    assert builds is not None
+    builds.version += 1
+    stage(live, BUILDS, builds)
+    done = live.run("publish")
+    assert (done.code, "1 of its hash bins were not signed with it" in done.err) == (3, True)
+    live.ok("ceremony", "start", BUILDS)
+    live.ok("publish")
+    live.ship("1.1")
+
+
+# A whole role
+
+
+def test_a_role_in_bins_is_renewed_with_every_bin(many: Lab) -> None:
+    later = many.later(days=200)
+    later.ok("refresh")
+    later.ok("ceremony", "start", BUILDS)
+    later.ok("publish")
+    bins = live_bins(later)
+    assert len(bins) == 64
+    assert min(bins.values()) == 2
+    assert later.fresh_device() == (Outcome.UPDATES, "installs 1.0")
+    later.ship("new")
+    assert later.fresh_device() == (Outcome.UPDATES, "installs new")
+
+
+def test_the_key_of_the_builder_is_replaced_with_every_bin(live: Lab) -> None:
+    live.ship("1.1")
+    (old,) = live.workspace.policy.role(BUILDS, "builds").keys
+    live.ok("rotate", old, "--to", "builder-2")
+    live.ok("sign")
+    live.ok("publish")
+    assert set(live_bins(live).values()) == {2}
+    assert live.fresh_device() == (Outcome.UPDATES, "installs 1.1")
+    live.ship("1.2")
+    assert live.fresh_device() == (Outcome.UPDATES, "installs 1.2")
+
+
+def test_a_product_in_one_file_is_cut_into_bins_and_devices_go_on(
+    following: Lab, tmp_path: Path
+) -> None:
+    """Artifacts with lists of segments; a device that has the flat role cached follows."""
+    following.ok("publish")
+    said = following.ok("product", "bins", PRODUCT, "--number", "16").out
+    assert "gateway-builds 3: in 16 hash bins, signed and staged" in said
+    done = following.ok("publish")
+    assert "0 devices stranded" in done.out
+    assert "gateway-stable" in done.out, "the device of the registry was rehearsed"
+    assert following.fresh_device() == (Outcome.UPDATES, "installs 1.1")
+    assert {each.version for each in read_index(snapshot_of(following), PRODUCT)} == {"1.0", "1.1"}
+    state = read_base(following.workspace, following.workspace.storage()).state
+    builds = state.role(BUILDS)
+    assert builds is not None
+    assert not builds.targets
+    following.ok("verify")
+    following.ship("1.2")
+    assert following.fresh_device() == (Outcome.UPDATES, "installs 1.2")
+    done = following.run("product", "bins", PRODUCT, "--number", "32")
+    assert (done.code, "gateway has 16 hash bins" in done.err) == (5, True)
+
+
+def test_devices_with_a_client_that_reads_no_bins_stop_the_cut(following: Lab) -> None:
+    registry = following.directory / "factory/registry.toml"
+    text = registry.read_text()
+    registry.write_text(text.replace('client_version = "', 'client_version = "0.0.9" # "'))
+    done = following.run("product", "bins", PRODUCT, "--number", "16")
+    assert (done.code, "(client 0.0.9)" in done.err) == (5, True)
+    registry.write_text(text)
+    following.ok("publish")
+    following.ok("product", "bins", PRODUCT, "--number", "16")
+    following.ok("publish")
+
+
+def test_a_cut_that_lost_a_race_says_so(following: Lab) -> None:
+    """Somebody publishes firmware in the one file while it is cut into bins elsewhere."""
+    following.ok("publish")
+    other = following.copy(following.directory.parent / "other")
+    following.ok("product", "bins", PRODUCT, "--number", "16")
+    other.ship("1.2")
+    for place in ("repository", "metadata", "history"):
+        _replace(other.directory / place, following.directory / place)
+    done = following.run("publish")
+    assert done.code == 5
+    assert "do not have builds/gateway/1.2" in done.err or "is live" in done.err
+
+
+# Everybody else who reads bins
+
+
+def test_a_clean_up_keeps_what_bins_name_and_takes_bins_that_were_replaced(live: Lab) -> None:
+    live.ship("1.1")
+    (home, *_) = sorted(live_bins(live))
+    live.ok("ceremony", "start", BUILDS)
+    live.ok("publish")
+    late = live.later(days=400)
+    late.ok("refresh")
+    for path in live.repository.rglob("*"):
+        if path.is_file():
+            _age(path)
+    late.ok("gc", "--older", "30d")
+    names = {path.name for path in live.repository.rglob("*")}
+    assert f"1.{home}.json" not in names
+    assert f"2.{home}.json" in names
+    assert len([name for name in names if name.endswith("firmware.img")]) == 2
+    assert len([name for name in names if name.endswith(".segments")]) == 2
+
+
+def _age(path: Path) -> None:
+    import os
+
+    os.utime(path, (NOW.timestamp(), NOW.timestamp()))
+
+
+def test_a_mirror_has_every_bin_and_every_artifact(live: Lab, tmp_path: Path) -> None:
+    live.ship("1.1")
+    live.ok("mirror", tmp_path / "mirror")
+    here = {path.relative_to(live.repository) for path in live.repository.rglob("*_-*.json")}
+    there = tmp_path / "mirror"
+    assert {path.relative_to(there) for path in there.rglob("*_-*.json")} == here
+    assert len(list((there / "targets").rglob("*.img*"))) == 4
+    live.ok("verify", there)
