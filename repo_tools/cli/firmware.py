@@ -136,9 +136,9 @@ def show(context: Context, reference: str) -> None:
 
 
 def _rows(product: str, builds: Builds) -> list[dict[str, Any]]:
-    live = builds.live.targets if builds.live is not None else {}
+    published = {path for role in (builds.live, *builds.loaded) if role for path in role.targets}
     rows = [
-        _row(product, target, "published" if path in live else "waits for publish")
+        _row(product, target, "published" if path in published else "waits for publish")
         for path, target in builds.targets.items()
         if not path.endswith(SUFFIX)
     ]

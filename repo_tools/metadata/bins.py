@@ -18,6 +18,7 @@ a device loads one. The rules:
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,7 @@ RECENT = 32
 """Releases of a product in the index: so many back, files can be added to a version."""
 MIN_BINS, MAX_BINS = 2, 16_384
 """The snapshot of more would be longer than clients read."""
+_BIN = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*_-[0-9a-f]{1,4}")
 # Of what `firmware add` writes; one digit of a version more or less.
 _ENTRY = 255
 _LISTED = 27
@@ -138,8 +140,8 @@ def bits(number: int) -> int:
 
 
 def is_bin(role: str) -> bool:
-    """Whether a role is a hash bin. No other name has an underscore."""
-    return "_" in role
+    """Whether a role is a hash bin. No other name of ours has an underscore."""
+    return _BIN.fullmatch(role) is not None
 
 
 def builds_of(role: str) -> str:

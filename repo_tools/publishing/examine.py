@@ -22,26 +22,48 @@ from typing import TYPE_CHECKING
 
 from tuf.api.metadata import Targets
 
-from client_reference.errors import ConfigurationError, NotTrustedError, RefusedError
-from client_reference.manifest import MAX_HOLD, MAX_MANIFEST, parse, parse_hold, parse_meaning
+from client_reference.errors import (
+    ActionRequiredError,
+    ConfigurationError,
+    NotTrustedError,
+    RefusedError,
+)
+from client_reference.manifest import (
+    MAX_HOLD,
+    MAX_MANIFEST,
+    parse,
+    parse_hold,
+    parse_meaning,
+    segments_digest,
+)
 from client_reference.payload.segments import LONGEST, SUFFIX, has_segments, list_length
 from client_reference.trust.verified import BadSignatureError, authentic, check_expiry, read
+from repo_tools.metadata.bins import (
+    bins_of,
+    builds_of,
+    check_bins,
+    files_of,
+    is_bin,
+    read_index,
+)
 from repo_tools.metadata.repository import sha256
 from repo_tools.metadata.roles import check_leaf, hold_path, manifest_path
 from repo_tools.publishing.artifacts import Labels, check_hardware, stored_name
+from repo_tools.publishing.binned import check_releases, own_bins
 from repo_tools.publishing.plan import MAX_JUMP, StaleError, check_keeps_artifacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from tuf.api.metadata import DelegatedRole, TargetFile
 
     from client_reference.manifest import Meaning
+    from repo_tools.metadata.bins import Release
     from repo_tools.metadata.repository import RepositoryState
     from repo_tools.publishing.inbox import Submission
 
-__all__ = ["Examined", "check_file", "delegated", "examine", "is_builds", "is_live"]
+__all__ = ["AwaitedError", "Examined", "check_file", "delegated", "examine", "is_builds", "is_live"]
 
 MAX_BUNDLE = 1_048_576
 """Bytes of a CA bundle, as devices read it."""
@@ -67,13 +89,17 @@ class Examined:
     handover: bool = False
 
 
+class AwaitedError(ActionRequiredError):
+    """A hash bin whose builds role is not live, and not handed in either."""
+
+
 def delegated(state: RepositoryState, role: str) -> DelegatedRole:
-    """How `targets` delegates a role.
+    """How `targets` delegates a role; a hash bin is part of its builds role.
 
     Raises:
         RefusedError: it does not.
     """
-    return _delegation(state, role)[1]
+    return _delegation(state, builds_of(role) if is_bin(role) else role)[1]
 
 
 def _delegation(state: RepositoryState, role: str) -> tuple[Targets, DelegatedRole]:
@@ -109,6 +135,7 @@ def examine(
     epoch: int,
     now: datetime,
     following: Targets | None = None,
+    above: Targets | None = None,
 ) -> Examined:
     """Judge a role by itself.
 
@@ -119,8 +146,10 @@ def examine(
         epoch: of the repository.
         now: the time.
         following: the next targets role, if one is signed; verified by the caller.
+        above: of a hash bin, the builds role that goes with it; None if that is live.
 
     Raises:
+        AwaitedError: there is no builds role for a hash bin.
         StaleError: what it was made from is no longer live.
         RefusedError: it says what it may not say.
         NotTrustedError: it is not signed by a threshold, damaged, or expired.
@@ -135,11 +164,14 @@ def examine(
             f"the metadata of {role} has sha256 {found}, expected {submission.sha256}",
             "hand it in again: firmroot submit --again",
         )
-    signed, way, handover = _authentic(state, following, role, data)
+    if is_bin(role):
+        signed, way, handover = _authentic_bin(state, following, above, role, data)
+    else:
+        signed, way, handover = _authentic(state, following, role, data)
     if is_live(state, role, data):
         return Examined(signed, {}, live=True)
     check_expiry(role, signed, now)
-    check_leaf(role, signed)
+    _check_delegates(way, role, signed, following if handover else state.targets)
     _check_base(state, submission, signed)
     live = state.role(role)
     before = live.targets if live is not None else {}
@@ -148,11 +180,34 @@ def examine(
         if before.get(path) == target:
             continue
         _check_target(way, role, path, target)
-        new[stored_name(path, target.hashes["sha256"])] = target
+        for file in files_of(target):
+            new[stored_name(file.path, file.hashes["sha256"])] = file
     if is_builds(way):
-        _check_builds(signed, before)
-        check_keeps_artifacts(role, signed, live)
+        _check_artifacts(state, way, role, signed, live)
     return Examined(signed, new, handover=handover)
+
+
+def _check_delegates(way: DelegatedRole, role: str, signed: Targets, outer: Targets | None) -> None:
+    """Only a builds role delegates, and only to bins that its own keys sign."""
+    binned = is_builds(way) and not is_bin(role) and bins_of(signed) is not None
+    if binned and outer is not None:
+        check_bins(role, signed, outer)
+    else:
+        check_leaf(role, signed)
+
+
+def _check_artifacts(
+    state: RepositoryState, way: DelegatedRole, role: str, signed: Targets, live: Targets | None
+) -> None:
+    product = way.name.removesuffix("-builds")
+    index = read_index(state.parsed_snapshot(), product)
+    before = live.targets if live is not None else {}
+    _check_builds(signed, before, index)
+    if is_bin(role):
+        fresh = {path: each for path, each in signed.targets.items() if path not in before}
+        check_releases(product, index, fresh)
+    if bins_of(signed) is None:  # else `binned.check_admitted` sees the bins that go with it
+        check_keeps_artifacts(role, signed, live)
 
 
 def _authentic(
@@ -170,6 +225,39 @@ def _authentic(
         if following is None or role not in _roles(following):
             raise
         return authentic(Targets, following, role, data), _roles(following)[role], True
+
+
+def _authentic_bin(
+    state: RepositoryState,
+    following: Targets | None,
+    above: Targets | None,
+    role: str,
+    data: bytes,
+) -> tuple[Targets, DelegatedRole, bool]:
+    """The same of a hash bin, which its builds role delegates to: that, or the one that goes along.
+
+    Attack: a bin that the keys of no builds role signed, or that lists what another bin speaks for.
+    """
+    name = builds_of(role)
+    targets, way = _delegation(state, name)
+    builds = above or state.role(name)
+    bins = bins_of(builds)
+    if builds is None or bins is None:
+        raise AwaitedError(
+            f"{role} is a hash bin, and {name} has none that is live or was handed in",
+            "where it was signed: firmroot submit hands in both",
+        )
+    try:
+        check_bins(name, builds, targets)
+        handover = False
+    except RefusedError:
+        if following is None:
+            raise
+        check_bins(name, builds, following)
+        handover = True
+    signed = authentic(Targets, builds, role, data)
+    own_bins(role, bins, signed)
+    return signed, way, handover
 
 
 def _roles(targets: Targets | None) -> Mapping[str, DelegatedRole]:
@@ -214,7 +302,9 @@ def is_builds(way: DelegatedRole) -> bool:
     return any(pattern.startswith("builds/") for pattern in way.paths or ())
 
 
-def _check_builds(signed: Targets, live: Mapping[str, TargetFile]) -> None:
+def _check_builds(
+    signed: Targets, live: Mapping[str, TargetFile], index: Sequence[Release]
+) -> None:
     """What a builder says about files, against itself and against what is live.
 
     Attack: whoever has a builds key gives a published path other bytes, or takes the sequence of
@@ -231,7 +321,7 @@ def _check_builds(signed: Targets, live: Mapping[str, TargetFile]) -> None:
             _check_list(path, target, signed.targets)
         else:
             meanings[path] = parse_meaning(target.custom, path)
-    _check_sequences(meanings.values(), live)
+    _check_sequences(meanings.values(), live, max((each.sequence for each in index), default=0))
     # Only now can anything be told from labels: all of them have been read.
     for path, meaning in meanings.items():
         if path not in live:
@@ -239,16 +329,16 @@ def _check_builds(signed: Targets, live: Mapping[str, TargetFile]) -> None:
             _check_labels(path, signed.targets[path], meaning, others)
 
 
-def _check_sequences(meanings: Iterable[Meaning], live: Mapping[str, TargetFile]) -> None:
+def _check_sequences(
+    meanings: Iterable[Meaning], live: Mapping[str, TargetFile], known: int
+) -> None:
     """One sequence for each version, one version for each, and no jump.
 
     Attack: one sequence near the last number, and no later release could have a higher one.
     """
     versions: dict[int, str] = {}
     sequences: dict[str, int] = {}
-    highest = max(
-        (int((each.custom or {}).get("sequence", 0)) for each in live.values()), default=0
-    )
+    highest = max((known, *(int((each.custom or {}).get("sequence", 0)) for each in live.values())))
     for meaning in meanings:
         version, sequence = meaning.version, meaning.sequence
         if versions.setdefault(sequence, version) != version:
@@ -282,7 +372,8 @@ def _check_labels(
         raise RefusedError(f"{path}: {error.message}", error.hint) from error
     if labels.path != path:
         raise RefusedError(f"{path} is labelled as {labels.path}")
-    if has_segments(target.length) and path + SUFFIX not in others:
+    listed = path + SUFFIX in others or segments_digest(target.custom, path) is not None
+    if has_segments(target.length) and not listed:
         raise RefusedError(f"{path} has {target.length} bytes and no list of segments")
     check_hardware(labels, others)
 

@@ -59,7 +59,7 @@ MAX_DOCUMENT = 65_536
 _SUBMISSIONS, _ANSWERS, _WAITING = f"{INBOX}submissions/", f"{INBOX}answers/", f"{INBOX}waiting/"
 _DOCUMENT = "submission.json"
 _ID = re.compile(r"[0-9a-f]{64}")
-_ROLE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_ROLE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*(_-[0-9a-f]{1,4})?")
 _SHORT = 2000
 
 

@@ -36,6 +36,7 @@ from client_reference.errors import (
     RetryLaterError,
     shortened,
 )
+from client_reference.manifest import segments_digest
 from client_reference.payload.segments import SEGMENT, SUFFIX
 from client_reference.trust.updater import Limits
 from client_reference.trust.verified import BadSignatureError, authentic
@@ -46,11 +47,13 @@ from repo_tools.files import (
     temporary_file,
     translate_disk_full,
 )
+from repo_tools.metadata.bins import builds_of, is_bin
 from repo_tools.metadata.edits import format_time
 from repo_tools.metadata.repository import sha256
 from repo_tools.publishing import inbox
-from repo_tools.publishing.examine import check_file, examine
+from repo_tools.publishing.examine import AwaitedError, check_file, examine
 from repo_tools.publishing.journal import load_journal
+from repo_tools.publishing.live import read_bins
 from repo_tools.publishing.online import OnlineKeysMissingError
 from repo_tools.publishing.plan import StaleError
 from repo_tools.publishing.prepare import (
@@ -172,6 +175,10 @@ class _Judges:
     now: datetime
     following: Targets | None
     verdicts: list[Verdict] = field(default_factory=list)
+    builds: dict[str, Targets] = field(default_factory=dict)
+    """Builds roles that are good by themselves: hash bins that were handed in go with them."""
+    postponed: list[str] | None = None
+    """Bins that are looked at again when all builds roles are known; None then."""
 
     def say(
         self, identity: str, submission: Submission | None, outcome: Outcome, error: FirmrootError
@@ -181,8 +188,11 @@ class _Judges:
 
     def gather(self, pending: Iterable[str], *, fetch: bool = True) -> list[_Item]:
         """Examine each by itself; builds first, and of one role the newest first."""
-        found = [item for each in pending if (item := self._judge(each, fetch=fetch)) is not None]
-        return sorted(found, key=_order)
+        self.postponed = []
+        first = [self._judge(each, fetch=fetch) for each in pending]
+        left, self.postponed = self.postponed, None
+        second = [self._judge(each, fetch=fetch) for each in left]
+        return sorted((item for item in (*first, *second) if item is not None), key=_order)
 
     def _judge(self, identity: str, *, fetch: bool) -> _Item | None:
         """Examine one; None if something was said about it, or it is gone.
@@ -205,6 +215,9 @@ class _Judges:
         except (RetryLaterError, ConfigurationError, OSError):
             raise
         except FirmrootError as error:
+            if isinstance(error, AwaitedError) and self.postponed is not None:
+                self.postponed.append(identity)
+                return None
             waits = isinstance(error, ActionRequiredError)
             outcome = Outcome.WAITS if waits else Outcome.REFUSED
             self.say(identity, submission, outcome, self._told(error))
@@ -233,10 +246,14 @@ class _Judges:
             )
         path = inbox.object_path(identity, submission.sha256)
         data = self.storage.read(path, submission.length).data
+        state, above = self.state, None
+        if is_bin(submission.role):
+            above = self.builds.get(builds_of(submission.role))
+            if state.role(builds_of(submission.role)) is not None:
+                state = read_bins(self.storage, state, [submission.role])
+        epoch = self.workspace.epoch
         try:
-            found = examine(
-                self.state, submission, data, self.workspace.epoch, self.now, self.following
-            )
+            found = examine(state, submission, data, epoch, self.now, self.following, above)
         except BadSignatureError as error:
             raise self._awaited(submission.role, data) or error from None
         if found.live:
@@ -246,6 +263,7 @@ class _Judges:
         place = _place(self.workspace, identity)
         if fetch:
             self._check_own(submission, data)
+            self.builds[submission.role] = found.signed
             _unpack(self.storage, identity, submission, data, found, place)
         return _Item(identity, submission, place, found.handover)
 
@@ -273,9 +291,10 @@ class _Judges:
             )
 
 
-def _order(item: _Item) -> tuple[bool, str, int, str]:
+def _order(item: _Item) -> tuple[int, str, int, str]:
     role = item.submission.role
-    return (not role.endswith("-builds"), role, -item.submission.version, item.id)
+    rank = 0 if role.endswith("-builds") else 1 if is_bin(role) else 2
+    return (rank, role, -item.submission.version, item.id)
 
 
 def _place(ws: Workspace, identity: str) -> Path:
@@ -335,7 +354,10 @@ def _copy(storage: Storage, path: str, target: TargetFile, found: Examined, fina
                 "hand it in again: firmroot submit --again",
             )
         listed = found.signed.targets.get(target.path + SUFFIX)
-        if listed is not None and sha256(bytes(segments)) != listed.hashes["sha256"]:
+        expected = segments_digest(target.custom or {}, target.path)
+        if listed is not None:
+            expected = listed.hashes["sha256"]
+        if expected is not None and sha256(bytes(segments)) != expected:
             raise RefusedError(
                 f"{target.path}{SUFFIX} is not the list of its segments",
                 "no device could install it: add the firmware again under a new version",

@@ -15,11 +15,12 @@ from tuf.api.metadata import TargetFile, Targets
 from client_reference.errors import ActionRequiredError, RefusedError
 from client_reference.payload.segments import SUFFIX
 from repo_tools.files import remove_file, replace_file
+from repo_tools.metadata.bins import bins_of, builds_of, is_bin, read_index
 from repo_tools.metadata.edits import add_artifacts, assemble, signed_bytes
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.examine import delegated
-from repo_tools.publishing.firmware import open_signers
+from repo_tools.publishing.firmware import Builds, open_signers, stage_bins
 from repo_tools.signing.signers import sign
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from repo_tools.signing.secrets import Secrets
     from repo_tools.workspace import Workspace
 
-__all__ = ["Rebased", "rebase_builds"]
+__all__ = ["Rebased", "rebase_bins", "rebase_builds"]
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,66 @@ def rebase_builds(
     return Rebased(role, signed.version, renumbered)
 
 
+def rebase_bins(
+    ws: Workspace, state: RepositoryState, product: str, secrets: Secrets, now: datetime
+) -> Rebased | None:
+    """The same for a builds role in hash bins: those of this machine, made anew on what is live.
+
+    Not while the role itself waits: then all of its bins were signed together.
+
+    Args:
+        ws: as `rebase_builds`.
+        state: likewise, with the bins that are staged here.
+        product: likewise.
+        secrets: likewise.
+        now: likewise.
+
+    Raises:
+        ActionRequiredError, RefusedError: as `rebase_builds`.
+    """
+    role = builds_role(product)
+    live = state.role(role)
+    if bins_of(live) is None or ws.staged_role(role) is not None:
+        return None
+    pieces = {
+        name: parse(data, Targets, name).signed
+        for name, data in ws.staged_roles().items()
+        if is_bin(name) and builds_of(name) == role and data != state.roles.get(name)
+    }
+    new: dict[str, TargetFile] = {}
+    stands = True
+    for name, staged in pieces.items():
+        there = state.role(name)
+        before = there.targets if there is not None else {}
+        version = there.version if there is not None else 0
+        new |= {path: each for path, each in staged.targets.items() if before.get(path) != each}
+        kept = all(staged.targets.get(path) == each for path, each in before.items())
+        stands = stands and kept and staged.version > version
+    index = read_index(state.parsed_snapshot(), product)
+    taken = {each.version: each.sequence for each in index}
+    given = _sequences_after(taken, new)
+    wanted = _by_version(new)
+    if not pieces or (stands and given == wanted):
+        return None
+    signers = open_signers(ws, product, secrets) if new else []
+    for name in pieces:
+        remove_file(ws.memory / "staged" / f"{name}.json")
+    if not new:
+        return Rebased(role, 0)
+    # Above what was staged before as well: an interrupted publish may have uploaded that.
+    used = {
+        name: Targets(version=each.version, expires=each.expires) for name, each in pieces.items()
+    }
+    builds = Builds(live, None, {}, state, used, index)
+    stage_bins(ws, product, builds, [_numbered(each, given) for each in new.values()], signers, now)
+    changed = {
+        version: (wanted[version], sequence)
+        for version, sequence in given.items()
+        if wanted[version] != sequence
+    }
+    return Rebased(role, max(each.version for each in pieces.values()) + 1, changed)
+
+
 def _check_same_keys(ws: Workspace, state: RepositoryState, role: str, staged: Targets) -> None:
     """While the role's keys change, a machine vouches for nothing that its people have not seen.
 
@@ -143,7 +204,10 @@ def _by_version(targets: Mapping[str, TargetFile]) -> dict[str, int]:
 
 def _sequences(live: Mapping[str, TargetFile], new: Mapping[str, TargetFile]) -> dict[str, int]:
     """A sequence for each new version: its own if it is free and the highest, else the next one."""
-    taken = _by_version(live)
+    return _sequences_after(_by_version(live), new)
+
+
+def _sequences_after(taken: Mapping[str, int], new: Mapping[str, TargetFile]) -> dict[str, int]:
     highest = max(taken.values(), default=0)
     given: dict[str, int] = {}
     for version, sequence in sorted(_by_version(new).items(), key=lambda each: each[1]):

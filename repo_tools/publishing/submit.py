@@ -23,6 +23,7 @@ from client_reference.errors import (
 )
 from client_reference.trust.verified import BadSignatureError
 from repo_tools.files import replace_file
+from repo_tools.metadata.bins import builds_of, is_bin
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.publishing import inbox
 from repo_tools.publishing.examine import check_file, delegated, examine, is_builds, is_live
@@ -30,7 +31,7 @@ from repo_tools.publishing.inbox import Submission, parse_submission
 from repo_tools.publishing.journal import settle
 from repo_tools.publishing.plan import StaleError
 from repo_tools.publishing.prepare import is_stored, next_targets, read_base
-from repo_tools.publishing.rebase import rebase_builds
+from repo_tools.publishing.rebase import rebase_bins, rebase_builds
 from repo_tools.signing.rules import templates
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ def submit(
     rebased = [
         each
         for product in ws.config.products
-        if (each := rebase_builds(ws, state, product, secrets, now)) is not None
+        for rebase in (rebase_builds, rebase_bins)
+        if (each := rebase(ws, state, product, secrets, now)) is not None
     ]
     found: list[Standing] = []
     staged = ws.staged_roles()
@@ -173,7 +175,9 @@ def _hand_in(
         epoch=ws.epoch,
     )
     try:
-        found = examine(state, first, data, ws.epoch, now, next_targets(ws, state))
+        above = ws.staged_role(builds_of(role)) if is_bin(role) else None
+        builds = None if above is None else parse(above, Targets, builds_of(role)).signed
+        found = examine(state, first, data, ws.epoch, now, next_targets(ws, state), builds)
     except BadSignatureError as error:
         raise _badly_signed(ws, state, first, error) from error
     objects = {first.sha256: data, **_files(ws, storage, role, found)}
@@ -213,6 +217,7 @@ def _badly_signed(
 
 def signers(ws: Workspace, role: str) -> str:
     """Whose keys sign a role, for a message; nothing where the policy does not have it yet."""
+    role = builds_of(role) if is_bin(role) else role
     template = templates(ws).get(role)
     if template is None:
         return "nobody that this clone knows"
