@@ -15,6 +15,7 @@ from client_reference.payload.segments import SUFFIX
 from repo_tools.cli.context import Context, example, passphrase_option
 from repo_tools.metadata.roles import channel_role
 from repo_tools.publishing.artifacts import Labels
+from repo_tools.publishing.bulk import find, import_directory
 from repo_tools.publishing.channels import check_product
 from repo_tools.publishing.firmware import add_firmware, read_builds
 from repo_tools.publishing.online import can_sign
@@ -86,11 +87,57 @@ def add(
     context.printer.result({**vars(added), "release": f"{product}@{version}", "next": following})
 
 
-def _progress_bar(context: Context, file: Path) -> Any:  # noqa: ANN401  click has no public type
+def _progress_bar(context: Context, file: Path, length: int | None = None) -> Any:  # noqa: ANN401  click has no public type
     """A bar on a terminal, nothing elsewhere."""
-    length = file.stat().st_size if file.is_file() else 0
+    if length is None:
+        length = file.stat().st_size if file.is_file() else 0
     hidden = context.json or not sys.stderr.isatty()
     return click.progressbar(length=length, label=file.name, hidden=hidden, file=sys.stderr)
+
+
+@firmware.command(
+    "import",
+    epilog=example("firmroot firmware import releases/ -p gateway --hardware acme,gw-2"),
+)
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("-p", "--product", required=True, help="Whose firmware it is.")
+@click.option("--hardware", multiple=True, required=True, metavar="ID", help="May be repeated.")
+@click.option(
+    "--handler",
+    default="slot",
+    show_default=True,
+    help=f"How devices install it: {' or '.join(HANDLERS)}.",
+)
+@passphrase_option
+@click.pass_obj
+def import_(
+    context: Context,
+    directory: Path,
+    product: str,
+    hardware: tuple[str, ...],
+    handler: str,
+    descriptor: int | None,
+) -> None:
+    """Add every file of a directory, VERSION/FILE, in one go; interrupted, it goes on.
+
+    Versions get their sequences in the order of their names, 1.9 before 1.10. Each part of the
+    builds role that changes is signed once. Nobody sees anything before it is published.
+    """
+    ws = context.workspace()
+    check_product(ws, product)
+    files = find(directory, product, frozenset(hardware), handler)
+    secrets = context.secrets(ws, descriptor)
+    total = sum(each.length for each in files)
+    with ws.lock(), _progress_bar(context, directory, total) as bar:
+        done = import_directory(ws, ws.storage(), files, secrets, context.now, bar.update)
+    context.printer.say(
+        f"{done.new} artifacts of {done.releases} releases added, {done.length} bytes; "
+        f"{done.there} were there already"
+    )
+    if done.signed:
+        context.printer.say(f"signed: {len(done.signed)} of {product}'s builds roles")
+    following = context.say_next()
+    context.printer.result({**vars(done), "signed": list(done.signed), "next": following})
 
 
 @firmware.command("list", epilog=example("firmroot firmware list"))

@@ -72,9 +72,13 @@ __all__ = [
     "add_firmware",
     "begun",
     "binned_target",
+    "check_declared",
+    "flat_targets",
+    "is_at_hand",
     "open_signers",
     "read_builds",
     "stage_bins",
+    "stage_flat",
     "write_role",
 ]
 
@@ -295,21 +299,21 @@ def add_firmware(
         ActionRequiredError: this machine cannot sign for the builds role.
         RetryLaterError: the disk is full.
     """
-    _check_declared(workspace, labels)
+    check_declared(workspace, labels)
     near = Near(paths=(labels.path,), versions=(labels.version,))
     builds = read_builds(workspace, storage, labels.product, near)
     signers = open_signers(workspace, labels.product, secrets)
     with copy_in(source, workspace.outbox, progress) as incoming:
         verdict = judge(labels, incoming, builds.targets, builds.given)
         if isinstance(verdict, AlreadyAdded):
-            if not _is_at_hand(workspace, storage, stored_name(labels.path, incoming.sha256)):
+            if not is_at_hand(workspace, storage, stored_name(labels.path, incoming.sha256)):
                 incoming.keep(workspace.outbox, labels.path)
         else:
             incoming.keep(workspace.outbox, labels.path)
             builds = begun(workspace, labels.product, builds, signers, now)
             if builds.bins is None:
-                targets = _targets(labels, incoming, verdict.sequence)
-                _stage(workspace, labels.product, builds, targets, signers, now)
+                targets = flat_targets(labels, incoming, verdict.sequence)
+                stage_flat(workspace, labels.product, builds, targets, signers, now)
             else:
                 target = binned_target(labels, incoming, verdict.sequence)
                 stage_bins(workspace, labels.product, builds, [target], signers, now)
@@ -322,7 +326,12 @@ def add_firmware(
         )
 
 
-def _check_declared(workspace: Workspace, labels: Labels) -> None:
+def check_declared(workspace: Workspace, labels: Labels) -> None:
+    """Refuse a product, a hardware id or a handler that nobody has.
+
+    Raises:
+        ConfigurationError: says which there are.
+    """
     product = workspace.config.products.get(labels.product)
     if product is None:
         known = tuple(workspace.config.products)
@@ -369,7 +378,8 @@ def open_signers(
     ]
 
 
-def _is_at_hand(workspace: Workspace, storage: Storage, stored: str) -> bool:
+def is_at_hand(workspace: Workspace, storage: Storage, stored: str) -> bool:
+    """Whether a target file waits here, or is in the storage."""
     if stored in workspace.staged_targets():
         return True
     try:
@@ -379,7 +389,8 @@ def _is_at_hand(workspace: Workspace, storage: Storage, stored: str) -> bool:
         return False
 
 
-def _targets(labels: Labels, incoming: Incoming, sequence: int) -> list[TargetFile]:
+def flat_targets(labels: Labels, incoming: Incoming, sequence: int) -> list[TargetFile]:
+    """An artifact, and the list of its segments if it has any, as a role in one file has them."""
     custom = labels.meaning(sequence).custom()
     hashes = {"sha256": incoming.sha256}
     found = [TargetFile(incoming.length, hashes, labels.path, {"custom": custom})]
@@ -397,7 +408,7 @@ def _targets(labels: Labels, incoming: Incoming, sequence: int) -> list[TargetFi
 
 def binned_target(labels: Labels, incoming: Incoming, sequence: int) -> TargetFile:
     """An artifact as a hash bin has it."""
-    whole, *lists = _targets(labels, incoming, sequence)
+    whole, *lists = flat_targets(labels, incoming, sequence)
     return in_bin(whole, {each.path: each for each in lists})
 
 
@@ -474,18 +485,23 @@ def write_role(
     replace_file(workspace.memory / "staged" / f"{role}.json", data)
 
 
-def _stage(
+def stage_flat(
     workspace: Workspace,
     product: str,
     builds: Builds,
     targets: Sequence[TargetFile],
     signers: Sequence[tuple[Signer, KeyHolder]],
     now: datetime,
-) -> None:
-    """Sign what is live, what waited already and what is new, as one next version."""
+) -> tuple[str, ...]:
+    """Sign what is live, what waited already and what is new, as one next version.
+
+    Returns:
+        the role.
+    """
     role = builds_role(product)
     rules = workspace.policy.role(role, "builds")
     signed = add_artifacts(role, builds.live, [*builds.waiting, *targets], rules, now)
     # Above what was staged before as well: an interrupted publish may have uploaded that.
     signed.version = builds.version + 1
     write_role(workspace, role, signed, signers)
+    return (role,)

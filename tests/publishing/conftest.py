@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 
+from bench.many import fill
 from repo_tools.publishing.factory import load_registry
-from tests.publishing.lab import HARDWARE, PRODUCT, Lab
+from tests.publishing.lab import HARDWARE, NOW, PRODUCT, Lab
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,3 +148,22 @@ def at(anchor_moments: dict[str, Lab], tmp_path: Path) -> Callable[[str], Lab]:
         return anchor_moments[name].copy(tmp_path / name / "acme")
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def binned_moments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lab]:
+    """`live`: 64 bins, 1.0 is live and exported; `many`: with 300 artifacts more."""
+    top = tmp_path_factory.mktemp("binned")
+    lab = Lab(top / "live" / "acme")
+    lab.directory.parent.mkdir()
+    lab.init()
+    lab.ok("product", "add", PRODUCT, "--hardware", HARDWARE)
+    lab.ok("product", "bins", PRODUCT, "--number", "64")
+    lab.ship("1.0")
+    lab.ok("factory", "export", PRODUCT, "--to", top / "device")
+    (top / "many").mkdir()
+    many = lab.copy(top / "many" / "acme")
+    with patch("bench.many.datetime") as clock:
+        clock.now.return_value = NOW
+        fill(many.directory, 640)
+    return {"live": lab, "many": many}

@@ -12,7 +12,6 @@ from unittest.mock import patch
 import pytest
 from tuf.api.metadata import Snapshot, TargetFile, Targets
 
-from bench.many import fill
 from client_reference.trust.updater import bin_prefix
 from repo_tools.metadata import bins as pure
 from repo_tools.metadata.bins import Release, bins_of, number_for, read_index, sizes
@@ -31,25 +30,6 @@ if TYPE_CHECKING:
 
 BUILDS = f"{PRODUCT}-builds"
 SMALL = b"firmware\n" * 50
-
-
-@pytest.fixture(scope="session")
-def binned_moments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lab]:
-    """`live`: 64 bins, 1.0 is live and exported; `many`: with 300 artifacts more."""
-    top = tmp_path_factory.mktemp("binned")
-    lab = Lab(top / "live" / "acme")
-    lab.directory.parent.mkdir()
-    lab.init()
-    lab.ok("product", "add", PRODUCT, "--hardware", HARDWARE)
-    lab.ok("product", "bins", PRODUCT, "--number", "64")
-    lab.ship("1.0")
-    lab.ok("factory", "export", PRODUCT, "--to", top / "device")
-    (top / "many").mkdir()
-    many = lab.copy(top / "many" / "acme")
-    with patch("bench.many.datetime") as clock:
-        clock.now.return_value = NOW
-        fill(many.directory, 640)
-    return {"live": lab, "many": many}
 
 
 def _copy(lab: Lab, tmp_path: Path) -> Lab:

@@ -1,0 +1,140 @@
+"""A directory of firmware in one go: every name looked at first, one signature each, resumed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
+import pytest
+
+from client_reference.errors import ConfigurationError
+from repo_tools.publishing import bulk
+from repo_tools.publishing.bulk import find
+from repo_tools.publishing.rehearse import Outcome
+from tests.publishing.lab import HARDWARE, PRODUCT, Lab, image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VERSIONS = [f"2.{number}" for number in range(12)]
+
+
+@pytest.fixture
+def releases(tmp_path: Path) -> Path:
+    """A dozen releases; one is longer than a segment."""
+    top = tmp_path / "releases"
+    for version in VERSIONS:
+        (top / version).mkdir(parents=True)
+        length = 1_200_000 if version == "2.11" else 700
+        (top / version / "gw.img").write_bytes(image(version, length))
+    return top
+
+
+def _import(lab: Lab, directory: Path) -> str:
+    return lab.ok("firmware", "import", directory, "-p", PRODUCT, "--hardware", HARDWARE).out
+
+
+def _ship(lab: Lab) -> None:
+    lab.ok("publish")
+    lab.promote("2.11")
+    assert "0 devices stranded" in lab.ok("publish").out
+    lab.ok("verify")
+    assert lab.fresh_device() == (Outcome.UPDATES, "installs 2.11")
+
+
+def test_a_directory_is_imported_into_bins_each_signed_once(
+    binned_moments: dict[str, Lab], tmp_path: Path, releases: Path
+) -> None:
+    lab = binned_moments["live"].copy(tmp_path / "acme")
+    root = (lab.directory / "metadata/root/1.json").read_bytes()
+    (tmp_path / "factory-root.json").write_bytes(root)
+    said = _import(lab, releases)
+    assert "12 artifacts of 12 releases added" in said
+    staged = sorted(path.stem for path in (lab.workspace.memory / "staged").glob("*.json"))
+    assert f"signed: {len(staged)} of" in said
+    assert all("_" in name for name in staged)
+    listed = lab.ok("--json", "firmware", "list").json["firmware"]
+    sequences = {each["version"]: each["sequence"] for each in listed}
+    assert [sequences[each] for each in VERSIONS] == list(range(2, 14)), "2.10 comes after 2.9"
+    _ship(lab)
+    assert "0 artifacts of 0 releases added, 0 bytes; 12 were there already" in _import(
+        lab, releases
+    )
+
+
+def test_a_directory_is_imported_into_a_role_in_one_file(live: Lab, releases: Path) -> None:
+    assert "12 artifacts of 12 releases added" in _import(live, releases)
+    _ship(live)
+
+
+def test_an_interrupted_import_goes_on_with_the_next_file(live: Lab, releases: Path) -> None:
+    copied: list[Path] = []
+    original = bulk.copy_in
+
+    def dies(source: Path, *arguments: object) -> object:
+        if len(copied) == 5:
+            raise KeyboardInterrupt
+        copied.append(source)
+        return original(source, *arguments)  # type: ignore[arg-type]  # passed on as they are
+
+    with patch.object(bulk, "copy_in", dies):
+        done = live.run("firmware", "import", releases, "-p", PRODUCT, "--hardware", HARDWARE)
+    assert done.code == 130
+    assert not list((live.workspace.memory / "staged").glob("*.json")), "nothing was signed"
+    (releases / "2.0" / "gw.img").write_bytes(b"changed since")
+    with patch.object(bulk, "copy_in", wraps=original) as again:
+        assert "12 artifacts of 12 releases added" in _import(live, releases)
+    # The first file changed, and seven were not copied yet.
+    assert [call.args[0].parent.name for call in again.call_args_list] == ["2.0", *VERSIONS[5:]]
+    _ship(live)
+
+
+def test_a_copy_that_was_lost_meanwhile_is_made_again(live: Lab, releases: Path) -> None:
+    with patch.object(bulk, "stage_flat", side_effect=KeyboardInterrupt):
+        done = live.run("firmware", "import", releases, "-p", PRODUCT, "--hardware", HARDWARE)
+    assert done.code == 130
+    for path in (live.workspace.outbox / "targets/builds" / PRODUCT / "2.3").iterdir():
+        path.unlink()
+    for path in (live.workspace.outbox / "targets/builds" / PRODUCT / "2.11").glob("*.segments"):
+        path.write_bytes(b"half")
+    _import(live, releases)
+    _ship(live)
+
+
+def test_every_name_that_is_wrong_is_named_and_nothing_is_copied(live: Lab, releases: Path) -> None:
+    (releases / "stray.img").write_bytes(b"x")
+    (releases / "2.0" / "deeper").mkdir()
+    (releases / "2.0" / "deeper" / "a.img").write_bytes(b"x")
+    (releases / "2.0" / "-a.img").write_bytes(b"x")
+    (releases / "2.0" / "empty.img").touch()
+    (releases / "2.0" / "link.img").symlink_to("gw.img")
+    (releases / "no version").mkdir()
+    (releases / "no version" / "a.img").write_bytes(b"x")
+    done = live.run("firmware", "import", releases, "-p", PRODUCT, "--hardware", HARDWARE)
+    assert done.code == 2
+    for name in (
+        "stray.img",
+        "deeper/a.img",
+        "-a.img",
+        "empty.img",
+        "link.img",
+        "no version/a.img",
+    ):
+        assert f"{name}: " in done.err
+    assert "6 of 18 files cannot be imported" in done.err
+    assert not live.workspace.outbox.exists() or not list(live.workspace.outbox.rglob("*.img"))
+
+
+def test_a_directory_that_is_none_or_has_nothing_is_refused(tmp_path: Path) -> None:
+    for path, message in ((tmp_path / "none", "is not a directory"), (tmp_path, "no file below")):
+        with pytest.raises(ConfigurationError, match=message):
+            find(path, PRODUCT, frozenset({HARDWARE}), "slot")
+
+
+def test_two_files_for_one_board_in_a_version_are_refused(live: Lab, releases: Path) -> None:
+    (releases / "2.4" / "other.img").write_bytes(b"x")
+    done = live.run("firmware", "import", releases, "-p", PRODUCT, "--hardware", HARDWARE)
+    assert (done.code, "gateway@2.4 already has" in done.err) == (5, True)
+    (releases / "2.4" / "other.img").unlink()
+    _import(live, releases)
+    _ship(live)
