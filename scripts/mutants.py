@@ -56,6 +56,8 @@ MINIMUM_LIMIT = 10
 SLOWNESS = 15
 # So many tests that call the changed function are tried before the others.
 NEAR = 40
+# With --quiet, a line after so many verdicts.
+TOLD = 20
 
 # Which tests answer for which module. Narrow on purpose: a mutant that only a distant test notices
 # is a module whose own tests do not state its rules.
@@ -156,6 +158,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_interrupted.py",
         "tests/publishing/test_journal.py",
         "tests/publishing/test_bridge.py",
+        "tests/publishing/test_collect.py",
     ),
     "repo_tools/publishing/rehearse.py": ("tests/publishing/test_rehearse.py",),
     "repo_tools/publishing/live.py": ("tests/publishing/test_live.py",),
@@ -866,6 +869,8 @@ def main() -> int:
             print(f"killed   {verdict.mutant}\n         by {verdict.killer}", flush=True)
         elif not verdict.killer:
             print(f"ALIVE    {verdict.mutant}", flush=True)
+        if arguments.quiet and len(verdicts) % TOLD == 0:
+            print(f"{len(verdicts)} of {len(mutants)} judged", flush=True)
     return 0 if report(verdicts, mutants) else 1
 
 
