@@ -42,7 +42,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 # The terminal is what this script is for.
 # ruff: noqa: T201
@@ -159,6 +159,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_journal.py",
         "tests/publishing/test_bridge.py",
         "tests/publishing/test_collect.py",
+        "tests/publishing/test_history.py",
     ),
     "repo_tools/publishing/rehearse.py": ("tests/publishing/test_rehearse.py",),
     "repo_tools/publishing/live.py": ("tests/publishing/test_live.py",),
@@ -668,14 +669,19 @@ def baseline(tree: Tree, file: str) -> Baseline:
     return Baseline(paths, trace["seconds"], trace["calls"].get(file, {}))
 
 
-def judge(tree: Tree, original: Source, mutant: Mutant, base: Baseline) -> Verdict:
-    """Whether a test notices: first those that call the function, then the others."""
+def judge(
+    tree: Tree, original: Source, mutant: Mutant, base: Baseline, *, near_only: bool = False
+) -> Verdict:
+    """Whether a test notices: first those that call the function, then the others.
+
+    With `near_only` the others are left, if there are any that call it.
+    """
     start = time.monotonic()
     tree.write(mutant.file, original.apply(mutant))
     try:
         near = [*base.callers.get(mutant.function, ())][:NEAR]
         killer = _first_failure(tree, near, base, near) if near else None
-        if killer is None:
+        if killer is None and not (near and near_only):
             killer = _first_failure(tree, base.paths, base, base.seconds)
     finally:
         tree.write(mutant.file, original.text)
@@ -734,8 +740,16 @@ def chosen(arguments: argparse.Namespace) -> list[Mutant]:
     return mutants
 
 
-def run(mutants: Sequence[Mutant], jobs: int, budget: float | None) -> Iterator[Verdict]:
-    """Judge mutants with several workers, each in a copy of its own, until the time is up."""
+def run(
+    mutants: Sequence[Mutant], jobs: int, budget: float | None, *, near_only: bool = False
+) -> Iterator[Verdict]:
+    """Judge mutants with several workers, each in a copy of its own, until the time is up.
+
+    Of a mutant that is called equivalent only the tests are asked that call its function: all the
+    others would run to their end each time.
+    """
+    equivalents = read_equivalents()
+    brief = {m for m in mutants if near_only or any(e.matches(m) for e in equivalents)}
     by_file: dict[str, list[Mutant]] = {}
     for mutant in mutants:
         by_file.setdefault(mutant.file, []).append(mutant)
@@ -752,7 +766,8 @@ def run(mutants: Sequence[Mutant], jobs: int, budget: float | None) -> Iterator[
     with tempfile.TemporaryDirectory(prefix=DIRECTORY.format(os.getpid())) as directory:
         trees = [Tree(Path(directory) / str(n)) for n in range(jobs)]
         for tree in trees:
-            threading.Thread(target=_worker, args=(tree, work, done, deadline), daemon=True).start()
+            arguments = (tree, work, done, deadline, brief)
+            threading.Thread(target=_worker, args=arguments, daemon=True).start()
         running = jobs
         try:
             while running:
@@ -792,6 +807,7 @@ def _worker(
     work: queue.Queue[Mutant],
     done: queue.Queue[Verdict | BaseException | None],
     deadline: float | None,
+    brief: Collection[Mutant],
 ) -> None:
     bases: dict[str, Baseline] = {}
     try:
@@ -804,7 +820,8 @@ def _worker(
             if file not in bases:
                 bases[file] = baseline(tree, file)
             source = Source(file, (tree.directory / file).read_bytes())
-            done.put(judge(tree, source, mutant, bases[file]))
+            near_only = mutant in brief
+            done.put(judge(tree, source, mutant, bases[file], near_only=near_only))
     except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
         done.put(error)
     done.put(None)
@@ -853,6 +870,12 @@ def main() -> int:
     parser.add_argument("--budget", type=float, help="start no mutant after so many seconds")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--quiet", action="store_true", help="do not print each killed mutant")
+    parser.add_argument(
+        "--near",
+        action="store_true",
+        help="ask only the tests that call the changed function: quick, and may call some alive "
+        "that another test notices",
+    )
     arguments = parser.parse_args()
     # So that the trees are removed when the script is ended.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -863,7 +886,7 @@ def main() -> int:
         print(f"{len(mutants)} mutants")
         return 0
     verdicts = []
-    for verdict in run(mutants, arguments.jobs, arguments.budget):
+    for verdict in run(mutants, arguments.jobs, arguments.budget, near_only=arguments.near):
         verdicts.append(verdict)
         if verdict.killer and not arguments.quiet:
             print(f"killed   {verdict.mutant}\n         by {verdict.killer}", flush=True)
