@@ -529,9 +529,6 @@ def make_mutants(file: str, text: bytes) -> list[Mutant]:
     """Every mutant of a module, in the order of the text; the same change twice counts once."""
     maker = Maker(Source(file, text))
     maker.visit(ast.parse(text))
-    for mutant in maker.mutants:
-        # A mutant that does not compile would count as noticed by every test.
-        compile(maker.source.apply(mutant), file, "exec")
     unique = {(m.start, m.end, m.after): m for m in maker.mutants}
     return sorted(unique.values(), key=lambda m: (m.start, m.end, m.after))
 
@@ -677,7 +674,10 @@ def judge(
     With `near_only` the others are left, if there are any that call it.
     """
     start = time.monotonic()
-    tree.write(mutant.file, original.apply(mutant))
+    text = original.apply(mutant)
+    # One that does not compile would count as noticed by every test.
+    compile(text, mutant.file, "exec")
+    tree.write(mutant.file, text)
     try:
         near = [*base.callers.get(mutant.function, ())][:NEAR]
         killer = _first_failure(tree, near, base, near) if near else None
