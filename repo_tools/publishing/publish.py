@@ -413,18 +413,16 @@ def _describe(workspace: Workspace, data: bytes) -> Mapping[str, Any]:
 def _check_base(storage: Storage, plan: Plan) -> None:
     """The last look before the new root: from there on there is no way back.
 
-    Who publishes no root looks for one of somebody else: a timestamp without its keys, committed
-    after it, would stop every device. (A rival's timestamp is noticed when ours replaces it.)
+    A root of somebody else counts too: a timestamp without its keys, committed after it, would stop
+    every device. A rival's timestamp stops a root; where there is none, ours would not replace it.
     """
-    if plan.root is None:
-        ours = not _is_followed(storage, plan)
-    else:
+    found = plan.base_tag
+    if plan.root is not None:
         try:
-            found: str | None = storage.read(TIMESTAMP, MAX_METADATA).tag
+            found = storage.read(TIMESTAMP, MAX_METADATA).tag
         except NotFoundError:
             found = None
-        ours = found == plan.base_tag
-    if not ours:
+    if found != plan.base_tag or _is_followed(storage, plan):
         raise LockedError(
             "somebody else published meanwhile; nothing of this publish became visible",
             "run the command again; it starts from what is live now",
