@@ -62,6 +62,7 @@ long: setup-dev ## everything that takes long: 2,000 oracle cases, full matrices
 	FIRMROOT_ORACLE_CASES=2000 FIRMROOT_CUTS=full FIRMROOT_KILLS=full $(PYTEST) -m "not system"
 	$(PY) scripts/mutants.py
 	$(PY) -m bench
+	$(PY) -m bench.scale
 
 .PHONY: fuzz
 fuzz: setup-fuzz ## every parser under atheris for FUZZ_SECONDS each (600), random repositories and stores
@@ -79,6 +80,10 @@ mutants: setup-dev ## remove each check and each fsync in turn: a named test mus
 .PHONY: bench
 bench: setup-dev ## speed and memory beside tuf.ngclient and curl, in one run
 	$(PY) -m bench
+
+.PHONY: bench-scale
+bench-scale: setup-dev ## what one artifact more costs in repositories of 1e3 to 1e6 (part of long)
+	$(PY) -m bench.scale
 
 .PHONY: lock
 lock: ## renew the locked requirements (needs uv)

@@ -81,6 +81,7 @@ TRANSPORT = tuple(
 CEREMONY = tuple(
     f"tests/signing/test_{name}.py" for name in ("ceremony", "strangers", "anchor_ceremony")
 )
+BINS = ("tests/publishing/test_bins.py",)
 INBOX = (
     "tests/workflows/test_inbox_attacks.py",
     "tests/workflows/test_identities.py",
@@ -95,6 +96,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     ),
     "client_reference/trust/updater.py": (
         "tests/trust/test_updater.py",
+        "tests/trust/test_bins.py",
         "tests/trust/test_rootchain.py",
         "tests/trust/test_uptime.py",
         "tests/trust/test_epochs.py",
@@ -191,6 +193,10 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_withdraw.py",
     ),
     "repo_tools/publishing/collect.py": ("tests/publishing/test_collect.py",),
+    "repo_tools/metadata/bins.py": BINS,
+    "repo_tools/publishing/binned.py": BINS,
+    "repo_tools/publishing/bulk.py": ("tests/publishing/test_bulk.py",),
+    "repo_tools/publishing/cache.py": BINS,
     "repo_tools/publishing/cleaning.py": ("tests/publishing/test_collect.py",),
     "repo_tools/publishing/mirror.py": ("tests/workflows/test_mirror.py",),
     "repo_tools/publishing/watch.py": ("tests/publishing/test_refresh_job.py",),

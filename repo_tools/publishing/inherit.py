@@ -9,6 +9,7 @@ people as ever, who see what they sign.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from tuf.api.metadata import Targets
 
 from client_reference.errors import ConfigurationError, NotFoundError, NotTrustedError
 from client_reference.trust.verified import check_target
+from repo_tools.metadata.bins import builds_of, is_bin
 from repo_tools.metadata.repository import RepositoryState, parse, sha256
 from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.artifacts import stored_name
@@ -78,18 +80,28 @@ def inherited_builds(ws: Workspace, product: str) -> Mapping[str, TargetFile]:
     role = builds_role(product)
     for before in earlier(ws):
         found: dict[str, TargetFile] = {}
-        if (data := _recorded_builds(before, role)) is not None:
-            found |= parse(data, Targets, role).signed.targets
-        if (data := before.staged_role(role)) is not None:
-            staged = RepositoryState(roles={role: data}).role(role)
-            found |= staged.targets if staged is not None else {}
+        for name in (role, *_bins_before(before, role)):
+            if (data := _recorded(before, name)) is not None:
+                found |= parse(data, Targets, name).signed.targets
+            if (data := before.staged_role(name)) is not None:
+                staged = RepositoryState(roles={name: data}).role(name)
+                found |= staged.targets if staged is not None else {}
         if found:
             return found
     return {}
 
 
-def _recorded_builds(ws: Workspace, role: str) -> bytes | None:
-    """The builds role as this workspace published it last; the record in git names its bytes."""
+def _bins_before(ws: Workspace, role: str) -> list[str]:
+    """The hash bins of a builds role that were ever published here, or are staged."""
+    names = set(ws.staged_roles())
+    for path in ws.history.glob("*.json"):
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            names.update(json.loads(path.read_bytes())["roles"])
+    return sorted(name for name in names if is_bin(name) and builds_of(name) == role)
+
+
+def _recorded(ws: Workspace, role: str) -> bytes | None:
+    """A builds role, or a bin, as this workspace published it last; the record names its bytes."""
     for path in sorted(ws.history.glob("*.json"), reverse=True):
         try:
             facts: Mapping[str, Any] | None = json.loads(path.read_bytes())["roles"].get(role)

@@ -12,6 +12,7 @@ from unittest.mock import patch
 import pytest
 from tuf.api.metadata import Snapshot, TargetFile, Targets
 
+from client_reference.errors import NotTrustedError
 from client_reference.trust.updater import bin_prefix
 from repo_tools.metadata import bins as pure
 from repo_tools.metadata.bins import Release, bins_of, number_for, read_index, sizes
@@ -19,8 +20,10 @@ from repo_tools.metadata.repository import parse
 from repo_tools.publishing import firmware
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.firmware import open_signers, write_role
+from repo_tools.publishing.inherit import inherited_builds
 from repo_tools.publishing.prepare import read_base
 from repo_tools.publishing.rehearse import Outcome
+from repo_tools.publishing.renewal import renew_builds
 from repo_tools.signing.secrets import Secrets
 from repo_tools.storage.local import LocalStorage
 from tests.publishing.lab import HARDWARE, NOW, PRODUCT, Lab
@@ -28,6 +31,7 @@ from tests.publishing.lab import HARDWARE, NOW, PRODUCT, Lab
 if TYPE_CHECKING:
     from pathlib import Path
 
+large = pytest.mark.services  # whole lives of a repository, beside the large matrices
 BUILDS = f"{PRODUCT}-builds"
 SMALL = b"firmware\n" * 50
 
@@ -138,6 +142,7 @@ def test_the_number_of_bins_is_the_one_with_which_devices_fetch_least() -> None:
     assert [number_for(PRODUCT, n) for n in (100, 1_000, 100_000)] == [0, 64, 1024]
 
 
+@large
 def test_a_product_is_told_what_bins_cost(tmp_path: Path) -> None:
     lab = Lab(tmp_path / "acme")
     lab.init()
@@ -151,6 +156,7 @@ def test_a_product_is_told_what_bins_cost(tmp_path: Path) -> None:
     assert (done.code, "a power of two from 2 to 16384" in done.err) == (2, True)
 
 
+@large
 def test_one_artifact_more_is_one_bin_more_and_the_role_stays(live: Lab) -> None:
     before = live_bins(live)
     live.ship("1.1")
@@ -188,6 +194,7 @@ def test_one_artifact_more_costs_ten_requests_and_one_bin(many: Lab) -> None:
     assert many.fresh_device() == (Outcome.UPDATES, "installs newer")
 
 
+@large
 def test_a_machine_that_has_read_nothing_reads_no_bin_that_it_does_not_need(many: Lab) -> None:
     many.add("new", data=SMALL)
     many.promote("new")
@@ -198,6 +205,7 @@ def test_a_machine_that_has_read_nothing_reads_no_bin_that_it_does_not_need(many
     assert len(publishing.bins("GET", "OPEN")) <= 2, "what it changes, and what channels offer"
 
 
+@large
 def test_an_audit_samples_bins_and_says_so(many: Lab) -> None:
     # The artifacts of `fill` have no bytes: their errors are no matter here.
     said = json.loads(many.run("--json", "verify").out)
@@ -213,6 +221,7 @@ def test_an_audit_samples_bins_and_says_so(many: Lab) -> None:
 # What releases are
 
 
+@large
 def test_files_of_one_version_have_one_sequence_whatever_their_bins(live: Lab) -> None:
     live.ok("product", "add", PRODUCT, "--hardware", "acme,gw-3")
     live.ok("sign")
@@ -238,6 +247,7 @@ def test_files_of_one_version_have_one_sequence_whatever_their_bins(live: Lab) -
     assert shown.count("published") == 3
 
 
+@large
 def test_the_same_file_again_is_there_already_and_other_bytes_are_refused(live: Lab) -> None:
     assert "is there already" in live.add("1.0").out
     file = live.directory.parent / "firmware.img"
@@ -247,6 +257,7 @@ def test_the_same_file_again_is_there_already_and_other_bytes_are_refused(live: 
     live.ship("1.1")
 
 
+@large
 def test_an_old_release_is_found_though_the_index_has_forgotten_it(live: Lab) -> None:
     with patch.object(pure, "RECENT", 1):
         live.add("1.1")
@@ -263,6 +274,7 @@ def test_an_old_release_is_found_though_the_index_has_forgotten_it(live: Lab) ->
 # Attacks on the index and on bins
 
 
+@large
 def test_a_sequence_that_no_builder_gave_is_not_believed(live: Lab) -> None:
     """Else a thief of the online key could exhaust the sequences of a product."""
     lie = (Release("1.0", 2**53 - 2, ("firmware.img",)),)
@@ -275,6 +287,7 @@ def test_a_sequence_that_no_builder_gave_is_not_believed(live: Lab) -> None:
     assert live.fresh_device() == (Outcome.UPDATES, "installs 1.1")
 
 
+@large
 def test_a_snapshot_that_lost_its_index_costs_a_look_at_every_bin_and_no_sequence(
     live: Lab,
 ) -> None:
@@ -307,6 +320,7 @@ def _bin(lab: Lab, path: str, sequence: int, version: str) -> tuple[str, Targets
     return bins.get_role_for_target(path), Targets(expires=builds.expires, targets={path: target})
 
 
+@large
 def test_two_builders_who_never_met_do_not_get_one_sequence(live: Lab) -> None:
     path = "builds/gateway/9.0/other.img"
     name, signed = _bin(live, path, 2, "9.0")
@@ -345,6 +359,7 @@ def _replace(source: Path, destination: Path) -> None:
     shutil.copytree(source, destination)
 
 
+@large
 def test_a_bin_that_lists_a_path_of_another_is_not_published(live: Lab) -> None:
     path = "builds/gateway/9.0/other.img"
     name, signed = _bin(live, path, 2, "9.0")
@@ -356,6 +371,7 @@ def test_a_bin_that_lists_a_path_of_another_is_not_published(live: Lab) -> None:
     live.ship("1.1")
 
 
+@large
 def test_a_role_that_gives_its_bins_another_key_is_not_published(live: Lab) -> None:
     state = read_base(live.workspace, live.workspace.storage()).state
     builds = state.role(BUILDS)
@@ -373,6 +389,7 @@ def test_a_role_that_gives_its_bins_another_key_is_not_published(live: Lab) -> N
     live.ship("1.1")
 
 
+@large
 def test_a_role_does_not_change_without_its_bins(live: Lab) -> None:
     builds = read_base(live.workspace, live.workspace.storage()).state.role(BUILDS)
     assert builds is not None
@@ -388,6 +405,7 @@ def test_a_role_does_not_change_without_its_bins(live: Lab) -> None:
 # A whole role
 
 
+@large
 def test_a_role_in_bins_is_renewed_with_every_bin(many: Lab) -> None:
     later = many.later(days=200)
     later.ok("refresh")
@@ -401,6 +419,7 @@ def test_a_role_in_bins_is_renewed_with_every_bin(many: Lab) -> None:
     assert later.fresh_device() == (Outcome.UPDATES, "installs new")
 
 
+@large
 def test_the_key_of_the_builder_is_replaced_with_every_bin(live: Lab) -> None:
     live.ship("1.1")
     (old,) = live.workspace.policy.role(BUILDS, "builds").keys
@@ -413,6 +432,7 @@ def test_the_key_of_the_builder_is_replaced_with_every_bin(live: Lab) -> None:
     assert live.fresh_device() == (Outcome.UPDATES, "installs 1.2")
 
 
+@large
 def test_a_product_in_one_file_is_cut_into_bins_and_devices_go_on(following: Lab) -> None:
     """Artifacts with lists of segments; a device that has the flat role cached follows."""
     following.ok("publish")
@@ -434,6 +454,7 @@ def test_a_product_in_one_file_is_cut_into_bins_and_devices_go_on(following: Lab
     assert (done.code, "gateway has 16 hash bins" in done.err) == (5, True)
 
 
+@large
 def test_devices_with_a_client_that_reads_no_bins_stop_the_cut(following: Lab) -> None:
     registry = following.directory / "factory/registry.toml"
     text = registry.read_text()
@@ -446,6 +467,7 @@ def test_devices_with_a_client_that_reads_no_bins_stop_the_cut(following: Lab) -
     following.ok("publish")
 
 
+@large
 def test_a_cut_that_lost_a_race_says_so(following: Lab) -> None:
     """Somebody publishes firmware in the one file while it is cut into bins elsewhere."""
     following.ok("publish")
@@ -462,6 +484,7 @@ def test_a_cut_that_lost_a_race_says_so(following: Lab) -> None:
 # Everybody else who reads bins
 
 
+@large
 def test_a_clean_up_keeps_what_bins_name_and_takes_bins_that_were_replaced(live: Lab) -> None:
     live.ship("1.1")
     (home, *_) = sorted(live_bins(live))
@@ -485,6 +508,7 @@ def _age(path: Path) -> None:
     os.utime(path, (NOW.timestamp(), NOW.timestamp()))
 
 
+@large
 def test_a_mirror_has_every_bin_and_every_artifact(live: Lab, tmp_path: Path) -> None:
     live.ship("1.1")
     live.ok("mirror", tmp_path / "mirror")
@@ -509,6 +533,7 @@ def apart(live: Lab, tmp_path: Path) -> tuple[Lab, Lab]:
     return live.copy(tmp_path / "builder" / "acme"), live
 
 
+@large
 def test_a_bin_that_was_handed_in_is_published(apart: tuple[Lab, Lab]) -> None:
     builder, publisher = apart
     builder.add("1.1")
@@ -521,6 +546,7 @@ def test_a_bin_that_was_handed_in_is_published(apart: tuple[Lab, Lab]) -> None:
     assert "published" in builder.ok("submit").out
 
 
+@large
 def test_a_builder_who_lost_the_race_gets_the_next_sequence(apart: tuple[Lab, Lab]) -> None:
     builder, publisher = apart
     builder.add("1.1")
@@ -542,6 +568,7 @@ def test_a_builder_who_lost_the_race_gets_the_next_sequence(apart: tuple[Lab, La
     publisher.ok("verify", "--every-bin")
 
 
+@large
 def test_a_bin_that_was_handed_in_with_a_foreign_path_is_refused(apart: tuple[Lab, Lab]) -> None:
     builder, publisher = apart
     path = "builds/gateway/9.0/other.img"
@@ -561,6 +588,7 @@ def test_a_bin_that_was_handed_in_with_a_foreign_path_is_refused(apart: tuple[La
     assert len(live_bins(publisher)) == 2
 
 
+@large
 def test_the_first_builds_of_a_product_are_handed_in_with_their_bin(
     apart: tuple[Lab, Lab],
 ) -> None:
@@ -585,3 +613,30 @@ def test_the_first_builds_of_a_product_are_handed_in_with_their_bin(
     builder.ok("submit")
     publisher.ok("publish")
     assert sorted(name for name in live_bins(publisher) if name.startswith("sensor_")) != []
+
+
+# The next epoch
+
+
+@large
+def test_what_was_published_in_bins_is_carried_into_the_next_epoch(live: Lab) -> None:
+    live.ship("1.1")
+    live.add("1.2")
+    found = inherited_builds(live.workspace.after(), PRODUCT)
+    assert sorted((each.custom or {})["version"] for each in found.values()) == [
+        "1.0",
+        "1.1",
+        "1.2",
+    ]
+    (home, *_) = sorted(live_bins(live))
+    damaged = live.repository / "metadata" / f"1.{home}.json"
+    data = damaged.read_bytes()
+    damaged.write_bytes(data + b" ")
+    with pytest.raises(NotTrustedError, match="is not what this workspace published"):
+        inherited_builds(live.workspace.after(), PRODUCT)
+    damaged.write_bytes(data)
+    ws = live.workspace.after()
+    secrets = Secrets(ws.lab_passphrase.read_bytes().strip())
+    renew_builds(ws, PRODUCT, secrets, live.now)
+    staged = {path.stem for path in (ws.memory / "staged").glob("*.json")}
+    assert staged >= {BUILDS, *live_bins(live)}

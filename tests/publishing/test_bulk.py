@@ -9,6 +9,7 @@ import pytest
 
 from client_reference.errors import ConfigurationError
 from repo_tools.publishing import bulk
+from repo_tools.publishing.artifacts import copy_in
 from repo_tools.publishing.bulk import find
 from repo_tools.publishing.rehearse import Outcome
 from tests.publishing.lab import HARDWARE, PRODUCT, Lab, image
@@ -16,6 +17,7 @@ from tests.publishing.lab import HARDWARE, PRODUCT, Lab, image
 if TYPE_CHECKING:
     from pathlib import Path
 
+large = pytest.mark.services  # whole lives of a repository, beside the large matrices
 VERSIONS = [f"2.{number}" for number in range(12)]
 
 
@@ -42,6 +44,7 @@ def _ship(lab: Lab) -> None:
     assert lab.fresh_device() == (Outcome.UPDATES, "installs 2.11")
 
 
+@large
 def test_a_directory_is_imported_into_bins_each_signed_once(
     binned_moments: dict[str, Lab], tmp_path: Path, releases: Path
 ) -> None:
@@ -62,14 +65,16 @@ def test_a_directory_is_imported_into_bins_each_signed_once(
     )
 
 
+@large
 def test_a_directory_is_imported_into_a_role_in_one_file(live: Lab, releases: Path) -> None:
     assert "12 artifacts of 12 releases added" in _import(live, releases)
     _ship(live)
 
 
+@large
 def test_an_interrupted_import_goes_on_with_the_next_file(live: Lab, releases: Path) -> None:
     copied: list[Path] = []
-    original = bulk.copy_in
+    original = copy_in
 
     def dies(source: Path, *arguments: object) -> object:
         if len(copied) == 5:
@@ -89,6 +94,7 @@ def test_an_interrupted_import_goes_on_with_the_next_file(live: Lab, releases: P
     _ship(live)
 
 
+@large
 def test_a_copy_that_was_lost_meanwhile_is_made_again(live: Lab, releases: Path) -> None:
     with patch.object(bulk, "stage_flat", side_effect=KeyboardInterrupt):
         done = live.run("firmware", "import", releases, "-p", PRODUCT, "--hardware", HARDWARE)
@@ -131,6 +137,7 @@ def test_a_directory_that_is_none_or_has_nothing_is_refused(tmp_path: Path) -> N
             find(path, PRODUCT, frozenset({HARDWARE}), "slot")
 
 
+@large
 def test_two_files_for_one_board_in_a_version_are_refused(live: Lab, releases: Path) -> None:
     (releases / "2.4" / "other.img").write_bytes(b"x")
     done = live.run("firmware", "import", releases, "-p", PRODUCT, "--hardware", HARDWARE)
