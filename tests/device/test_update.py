@@ -286,6 +286,22 @@ def test_an_image_of_one_segment_needs_no_list(bench: Bench) -> None:
     assert not any(path.endswith(SUFFIX) for path in files)
 
 
+def test_a_list_of_segments_that_a_hash_bin_names_is_fetched_and_counts(bench: Bench) -> None:
+    """As a target of its own it would lie in another bin, and the device would load two."""
+    repo = bench.publisher.repo
+    bench.publisher.release("1.0", 1, OLD)
+    listed = repo.role("gateway-builds").targets[IMG + SUFFIX]
+    _in_custom(listed.hashes["sha256"])(bench)
+    (place,) = [f"targets/{each}" for each in listed.get_prefixed_paths()]
+    honest = repo.files[place]
+    repo.files[place] = honest[:-1] + bytes([honest[-1] ^ 1])
+    with pytest.raises(NotTrustedError, match="is not the file that was signed for"):
+        bench.update()
+    repo.files[place] = honest
+    assert bench.update() is Outcome.REBOOTING
+    assert bench.slots.slots["B"] == OLD
+
+
 def test_a_device_that_keeps_no_ca_bundle_does_not_ask_for_one(bench: Bench) -> None:
     repo = bench.publisher.repo
     repo.delegate(TLS_ROLE, [TLS_BUNDLE])
@@ -591,6 +607,18 @@ def _hold_of_another_product(bench: Bench) -> None:
     bench.publisher.hold(9, product="other")
 
 
+def _in_custom(digest: str) -> Callable[[Bench], None]:
+    """The list as a hash bin names it, and no target for it."""
+
+    def change(bench: Bench) -> None:
+        targets = bench.publisher.repo.role("gateway-builds").targets
+        targets[IMG].unrecognized_fields["custom"]["segments"] = digest
+        targets.pop(IMG + SUFFIX, None)
+        bench.publisher.repo.publish("gateway-builds")
+
+    return change
+
+
 IMG = "builds/gateway/1.0/gw2.img"
 DISAGREEMENTS: dict[str, tuple[Callable[[Bench], None], str]] = {
     "the manifest names other bytes": (_other_bytes_in_the_manifest, "says sha256"),
@@ -617,6 +645,7 @@ DISAGREEMENTS: dict[str, tuple[Callable[[Bench], None], str]] = {
     "it has no segments": (_no_segments, "lists nothing, expected 64 bytes"),
     "its segments are too few": (_segments(b"x" * 32, IMG), "lists 32 bytes"),
     "its segments are another artifact's": (_segments(b"x" * 64, "other"), "is not marked"),
+    "its custom names no digest of segments": (_in_custom("x"), "custom of .*segments"),
     "the manifest is about another product": (
         _manifest_of(product="other"),
         "is about other/stable, expected gateway/stable",
