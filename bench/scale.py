@@ -21,12 +21,15 @@ from typing import TYPE_CHECKING
 
 from bench.many import HARDWARE, PRODUCT, begin, fill
 from bench.measure import CLIENTS, ROOT, Command, PeerFailedError, measured
-from bench.repository import Repository
+from bench.repository import Device, Repository
 from bench.server import serving
 from repo_tools.metadata.bins import number_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from bench.server import Server
+
 
 __all__ = ["Cost", "Row", "missed", "row"]
 
@@ -66,6 +69,7 @@ class Row:
         bins: hash bins.
         commands: what each of the four costs, by its first words.
         device: bytes that a device fetches that was there before.
+        gzip: the same, behind a CDN that compresses metadata.
         fresh: bytes that one fetches that has nothing.
         snapshot: bytes of the snapshot.
         cold: what the last command costs on a machine that has read nothing yet.
@@ -75,6 +79,7 @@ class Row:
     bins: int
     commands: dict[str, Cost]
     device: int
+    gzip: int
     fresh: int
     snapshot: int
     cold: Cost
@@ -92,18 +97,17 @@ def row(scratch: Path, targets: int, bins: int, runs: int = 1) -> Row:
     if targets > 1:
         fill(directory, targets)
     repository = Repository(directory / "repository", scratch / "factory", "")
-    with serving(repository.directory, scratch, tls=False) as server:
-        device = repository.device(scratch / "device", server.url)
-        client = (str(CLIENTS / "ours.py"), "--config", str(device.config))
-        measured(Command((*client, "check")), server, scratch)
+    plainly = serving(repository.directory, scratch, tls=False)
+    compressed = serving(repository.directory, scratch, tls=False, compressed=True)
+    with plainly as server, compressed as cdn:
+        _check(repository, scratch, server, "device")
+        _check(repository, scratch, cdn, "behind-cdn")
         _add(directory, scratch, "warm")
-        measured(Command((*client, "check")), server, scratch)
         rounds = [_add(directory, scratch, f"new{number}") for number in range(runs)]
         cold = _add(directory, scratch, "cold", forget=True)["publish"]
-        found = measured(Command((*client, "check")), server, scratch)
-        other = repository.device(scratch / "other", server.url)
-        client = (str(CLIENTS / "ours.py"), "--config", str(other.config))
-        fresh = measured(Command((*client, "check")), server, scratch)
+        found = _check(repository, scratch, server, "device")
+        gzip = _check(repository, scratch, cdn, "behind-cdn")
+        fresh = _check(repository, scratch, server, "fresh")
     newest = max(
         (repository.directory / "metadata").glob("*.snapshot.json"),
         key=lambda path: int(path.name.partition(".")[0]),
@@ -112,11 +116,20 @@ def row(scratch: Path, targets: int, bins: int, runs: int = 1) -> Row:
         targets,
         bins,
         {name: _median([each[name] for each in rounds]) for name in rounds[0]},
-        int(found.body_bytes),
-        int(fresh.body_bytes),
+        found,
+        gzip,
+        fresh,
         newest.stat().st_size,
         cold,
     )
+
+
+def _check(repository: Repository, scratch: Path, server: Server, name: str) -> int:
+    """Bytes that a check of one device fetches; the device is made at its first."""
+    place = scratch / name
+    device = Device(place) if place.exists() else repository.device(place, server.url)
+    client = (str(CLIENTS / "ours.py"), "--config", str(device.config), "check")
+    return int(measured(Command(client), server, scratch).body_bytes)
 
 
 def _add(directory: Path, scratch: Path, version: str, *, forget: bool = False) -> dict[str, Cost]:
@@ -211,7 +224,8 @@ def show(one: Row, rows: Sequence[Row]) -> None:
                 f"{cost.peak:>11.1f}"
             )
         print(
-            f"{'':18}a device fetches {each.device / 1000:.1f} kB, a fresh one "
+            f"{'':18}a device fetches {each.device / 1000:.1f} kB ({each.gzip / 1000:.1f} kB "
+            f"behind a CDN that compresses), a fresh one "
             f"{each.fresh / 1000:.1f} kB; the snapshot has {each.snapshot / 1000:.1f} kB; publish "
             f"on a machine that has read nothing: {each.cold.requests} requests, "
             f"{each.cold.cpu:.2f} s"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import gzip
 import ipaddress
 import os
 import re
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CHUNK = 256 * 1024
+GZIP = "--gzip"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     directory: Path
     log: int
+    compressed = False
     # Without this each answer would wait for the delayed ACK of the one before.
     disable_nagle_algorithm = True
 
@@ -77,6 +80,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(404)
             self.send_header("Content-Length", "0")
             self.end_headers()
+            return
+        if self.compressed and path.suffix == ".json":
+            self._send_compressed(path.read_bytes())
             return
         size = path.stat().st_size
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
@@ -95,6 +101,19 @@ class Handler(BaseHTTPRequestHandler):
             while left and (chunk := file.read(min(CHUNK, left))):
                 self.wfile.write(chunk)
                 left -= len(chunk)
+
+    def _send_compressed(self, data: bytes) -> None:
+        """As a CDN sends JSON to who asks for gzip."""
+        asked = "gzip" in self.headers.get("Accept-Encoding", "")
+        body = gzip.compress(data, mtime=0) if asked else data
+        self._note(200, len(body))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        if asked:
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def _note(self, status: int, length: int) -> None:
         os.write(self.log, f"{status} {length} {self.path}\n".encode())
@@ -156,15 +175,28 @@ def make_certificates(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def serving(directory: Path, scratch: Path, *, tls: bool) -> Iterator[Server]:
-    """Serve `directory` on loopback from a process of its own until the block ends."""
+def serving(
+    directory: Path, scratch: Path, *, tls: bool, compressed: bool = False
+) -> Iterator[Server]:
+    """Serve `directory` on loopback from a process of its own until the block ends.
+
+    Args:
+        directory: what is served.
+        scratch: for the log and the port.
+        tls: with the certificate of `make_certificates`.
+        compressed: metadata as gzip, as a CDN does it; without TLS only.
+    """
     name = "https" if tls else "http"
+    scratch = scratch / "compressed" if compressed else scratch
+    scratch.mkdir(exist_ok=True)
     log, ready = scratch / f"{name}.log", scratch / f"{name}.port"
     ready.unlink(missing_ok=True)
     log.write_bytes(b"")
     command = [sys.executable, "-m", "bench.server", str(directory), str(log), str(ready)]
     if tls:
         command.append(str(scratch / "server.pem"))
+    if compressed:
+        command.append(GZIP)
     process = subprocess.Popen(command, cwd=Path(__file__).parent.parent)  # noqa: S603 - our own module
     try:
         deadline = time.monotonic() + 15
@@ -179,8 +211,13 @@ def serving(directory: Path, scratch: Path, *, tls: bool) -> Iterator[Server]:
 
 
 def main() -> None:
-    """Serve until terminated. Arguments: directory, log, port file, and certificate for HTTPS."""
-    directory, log, ready, *certificate = (Path(argument) for argument in sys.argv[1:])
+    """Serve until terminated.
+
+    Arguments: directory, log, port file; a certificate for HTTPS, or `GZIP`.
+    """
+    Handler.compressed = sys.argv[-1] == GZIP
+    arguments = sys.argv[1:-1] if Handler.compressed else sys.argv[1:]
+    directory, log, ready, *certificate = (Path(argument) for argument in arguments)
     Handler.directory = directory
     Handler.log = os.open(log, os.O_WRONLY | os.O_APPEND)
     server = QuietServer(("127.0.0.1", 0), Handler)

@@ -100,7 +100,12 @@ def _explain(context: Context, name: str, artifacts: int, number: int) -> list[d
     )
 )
 @click.argument("name")
-@click.option("--expect", type=click.IntRange(1, 100_000_000), metavar="ARTIFACTS")
+@click.option(
+    "--expect",
+    type=click.IntRange(1, 100_000_000),
+    metavar="ARTIFACTS",
+    help="How many there will be: chooses the number of bins.",
+)
 @click.option("--number", type=int, metavar="BINS", help="A power of two, instead of --expect.")
 @click.option("--dry-run", is_flag=True, help="Show the choice and what it costs; do nothing.")
 @passphrase_option
