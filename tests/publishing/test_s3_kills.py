@@ -47,6 +47,7 @@ CASES = {
     "a publish with a new root": ("rotated", "publish", {"1.0"}),
     "handing in": ("next", "submit", {"1.0"}),
     "a publish of what was handed in": ("handed in", "publish", {"1.0", "1.1"}),
+    "a publish into a hash bin": ("in bins", "publish", {"1.0", "1.1"}),
 }
 
 
@@ -164,11 +165,15 @@ def run_counted(lab: Lab, verb: str, kill_at: int = 0) -> tuple[int, int]:
 
 def started(moments: dict[str, Lab], moment: str, directory: Path) -> Lab:
     """A copy of the lab at that moment."""
-    lab = moments[{"rotated": "live", "handed in": "next"}.get(moment, moment)].copy(directory)
+    made = {"rotated": "live", "handed in": "next", "in bins": "binned"}
+    lab = moments[made.get(moment, moment)].copy(directory)
     if moment == "handed in":
         lab.ok("submit")
         for place in ("staged", ".firmroot/staged", ".firmroot/outbox"):
             shutil.rmtree(lab.directory / place)
+    if moment == "in bins":
+        lab.add("1.1")
+        lab.promote("1.1")
     if moment == "rotated":
         lab.ok("ceremony", "start", "root")
         lab.ok("sign")
@@ -177,11 +182,17 @@ def started(moments: dict[str, Lab], moment: str, directory: Path) -> Lab:
 
 @pytest.mark.parametrize("case", CASES)
 def test_killed_at_a_request_and_run_again_a_command_finishes(
-    case: str, service: Service, moments: dict[str, Lab], tmp_path: Path
+    case: str,
+    service: Service,
+    moments: dict[str, Lab],
+    binned_moments: dict[str, Lab],
+    tmp_path: Path,
 ) -> None:
     moment, verb, allowed = CASES[case]
     bucket = Bucket(service, case.replace(" ", "-"))
-    root = (moments["live"].directory / "metadata/root/1.json").read_bytes()
+    moments = {**moments, "binned": binned_moments["live"]}
+    first = moments["binned" if moment == "in bins" else "live"]
+    root = (first.directory / "metadata/root/1.json").read_bytes()
     start = moved(started(moments, moment, tmp_path / "start" / "acme"), bucket)
     before = bucket.objects()
 
@@ -208,3 +219,19 @@ def test_killed_at_a_request_and_run_again_a_command_finishes(
             found["metadata/timestamp.json"] = expected["metadata/timestamp.json"]
         assert found == expected, f"{where}: {sorted(found.items() ^ expected.items())[:3]}"
     print(f"{case}: killed at {count} requests and answers")
+
+
+def test_one_artifact_more_in_bins_costs_ten_requests_on_s3(
+    service: Service, binned_moments: dict[str, Lab], tmp_path: Path
+) -> None:
+    """As `test_bins` counts them on a directory; here on the wire, with the artifact's own."""
+    bucket = Bucket(service, "ten")
+    lab = moved(binned_moments["many"].copy(tmp_path / "acme"), bucket)
+    for version in ("warm", "new"):
+        lab.add(version, data=b"firmware")
+        lab.promote(version)
+        status, count = run_counted(lab, "publish")
+        assert os.waitstatus_to_exitcode(status) == 0
+    requests = count // 2 - 1
+    print(f"{requests} requests besides the artifact")
+    assert requests <= 10
