@@ -22,6 +22,8 @@ Rules:
    link is looked at (5.3.10).
  * Stored files are verified again, under the metadata in hand, before they are used. The root is
    not: whoever can write the store can write another root.
+ * Of a role in hash bins (TAP 15) exactly one is loaded, the one of the path that is asked for, and
+   only if the role's own keys sign it: bins are a role in pieces, never a way to another key.
  * A check that brings nothing new commits nothing.
  * An epoch above 0 has its metadata under `metadata/eE/`; a device whose epoch was left meanwhile
    commits nothing of the old one.

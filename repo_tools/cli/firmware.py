@@ -13,11 +13,12 @@ from client_reference.install.handlers import HANDLERS
 from client_reference.nearest import did_you_mean
 from client_reference.payload.segments import SUFFIX
 from repo_tools.cli.context import Context, example, passphrase_option
+from repo_tools.metadata.bins import RECENT
 from repo_tools.metadata.roles import channel_role
 from repo_tools.publishing.artifacts import Labels
 from repo_tools.publishing.bulk import find, import_directory
 from repo_tools.publishing.channels import check_product
-from repo_tools.publishing.firmware import add_firmware, read_builds
+from repo_tools.publishing.firmware import Near, add_firmware, read_builds
 from repo_tools.publishing.online import can_sign
 from repo_tools.publishing.promote import parse_reference
 
@@ -142,15 +143,22 @@ def import_(
 
 @firmware.command("list", epilog=example("firmroot firmware list"))
 @click.option("-p", "--product", help="Only this product.")
+@click.option("--all", "every", is_flag=True, help="Those of hash bins, too: reads every bin.")
 @click.pass_obj
-def list_firmware(context: Context, product: str | None) -> None:
-    """List every release: its sequence, files and whether it is published."""
+def list_firmware(context: Context, product: str | None, *, every: bool) -> None:
+    """List every release: its sequence, files and whether it is published.
+
+    Of a product in hash bins the newest ones, and what waits on this machine.
+    """
     ws = context.workspace()
     if product is not None:
         check_product(ws, product)
     rows: list[dict[str, Any]] = []
     for name in [product] if product else list(ws.config.products):
-        rows += _rows(name, read_builds(ws, ws.storage(), name))
+        builds = read_builds(ws, ws.storage(), name, Near(recent=True, every=every))
+        rows += _rows(name, builds)
+        if builds.bins is not None and not every:
+            context.printer.say(f"{name}: its newest {RECENT} releases; --all reads every hash bin")
     for row in rows:
         context.printer.say(
             f"{row['release']}  sequence {row['sequence']}  {row['state']}  "
@@ -169,10 +177,14 @@ def show(context: Context, reference: str) -> None:
     ws = context.workspace()
     ref = parse_reference(reference)
     check_product(ws, ref.product)
-    every = _rows(ref.product, read_builds(ws, ws.storage(), ref.product))
-    rows = [row for row in every if row["version"] == ref.version]
+    builds = read_builds(ws, ws.storage(), ref.product)
+    versions = {(each.custom or {}).get("version") for each in builds.targets.values()}
+    if builds.bins is not None and ref.version not in versions:
+        builds = read_builds(ws, ws.storage(), ref.product, Near(every=True))
+    known = _rows(ref.product, builds)
+    rows = [row for row in known if row["version"] == ref.version]
     if not rows:
-        near = did_you_mean(ref.version, (str(row["version"]) for row in every))
+        near = did_you_mean(ref.version, (str(row["version"]) for row in known))
         raise ConfigurationError(f"there is no release {ref}{near}", "firmroot firmware list")
     context.printer.say(f"{ref}  sequence {rows[0]['sequence']}")
     for row in rows:

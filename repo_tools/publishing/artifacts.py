@@ -217,8 +217,12 @@ def _open_firmware(source: Path) -> Iterator[BinaryIO]:
             f"{source} cannot be read: {error.strerror}", "check the path and its permissions"
         ) from error
     if file is None:
+        directory = source.is_dir()
         raise ConfigurationError(
-            f"{source} is not a regular file", "name the firmware image itself"
+            f"{source} is {'a directory' if directory else 'not a regular file'}",
+            "a directory of releases, VERSION/FILE: firmroot firmware import"
+            if directory
+            else "name the firmware image itself",
         )
     with file:
         yield file

@@ -236,7 +236,7 @@ def _expiry(about: Audit, state: RepositoryState) -> Iterator[Finding]:
             )
         elif ends <= about.now + _margin(about.policy, role):
             yield Finding(Severity.WARNING, role, f"{text}: time to sign it again")
-        else:
+        elif not is_bin(role):  # it ends with its builds role
             yield Finding(Severity.FINE, role, text)
 
 

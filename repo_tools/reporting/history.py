@@ -27,10 +27,11 @@ from securesystemslib.signer import Signature
 from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import FirmrootError, NotFoundError, NotTrustedError
+from repo_tools.metadata.bins import is_bin
 from repo_tools.metadata.edits import signed_bytes
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.publishing.journal import kept_path
-from repo_tools.publishing.live import HighWater, Mark, metadata_path, read_live
+from repo_tools.publishing.live import HighWater, Mark, metadata_path, read_bins, read_live
 from repo_tools.reporting.difference import describe_change
 from repo_tools.signing.ceremony import DIGITS, record_paths
 from repo_tools.signing.ceremony.guards import keys_of
@@ -320,7 +321,9 @@ def _verified(
     roots = workspace.roots()[: record.facts["root"]]
     if len(roots) != record.facts["root"]:
         raise NotTrustedError(f"root {record.facts['root']} is missing in metadata/root")
-    state = read_live(_Kept(workspace, roots, kept), roots[0]).state
+    storage = _Kept(workspace, roots, kept)
+    # Of hash bins those that this publish changed: a record holds no others.
+    state = read_bins(storage, read_live(storage, roots[0]).state, filter(is_bin, record.roles))
     mark = HighWater.of(state)
     for role, claimed in _claimed(record).marks.items():
         if mark.marks.get(role) != claimed:

@@ -267,8 +267,26 @@ def test_an_old_release_is_found_though_the_index_has_forgotten_it(live: Lab) ->
     live.ok("channel", "promote", f"{PRODUCT}@1.1", "--to", "stable", "--stone")
     live.ok("sign")
     live.ok("publish")
+    assert "1.1" not in live.ok("firmware", "list").out
+    assert "gateway@1.1" in live.ok("firmware", "list", "--all").out
+    assert "sequence 2" in live.ok("firmware", "show", f"{PRODUCT}@1.1").out
     done = live.run("channel", "promote", f"{PRODUCT}@7.0", "--to", "stable")
     assert (done.code, "there is no release gateway@7.0" in done.err) == (2, True)
+
+
+@large
+def test_history_proves_what_was_live_in_bins(live: Lab) -> None:
+    live.ship("1.1")
+    live.ok("history", "--verify")
+    (record,) = [path for path in live.directory.glob("history/*.json") if "000002" in path.name]
+    (name,) = [role for role in json.loads(record.read_bytes())["roles"] if "_" in role]
+    digest = json.loads(record.read_bytes())["roles"][name]["sha256"]
+    kept = live.directory / "history/objects" / digest
+    data = kept.read_bytes()
+    kept.write_bytes(data.replace(b'"1.1"', b'"6.6"'))
+    assert live.run("history", "--verify").code == 6
+    kept.write_bytes(data)
+    live.ok("history", "--verify")
 
 
 # Attacks on the index and on bins
