@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from securesystemslib.signer import CryptoSigner, SSlibKey
-from tuf.api.metadata import DelegatedRole, Delegations, MetaFile
+from tuf.api.metadata import DelegatedRole, Delegations, MetaFile, SuccinctRoles
 
 from client_reference.errors import (
     NotFoundError,
@@ -31,6 +31,7 @@ from client_reference.selection import Reason
 from client_reference.strictjson import MalformedJsonError
 from client_reference.transport.fetch import WebPageError
 from client_reference.trust import rootchain
+from client_reference.trust.updater import bin_prefix
 from client_reference.trust.verified import (
     BadSignatureError,
     DelegationError,
@@ -672,6 +673,22 @@ for _id, _role, _to, _what in (
         does=DelegationError,
         says=f"{_role} delegates to other roles, expected a leaf role",
     )
+
+
+@SURFACE.row(
+    "the builds role is cut into hash bins, and a key of the thief's signs them, for later",
+    "design 4, Guard (shadowing)",
+    BUILDS,
+    *ONLINE,
+    does=DelegationError,
+    says=f"{BUILDS} gives its hash bins other keys or another threshold than it has itself",
+)
+def bins_of_a_thief(scene: Scene) -> None:
+    own, builds = scene.stolen.new_signer(), scene.stolen.role(BUILDS)
+    key = own.public_key
+    bins = SuccinctRoles([key.keyid], 1, 2, bin_prefix(BUILDS))
+    builds.delegations, builds.targets = Delegations({key.keyid: key}, succinct_roles=bins), {}
+    scene.stolen.publish(BUILDS)
 
 
 @SURFACE.row(

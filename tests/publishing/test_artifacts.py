@@ -207,7 +207,7 @@ def test_a_command_that_meets_a_changing_file_adds_nothing(
 WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "it is empty": (lambda path: path.write_bytes(b""), "is empty"),
     "it is not there": (lambda _: None, "cannot be read: No such file or directory"),
-    "it is a directory": (lambda path: path.mkdir(), "is not a regular file"),
+    "it is a directory": (lambda path: path.mkdir(), "is a directory"),
     "it is a pipe, which would block": (os.mkfifo, "is not a regular file"),
 }
 
