@@ -206,6 +206,41 @@ def test_a_machine_that_has_read_nothing_reads_no_bin_that_it_does_not_need(many
 
 
 @large
+def test_what_was_read_before_is_verified_again_or_read_again(many: Lab) -> None:
+    """Whoever can write to the cache can write a bin into it that no builder signed."""
+    many.add("new", data=SMALL)
+    many.promote("new")
+    cache = list((many.directory / ".firmroot/cache").iterdir())
+    assert cache
+    whole = {file: file.read_bytes() for file in cache}
+    for file in cache:
+        file.write_bytes(b"{}" if b"targets" in whole[file] else whole[file][:-1])
+    many.ok("publish")
+    many.ship("newer")
+    assert many.fresh_device() == (Outcome.UPDATES, "installs newer")
+
+
+@large
+def test_a_root_of_somebody_else_is_seen_though_nobody_asks_for_it_first(
+    live: Lab, tmp_path: Path
+) -> None:
+    """A publish that saves the first question leaves no device with a root and no timestamp."""
+    other = live.copy(tmp_path / "other")
+    other.ok("ceremony", "start", "root")
+    other.ok("sign")
+    other.ok("publish")
+    live.add("1.1")
+    root = (other.repository / "metadata/2.root.json").read_bytes()
+    (live.repository / "metadata/2.root.json").write_bytes(root)
+    live.ok("publish")
+    timestamp = json.loads((live.repository / "metadata/timestamp.json").read_bytes())["signed"]
+    assert timestamp["x-firmroot-root"] == 2
+    live.promote("1.1")
+    live.ok("publish")
+    assert live.fresh_device() == (Outcome.UPDATES, "installs 1.1")
+
+
+@large
 def test_an_audit_samples_bins_and_says_so(many: Lab) -> None:
     # The artifacts of `fill` have no bytes: their errors are no matter here.
     said = json.loads(many.run("--json", "verify").out)
