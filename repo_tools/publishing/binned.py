@@ -128,12 +128,15 @@ def check_admitted(admitted: Admitted) -> None:
     base, candidate = admitted.base, admitted.candidate
     changed = {role for role in admitted.roles if is_bin(role)}
     outer = candidate.targets
-    for above in sorted({builds_of(role) for role in changed} | set(admitted.roles)):
+    looked_at = {builds_of(role) for role in changed} | set(admitted.roles)
+    if Targets.type in admitted.roles:  # it may give a builds role other keys
+        looked_at |= set(candidate.roles)
+    for above in sorted(looked_at):
         builds = candidate.role(above) if above in candidate.roles else None
         bins = bins_of(builds)
         if bins is None or builds is None or outer is None or not above.endswith("-builds"):
             continue
-        check_bins(above, builds, outer)
+        _check_keys(admitted, above, builds, outer)
         if above in admitted.roles:
             _check_together(admitted, above, bins)
         mine = [role for role in changed if builds_of(role) == above]
@@ -146,6 +149,20 @@ def check_admitted(admitted: Admitted) -> None:
             _check_converted(above, flat, _all(admitted, mine))
             index = indexed(flat.targets.values())
         check_releases(product, index, _new(admitted, mine))
+
+
+def _check_keys(admitted: Admitted, above: str, builds: Targets, outer: Targets) -> None:
+    """Bins have the keys of their role; where targets changes those, all are signed again."""
+    try:
+        check_bins(above, builds, outer)
+    except RefusedError as error:
+        if above in admitted.roles or Targets.type not in admitted.roles:
+            raise
+        raise ActionRequiredError(
+            f"targets gives {above} other keys or another threshold than its hash bins have",
+            f"on the builder's machine: firmroot ceremony start {above}; it goes in the same "
+            "publish",
+        ) from error
 
 
 def _check_converted(role: str, flat: Targets, found: Mapping[str, TargetFile]) -> None:

@@ -486,6 +486,19 @@ def test_the_key_of_the_builder_is_replaced_with_every_bin(live: Lab) -> None:
 
 
 @large
+def test_one_key_more_for_the_builder_takes_every_bin_along(live: Lab) -> None:
+    live.ok("key", "new", "ci-2", "--role", "builds")
+    live.ok("ceremony", "start", "targets")
+    live.ok("sign")
+    done = live.run("publish")
+    assert (done.code, "targets gives gateway-builds other keys" in done.err) == (3, True)
+    live.ok("ceremony", "start", BUILDS)
+    live.ok("publish")
+    live.ship("1.1")
+    assert live.fresh_device() == (Outcome.UPDATES, "installs 1.1")
+
+
+@large
 def test_a_product_in_one_file_is_cut_into_bins_and_devices_go_on(following: Lab) -> None:
     """Artifacts with lists of segments; a device that has the flat role cached follows."""
     following.ok("publish")
