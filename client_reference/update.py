@@ -482,9 +482,13 @@ def _renew_bundle(machine: Machine, updater: Updater) -> str:
             target = updater.target(TLS_ROLE, TLS_BUNDLE)
             if target is None or target.hashes.get("sha256") == machine.bundle.sha256():
                 return ""
+            machine.bundle.require_room(target.length)
             machine.bundle.keep(updater.fetch_target(target, MAX_BUNDLE))
         except EpochEndedError:
             raise
+        except LocalFailureError as error:
+            hint = f"; {error.hint}" if error.hint else ""
+            return f"a new CA bundle could not be kept: {error}{hint}"
         except (NotTrustedError, RetryLaterError) as error:
             if not machine.mirrors.another_way(error.message):
                 return f"a new CA bundle could not be had: {error}"

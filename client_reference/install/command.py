@@ -25,6 +25,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from client_reference.durable import (
+    SPARE,
     free_bytes,
     make_private_directory,
     read_back_sha256,
@@ -142,7 +143,7 @@ class CommandInstaller:
             self._file = os.open(self._path(image), os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
             os.fchmod(self._file, 0o600)
             sync_directory(self._directory)
-            room = os.fstat(self._file).st_size + free_bytes(self._file)
+            room = os.fstat(self._file).st_size + max(free_bytes(self._file) - SPARE, 0)
         if image.length > room:
             raise LocalFailureError(
                 f"release {image.version} has {image.length} bytes, {self._directory} has room"
