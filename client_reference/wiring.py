@@ -126,7 +126,8 @@ def wired(run: Run) -> Iterator[Wired]:
         stack.callback(fetcher.remember)
         stack.callback(_warn_transport, run, fetcher)
         uptime = Uptime(config.trust.state / UPTIME)
-        stack.callback(_note_floor, store, uptime, state.trust.time_floor)
+        lead = uptime.lead()
+        stack.callback(_note_floor, store, uptime, lead.floor)
         mirrors = TargetCache(fetcher, config.download.directory / "targets")
         anchor = None
         if config.repository.recovery and state.trust.recovery_root is not None:
@@ -144,7 +145,7 @@ def wired(run: Run) -> Iterator[Wired]:
             largest=config.download.quota if config.install.handler == "command" else sys.maxsize,
             progress=bar.show,
             bundle=BundleFile(config.trust.state / BUNDLE),
-            lead=uptime.lead(),
+            lead=lead,
             anchor=anchor,
             refusing=lambda digest: refused.note(config.trust.state / REFUSED, digest),
             recall=lambda image: _recall(run, installer, image),
@@ -438,11 +439,14 @@ def recovery_asked(config: DeviceConfig) -> tuple[Mapping[str, str], str]:
     return {url: asked.failures[url] for url in urls if url in asked.failures}, asked.fork
 
 
-def _note_floor(store: SqliteStore, uptime: Uptime, before: int) -> None:
-    """A floor that rose or fell in this cycle begins its lead now."""
+def _note_floor(store: SqliteStore, uptime: Uptime, noted: int) -> None:
+    """A floor of which nothing is noted begins its lead now: it rose or fell, or the note is gone.
+
+    Attack: a mirror that froze when the device was made never raises the floor of its image.
+    """
     with suppress(FirmrootError):
         state = store.load()
-        if state is not None and state.trust.time_floor != before:
+        if state is not None and state.trust.time_floor != noted:
             uptime.keep(state.trust.time_floor)
 
 
