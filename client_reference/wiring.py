@@ -196,11 +196,11 @@ def on_a_copy(
 
 def _recall(run: Run, installer: Installer, image: Image) -> bool:
     """Take back an image of an ended epoch, and say so; whether that was possible."""
-    only_the_owner = installer.withdraw(image)
-    text = f"{_ended(image)}: {only_the_owner or 'it was given up, and is not booted'}"
+    withdrawal = installer.withdraw(image)
+    text = f"{_ended(image)}: {withdrawal.told}"
     if text not in run.warnings:  # a check may begin again, with the next mirror
         run.warn(text)
-    return not only_the_owner
+    return withdrawal.done
 
 
 def _look(told: list[str], image: Image) -> bool:

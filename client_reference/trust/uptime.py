@@ -6,8 +6,8 @@ Nothing proves how long a device was off, but what it proved before this boot is
 the boot.
 
 The note is never synced: after a cut it may be torn, and then says nothing. It is written when it
-says nothing of the floor that counts, so a check without news writes nothing. Whoever can write it can write the trust store
-beside it.
+says nothing of the floor that counts, so a check without news writes nothing. Whoever can write it
+can write the trust store beside it.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from client_reference.errors import (
     RefusedError,
     RetryLaterError,
 )
+from client_reference.install.handlers import Withdrawal
 from client_reference.lifecycle import IllegalTransitionError
 from client_reference.manifest import Meaning
 from client_reference.payload.segments import LONGEST, SEGMENT, SUFFIX, list_length
@@ -160,9 +161,9 @@ class Slots:
         self.armed = ""
         self.power.step()
 
-    def withdraw(self, image: Image) -> str:
+    def withdraw(self, image: Image) -> Withdrawal:
         self.reject(image)
-        return ""
+        return Withdrawal(done=True, told="")
 
 
 class CutStore(MemoryStore):
@@ -237,7 +238,7 @@ class Bench:
             NOW,
             2**62,
             lambda *_: None,
-            recall=lambda image: not self.slots.withdraw(image),
+            recall=lambda image: self.slots.withdraw(image).done,
         )
 
     @property
