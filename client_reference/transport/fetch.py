@@ -7,7 +7,8 @@ that arrives is trusted here. Time that the caller takes between two pieces does
 What a request may say about the device (design 8, degraded transport):
 
 * Credentials, a header or a client certificate, only for artifacts, over verified TLS, to
-  configured mirrors. For everything else nobody is told who asks.
+  configured mirrors, and never because of a redirect that came over less. For everything else
+  nobody is told who asks.
 * An ETag only to the mirror that gave it, asked as it is configured, never below that.
 * A user agent over verified TLS only.
 
@@ -17,7 +18,7 @@ Clock, sleep, randomness and the resolver are passed in as `Ambient`.
 from __future__ import annotations
 
 import http.client
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from client_reference.errors import FirmrootError, NotFoundError, NotTrustedError, RetryLaterError
@@ -153,11 +154,13 @@ class _Wanted:
         path: of the object in the repository.
         headers: that say which part, and how it may be coded.
         etag: asks for nothing if the object is still the one with this ETag; may be empty.
+        known: whether it may be asked for with credentials.
     """
 
     path: str
     headers: dict[str, str]
     etag: str = ""
+    known: bool = False
 
 
 class HttpFetcher:
@@ -325,7 +328,7 @@ class HttpFetcher:
             etag, stored = self._memory.condition(way.mirror.url, path)
         metadata = path.startswith("metadata/")
         coding = {"Accept-Encoding": "gzip"} if metadata else {}
-        wanted = _Wanted(path, coding, etag)
+        wanted = _Wanted(path, coding, etag, is_artifact(path))
         answer, found_at = self._get(way, wanted, self._pace())
         try:
             if answer.meaning is Meaning.UNCHANGED:
@@ -352,7 +355,7 @@ class HttpFetcher:
 
     def _part(self, way: Attempt, path: str, span: tuple[int, int]) -> Answer:
         first, end = span
-        wanted = _Wanted(path, {"Range": f"bytes={first}-{end - 1}"})
+        wanted = _Wanted(path, {"Range": f"bytes={first}-{end - 1}"}, known=is_artifact(path))
         answer, _ = self._get(way, wanted, self._pace())
         try:
             answer.go_to(first)
@@ -389,6 +392,9 @@ class HttpFetcher:
                     again=False,
                     hint=ODD,
                 )
+            if way.trust is not Trust.VERIFIED:
+                # Attack: whoever is on the way has the secret sent to any place of a mirror's host.
+                wanted = replace(wanted, known=False)
             way, target = onward
         raise TransportError(f"redirects more than {REDIRECTS} times", again=False, hint=ODD)
 
@@ -415,7 +421,7 @@ class HttpFetcher:
             sent["Cache-Control"] = "no-cache"
         if way.trust is Trust.VERIFIED:
             sent["User-Agent"] = "firmroot-device"
-            if self._settings.credentials is not None and is_artifact(wanted.path):
+            if self._settings.credentials is not None and wanted.known:
                 name, value = self._settings.credentials
                 sent[name] = value
         return sent
@@ -428,7 +434,7 @@ class HttpFetcher:
         settings = self._settings
         header = settings.credentials is not None and settings.roots.image is not None
         known = settings.certificate is not None or header
-        return known and way.trust is Trust.VERIFIED and is_artifact(wanted.path)
+        return known and way.trust is Trust.VERIFIED and wanted.known
 
     def _exchange(
         self, way: Attempt, target: str, headers: dict[str, str], wanted: _Wanted, pace: Pace

@@ -324,7 +324,7 @@ def is_artifact(seen: Seen) -> bool:
 def test_a_header_opens_the_artifacts_and_is_shown_for_nothing_else(site: Site) -> None:
     publish_bundle(site, site.issuer)
     with Mirror(site.publisher.repo.files, site.issuer.server("fw")) as mirror:
-        mirror.guard = lambda seen: not is_artifact(seen) or seen.headers["Authorization"] == SECRET
+        mirror.guard = lambda seen: not is_artifact(seen) or bool(seen.headers["Authorization"])
         site.configure(mirror)
         refused = site.run("update")
         assert refused.code == 4
@@ -458,6 +458,28 @@ def test_credentials_follow_a_redirect_to_a_configured_mirror_only(site: Site) -
         assert site.run("update").code == 0
         (seen,) = {(seen.peer, seen.headers["Authorization"]) for seen in second.seen}
         assert seen == ("device 7", SECRET)
+
+
+def test_a_redirect_that_anybody_could_have_sent_gets_no_credentials(site: Site) -> None:
+    """Attack: who answers plain HTTP has the secret sent to a place of theirs on that host."""
+    crt, key = site.issuer.files("device 7")
+    header = site.file("header", f"Authorization: {SECRET}")
+    settings = f'credentials = "{header}"\nclient_certificate = "{crt}"\nclient_key = "{key}"'
+    files = site.publisher.repo.files
+    path = next(p for p in files if p.endswith(".img"))
+    with Mirror(files) as plain, Mirror(files, asking_for_certificates(site)) as mirror:
+        mirror.guard = lambda seen: not is_artifact(seen) or bool(seen.headers["Authorization"])
+        place = {"Location": f"{mirror.url}~thief/{path}"}
+        plain.trouble = Trouble(status=302, path=".img", headers=place)
+        site.configure(plain, mirror, repository=settings)
+        assert site.run("update").code == 0
+        lured = [seen for seen in mirror.seen if "~thief" in seen.path]
+        assert lured
+        assert {(seen.peer, seen.headers["Authorization"]) for seen in lured} == {("", None)}
+        honest = [seen for seen in mirror.seen if seen.path == path]
+        assert {(seen.peer, seen.headers["Authorization"]) for seen in honest} == {
+            ("device 7", SECRET)
+        }
 
 
 def test_nothing_secret_is_in_what_the_device_says(site: Site) -> None:
