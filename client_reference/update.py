@@ -198,6 +198,7 @@ class Machine:
         progress: called with (bytes in place, bytes of the whole).
         lead: what this boot knows beyond the stored time floor.
         bundle: where a published CA bundle is kept; None if this device does not want one.
+        renewed: called when a new bundle has taken the place of the old one.
         anchor: the recovery anchor; None if this device has none.
         refusing: called with the digest of a payload that somebody rejects, before it counts.
         recall: called with an image of an ended epoch that is whole and has not run; whether it
@@ -212,6 +213,7 @@ class Machine:
     largest: int
     progress: Callable[[int, int], None]
     bundle: BundleFile | None = None
+    renewed: Callable[[], None] = lambda: None
     lead: clock.Lead | None = None
     anchor: RecoveryAnchor | None = None
     refusing: Callable[[str], None] = lambda _: None
@@ -493,7 +495,8 @@ def _renew_bundle(machine: Machine, updater: Updater) -> str:
             if not machine.mirrors.another_way(error.message):
                 return f"a new CA bundle could not be had: {error}"
         else:
-            return "a new CA bundle was accepted; it serves from the next run on"
+            machine.renewed()
+            return "a new CA bundle was accepted; it serves from now on"
 
 
 def anchored(anchor: RecoveryAnchor | None, mirrors: Mirrors, step: Callable[[], T]) -> T:

@@ -145,6 +145,7 @@ def wired(run: Run) -> Iterator[Wired]:
             largest=config.download.quota if config.install.handler == "command" else sys.maxsize,
             progress=bar.show,
             bundle=BundleFile(config.trust.state / BUNDLE),
+            renewed=lambda: fetcher.use_roots(transport_settings(run, config).roots),
             lead=lead,
             anchor=anchor,
             refusing=lambda digest: refused.note(config.trust.state / REFUSED, digest),

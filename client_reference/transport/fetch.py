@@ -215,9 +215,7 @@ class HttpFetcher:
     def close(self) -> None:
         """Close every connection."""
         self._closed = True
-        for connection in self._connections.values():
-            connection.close()
-        self._connections.clear()
+        self._hang_up()
 
     def remember(self) -> None:
         """Keep for the next cycle which mirror answered. Without news nothing is written."""
@@ -260,10 +258,24 @@ class HttpFetcher:
         """Ask every mirror again, and anew: the repository that was asked for has ended."""
         self._given_up.clear()
         self._uncached.clear()
+        self._hang_up()
+        self._connector.forget()
+
+    def use_roots(self, roots: Roots) -> None:
+        """Believe other authorities from now on, and try verified TLS anew with every mirror.
+
+        Attack: whoever has the key of an old authority hears credentials until the process ends.
+        """
+        self._settings = replace(self._settings, roots=roots)
+        self._failed.clear()
+        self._reasons.clear()
+        self._hang_up()
+        self._connector.forget(roots)
+
+    def _hang_up(self) -> None:
         for connection in self._connections.values():
             connection.close()
         self._connections.clear()
-        self._connector.forget()
 
     def fetch(self, path: str, max_length: int) -> bytes:
         """One whole object. See `Fetcher.fetch`."""

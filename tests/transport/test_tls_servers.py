@@ -314,6 +314,40 @@ def test_after_the_new_bundle_it_is_back_on_verified_tls_and_the_old_root_is_gon
         assert not any(seen.headers["Authorization"] for seen in mirror.seen)
 
 
+def test_the_new_bundle_serves_the_very_update_that_accepted_it(
+    site: Site, stranger: Issuer
+) -> None:
+    """Who is on verified TLS again gets artifacts behind credentials in the same run."""
+    publish_bundle(site, stranger)
+    header = site.file("header", f"Authorization: {SECRET}")
+    with Mirror(site.publisher.repo.files, stranger.server("new")) as mirror:
+        mirror.guard = lambda seen: not is_artifact(seen) or bool(seen.headers["Authorization"])
+        site.configure(mirror, repository=f'credentials = "{header}"')
+        updated = site.run("update")
+        assert updated.code == 0
+        assert "degraded transport" in updated.err
+        assert "a new CA bundle was accepted" in updated.err
+
+
+def test_the_old_authority_hears_no_credentials_in_the_update_that_accepted_a_new_one(
+    site: Site, stranger: Issuer
+) -> None:
+    publish_bundle(site, stranger)
+    header = site.file("header", f"Authorization: {SECRET}")
+    with Mirror(site.publisher.repo.files, site.issuer.server("old")) as mirror:
+        site.configure(mirror, repository=f'credentials = "{header}"')
+        updated = site.run("update")
+        assert updated.code == 0
+        assert "a new CA bundle was accepted" in updated.err
+        assert any(is_artifact(seen) for seen in mirror.seen)
+        assert not any(seen.headers["Authorization"] for seen in mirror.seen)
+        site.run("confirm")
+        site.publisher.release("1.1", 2, IMAGE[::-1])
+        mirror.context = stranger.server("new")
+        assert site.run("update").code == 0
+        assert any(seen.headers["Authorization"] for seen in mirror.seen)
+
+
 # Artifacts behind credentials
 
 
