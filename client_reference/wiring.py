@@ -56,6 +56,7 @@ __all__ = [
     "configured",
     "descends",
     "factory_state",
+    "giving_up",
     "identified",
     "is_lab",
     "on_a_copy",
@@ -151,13 +152,43 @@ def wired(run: Run) -> Iterator[Wired]:
             refusing=lambda digest: refused.note(config.trust.state / REFUSED, digest),
             recall=lambda image: _recall(run, installer, image),
         )
-        stays = config.reboot is Reboot.ASK or getattr(run.options, "no_reboot", False)
         try:
-            yield Wired(run, machine, fetcher, bar, Restart.LATER if stays else Restart.NOW)
+            yield Wired(run, machine, fetcher, bar, _restart(run, config))
         except BadSignatureError:
             # A library too old for a key type looks like an attack; say which it is.
             check_key_types()
             raise
+
+
+@contextmanager
+def giving_up(run: Run) -> Iterator[tuple[Machine, Restart]]:
+    """A machine that goes back to the release before, and asks nobody; the store locked.
+
+    What a new system cannot be without, its credentials, CA bundle or identity, may be what is
+    wrong with it: that must not keep it running.
+    """
+    config = configured(run)
+    with ExitStack() as stack:
+        store = stack.enter_context(SqliteStore(config.trust.state))
+        state = _state(run, config, store)
+        mirrors = HttpFetcher(Settings(config.repository.mirrors), run.ambient)
+        where = config.repository
+        machine = Machine(
+            identified=Identified(where.product, where.channel, (), config.install.handler, ""),
+            store=store,
+            mirrors=stack.enter_context(mirrors),
+            installer=open_installer(config.install),
+            now=read_clock(run, state),
+            largest=0,
+            progress=lambda _done, _whole: None,
+            refusing=lambda digest: refused.note(config.trust.state / REFUSED, digest),
+        )
+        yield machine, _restart(run, config)
+
+
+def _restart(run: Run, config: DeviceConfig) -> Restart:
+    stays = config.reboot is Reboot.ASK or getattr(run.options, "no_reboot", False)
+    return Restart.LATER if stays else Restart.NOW
 
 
 @contextmanager
