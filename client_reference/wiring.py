@@ -150,7 +150,7 @@ def wired(run: Run) -> Iterator[Wired]:
             lead=lead,
             anchor=anchor,
             refusing=lambda digest: refused.note(config.trust.state / REFUSED, digest),
-            recall=lambda image: _recall(run, installer, image),
+            recall=lambda image, why: _recall(run, installer, image, why),
         )
         try:
             yield Wired(run, machine, fetcher, bar, _restart(run, config))
@@ -221,30 +221,26 @@ def on_a_copy(
             progress=lambda _done, _whole: None,
             lead=Uptime(config.trust.state / UPTIME).lead(),
             anchor=anchor,
-            recall=lambda image: _look(told, image),
+            recall=lambda image, why: _look(told, image, why),
         )
         yield machine, told
 
 
-def _recall(run: Run, installer: Installer, image: Image) -> bool:
-    """Take back an image of an ended epoch, and say so; whether that was possible."""
+def _recall(run: Run, installer: Installer, image: Image, why: str) -> bool:
+    """Take back an image that may not start any more, and say so; whether that was possible."""
     withdrawal = installer.withdraw(image)
-    text = f"{_ended(image)}: {withdrawal.told}"
+    text = f"release {image.version} {why}: {withdrawal.told}"
     if text not in run.warnings:  # a check may begin again, with the next mirror
         run.warn(text)
     return withdrawal.done
 
 
-def _look(told: list[str], image: Image) -> bool:
+def _look(told: list[str], image: Image, why: str) -> bool:
     """What `_recall` would do, and leave it."""
-    text = f"{_ended(image)}: the next check gives it up"
+    text = f"release {image.version} {why}: the next check gives it up"
     if text not in told:
         told.append(text)
     return False
-
-
-def _ended(image: Image) -> str:
-    return f"release {image.version} is of epoch {image.epoch}, which the recovery anchor has ended"
 
 
 def configured(run: Run, *, silent: bool = False) -> DeviceConfig:

@@ -295,8 +295,8 @@ def decide(trusted: Anchor, epoch: int, walks: Sequence[Walk]) -> Decision:
             twin = shown.setdefault(link.version, link)
             # Another signature on the same root is no fork.
             if twin.root != link.root:
-                digests = (hashlib.sha256(each.data).hexdigest() for each in (twin, link))
-                return Fork(ForkedError(one.epoch, *digests, link.version))
+                first, second = (hashlib.sha256(each.data).hexdigest() for each in (twin, link))
+                return Fork(ForkedError(one.epoch, first, second, link.version))
             if link.version > newest.version:
                 newest = link
     if newest.statement.epoch > epoch:
