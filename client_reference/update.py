@@ -629,6 +629,8 @@ def update(machine: Machine, waves: Waves, stop: Stop, restart: Restart) -> Resu
         NotTrustedError, RetryLaterError: see `evaluate`; what was verified before is kept.
         LocalFailureError: store, slot or handler failed.
     """
+    if stop is Stop.AFTER_STAGING:
+        restart = Restart.LATER  # not even into what an earlier run armed
     install = _settle(machine, _load(machine)).state
     if install.phase is Phase.TRIAL and machine.installer.boot_pending():
         _look_before_boot(machine, waves)

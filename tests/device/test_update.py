@@ -505,6 +505,13 @@ def test_a_release_on_trial_that_is_stopped_waits_for_its_verdict(bench: Bench) 
     assert confirmed(bench.machine) == "1.1"
 
 
+def test_who_only_downloads_does_not_restart_into_what_an_earlier_run_armed(bench: Bench) -> None:
+    armed(bench)
+    assert bench.update(Stop.AFTER_STAGING) is Outcome.READY
+    assert (bench.slots.armed, bench.slots.runs) == ("A", "B")
+    assert bench.update() is Outcome.REBOOTING
+
+
 def test_that_nobody_answers_stops_no_restart(bench: Bench) -> None:
     armed(bench)
     bench.publisher.repo.files.clear()

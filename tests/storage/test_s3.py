@@ -224,7 +224,7 @@ def test_a_source_that_changed_is_refused_and_leaves_nothing(
 def test_a_rival_that_was_faster_keeps_a_large_object(
     client: S3Client, storage: S3Storage, tmp_path: Path
 ) -> None:
-    """Attack: what devices have verified under a path is exchanged by the last request of another."""
+    """Attack: what devices verified under a path is exchanged by the last request of another."""
     (tmp_path / "image").write_bytes(IMAGE)
 
     def overtaken(request: Callable[..., Any]) -> Callable[..., Any]:
