@@ -39,6 +39,7 @@ from repo_tools.signing.keyring import KEY_DIRECTORY, About, add_public, new_key
 from repo_tools.signing.rules import enforce_sound, templates
 from repo_tools.signing.signers import FILES
 from repo_tools.signing.start import planned_targets, start_role, start_root, start_targets
+from repo_tools.theft import versions_of
 from repo_tools.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ __all__ = [
     "check_rotations",
     "find_key",
     "free_name",
+    "is_replaced",
     "make_successor",
     "plan",
     "plan_sequence_reset",
@@ -205,6 +207,11 @@ def free_name(ws: Workspace, old: str) -> str:
 
 def _is_used(ws: Workspace, name: str) -> bool:
     return name not in ws.key_uris() or any(ws.policy.roles_of(name)) or bool(_held(ws, name))
+
+
+def is_replaced(ws: Workspace, name: str) -> bool:
+    """Whether neither the policy nor what is signed gives a key a say any more."""
+    return not any(ws.policy.roles_of(name)) and not _held(ws, name)
 
 
 def _held(ws: Workspace, name: str) -> list[str]:
@@ -423,9 +430,7 @@ def _renew(
         opened.append(start_role(ws, role, now, discard_signatures=True))
         return
     try:
-        named = (each.partition("@") for each in drop)
-        dropped = [version for name, _, version in named if name == product]
-        renew_builds(ws, product, secrets, now, dropped)
+        renew_builds(ws, product, secrets, now, versions_of(product, drop))
     except ConfigurationError:
         return  # no firmware was added yet, so there is nothing to sign again
     except ActionRequiredError as error:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from repo_tools.workspace import Workspace
 
-__all__ = ["Built", "built_with", "check_drop", "exposure"]
+__all__ = ["Built", "built", "built_with", "check_drop", "exposure", "versions_of"]
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,22 @@ def built_with(ws: Workspace, key: str) -> list[Built]:
     for product in ws.config.products:
         role = roles.get(builds_role(product))
         if role is not None and keyid in role.keyids:
-            found += _built(ws, product)
+            found += built(ws, product)
     return found
 
 
-def _built(ws: Workspace, product: str) -> list[Built]:
+def versions_of(product: str, drop: Collection[str]) -> list[str]:
+    """The versions of a product among references such as `gateway@6.6`."""
+    named = (each.partition("@") for each in drop)
+    return [version for name, _, version in named if name == product]
+
+
+def built(ws: Workspace, product: str) -> list[Built]:
+    """What the builds role of a product speaks for, and what its next version drops.
+
+    Raises:
+        NotTrustedError, RetryLaterError: the storage cannot be read.
+    """
     storage = ws.storage()
     offered: dict[int, list[str]] = {}
     for name in ws.config.products[product].channels:
@@ -112,29 +123,29 @@ def _built(ws: Workspace, product: str) -> list[Built]:
             for release in manifest.releases if manifest else ():
                 places = offered.setdefault(release.sequence, [])
                 places.extend([name] if name not in places else [])
-    built = {
-        int(custom["sequence"]): str(custom["version"])
-        for target in read_builds(ws, storage, product).targets.values()
+    releases = {
+        (int(custom["sequence"]), str(custom["version"]))
+        for target in read_builds(ws, storage, product, anew=True).known.values()
         if "sequence" in (custom := target.custom or {})
     }
     return [
-        Built(product, built[sequence], sequence, tuple(offered.get(sequence, ())))
-        for sequence in sorted(built)
+        Built(product, version, sequence, tuple(offered.get(sequence, ())))
+        for sequence, version in sorted(releases)
     ]
 
 
-def check_drop(built: Collection[Built], drop: Collection[str]) -> None:
+def check_drop(builds: Collection[Built], drop: Collection[str]) -> None:
     """Whether releases may be left out when their builds role is signed again.
 
     Args:
-        built: what the role speaks for.
+        builds: what roles speak for.
         drop: such as `gateway@6.6`.
 
     Raises:
         ConfigurationError: there is no such release.
         RefusedError: a channel offers it.
     """
-    known = {each.ref: each for each in built}
+    known = {each.ref: each for each in builds}
     for ref in drop:
         if ref not in known:
             raise ConfigurationError(
