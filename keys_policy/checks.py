@@ -86,13 +86,14 @@ class Shipped:
         id: of the export.
         client: version of the client that its devices have.
         count: how many there are, 0 if nobody said.
-        trusted: key ids of the role root in the root that they were born with.
+        trusted: key ids of each role that the root which they were born with names, and of
+            `recovery` if they have the anchor.
     """
 
     id: str
     client: str
     count: int
-    trusted: frozenset[str]
+    trusted: Mapping[str, frozenset[str]]
 
 
 @dataclass(frozen=True)
@@ -463,19 +464,34 @@ def _devices(exports: Iterable[Shipped]) -> str:
 
 
 def _retired_keys(evidence: Evidence) -> Iterator[str]:
-    root = evidence.signed.get(Root.type)
-    if not isinstance(root, Root):
-        return
+    """What a device was born with. Delegated roles are not: it learns of them by these alone."""
     names = {holder.key.keyid: name for name, holder in evidence.keyring.items()}
-    retired: dict[str, list[Shipped]] = defaultdict(list)
+    now = _held_now(evidence)
+    retired: dict[str, dict[str, Shipped]] = defaultdict(dict)
+    roles: dict[str, dict[str, None]] = defaultdict(dict)
     for each in evidence.shipped:
-        for keyid in sorted(each.trusted.difference(root.roles[Root.type].keyids)):
-            retired[keyid].append(each)
+        for role, keyids in each.trusted.items():
+            for keyid in sorted(keyids.difference(now[role])) if role in now else ():
+                retired[keyid][each.id] = each
+                roles[keyid][role] = None
     for keyid, exports in retired.items():
+        where = ", ".join(roles[keyid])
         yield (
-            f"{names.get(keyid, 'unknown key')} ({keyid[:8]}) is not in root {root.version}, but "
-            f"{_devices(exports)} were made to trust it, and do until they see a root without it"
+            f"{names.get(keyid, 'unknown key')} ({keyid[:8]}) is no key of {where} any more, but "
+            f"{_devices(exports.values())} were made to trust it there, and do until they see a "
+            f"{'recovery root' if RECOVERY in roles[keyid] else 'root'} without it"
         )
+
+
+def _held_now(evidence: Evidence) -> dict[str, frozenset[str]]:
+    """The key ids that the newest root gives each of its roles, and of the recovery anchor."""
+    root, anchor = evidence.signed.get(Root.type), evidence.signed.get(RECOVERY)
+    now = {}
+    if isinstance(root, Root):
+        now |= {name: frozenset(role.keyids) for name, role in root.roles.items()}
+    if isinstance(anchor, Root):
+        now[RECOVERY] = frozenset(anchor.roles[Root.type].keyids)
+    return now
 
 
 def _sizes(evidence: Evidence) -> Iterator[tuple[str, int]]:
@@ -852,9 +868,11 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "retired-keys",
         Severity.WARNING,
-        "No device was made to trust root keys that are retired.",
-        "Whoever has a threshold of them can still give such a device, fresh from its shelf, "
-        "another root.",
+        "No device was made to trust keys of root, its roles or the anchor that are retired.",
+        "A device fresh from its shelf believes a threshold of them: of root or the anchor, they "
+        "give it another root; of timestamp, snapshot and targets together, any firmware, as long "
+        "as its root has not expired for its clock. Keys of delegated roles do nothing without "
+        "these.",
         "Keep retired keys in custody until those devices are updated or out of service: "
         "firmroot factory retire EXPORT.",
         _retired_keys,

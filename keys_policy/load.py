@@ -348,7 +348,9 @@ def _policy(
         del roles[name]
     for name in REQUIRED_ROLES:
         if name not in roles:
-            roles[name] = _role(source, name, {}, [], every, most=most)
+            # Of a section that is not there, no field has its default either.
+            fields = {"signing_days": _DAYS[-1]} if most else {}
+            roles[name] = _role(source, name, fields, [], every, most=most)
     _check_names(top, roles, names)
     return Policy(roles, algorithms, scale, lab, source, until, lead_days)
 
