@@ -486,7 +486,7 @@ def _retired_keys(evidence: Evidence) -> Iterator[str]:
 def _held_now(evidence: Evidence) -> dict[str, frozenset[str]]:
     """The key ids that the newest root gives each of its roles, and of the recovery anchor."""
     root, anchor = evidence.signed.get(Root.type), evidence.signed.get(RECOVERY)
-    now = {}
+    now: dict[str, frozenset[str]] = {}
     if isinstance(root, Root):
         now |= {name: frozenset(role.keyids) for name, role in root.roles.items()}
     if isinstance(anchor, Root):

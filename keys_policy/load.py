@@ -231,6 +231,10 @@ def _toml(text: str, source: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
+        if any(line.startswith("<<<<<<< ") for line in text.splitlines()):
+            fix = "Put together what both sides wanted, remove the marks, then: git add."
+            detail = "has the marks of a git conflict: two people changed it at once"
+            raise PolicyError([Mistake(source, detail, fix)]) from error
         fix = "Correct the line that is named."
         raise PolicyError([Mistake(source, f"not TOML: {error}", fix)]) from error
 

@@ -55,7 +55,8 @@ def history(context: Context, reference: str | None, *, verify: bool) -> None:
     if wrong:
         raise NotTrustedError(
             f"{len(wrong)} problems in history/; the first: {wrong[0]}",
-            "take it from git: git log --stat -- history",
+            "whoever published pushed the record: git pull; what git had once: "
+            "git log --stat -- history",
         )
     if verify:
         context.printer.say(
