@@ -466,12 +466,13 @@ def _devices(exports: Iterable[Shipped]) -> str:
 def _retired_keys(evidence: Evidence) -> Iterator[str]:
     """What a device was born with. Delegated roles are not: it learns of them by these alone."""
     names = {holder.key.keyid: name for name, holder in evidence.keyring.items()}
+    destroyed = {each.key.keyid for each in evidence.keyring.values() if each.destroyed}
     now = _held_now(evidence)
     retired: dict[str, dict[str, Shipped]] = defaultdict(dict)
     roles: dict[str, dict[str, None]] = defaultdict(dict)
     for each in evidence.shipped:
         for role, keyids in each.trusted.items():
-            for keyid in sorted(keyids.difference(now[role])) if role in now else ():
+            for keyid in sorted(keyids.difference(now[role], destroyed)) if role in now else ():
                 retired[keyid][each.id] = each
                 roles[keyid][role] = None
     for keyid, exports in retired.items():
@@ -481,6 +482,14 @@ def _retired_keys(evidence: Evidence) -> Iterator[str]:
             f"{_devices(exports.values())} were made to trust it there, and do until they see a "
             f"{'recovery root' if RECOVERY in roles[keyid] else 'root'} without it"
         )
+
+
+def _destroyed_keys(evidence: Evidence) -> Iterator[str]:
+    for name, rules in evidence.rules():
+        for holder in evidence.keys(rules):
+            if holder.destroyed:
+                place = f"keys/{holder.name}.toml"
+                yield f"{place}: destroyed {holder.destroyed}, but {holder.name} is in roles.{name}"
 
 
 def _held_now(evidence: Evidence) -> dict[str, frozenset[str]]:
@@ -874,8 +883,17 @@ CHECKS: tuple[Check, ...] = (
         "as its root has not expired for its clock. Keys of delegated roles do nothing without "
         "these.",
         "Keep retired keys in custody until those devices are updated or out of service: "
-        "firmroot factory retire EXPORT.",
+        "firmroot factory retire EXPORT; or destroy every copy, with a record, and write the day "
+        "into keys/NAME.toml: destroyed = 2027-01-31.",
         _retired_keys,
+    ),
+    Check(
+        "destroyed-keys",
+        Severity.ERROR,
+        "No key that is destroyed has a role.",
+        "It would be counted among those that can sign.",
+        "Rotate it out: firmroot recover lost-key KEY; or correct the day in keys/NAME.toml.",
+        _destroyed_keys,
     ),
     Check(
         "signed-size",

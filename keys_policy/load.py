@@ -468,9 +468,10 @@ def _key(
         mistakes.append(Mistake(source, detail, fix))
     readable = len(mistakes) == before
     table.integer("schema", (1,))
-    contact, place, made = table.text("contact", ""), table.text("place", ""), table.day("made")
+    contact, place = table.text("contact", ""), table.text("place", "")
+    made, destroyed = table.day("made"), table.day("destroyed")
     table.end()
     if not readable:
         return None
     key: Key = SSlibKey(keyid, keytype, scheme, {"public": public})
-    return KeyHolder(name, holder, custody, key, contact, place, made)
+    return KeyHolder(name, holder, custody, key, contact, place, made, destroyed)

@@ -224,6 +224,9 @@ def test_keys_come_from_files(run: Terminal, tmp_path: Path) -> None:
     assert "ecdsa-sha2-nistp256" in run("key", "test", "dave")
     (tmp_path / "junk.pem").write_text("hello")
     assert "is not a key file" in run("key", "import", tmp_path / "junk.pem", code=2)
+    err = run("key", "import", "pkcs11:token=acme", "--name", "eve", code=2)
+    assert "'pkcs11:token=acme' is neither a file nor a key URI: those begin with file:," in err
+    assert "firmroot key list hsm:" in err
     err = run("key", "import", tmp_path / "dave.pem", "--name", "eve", code=2)
     assert "this key is here already, as dave" in err
     assert "there is a key dave already" in run("key", "new", "dave", code=2)

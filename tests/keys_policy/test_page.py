@@ -30,6 +30,7 @@ IDS = (
     "algorithm",
     "client-reads",
     "retired-keys",
+    "destroyed-keys",
     "signed-size",
     "signed-size-elsewhere",
     "algorithm-until",

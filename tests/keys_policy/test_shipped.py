@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from tuf.ngclient.config import UpdaterConfig
@@ -86,6 +86,26 @@ def test_retired_keys_that_shipped_devices_trust() -> None:
     assert f"unknown key ({old[:8]}) is no key of root any more, but an unknown number" in only[2]
     assert found(replace(EVIDENCE, shipped=(EXPORT,))) == []
     assert found(replace(evidence, signed={})) == []
+
+
+def test_a_retired_key_that_is_destroyed_is_nobodys_any_more() -> None:
+    day = date(2026, 2, 1)
+    gone = replace(holder("carol-2020"), destroyed=day)
+    roots = TRUSTED["root"] | {gone.key.keyid}
+    born = replace(EXPORT, trusted={**TRUSTED, "root": roots})
+    evidence = replace(EVIDENCE, keyring={**KEYRING, gone.name: gone}, shipped=(born,))
+    assert found(evidence) == []
+    keyring = {**KEYRING, "carol": replace(KEYRING["carol"], destroyed=day)}
+    roles = [name for name, rules in POLICY.roles.items() if "carol" in rules.keys]
+    assert found(replace(EVIDENCE, keyring=keyring)) == [
+        (
+            "destroyed-keys",
+            Severity.ERROR,
+            f"keys/carol.toml: destroyed 2026-02-01, but carol is in roles.{role}",
+        )
+        for role in roles
+    ]
+    assert roles
 
 
 def test_retired_keys_below_root_are_named_once_with_their_roles() -> None:
