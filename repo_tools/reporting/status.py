@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from keys_policy.model import ONLINE_ROLES
 from repo_tools.metadata.edits import format_time
-from repo_tools.metadata.roles import builds_role
+from repo_tools.metadata.roles import builds_role, delegator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -360,17 +360,23 @@ def _next_signature(situation: Situation) -> tuple[str, str]:
     for each in situation.ceremonies:
         if mine := sorted(situation.mine.intersection(each.missing)):
             return "firmroot sign", f"{each.ceremony.name} waits for {', '.join(mine)}"
-    if any(each.complete for each in situation.ceremonies):
+    if any(_can_be_staged(situation, each) for each in situation.ceremonies):
         return "firmroot sign", "what has its signatures gets staged"
     if stuck := [each for each in situation.ceremonies if not each.quorums]:
         missing = "root" if stuck[0].ceremony.role == "targets" else "targets"
         return f"firmroot ceremony start {missing}", f"no {missing} role says who signs yet"
-    first = situation.ceremonies[0]
+    first = next(each for each in situation.ceremonies if not each.complete)
     by_file = f"firmroot ceremony export {first.ceremony.role} --to FILE"
     return (
         f"firmroot sign, by {' or '.join(first.missing) or 'nobody left'}",
         f"{first.ceremony.name} waits for them, in their clones or on a file: {by_file}",
     )
+
+
+def _can_be_staged(situation: Situation, found: CeremonyStatus) -> bool:
+    """Nothing is staged before the role that says who signs it."""
+    waits = [x for x in situation.ceremonies if x.ceremony.role == delegator(found.ceremony.role)]
+    return found.complete and all(_can_be_staged(situation, each) for each in waits)
 
 
 def _next_renewal(situation: Situation, due: Mapping[str, Due]) -> tuple[str, str]:

@@ -52,6 +52,17 @@ def ceremony(
 MINE = ceremony("bob", missing=("alice", "carol"))
 THEIRS = ceremony("alice", missing=("bob", "carol"))
 COMPLETE = ceremony("alice", "bob")
+SIGNED_CHANNEL = CeremonyStatus(
+    Ceremony(
+        Path("ceremonies/gateway-stable-8"),
+        "gateway-stable",
+        Base(7, ""),
+        Targets(8, expires=NOW),
+    ),
+    (Quorum("targets", 2, ("rita", "sam"), ()),),
+    (),
+    (),
+)
 
 NEXT = [
     ("all is well", WELL, "", "timestamp is next, from 2026-03-05"),
@@ -106,6 +117,18 @@ NEXT = [
         "no root role says who signs yet",
     ),
     ("complete", replace(WELL, ceremonies=(COMPLETE,)), "firmroot sign", "gets staged"),
+    (
+        "complete, but the role that says who signs it is not",
+        replace(WELL, ceremonies=(SIGNED_CHANNEL, THEIRS)),
+        "firmroot sign, by bob or carol",
+        "targets-6 waits for them",
+    ),
+    (
+        "complete, and so is the role that says who signs it",
+        replace(WELL, ceremonies=(SIGNED_CHANNEL, COMPLETE)),
+        "firmroot sign",
+        "gets staged",
+    ),
     (
         "mine comes before others'",
         replace(WELL, ceremonies=(THEIRS, MINE)),
