@@ -260,12 +260,11 @@ def _is_ours(ws: Workspace, name: str) -> bool:
     """Whether this machine is the one to make a successor for a key.
 
     `[online]` of firmroot.toml names the publisher's key in every clone; its successor must not
-    come into being on the builder's machine.
+    come into being on the builder's machine. Nor does a file take the place of a key in a token or
+    a service, unasked.
     """
     uri = ws.key_uris().get(name)
-    if uri is None or not is_here(ws, uri):
-        return False
-    return name in ws.own_key_uris() or uri.partition(":")[0] in FILES
+    return uri is not None and is_here(ws, uri) and uri.partition(":")[0] in FILES
 
 
 def _successor(

@@ -139,6 +139,15 @@ def test_an_online_key_of_another_machine_gets_no_address_here(live: Lab) -> Non
     assert live.workspace.policy.role("timestamp").keys == ("elsewhere",)
 
 
+def test_no_file_takes_the_place_of_a_key_in_a_service_unasked(live: Lab) -> None:
+    live.workspace.add_key_uri("publisher", "hv:publisher")
+    said = live.ok("recover", "stolen-key", "ci").out
+    assert "ci-2 takes the place of ci in: builds" in said
+    assert "publisher-2" not in live.workspace.keyring
+    assert "where publisher is: firmroot rotate publisher --compromised" in said
+    assert live.workspace.policy.role("snapshot").keys == ("publisher",)
+
+
 @pytest.mark.parametrize("names", [("bob", "carol"), ("alice", "bob", "carol")])
 def test_rotations_in_a_row_end_in_a_publish(names: tuple[str, ...], live: Lab) -> None:
     """The live root asks its own keys, all of which have left the policy by then."""
