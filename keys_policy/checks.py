@@ -762,8 +762,8 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "distinct-holders",
         Severity.ERROR,
-        "A threshold is reached by distinct people, not by one person's several keys; but who builds "
-        "or publishes may have, with hybrid_left, one of each family.",
+        "A threshold is reached by distinct people, not by one person's several keys; but who "
+        "builds or publishes may have, with hybrid_left, one of each family.",
         "Two keys in one pocket are stolen together.",
         "Give the role keys of other holders.",
         _distinct_holders,
