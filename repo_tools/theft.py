@@ -15,8 +15,10 @@ from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import ConfigurationError, NotFoundError, RefusedError
 from client_reference.nearest import did_you_mean
+from repo_tools.gone import gone_keys
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import RECOVERY, builds_role
+from repo_tools.publishing.bridge import Gone
 from repo_tools.publishing.channels import read_channel
 from repo_tools.publishing.firmware import read_builds
 from repo_tools.signing.ceremony import predecessor
@@ -56,6 +58,7 @@ class Built:
 def exposure(ws: Workspace, key: str) -> Iterator[str]:
     """One sentence for each role in which a key has a say: what its thief can do there."""
     keyid = ws.keyring[key].key.keyid
+    stolen = {each for each, how in gone_keys(ws).items() if how is Gone.STOLEN} | {keyid}
     root, targets = ws.newest_root(), ws.newest_targets()
     roles: dict[str, Role] = dict(root.roles) if root else {}
     delegations = targets.delegations if targets else None
@@ -65,9 +68,11 @@ def exposure(ws: Workspace, key: str) -> Iterator[str]:
     for name, role in roles.items():
         if keyid not in role.keyids:
             continue
-        more = role.threshold - 1
+        more = max(0, role.threshold - len(stolen.intersection(role.keyids)))
         power = f"with {more} more key(s) its thief signs it" if more else "its thief signs it"
         reach = " and leads every device to another root" if name == RECOVERY else ""
+        if name == Root.type and not more:
+            reach = "; no rotation ends that: docs/runbooks/lost-root.md"
         yield f"{name}: {power}{reach}{_signed_live(ws, name, keyid)}"
 
 

@@ -100,7 +100,7 @@ def run_rotation(
             now=context.now,
         )
         ws = context.workspace()
-        check_rotations(ws, rotations, context.now, discard)
+        check_rotations(ws, rotations, context.now, discard, gone)
         _show(context, rotations)
         if compromised:
             _show_theft(context, ws, key, drop)

@@ -144,6 +144,36 @@ def test_what_went_live_with_the_key_that_goes_is_not_signed_unseen(live: Compan
     assert built(ci) == ["1.0", "1.1", "6.6"]
 
 
+def test_a_release_manager_who_lost_a_key_signs_on_with_the_next(live: Company) -> None:
+    rita, office, publisher = live["rita"], live["office"], live["publisher"]
+    (rita.directory / ".firmroot/keys/rita.pem").unlink()
+    rita("key", "new", "rita-2")
+    said = rita("recover", "lost-key", "rita", "--to", "rita-2")
+    assert "gateway-stable: signed again" in said
+    assert set(rita.workspace.own_key_uris()) == {"rita-2"}
+    pull(live, "rita", "office", "sam")
+    office("sign", "--key", "alice", "--key", "bob")
+    live["sam"]("sign")
+    for name in ("office", "sam"):
+        shutil.copytree(
+            live[name].directory / "ceremonies",
+            rita.directory / "ceremonies",
+            dirs_exist_ok=True,
+        )
+    shutil.rmtree(rita.directory / "ceremonies/targets-2")
+    pull_staged = (office.directory / "staged", rita.directory / "staged")
+    shutil.copytree(*pull_staged, dirs_exist_ok=True)
+    assert "gateway-stable: has all its signatures, staged" in rita("sign")
+    rita.submit()
+    pull(live, "office", "publisher")
+    said = publisher("publish")
+    assert "targets 2" in said
+    assert "gateway-stable 2" in said
+    rita.submit()
+    pull(live, "publisher", "rita", "sam", "ci")
+    live.ship("1.1")
+
+
 def built(machine: Machine) -> list[str]:
     """The versions that the next builds role of a machine has."""
     return sorted(each["version"] for each in machine.json("firmware", "list")["firmware"])
