@@ -30,7 +30,17 @@ from securesystemslib.signer import SSlibKey
 from tuf.api.metadata import Root, Targets
 
 from keys_policy.delegations import delegation_problems
-from keys_policy.model import ALGORITHM_SINCE, ALGORITHMS, CUSTODIES, ONLINE_ROLES, RECOVERY, Scale
+from keys_policy.load import did_you_mean
+from keys_policy.model import (
+    ALGORITHM_SINCE,
+    ALGORITHMS,
+    CUSTODIES,
+    ONLINE_ROLES,
+    OPTIONAL_ROLES,
+    RECOVERY,
+    REQUIRED_ROLES,
+    Scale,
+)
 from keys_policy.sizes import LIMITS, LIMITS_ELSEWHERE, estimate
 
 if TYPE_CHECKING:
@@ -243,6 +253,15 @@ def _threshold_spare(evidence: Evidence) -> Iterator[str]:
     for name, rules in evidence.rules():
         if evidence.template(name) not in _SINGLE and rules.threshold == len(rules.keys):
             yield f"roles.{name}: all {len(rules.keys)} keys must sign, expected one to spare"
+
+
+def _sections_used(evidence: Evidence) -> Iterator[str]:
+    """Attack, or a typing error: stricter rules stand where no role looks for them."""
+    for name in evidence.policy.roles if evidence.delegated else ():
+        if name not in {*REQUIRED_ROLES, *OPTIONAL_ROLES, *evidence.delegated}:
+            yield (
+                f"roles.{name}: no product has such a role{did_you_mean(name, evidence.delegated)}"
+            )
 
 
 def _distinct_holders(evidence: Evidence) -> Iterator[str]:
@@ -758,6 +777,14 @@ CHECKS: tuple[Check, ...] = (
         "Losing one key must not be a disaster.",
         "Add another key to the role in policy.toml: firmroot key new NAME --role ROLE.",
         _threshold_spare,
+    ),
+    Check(
+        "section-used",
+        Severity.AUDIT,
+        "Every section of a product's role rules a role that there is.",
+        "Rules under a misspelt name bind nobody: the role follows those of all products.",
+        "Correct the name in policy.toml; or add the product or channel: firmroot product add.",
+        _sections_used,
     ),
     Check(
         "distinct-holders",

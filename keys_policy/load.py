@@ -37,6 +37,7 @@ __all__ = [
     "Mistake",
     "PolicyError",
     "Reading",
+    "did_you_mean",
     "load_keyring",
     "load_policy",
     "parse_key",
@@ -205,7 +206,7 @@ class _Table:
         for name in self._left:
             near = _nearest(name, self._known)
             fix = f"Rename it to {near}, or remove it." if near else f"Remove {name}."
-            self.tell(name, f" is not known{_did_you_mean(name, self._known)}", fix)
+            self.tell(name, f" is not known{did_you_mean(name, self._known)}", fix)
 
 
 # As `client_reference.nearest`, which this package may not import.
@@ -214,7 +215,8 @@ def _nearest(found: str, known: Iterable[str]) -> str:
     return near[0] if near else ""
 
 
-def _did_you_mean(found: str, known: Iterable[str]) -> str:
+def did_you_mean(found: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that is nearly one of these; empty if none is near."""
     near = _nearest(found, known)
     return f"; did you mean {near}?" if near else ""
 
@@ -371,7 +373,7 @@ def _check_names(
                 fix = f"Write {near}, or make it" if near else "Make it"
                 top.tell(
                     f"roles.{role}.keys",
-                    f": there is no keys/{key}.toml{_did_you_mean(key, names)}",
+                    f": there is no keys/{key}.toml{did_you_mean(key, names)}",
                     f"{fix}: firmroot key new {key}; or take it out of the list.",
                 )
 

@@ -15,6 +15,7 @@ IDS = (
     "threshold-reachable",
     "threshold-two",
     "threshold-spare",
+    "section-used",
     "distinct-holders",
     "distinct-custody",
     "custody-known",
