@@ -20,6 +20,7 @@ from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.examine import delegated
 from repo_tools.publishing.firmware import open_signers
+from repo_tools.publishing.plan import StaleError
 from repo_tools.signing.signers import sign
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def rebase_builds(
     rules = ws.policy.role(role, "builds")
     changes = {ws.key_name(keyid) for keyid in delegated(state, role).keyids} != set(rules.keys)
     if changes:
+        _check_known(ws, state, role)
         _check_seen(role, staged, wanted)
     new = {path: each for path, each in staged.targets.items() if live.targets.get(path) != each}
     if not new and not changes and len(wanted) == len(live.targets):
@@ -113,6 +115,22 @@ def rebase_builds(
     again = assemble(signed, signatures)
     replace_file(ws.memory / "staged" / f"{role}.json", again)
     return Rebased(role, signed.version, renumbered(new, given))
+
+
+def _check_known(ws: Workspace, state: RepositoryState, role: str) -> None:
+    """Other keys than the policy's hold a role: is the policy ahead of what is live, or behind?
+
+    Raises:
+        StaleError: behind; this clone has yet to learn whose keys they are.
+    """
+    live, newest = state.role("targets"), ws.newest_targets()
+    known = newest.version if newest is not None else 0
+    if live is not None and live.version > known:
+        raise StaleError(
+            f"targets {live.version} is live and gives {role} other keys; this clone knows targets "
+            f"{known}",
+            "git pull, then: firmroot submit",
+        )
 
 
 def _check_seen(role: str, staged: Targets, wanted: Mapping[str, TargetFile]) -> None:

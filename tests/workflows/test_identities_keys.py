@@ -238,6 +238,30 @@ def test_what_is_dropped_is_dropped_on_what_is_live_by_then(live: Company) -> No
     assert "--drop goes with" in ci("ceremony", "start", "root", "--drop", "gateway@1.1", code=2)
 
 
+def test_a_builder_whose_clone_is_behind_pulls_and_suspects_nobody(live: Company) -> None:
+    ci, other, publisher = live["ci"], live["ci-2"], live["publisher"]
+    other.build("1.1")
+    replace_key(live, "rotate")
+    pull(live, "office", "ci", "publisher")
+    ci.submit()
+    publisher("publish")
+    ci.submit()
+    ci.build("1.2")
+    ci.submit()
+    publisher("publish")
+    said = other.submit(code=ExitCode.REFUSED)
+    assert (
+        "targets 2 is live and gives gateway-builds other keys; this clone knows targets 1" in said
+    )
+    assert "git pull, then: firmroot submit" in said
+    assert "--drop" not in said
+    pull(live, "publisher", "ci-2")
+    assert "made anew" in other.submit()
+    publisher("publish")
+    other.submit()
+    assert built(other) == ["1.0", "1.1", "1.2"]
+
+
 def test_a_role_that_was_signed_with_new_keys_stays_when_the_old_ones_sign_again(
     live: Company,
 ) -> None:
