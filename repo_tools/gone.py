@@ -6,10 +6,10 @@ whoever publishes and refreshes, and remembers when.
 
 from __future__ import annotations
 
+import tomllib
 from typing import TYPE_CHECKING
 
 import tomlkit
-from tomlkit.exceptions import TOMLKitError
 
 from client_reference.errors import ConfigurationError
 from repo_tools.files import replace_file
@@ -54,11 +54,11 @@ def _read(path: Path) -> list[tuple[str, Gone]]:
     data = b""
     try:
         data = path.read_bytes()
-        table = tomlkit.parse(data.decode()).unwrap()
+        table = tomllib.loads(data.decode())
         return [(str(name), Gone(how)) for name, how in table["keys"].items()]
     except FileNotFoundError:
         return []
-    except (OSError, TOMLKitError, KeyError, ValueError, AttributeError) as error:
+    except (OSError, KeyError, ValueError, AttributeError) as error:
         if has_conflict(data):
             raise ConfigurationError(
                 f"{path.name} has the marks of a git conflict: two people lost keys at once",

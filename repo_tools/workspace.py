@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import tomlkit
-from tomlkit.exceptions import TOMLKitError
 from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import ConfigurationError, NotTrustedError
@@ -483,8 +482,8 @@ def _read_uris(path: Path) -> dict[str, str]:
 def _parse_config(text: str) -> Config:
     """`firmroot.toml`; every mistake in one error."""
     try:
-        table: dict[str, Any] = tomlkit.parse(text).unwrap()
-    except TOMLKitError as error:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         if has_conflict(text.encode()):
             raise ConfigurationError(
                 "firmroot.toml has the marks of a git conflict: two people changed it at once",
