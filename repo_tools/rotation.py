@@ -625,17 +625,20 @@ def recover_expired_root(
             f"root {root.version} is good until {root.expires:%Y-%m-%d}: nothing to recover",
             "to sign it again all the same: firmroot ceremony start root",
         )
+    newest = ws.newest_root()
+    # Signed since, with other keys perhaps: it goes live with what else has expired.
+    ready = newest is not None and newest.version > root.version and newest.expires > now
     waiting = {each.role: each for each in open_ceremonies(ws)}
     again = renewed(root, ws.policy.role("root"), now)
     expired = _expired(ws, now)
     kept = [role for role in expired if role in waiting and waiting[role].signed.expires > now]
     if "root" in waiting and _is_renewal(waiting["root"].signed, again, now):
         kept.append("root")
-    for role in ("root", *expired):
+    for role in (*(() if ready else ("root",)), *expired):
         if role not in kept:
             check_startable(ws, role, discard_signatures=role in discard)
     opened = [waiting[role] for role in kept]
-    if "root" not in kept:
+    if "root" not in kept and not ready:
         opened.insert(0, start_ceremony(ws, "root", again, discard_signatures=True))
     done: list[str] = []
     left: list[str] = []

@@ -380,11 +380,20 @@ def _can_be_staged(situation: Situation, found: CeremonyStatus) -> bool:
 
 
 def _next_renewal(situation: Situation, due: Mapping[str, Due]) -> tuple[str, str]:
-    if waiting := due.keys() & set(situation.staged):
+    staged = set(situation.staged)
+    # Devices stop at each of these: nothing else can be published before.
+    left = [
+        role
+        for role, how in due.items()
+        if how is Due.EXPIRED and role not in staged and role not in ONLINE_ROLES
+    ]
+    if (waiting := due.keys() & staged) and not left:
         return _publish(situation, f"{', '.join(sorted(waiting))}: signed and staged")
-    command = renewal_command(due, root_expired=due.get("root") is Due.EXPIRED)
+    roles = left if waiting else list(due)
+    expired = "root" in roles and due["root"] is Due.EXPIRED
+    command = renewal_command(roles, root_expired=expired)
     where = _where(situation, "timestamp") if command == "firmroot refresh" else ""
-    return command, f"{', '.join(due)}: time to sign again{where}"
+    return command, f"{', '.join(roles)}: time to sign again{where}"
 
 
 def _publish(situation: Situation, reason: str) -> tuple[str, str]:

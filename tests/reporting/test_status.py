@@ -173,6 +173,26 @@ NEXT = [
         "root: signed and staged",
     ),
     (
+        "what has expired beside what is signed again comes first",
+        replace(
+            WELL,
+            live={"root": (3, NOW), "gateway-stable": (7, NOW), "timestamp": (9, NOW)},
+            staged=("root",),
+        ),
+        "firmroot ceremony start gateway-stable",
+        "gateway-stable: time to sign again",
+    ),
+    (
+        "a root that has expired beside what is signed again comes first",
+        replace(
+            WELL,
+            live={"root": (3, NOW), "gateway-stable": (7, NOW)},
+            staged=("gateway-stable",),
+        ),
+        "firmroot recover expired-root",
+        "root: time to sign again",
+    ),
+    (
         "what is due is signed already",
         replace(WELL, live={"gateway-stable": (7, NOW)}, staged=("gateway-stable",)),
         "firmroot publish",
