@@ -32,7 +32,14 @@ from repo_tools.metadata.bins import (
     read_index,
     spread,
 )
-from repo_tools.metadata.edits import add_artifacts, assemble, expiry, signed_bytes
+from repo_tools.metadata.edits import (
+    add_artifacts,
+    assemble,
+    dropped_paths,
+    expiry,
+    signed_bytes,
+    without,
+)
 from repo_tools.metadata.repository import RepositoryState, parse
 from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.artifacts import (
@@ -73,6 +80,7 @@ __all__ = [
     "begun",
     "binned_target",
     "check_declared",
+    "check_sequences",
     "flat_targets",
     "is_at_hand",
     "open_signers",
@@ -159,13 +167,24 @@ class Builds:
         return list({**self.inherited, **staged}.values())
 
     @property
-    def targets(self) -> Mapping[str, TargetFile]:
+    def dropped(self) -> frozenset[str]:
+        """Paths that the next version leaves out on purpose: nobody here vouches for them again."""
+        roles = (self.staged, *self.pieces.values())
+        return frozenset().union(*(dropped_paths(role) for role in roles if role is not None))
+
+    @property
+    def known(self) -> Mapping[str, TargetFile]:
         """Every target of either, by path; of a role in bins, of those that were asked for."""
         found = dict(self.inherited)
         for role in (self.staged, *self.pieces.values(), self.live, *self.loaded):
             if role is not None:
                 found |= role.targets
         return found
+
+    @property
+    def targets(self) -> Mapping[str, TargetFile]:
+        """The same without what is dropped: what the next version has."""
+        return {path: each for path, each in self.known.items() if path not in self.dropped}
 
     @property
     def loaded(self) -> tuple[Targets, ...]:
@@ -183,14 +202,22 @@ class Builds:
         )
 
 
-def read_builds(workspace: Workspace, storage: Storage, product: str, near: Near = NEAR) -> Builds:
+def read_builds(
+    workspace: Workspace,
+    storage: Storage,
+    product: str,
+    near: Near = NEAR,
+    *,
+    anew: bool = False,
+) -> Builds:
     """What is live and what waits on this machine.
 
     Args:
-        workspace: the workspace.
-        storage: the origin.
+        workspace: of this machine.
+        storage: with what is live.
         product: whose builds.
         near: which hash bins are read, if the role has any; never more than it says.
+        anew: what waits will be made anew, with sequences that are free.
 
     Raises:
         StaleError: what waits here gives a sequence that somebody else's live release has.
@@ -217,7 +244,8 @@ def read_builds(workspace: Workspace, storage: Storage, product: str, near: Near
         },
         index,
     )
-    _check_sequences(role, builds)
+    if not anew:
+        check_sequences(role, builds)
     return builds
 
 
@@ -266,7 +294,12 @@ def _check_newest(
                 )
 
 
-def _check_sequences(role: str, builds: Builds) -> None:
+def check_sequences(role: str, builds: Builds) -> None:
+    """Each sequence is one version's.
+
+    Raises:
+        StaleError: another machine gave it first.
+    """
     versions: dict[int, str] = {}
     for target in builds.targets.values():
         custom = target.custom or {}
@@ -466,6 +499,8 @@ def stage_bins(
         live, waits = builds.state.role(name), builds.pieces.get(name)
         waiting = list(waits.targets.values()) if waits is not None else []
         signed = add_artifacts(name, live, [*waiting, *new], rules, now)
+        # Attack: what a thief built comes back with the next honest build.
+        signed = without(signed, (), builds.dropped)
         # Above what was staged before as well: an interrupted publish may have uploaded that.
         signed.version = max((each.version for each in (live, waits) if each), default=0) + 1
         signed.expires = above.expires
@@ -501,6 +536,8 @@ def stage_flat(
     role = builds_role(product)
     rules = workspace.policy.role(role, "builds")
     signed = add_artifacts(role, builds.live, [*builds.waiting, *targets], rules, now)
+    # Attack: what a thief built comes back with the next honest build.
+    signed = without(signed, (), builds.dropped)
     # Above what was staged before as well: an interrupted publish may have uploaded that.
     signed.version = builds.version + 1
     write_role(workspace, role, signed, signers)

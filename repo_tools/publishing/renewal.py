@@ -19,7 +19,14 @@ from repo_tools.metadata.roles import builds_role
 from repo_tools.products import set_bins
 from repo_tools.publishing.binned import in_bin
 from repo_tools.publishing.factory import load_registry
-from repo_tools.publishing.firmware import Near, open_signers, read_builds, write_role
+from repo_tools.publishing.firmware import (
+    Near,
+    check_sequences,
+    open_signers,
+    read_builds,
+    write_role,
+)
+from repo_tools.publishing.rebase import Rebased, numbered, renumbered, sequences
 from repo_tools.signing.signers import open_signer, sign
 
 if TYPE_CHECKING:
@@ -41,7 +48,7 @@ FIRST_CLIENT = (0, 1, 0)
 
 def renew_builds(
     ws: Workspace, product: str, secrets: Secrets, now: datetime, drop: Collection[str] = ()
-) -> int:
+) -> Rebased:
     """Sign everything that the role says already as its next version.
 
     Args:
@@ -52,7 +59,7 @@ def renew_builds(
         drop: versions to leave out; the caller has made sure that nothing needs them.
 
     Returns:
-        the version.
+        the version, and releases whose sequence somebody else's got first.
 
     Raises:
         ConfigurationError: no firmware was ever added.
@@ -60,7 +67,7 @@ def renew_builds(
     """
     role = builds_role(product)
     rules, uris = ws.policy.role(role, "builds"), ws.key_uris()
-    builds = read_builds(ws, ws.storage(), product, Near(every=True))
+    builds = read_builds(ws, ws.storage(), product, Near(every=True), anew=True)
     if not builds.targets:
         raise ConfigurationError(
             f"{role} has no content yet, so there is nothing to renew", "firmroot firmware add FILE"
@@ -77,10 +84,14 @@ def renew_builds(
             (open_signer(uris[each.name], each, secrets, ws.directory), each) for each in mine
         ]
         number = bins.number_of_bins if bins is not None else ws.config.products[product].bins
-        return cut(ws, product, builds, number, opened, now, drop)
-    signed = add_artifacts(role, builds.live, builds.waiting, rules, now)
-    if drop:
-        signed = without(signed, drop)
+        return Rebased(role, cut(ws, product, builds, number, opened, now, drop))
+    live = builds.live.targets if builds.live is not None else {}
+    gone = {path for path, each in live.items() if (each.custom or {}).get("version") in drop}
+    gone |= builds.dropped
+    new = {each.path: each for each in builds.waiting if live.get(each.path) != each}
+    given = sequences({path: each for path, each in live.items() if path not in gone}, new)
+    targets = [numbered(each, given) for each in new.values()]
+    signed = without(add_artifacts(role, builds.live, targets, rules, now), drop, builds.dropped)
     # Above what was staged before as well: an interrupted publish may have uploaded that.
     signed.version = builds.version + 1
     payload = signed_bytes(signed)
@@ -89,7 +100,7 @@ def renew_builds(
         for each in mine
     ]
     replace_file(ws.memory / "staged" / f"{role}.json", assemble(signed, signatures))
-    return signed.version
+    return Rebased(role, signed.version, renumbered(new, given))
 
 
 def cut(
@@ -128,14 +139,14 @@ def cut(
     bins = bins_of(signed)
     if bins is None:
         raise AssertionError("what was cut has bins")
-    every = builds.targets
+    check_sequences(role, builds)
+    every = builds.known
     whole = [in_bin(each, every) for path, each in every.items() if not path.endswith(SUFFIX)]
     homes = {name: list[TargetFile]() for name in (*builds.pieces, *_live_bins(builds))}
     for name, targets in sorted((homes | spread(bins, whole)).items()):
         versions = [builds.state.role(name), builds.pieces.get(name)]
         piece = add_artifacts(name, None, targets, rules, now)
-        if drop:
-            piece = without(piece, drop)
+        piece = without(piece, drop, builds.dropped)
         piece.version = max((each.version for each in versions if each), default=0) + 1
         piece.expires = signed.expires
         write_role(ws, name, piece, signers)
