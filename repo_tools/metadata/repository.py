@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
@@ -48,6 +49,12 @@ def parse(data: bytes, kind: type[S], name: str) -> Metadata[S]:
     return metadata
 
 
+@lru_cache(maxsize=4)
+def _snapshot(data: bytes) -> Snapshot:
+    """Of a repository with thousands of hash bins: many ask, and reading it takes long."""
+    return parse(data, Snapshot, "snapshot").signed
+
+
 @dataclass(frozen=True)
 class RepositoryState:
     """All metadata of a repository.
@@ -80,8 +87,8 @@ class RepositoryState:
         return None if data is None else parse(data, Targets, name).signed
 
     def parsed_snapshot(self) -> Snapshot | None:
-        """The snapshot, None before the first publish."""
-        return None if self.snapshot is None else parse(self.snapshot, Snapshot, "snapshot").signed
+        """The snapshot, None before the first publish. To be looked at only: it is shared."""
+        return None if self.snapshot is None else _snapshot(self.snapshot)
 
     def parsed_timestamp(self) -> Timestamp | None:
         """The timestamp, None before the first publish."""

@@ -224,13 +224,13 @@ def plan_publish(
     # `commit` asks for a newer root before it replaces the timestamp, and then we begin again here.
     later = workspace.is_large and not step_over and load_journal(workspace) is None
     live = read_base(workspace, storage, root_later=later)
-    admitted = admit_staged(workspace, live.state)
-    if later and (admitted.root is not None or not admitted.changes):
-        live = read_base(workspace, storage)
     if not accept_jump:
         check_jump(workspace, live.state)
     finish_interrupted(workspace, live)
     admitted = admit_staged(workspace, live.state)
+    if later and (admitted.root is not None or not admitted.changes):
+        live = read_base(workspace, storage)
+        admitted = admit_staged(workspace, live.state)
     if admitted.done and not live.root_ahead:
         settle(workspace, live.state)
     if not admitted.changes and not live.root_ahead:
