@@ -15,6 +15,7 @@ from client_reference.transport.fetch import Ambient, HttpFetcher, Settings
 from client_reference.transport.policy import parse_mirror
 from repo_tools.cli.context import Context, example, passphrase_option
 from repo_tools.cli.durations import parse_duration
+from repo_tools.metadata.bins import is_bin, told
 from repo_tools.publishing.edges import AwaitedEdges, NoEdges
 from repo_tools.publishing.intake import plan_with_inbox, publish_with_inbox
 from repo_tools.publishing.online import OnlineKeys
@@ -253,7 +254,12 @@ def _edges(context: Context, ws: Workspace, *, wait: bool) -> Iterator[Edges]:
 
 def _say_published(context: Context, published: Published, verdicts: Iterable[Verdict]) -> None:
     prepared, record = published.prepared, published.record
-    changed = ", ".join(f"{role} {facts['version']}" for role, facts in record["roles"].items())
+    versions = {role: facts["version"] for role, facts in record["roles"].items()}
+    binned = [role for role in versions if is_bin(role)]
+    named = [f"{role} {version}" for role, version in versions.items() if not is_bin(role)]
+    one = len(binned) == 1
+    named += [f"{binned[0]} {versions[binned[0]]}" if one else told(binned)] if binned else []
+    changed = ", ".join(named)
     context.printer.say(f"published timestamp {record['timestamp']['version']}: {changed}")
     held = prepared.plan.admitted.waiting
     _say_held(context, held)

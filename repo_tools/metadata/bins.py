@@ -19,6 +19,7 @@ a device loads one. The rules:
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ __all__ = [
     "read_index",
     "sizes",
     "spread",
+    "told",
     "with_releases",
 ]
 
@@ -70,6 +72,7 @@ _BIN = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*_-[0-9a-f]{1,4}")
 # Of what `firmware add` writes; one digit of a version more or less.
 _ENTRY = 255
 _LISTED = 27
+_TOLD = 3
 _FEWEST = 256
 """Artifacts up to which one file is shorter than bins and their snapshot."""
 
@@ -147,6 +150,16 @@ def is_bin(role: str) -> bool:
 def builds_of(role: str) -> str:
     """The builds role of a bin."""
     return builds_role(role.partition("_")[0])
+
+
+def told(roles: Iterable[str]) -> str:
+    """Names of roles for a message; more than a few bins of one role are counted."""
+    names = list(roles)
+    count = Counter(builds_of(name) for name in names if is_bin(name))
+    many = {above for above, number in count.items() if number > _TOLD}
+    found = [name for name in names if not (is_bin(name) and builds_of(name) in many)]
+    found += [f"{count[above]} hash bins of {above}" for above in sorted(many)]
+    return ", ".join(found)
 
 
 def bins_of(signed: Targets | None) -> SuccinctRoles | None:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from keys_policy.model import ONLINE_ROLES
-from repo_tools.metadata.bins import builds_of, is_bin
+from repo_tools.metadata.bins import builds_of, is_bin, told
 from repo_tools.metadata.edits import format_time
 from repo_tools.metadata.roles import builds_role, delegator
 
@@ -152,11 +152,13 @@ class Report:
         found += _policy_lines(situation)
         for ceremony in situation.ceremonies:
             found.extend(_ceremony_lines(ceremony))
-        found.extend(
-            f"{role}: signed and staged, "
-            f"{'handed in, ' if role in situation.submitted else ''}not yet published"
-            for role in situation.staged
-        )
+        for handed in (False, True):
+            roles = [each for each in situation.staged if (each in situation.submitted) == handed]
+            bins = told(filter(is_bin, roles))
+            found.extend(
+                f"{role}: signed and staged, {'handed in, ' if handed else ''}not yet published"
+                for role in (*(each for each in roles if not is_bin(each)), *filter(None, (bins,)))
+            )
         if situation.inbox:
             found.append(f"inbox: {_submissions(situation.inbox)} for the publisher")
         if situation.unread:
@@ -443,8 +445,8 @@ def _by_git(situation: Situation) -> set[str]:
 def _next_submission(situation: Situation) -> tuple[str, str]:
     done = situation.submitted | _by_git(situation)
     if left := [role for role in situation.staged if role not in done]:
-        return "firmroot submit", f"{', '.join(left)}: signed and staged; the publisher takes it on"
-    return "", f"{', '.join(situation.staged)}: handed in; firmroot submit --status tells the rest"
+        return "firmroot submit", f"{told(left)}: signed and staged; the publisher takes it on"
+    return "", f"{told(situation.staged)}: handed in; firmroot submit --status tells the rest"
 
 
 def _next_staged(situation: Situation) -> tuple[str, str]:
@@ -464,9 +466,9 @@ def _next_staged(situation: Situation) -> tuple[str, str]:
         product = next(each for each in situation.products if builds_role(each) == above)
         return (
             _promotion(situation, product, situation.built[role]),
-            f"{', '.join(sorted(situation.built))}: signed and staged, no channel offers it",
+            f"{told(sorted(situation.built))}: signed and staged, no channel offers it",
         )
-    return _publish(situation, f"{', '.join(situation.staged)}: signed and staged")
+    return _publish(situation, f"{told(situation.staged)}: signed and staged")
 
 
 def _promotion(situation: Situation, product: str, version: str) -> str:

@@ -37,6 +37,7 @@ from repo_tools.metadata.bins import (
     listed_bins,
     read_index,
     sizes,
+    told,
     with_releases,
 )
 from repo_tools.metadata.edits import assemble, next_snapshot
@@ -159,6 +160,13 @@ def test_bins_have_names_that_no_other_role_has() -> None:
     for name in ("gateway-3f", "gateway_3f", "_-3f", "gateway_-x", "my_role"):
         assert not is_bin(name)
     assert builds_of("a-b_-0") == "a-b-builds"
+
+
+def test_many_bins_are_counted_in_a_message() -> None:
+    few = ["a-builds", "a_-1", "a_-2"]
+    assert told(few) == "a-builds, a_-1, a_-2"
+    many = [*few, "b_-0", *(f"a_-{number:x}" for number in range(3, 9)), "a-stable"]
+    assert told(many) == "a-builds, b_-0, a-stable, 8 hash bins of a-builds"
 
 
 def test_a_snapshot_lists_a_bin_by_its_version_and_other_roles_by_digest(builds: Targets) -> None:
