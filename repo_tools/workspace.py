@@ -244,13 +244,23 @@ class Workspace:
                 "firmroot.toml: recovery_storage: expected where the recovery anchor is published",
                 "name a storage in another account than `storage`: file:///...",
             )
-        if url == self.config.storage:
+        here, there = (self._place(each) for each in (url, self.config.storage))
+        if here.startswith(there) or there.startswith(here):
+            relation = "also `storage`" if here == there else "one within the other with `storage`"
             raise ConfigurationError(
-                f"firmroot.toml: recovery_storage is {url!r}, which is also `storage`: "
+                f"firmroot.toml: recovery_storage is {url!r}, which is {relation}: "
                 "who can write to one must not be able to write to the other",
                 "name a storage in another account",
             )
         return self._open_storage("recovery_storage", url)
+
+    def _place(self, url: str) -> str:
+        """Where a storage is, however it is written; what is within it begins with that."""
+        scheme, separator, rest = url.partition("://")
+        if not separator or scheme == "file":
+            rest = str((self.directory / (rest if separator else url)).resolve())
+        path = "/".join(part for part in rest.split("/") if part)
+        return f"{scheme if separator else 'file'}://{path}/"
 
     def _open_storage(self, key: str, url: str) -> Storage:
         scheme, separator, rest = url.partition("://")
