@@ -22,6 +22,10 @@ from urllib.request import urlopen
 
 import pytest
 
+from client_reference.errors import ConfigurationError, LockedError
+from repo_tools.metadata.repository import sha256
+from repo_tools.storage.protocol import Created
+from repo_tools.storage.s3 import S3Storage
 from tests.infra.company import STACK, Company
 from tests.simulators.aws import Account, account, edge
 
@@ -347,6 +351,20 @@ def test_roots_are_held_from_their_first_byte(acme: Company) -> None:
     )
     with pytest.raises(root.exceptions.ClientError, match="AccessDenied"):
         root.delete_object(Bucket=bucket, Key=key, VersionId=head["VersionId"])
+
+
+def test_a_bucket_without_object_lock_holds_no_root(acme: Company) -> None:
+    # The other bucket of the stack has none.
+    state = acme.outputs["StateBucketName"]
+    data, other = b"{}", b"[]"
+    with acme.aws.acting_as():
+        with pytest.raises(ConfigurationError, match="the bucket has no object lock"):
+            S3Storage(f"s3://{state}?roots=hold").create("1.root.json", data, sha256(data))
+        held = S3Storage(f"s3://{acme.outputs['BucketName']}/else?roots=hold")
+        assert held.create("1.root.json", data, sha256(data)) is Created.NEW
+        assert held.create("1.root.json", data, sha256(data)) is Created.IDENTICAL
+        with pytest.raises(LockedError, match="a rival published it"):
+            held.create("1.root.json", other, sha256(other))
 
 
 ISSUERS = {"github": "token.actions.githubusercontent.com", "gitlab": "gitlab.com"}
