@@ -6,10 +6,11 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from client_reference.cli import main as device_main
@@ -46,8 +47,8 @@ class Company:
     url: str
 
     def role(self, name: str) -> str:
-        """The ARN of a role, such as `Publisher`."""
-        return self.outputs[f"{name}RoleArn"]
+        """The ARN of a role, such as `Publisher`; one that is an ARN already stays."""
+        return name if name.startswith("arn:") else self.outputs[f"{name}RoleArn"]
 
     def firmroot(self, role: str, *words: str | Path, code: int = 0) -> str:
         """One command with the credentials of a role; everything that it said."""
@@ -60,6 +61,22 @@ class Company:
             found = main(["-C", str(self.top / "acme"), "--yes", *map(str, words)])
         assert found == code, f"{role}: {words}: {found}\n{said.getvalue()}"
         return said.getvalue()
+
+    def clone(self, name: str) -> Company:
+        """The same company, seen from a clone that has what git has."""
+        top = self.top / name
+        top.mkdir()
+        subprocess.run([*GIT, "clone", "-q", self.top / "acme", top / "acme"], check=True)
+        return replace(self, top=top)
+
+    def typed(self, role: str, line: str) -> str:
+        """A line of a workflow, as it is typed in the workspace."""
+        for placeholder, value in (("STACK-builder", f"{STACK}-builder"), ("ci-2026", "ci")):
+            line = line.replace(placeholder, value)
+        program, option, where, *words = shlex.split(line)
+        assert (program, option, where) == ("firmroot", "-C", "WORKSPACE")
+        with contextlib.chdir(self.top / "acme"):
+            return self.firmroot(role, *words)
 
     def found(self) -> None:
         """A workspace with keys, and root and targets live."""

@@ -27,6 +27,7 @@ from repo_tools.metadata.repository import sha256
 from repo_tools.storage.protocol import Created
 from repo_tools.storage.s3 import S3Storage
 from tests.infra.company import STACK, Company
+from tests.infra.test_ci import lines
 from tests.simulators.aws import Account, account, edge
 
 if TYPE_CHECKING:
@@ -398,29 +399,86 @@ def test_a_ci_job_becomes_the_builder_if_it_is_the_one_that_is_named(acme: Compa
             acme.aws.create("no", "repository", CiProvider="gitlab", CiSubject=wrong)
 
 
-def test_the_recovery_anchor_is_in_another_account(acme: Company, ask: Ask) -> None:
-    with pytest.raises(Exception, match="another account"):
-        acme.aws.create("rescue", "recovery", PrimaryAccount="000000000000")
-    # The refusals need no other account: whoever does not have the role may not write.
-    made = acme.aws.create("rescue", "recovery", PrimaryAccount="111122223333", RequireTls="false")
+def test_a_runner_of_ci_signs_and_hands_in_word_for_word(acme: Company) -> None:
+    """The workflow's own commands, in a clone that has nothing but what git has."""
+    clone = acme.clone("runner")
+    (clone.top / "acme/build").mkdir()
+    (clone.top / "acme/build/gw2.img").write_bytes(b"built by CI" * 1000)
+    *building, watching = lines("github")
+    for line in building:
+        clone.typed(BUILDER, line)
+    clone.typed(WATCHER, watching)
+    told = acme.firmroot(PUBLISHER, "publish", "--no-wait")
+    assert "published" in told
+    assert "installs 1.1" not in told, "a build alone ships nothing"
+    assert "1.1" in acme.firmroot(BUILDER, "firmware", "list")
+
+
+@pytest.fixture(scope="module")
+def rescue(acme: Company) -> dict[str, str]:
+    """The outputs of the anchor's stack.
+
+    In the same account, of which it thinks that it is another one: what is refused here is refused
+    to whoever does not have the role, wherever they are.
+    """
+    made = acme.aws.create(
+        "rescue",
+        "recovery",
+        PrimaryAccount="111122223333",
+        PrimaryBucket=acme.outputs["BucketName"],
+        RequireTls="false",
+    )
     bucket = made["Storage"].removeprefix("s3://").partition("?")[0]
-    anchor = acme.aws.client("s3", made["AnchorRoleArn"])
+    acme.aws.client("s3").put_object_lock_configuration(
+        Bucket=bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"}
+    )
+    return {**made, "bucket": bucket}
+
+
+def test_the_recovery_anchor_is_published_by_its_role(
+    acme: Company, rescue: dict[str, str]
+) -> None:
+    clone = acme.clone("rescuers")
+    config = clone.top / "acme/firmroot.toml"
+    text = config.read_text().replace(
+        '# recovery_storage = "file:///..."', f'recovery_storage = "{rescue["Storage"]}"'
+    )
+    config.write_text(text.replace("recovery_urls = []", f'recovery_urls = ["{rescue["Url"]}"]'))
+    role = rescue["AnchorRoleArn"]
+    for name in ("rescue-1", "rescue-2"):
+        clone.firmroot(role, "key", "new", name, "--role", "recovery")
+    clone.firmroot(role, "anchor", "init")
+    clone.firmroot(role, "sign")
+    assert "1.root.json is there now" in clone.firmroot(role, "anchor", "publish")
+    head = acme.aws.client("s3").head_object(Bucket=rescue["bucket"], Key="1.root.json")
+    assert head["ObjectLockLegalHoldStatus"] == "ON"
+    with edge(acme.aws, rescue["DistributionId"]) as served:
+        assert status_of(f"{served}1.root.json") == 200
+        assert status_of(f"{served}timestamp.json") == 404
+        assert status_of(served) == 404
+
+
+def test_nobody_else_writes_to_the_recovery_anchor(
+    acme: Company, rescue: dict[str, str], ask: Ask
+) -> None:
+    anchor = acme.aws.client("s3", rescue["AnchorRoleArn"])
     denied = anchor.exceptions.ClientError
-    new = {"Bucket": bucket, "Body": b"{}", "IfNoneMatch": "*"}
-    anchor.put_object(Key="1.root.json", **new)
+    new = {"Bucket": rescue["bucket"], "Body": b"{}", "IfNoneMatch": "*"}
+    old = {"Bucket": rescue["bucket"], "Key": "1.root.json"}
+    primary = {**new, "Bucket": acme.outputs["BucketName"], "Key": "metadata/9.root.json"}
     for request, arguments in (
         ("put_object", {**new, "Key": "timestamp.json"}),
-        ("delete_object", {"Bucket": bucket, "Key": "1.root.json"}),
+        ("put_object", primary),
+        ("delete_object", old),
     ):
         with pytest.raises(denied, match="AccessDenied"):
             getattr(anchor, request)(**arguments)
     for who in (PUBLISHER, ADMINISTRATOR):
-        arguments = {**new, "Key": "2.root.json"}
-        assert ask(who, "s3", "put_object", arguments) == "AccessDenied", who
-    with edge(acme.aws, made["DistributionId"]) as url:
-        assert status_of(f"{url}1.root.json") == 200
-        assert status_of(f"{url}timestamp.json") == 404
-        assert status_of(url) == 404
+        assert ask(who, "s3", "put_object", {**new, "Key": "9.root.json"}) == "AccessDenied", who
+        assert ask(who, "s3", "delete_object", old) == "AccessDenied", who
+    anchor.put_object(**{**new, "Key": "e1/1.root.json"})
+    with pytest.raises(Exception, match="another account"):
+        acme.aws.create("no", "recovery", PrimaryAccount="000000000000", PrimaryBucket="acme")
 
 
 def test_it_runs_on_its_schedule_and_goes_on_after_all_that(acme: Company) -> None:

@@ -30,7 +30,7 @@ def lines(name: str) -> list[str]:
     """Every line of a workflow that runs firmroot."""
     text = (DIRECTORY / f"{name}.yml").read_text()
     found = re.findall(r"^\s*(?:- |- run: |run: )?(firmroot .+)$", text, re.MULTILINE)
-    return [each.replace('"$(cat VERSION)"', "1.0").replace('"$VERSION"', "1.0") for each in found]
+    return [each.replace('"$(cat VERSION)"', "1.1").replace('"$VERSION"', "1.1") for each in found]
 
 
 def parsed(line: str) -> tuple[str, dict[str, Any]]:
@@ -57,7 +57,7 @@ def test_the_commands_exist_with_their_options(name: str) -> None:
         "firmroot submit",
         "firmroot status",
     ]
-    assert found[1][1]["version"] == "1.0"
+    assert found[1][1]["version"] == "1.1"
     assert found[3][1]["fail_within"] == "30d"
     assert {path.split()[1] for path, _ in found} <= set(COMMANDS)
     with pytest.raises(click.UsageError):

@@ -7,6 +7,7 @@ not know, object lock, and a CDN with a cache. The page says of each that it is 
 from __future__ import annotations
 
 import fnmatch
+import re
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -260,6 +261,10 @@ UNTESTED = (
 
 def test_the_page_lists_what_is_untested_on_aws() -> None:
     text = (DIRECTORY / "README.md").read_text()
+    named = set(re.findall(r"\b([A-Z][A-Za-z]+)=", text))
+    parameters = {each for name in NAMES for each in load(name)["Parameters"]}
+    assert named
+    assert named <= parameters
     _, _, listed = text.partition("## Untested on AWS")
     for key in UNTESTED:
         assert f"`{key}`" in listed, key
