@@ -131,6 +131,7 @@ class Company:
         key = f"code/refresher-{digest[:12]}.zip"
         bucket = self.outputs["StateBucketName"]
         self.aws.client("s3").upload_file(str(package), bucket, key)
+        package.unlink()
         return self.aws.create(
             f"{STACK}-refresh",
             "refresher",

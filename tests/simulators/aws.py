@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import shutil
 import threading
 import time
 from dataclasses import dataclass, field
@@ -125,6 +126,8 @@ def account(directory: Path) -> Iterator[Account]:
         missing("boto3 is not installed: sh scripts/bootstrap services")
     with ministack(directory, auth=True) as environment:
         yield Account(environment)
+    for unpacked in directory.glob("ministack-lambda-*"):
+        shutil.rmtree(unpacked)
 
 
 @contextlib.contextmanager

@@ -162,6 +162,8 @@ def ministack(directory: Path, *, auth: bool = False) -> Iterator[dict[str, str]
         "GATEWAY_PORT": str(port),
         "IOT_MTLS_ENABLED": "false",
         "AUTH": str(auth).lower(),
+        # It unpacks functions there, and leaves them.
+        "TMPDIR": str(directory),
         "HOME": str(directory),
     }
     with running(
