@@ -71,7 +71,7 @@ class Company:
 
     def typed(self, role: str, line: str) -> str:
         """A line of a workflow, as it is typed in the workspace."""
-        for placeholder, value in (("STACK-builder", f"{STACK}-builder"), ("ci-2026", "ci")):
+        for placeholder, value in (("STACK", STACK), ("ci-2026", "ci")):
             line = line.replace(placeholder, value)
         program, option, where, *words = shlex.split(line)
         assert (program, option, where) == ("firmroot", "-C", "WORKSPACE")
@@ -88,10 +88,10 @@ class Company:
         policy.write_text(text.replace("threshold = 2", "threshold = 1"))
         for role in PEOPLE:
             self.firmroot("Builder", "key", "new", f"k-{role}", "--role", role)
-        uri = self.outputs["OnlineKeyUri"]
+        uri = self.outputs["OnlineKeyAUri"]
         words = ("--name", "online", "--role", "snapshot", "--role", "timestamp")
         self.firmroot("Publisher", "key", "import", uri, *words)
-        uri = self.outputs["BuilderKeyUri"]
+        uri = self.outputs["BuilderKeyAUri"]
         self.firmroot("Builder", "key", "import", uri, "--name", "ci", "--role", "builds")
         self.firmroot("Builder", "product", "add", "gateway", "--hardware", HARDWARE)
         self.firmroot("Builder", "ceremony", "start", "root")
@@ -116,7 +116,7 @@ class Company:
     def hand_over(self) -> None:
         """What git has goes to the refresher."""
         workspace = self.top / "acme"
-        for line in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "it")):
+        for line in (("init", "-q"), ("add", "-A"), ("commit", "-q", "--allow-empty", "-m", "it")):
             subprocess.run([*GIT, *line], cwd=workspace, check=True)
         words = ["git", "archive", "--format=tar.gz", "HEAD"]
         archive = subprocess.run(words, cwd=workspace, check=True, capture_output=True).stdout

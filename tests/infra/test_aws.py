@@ -242,8 +242,8 @@ TRIED: dict[str, tuple[Act, set[str]]] = {
     "remove a root": (_s3("delete_object", FIRMWARE, "metadata/1.root.json"), set()),
     "remove the timestamp": (_s3("delete_object", FIRMWARE, "metadata/timestamp.json"), set()),
     "remove a target": (_s3("delete_object", FIRMWARE, "targets/none"), {ADMINISTRATOR}),
-    "sign with the online key": (_sign("OnlineKeyUri"), {PUBLISHER, REFRESHER}),
-    "sign with the builder key": (_sign("BuilderKeyUri"), {BUILDER}),
+    "sign with the online key": (_sign("OnlineKeyAUri"), {PUBLISHER, REFRESHER}),
+    "sign with the builder key": (_sign("BuilderKeyAUri"), {BUILDER}),
     "say what is refreshed": (
         _s3("put_object", STATE, "another.tar.gz", Body=b"x"),
         {ADMINISTRATOR},
@@ -479,6 +479,25 @@ def test_nobody_else_writes_to_the_recovery_anchor(
     anchor.put_object(**{**new, "Key": "e1/1.root.json"})
     with pytest.raises(Exception, match="another account"):
         acme.aws.create("no", "recovery", PrimaryAccount="000000000000", PrimaryBucket="acme")
+
+
+def test_another_key_takes_the_place_of_the_online_one(acme: Company) -> None:
+    with acme.resting():
+        both = acme.aws.update(STACK, "repository", RequireTls="false", OnlineKeys="A+B")
+        uri = both["OnlineKeyBUri"]
+        acme.firmroot(PUBLISHER, "key", "import", uri, "--name", "online-b")
+        acme.firmroot(PUBLISHER, "rotate", "online", "--to", "online-b")
+        acme.firmroot(MANAGER, "sign")
+        acme.firmroot(PUBLISHER, "publish", "--no-wait")
+        # The refresher's workspace is that of before: it does not know who signs now.
+        assert "exit code" in acme.invoke()["errorMessage"]
+        acme.hand_over()
+        assert acme.invoke()["exit_code"] == 0
+        alone = acme.aws.update(STACK, "repository", RequireTls="false", OnlineKeys="B")
+        assert "OnlineKeyAUri" not in alone
+        before = acme.live_timestamp()["version"]
+        assert acme.invoke()["exit_code"] == 0
+        assert acme.live_timestamp()["version"] == before + 1
 
 
 def test_it_runs_on_its_schedule_and_goes_on_after_all_that(acme: Company) -> None:

@@ -217,8 +217,10 @@ def test_a_key_signs_for_its_roles_alone() -> None:
                     "StringEqualsIfExists": {"kms:SigningAlgorithm": "ECDSA_SHA_256"}
                 }
     assert signers == {
-        "OnlineKey": ["PublisherRole.Arn", "RefresherRole.Arn"],
-        "BuilderKey": ["BuilderRole.Arn"],
+        "OnlineKeyA": ["PublisherRole.Arn", "RefresherRole.Arn"],
+        "OnlineKeyB": ["PublisherRole.Arn", "RefresherRole.Arn"],
+        "BuilderKeyA": ["BuilderRole.Arn"],
+        "BuilderKeyB": ["BuilderRole.Arn"],
     }
 
 

@@ -94,8 +94,17 @@ class Account:
 
     def create(self, stack: str, template: str, **parameters: str) -> dict[str, str]:
         """Make a stack from a template of `infra/aws`; its outputs."""
+        return self._deploy("create", stack, template, parameters)
+
+    def update(self, stack: str, template: str, **parameters: str) -> dict[str, str]:
+        """Change a stack; its outputs."""
+        return self._deploy("update", stack, template, parameters)
+
+    def _deploy(
+        self, what: str, stack: str, template: str, parameters: Mapping[str, str]
+    ) -> dict[str, str]:
         formation = self.client("cloudformation")
-        formation.create_stack(
+        getattr(formation, f"{what}_stack")(
             StackName=stack,
             TemplateBody=(TEMPLATES / f"{template}.yaml").read_text(),
             Capabilities=["CAPABILITY_IAM"],
@@ -112,7 +121,8 @@ class Account:
             time.sleep(0.2)
         events = formation.describe_stack_events(StackName=stack)["StackEvents"]
         failed = [each for each in events if "FAILED" in each["ResourceStatus"]]
-        assert found["StackStatus"] == "CREATE_COMPLETE", (found.get("StackStatusReason"), failed)
+        said = (found.get("StackStatusReason"), failed)
+        assert found["StackStatus"] == f"{what.upper()}_COMPLETE", said
         assert failed == []
         return {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", ())}
 
