@@ -64,17 +64,19 @@ def handler(event: object, context: object) -> dict[str, Any]:
 
 
 def _run(environment: Mapping[str, str]) -> dict[str, Any]:
-    from client_reference.errors import FirmrootError  # noqa: PLC0415 # see above
+    from client_reference.errors import ExitCode, FirmrootError  # noqa: PLC0415 # see above
     from repo_tools.cloud.measures import measures  # noqa: PLC0415 # likewise
 
-    text = ""
+    code, text = int(ExitCode.BUG), ""
     try:
         code, text = _judged(environment)
     except FirmrootError as error:
         sys.stderr.write(json.dumps({"error": error.message, "hint": error.hint}) + "\n")
         code = int(error.exit_code)
-    measured = measures(text, code)
-    _publish(measured, environment)
+    finally:
+        # Also of what is a bug, or a package that lacks something: the job has not fallen silent.
+        measured = measures(text, code)
+        _publish(measured, environment)
     return {"exit_code": code, "measures": measured, "modules": _survey().facts()}
 
 

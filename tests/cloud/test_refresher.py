@@ -129,3 +129,10 @@ def test_what_ends_badly_raises_after_it_was_measured(
         handler({}, None)
     assert outside.values()["ExitCode"] == 4
     assert outside.values()["Success"] == 0
+
+
+def test_a_bug_is_measured_and_told_as_it_is(outside: Outside) -> None:
+    outside.error = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError):
+        handler({}, None)
+    assert outside.values() == {"Heartbeat": 1, "Success": 0, "ExitCode": 1}

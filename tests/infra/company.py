@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +161,26 @@ class Company:
             yield
         finally:
             events.enable_rule(Name=rule["Name"])
+
+    @contextlib.contextmanager
+    def code_without(self, prefix: str) -> Iterator[None]:
+        """In the block the function has a package that lacks some files."""
+        bucket, function = self.outputs["StateBucketName"], self.aws.client("lambda")
+        objects = self.aws.client("s3")
+        [listed] = objects.list_objects_v2(Bucket=bucket, Prefix="code/")["Contents"]
+        whole = objects.get_object(Bucket=bucket, Key=listed["Key"])["Body"].read()
+        less = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(less, "w") as new:
+            for each in old.infolist():
+                if not each.filename.startswith(prefix):
+                    new.writestr(each, old.read(each))
+        function.update_function_code(FunctionName=FUNCTION, ZipFile=less.getvalue())
+        try:
+            yield
+        finally:
+            function.update_function_code(
+                FunctionName=FUNCTION, S3Bucket=bucket, S3Key=listed["Key"]
+            )
 
     def invoke(self) -> dict[str, Any]:
         """Run the function now; what it returned, or its error."""

@@ -12,6 +12,7 @@ about those.
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import sys
@@ -109,6 +110,14 @@ def test_every_module_lies_in_the_package_or_the_runtime(report: dict[str, Any])
     # What the emulator's Python has loaded before the function begins.
     known = {"_distutils_hack", "certifi", "certifi.core"}
     assert {name for name in found["runtime"] if not name.startswith("__editable__")} <= known
+
+
+def test_what_the_package_lacks_is_not_taken_from_elsewhere(acme: Company) -> None:
+    # tomlkit is in the environment of the emulator, where a function otherwise finds it.
+    importlib.import_module("tomlkit")
+    with acme.resting(), acme.code_without("tomlkit/"):
+        assert "No module named 'tomlkit'" in acme.invoke()["errorMessage"]
+    assert acme.invoke()["exit_code"] == 0
 
 
 def test_what_was_measured_reaches_the_alarms(acme: Company, report: dict[str, Any]) -> None:
