@@ -1,7 +1,8 @@
 """A repository on S3, or on anything that speaks it: conditional writes and checksums.
 
-`s3://bucket/prefix`, and `?endpoint=https://host` for one that is not AWS. Credentials and region
-come by the usual chain of the SDK (environment, profile, role of the machine), never from us.
+`s3://bucket/prefix`, and `?endpoint=https://host` for one that is not AWS. With `?roots=hold` each
+root is created under a legal hold, where the bucket has object lock. Credentials and region come by
+the usual chain of the SDK (environment, profile, role of the machine), never from us.
 
 Rules:
 
@@ -76,15 +77,17 @@ class Place:
         bucket: its name.
         prefix: what every key begins with; empty, or ends with a slash.
         endpoint: URL of the service; empty for AWS.
+        held: roots are created under a legal hold: no version of one goes before that is lifted.
     """
 
     bucket: str
     prefix: str
     endpoint: str
+    held: bool = False
 
 
 def parse_place(url: str) -> Place:
-    """Read `s3://bucket/prefix?endpoint=URL`.
+    """Read `s3://bucket/prefix?endpoint=URL&roots=hold`.
 
     Raises:
         ConfigurationError: it is something else.
@@ -92,6 +95,12 @@ def parse_place(url: str) -> Place:
     parts = urlsplit(url)
     query = parse_qs(parts.query)
     endpoint = query.pop("endpoint", [""])[-1]
+    roots = query.pop("roots", [""])[-1]
+    if roots not in {"", "hold"}:
+        raise ConfigurationError(
+            f"{url!r}: roots={roots}: expected roots=hold",
+            "it asks for a legal hold on each root, on a bucket with object lock",
+        )
     if parts.scheme != "s3" or not parts.hostname or query or parts.fragment or parts.port:
         raise ConfigurationError(
             f"{url!r} is not a storage on S3",
@@ -101,7 +110,7 @@ def parse_place(url: str) -> Place:
     if endpoint and urlsplit(endpoint).scheme not in {"http", "https"}:
         raise ConfigurationError(f"{url!r}: the endpoint must begin with https:// or http://")
     prefix = parts.path.strip("/")
-    return Place(parts.hostname, f"{prefix}/" if prefix else "", endpoint)
+    return Place(parts.hostname, f"{prefix}/" if prefix else "", endpoint, roots == "hold")
 
 
 def connect(place: Place) -> S3Client:
@@ -213,6 +222,7 @@ class S3Storage:
                     IfNoneMatch="*",
                     ChecksumSHA256=_base64(sha256),
                     CacheControl=_IMMUTABLE,
+                    **self._hold(path),
                 ),
             )
             if written is not None:
@@ -275,6 +285,11 @@ class S3Storage:
     def _at(self, path: str) -> dict[str, Any]:
         check_path(path)
         return {"Bucket": self._place.bucket, "Key": self._place.prefix + path}
+
+    def _hold(self, path: str) -> dict[str, str]:
+        """With the first byte, so that no root is ever there without it."""
+        held = self._place.held and path.endswith(".root.json")
+        return {"ObjectLockLegalHoldStatus": "ON"} if held else {}
 
     def _range(self, path: str, tag: str, first: int, last: int) -> bytes:
         with self._failures(path):
@@ -536,6 +551,7 @@ _PLACE = {
     "PermanentRedirect": "the bucket is in another region",
     "AuthorizationHeaderMalformed": "the bucket is in another region",
     "IllegalLocationConstraintException": "the bucket is in another region",
+    "NoObjectLock": "the bucket has no object lock, so that no root can be held (roots=hold)",
     "NotImplemented": "this service does not know conditional writes, without which rivals "
     "overwrite each other",
 }
@@ -572,6 +588,8 @@ _AGAIN = "run the same command again; what was stored stays"
 def _answered(place: str, status: int, code: str, told: str) -> FirmrootError:
     if code in _CREDENTIALS:
         return ConfigurationError(f"{place}: {_CREDENTIALS[code]} ({code})", "sign in again")
+    if code == "InvalidRequest" and "ObjectLock" in told:
+        code = "NoObjectLock"
     if code in _PLACE:
         return ConfigurationError(
             f"{place}: {_PLACE[code]} ({code})", "correct `storage` in firmroot.toml, or AWS_REGION"
