@@ -197,7 +197,14 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/intake.py": INBOX,
     "repo_tools/publishing/submit.py": INBOX,
     "repo_tools/publishing/rebase.py": INBOX,
-    "repo_tools/publishing/verify.py": ("tests/publishing/test_verify.py",),
+    "repo_tools/publishing/verify.py": (
+        "tests/publishing/test_verify.py",
+        "tests/publishing/test_through.py",
+    ),
+    "repo_tools/publishing/cache_headers.py": ("tests/publishing/test_through.py",),
+    "repo_tools/publishing/edge_checks.py": ("tests/publishing/test_through.py",),
+    "repo_tools/publishing/probe.py": ("tests/publishing/test_through.py",),
+    "repo_tools/publishing/through.py": ("tests/publishing/test_through.py",),
     "repo_tools/publishing/factory.py": (
         "tests/publishing/test_factory.py",
         "tests/publishing/test_recovery.py",

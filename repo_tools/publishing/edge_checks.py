@@ -17,7 +17,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from client_reference.transport.policy import content_start, is_web_page, strong_etag
+from client_reference.transport.policy import content_start, is_web_page
 from repo_tools.publishing import cache_headers
 from repo_tools.publishing.edges import LIFETIME
 from repo_tools.publishing.verify import Severity
@@ -90,7 +90,8 @@ class Evidence:
         now: of the run.
         timestamp: the answers for `timestamp.json`, one after the other, without compression.
         packed: that and others again, by path, with gzip allowed; each with the answer without.
-        unchanged: the answer when the ETag of the first was sent along; None if it had none.
+        revalidated: the answer with gzip allowed, as devices ask for it, and the one when its ETag
+            was sent along; that is None if it had none that a device sends.
         origin: what the storage has as `timestamp.json`; None if that could not be asked.
         origin_trouble: why.
         absent: path of a root that does not exist, and two answers for it.
@@ -107,7 +108,7 @@ class Evidence:
     now: datetime
     timestamp: tuple[Reply, ...]
     packed: Mapping[str, tuple[Reply, Reply]]
-    unchanged: Reply | None
+    revalidated: tuple[Reply, Reply | None]
     origin: bytes | None
     origin_trouble: str
     absent: tuple[str, tuple[Reply, Reply]]
@@ -358,18 +359,18 @@ def _coding(reply: Reply) -> str:
 
 
 def _etag(evidence: Evidence) -> Iterator[Found]:
-    reply = evidence.timestamp[0]
+    reply, unchanged = evidence.revalidated
     if reply.status != _OK:
         return
-    etag = reply.headers.get("etag")
-    if not strong_etag(etag):
+    if unchanged is None:
+        etag = reply.headers.get("etag")
         shown = f"the ETag {etag[:60]}" if etag else "no ETag"
         yield Found(f"timestamp.json has {shown}, which no device sends back")
-    elif evidence.unchanged is not None and evidence.unchanged.status == _OK:
-        if evidence.unchanged.body == reply.body:
+    elif unchanged.status == _OK:
+        if unchanged.body == reply.body:
             yield Found("timestamp.json was sent again, whole, to who had it")
-    elif evidence.unchanged is not None and evidence.unchanged.status != _UNCHANGED:
-        yield Found(f"who has timestamp.json and asks: {_told(evidence.unchanged)}", Severity.ERROR)
+    elif unchanged.status != _UNCHANGED:
+        yield Found(f"who has timestamp.json and asks: {_told(unchanged)}", Severity.ERROR)
 
 
 def _public(evidence: Evidence) -> Iterator[Found]:

@@ -179,8 +179,6 @@ class _Look:
         """Ask them all. The same object twice, since a cache shows itself at the second time."""
         timestamp = self._path(TIMESTAMP)
         asked = [self.prober.ask(timestamp, {}, MAX_METADATA) for _ in range(2)]
-        etag = strong_etag(asked[0].headers.get("etag"))
-        conditional = {"If-None-Match": etag}
         origin, trouble = self._origin()
         absent = self._path(metadata_path("root", self._newest_root() + 1))
         named = [self._path(path) for path in self._immutable()]
@@ -190,7 +188,7 @@ class _Look:
             now=self.expected.now,
             timestamp=tuple(asked),
             packed={path: self._both(path) for path in packed},
-            unchanged=self.prober.ask(timestamp, conditional, MAX_METADATA) if etag else None,
+            revalidated=self._revalidated(timestamp),
             origin=origin,
             origin_trouble=trouble,
             absent=(absent, (self.prober.ask(absent, {}), self.prober.ask(absent, {}))),
@@ -203,6 +201,15 @@ class _Look:
             certificate=self._certificate(),
             audited=audited,
         )
+
+    def _revalidated(self, path: str) -> tuple[Reply, Reply | None]:
+        """As devices ask: with gzip allowed, and then with the ETag that came."""
+        asked = {"Accept-Encoding": "gzip"}
+        reply = self.prober.ask(path, asked, MAX_METADATA)
+        etag = strong_etag(reply.headers.get("etag"))
+        if not etag:
+            return reply, None
+        return reply, self.prober.ask(path, {**asked, "If-None-Match": etag}, MAX_METADATA)
 
     def _path(self, path: str) -> str:
         return epoch_path(path, self.expected.epoch)

@@ -11,6 +11,7 @@ import socket
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,7 +32,6 @@ from tests.simulators.certificates import make_issuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from _pytest.mark.structures import ParameterSet
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     Wrong = Callable[[Asked, Said], Said]
 
+PAGE = Path(__file__).parent.parent.parent / "docs" / "serving.md"
 ABSENT = "metadata/2.root.json"
 SUBMISSION = "inbox/submissions/one/submission.json"
 ERROR, WARNING, FINE = Severity.ERROR, Severity.WARNING, Severity.FINE
@@ -335,7 +336,7 @@ CASES: dict[str, tuple[Wrong, set[tuple[str, Severity]]]] = {
 
 
 def _rows() -> Iterator[ParameterSet]:
-    """The first row that trips a check runs with the ordinary tests, the others where there is time."""
+    """The first row that trips a check is an ordinary test, the others are services tests."""
     tripped: set[str] = set()
     for case, (_, found) in CASES.items():
         new = {check for check, _ in found} - tripped
@@ -344,7 +345,7 @@ def _rows() -> Iterator[ParameterSet]:
         yield pytest.param(case, marks=marks)
 
 
-@pytest.mark.parametrize("case", _rows())
+@pytest.mark.parametrize("case", list(_rows()))
 def test_a_mirror_has(case: str, scene: Scene) -> None:
     scene.cdn.wrong, expected = CASES[case]
     assert scene.trips() == expected
@@ -583,3 +584,11 @@ USAGE = {
 @pytest.mark.parametrize("case", USAGE)
 def test_the_command_does_not_understand(case: str, scene: Scene) -> None:
     assert scene.lab.run(*USAGE[case]).code == 2
+
+
+def test_the_page_has_every_check_word_for_word() -> None:
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    assert rows == [
+        f"| `{each.id}` | {each.severity.value} | {each.expected} | {each.why} | {each.fix} |"
+        for each in CHECKS
+    ]
