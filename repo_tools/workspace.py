@@ -25,6 +25,7 @@ from keys_policy.load import PolicyError, load_keyring, load_policy
 from keys_policy.model import NAME, RECOVERY
 from repo_tools.files import exclusive_lock, replace_file, sweep
 from repo_tools.git import has_conflict
+from repo_tools.metadata.adopted import Adopted
 from repo_tools.metadata.repository import parse
 from repo_tools.storage.epoch import EpochStorage
 from repo_tools.storage.local import LocalStorage
@@ -368,6 +369,24 @@ class Workspace:
             for path in sorted((top / "targets").rglob("*"))
             if path.is_file() and not path.name.startswith(".")
         }
+
+    def adopted(self) -> Adopted | None:
+        """What was there before `firmroot adopt`; None if nothing was, or in a later epoch.
+
+        Raises:
+            NotTrustedError: it is damaged.
+        """
+        directory = self.metadata / "adopted"
+        files = {}
+        for name in ("root", "targets"):
+            path = directory / f"{name}.json"
+            if (data := _read_optional(path)) is None:
+                return None
+            files[name] = self._whole(path, data)
+        return Adopted(
+            parse(files["root"], Root, "the adopted root").signed,
+            parse(files["targets"], Targets, "the adopted targets role").signed,
+        )
 
     def newest_recovery(self) -> Root | None:
         """The newest recovery root signed to its threshold: staged, else published."""

@@ -118,7 +118,7 @@ def verify(
         known = (*devices(ws), *future_devices(ws, roots[-1]))
         findings = [*meet_devices(known, whole, context.now, _lead(ws, place))]
         if not as_device:
-            findings += audit(Audit(fetcher, roots, ws.policy, context.now))
+            findings += audit(Audit(fetcher, roots, ws.policy, context.now, ws.adopted()))
     if place is None and not as_device:
         findings += _anchor(ws)
     for finding in findings:

@@ -101,6 +101,7 @@ def verify_through(context: Context, ws: Workspace, asked: Asked) -> None:
         devices=(*devices(ws), *future_devices(ws, roots[-1])),
         lead=lead(ws),
         storage=ws.whole_storage(),
+        adopted=ws.adopted(),
         ca=Roots(system=True, bundle=asked.bundle),
         credentials=header,
         artifacts=asked.artifacts,

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from client_reference.transport.fetch import Ambient
     from keys_policy.model import Policy
+    from repo_tools.metadata.adopted import Adopted
     from repo_tools.metadata.repository import RepositoryState
     from repo_tools.publishing.edge_checks import EdgeFinding
     from repo_tools.publishing.live import Live
@@ -68,6 +69,7 @@ class Expected:
         devices: that must be able to follow.
         lead: where the recovery anchor leads them.
         storage: the origin, all epochs; None if it is not asked.
+        adopted: what was there before `firmroot adopt`.
         ca: for verified TLS.
         credentials: a header for artifacts.
         artifacts: whether each is read, whole.
@@ -81,6 +83,7 @@ class Expected:
     devices: Sequence[Device]
     lead: Lead
     storage: Storage | None
+    adopted: Adopted | None = None
     ca: Roots = field(default_factory=Roots)
     credentials: tuple[str, str] | None = field(default=None, repr=False)
     artifacts: bool = False
@@ -136,6 +139,7 @@ def _audit(
         expected.roots,
         expected.policy,
         expected.now,
+        expected.adopted,
         artifacts=expected.artifacts,
         tell=expected.tell,
     )

@@ -42,11 +42,12 @@ if TYPE_CHECKING:
 
     from client_reference.transport.fetcher import Fetcher
     from keys_policy.model import Policy
+    from repo_tools.metadata.adopted import Adopted
     from repo_tools.metadata.repository import RepositoryState
     from repo_tools.publishing.live import Live
     from repo_tools.publishing.rehearse import Device, Lead
 
-__all__ = ["Audit", "Finding", "Severity", "audit", "judge", "meet_devices", "read"]
+__all__ = ["Audit", "Finding", "Reader", "Severity", "audit", "judge", "meet_devices", "read"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -85,6 +86,7 @@ class Audit:
         roots: the chain that the workspace knows, oldest first.
         policy: for how early a signature should be renewed.
         now: aware UTC.
+        adopted: what was there before `firmroot adopt`.
         artifacts: whether the bytes of artifacts are read; all other targets always are.
         tell: told which target is read, and of how many.
     """
@@ -93,17 +95,19 @@ class Audit:
     roots: tuple[bytes, ...]
     policy: Policy
     now: datetime
+    adopted: Adopted | None = None
     artifacts: bool = True
     tell: Callable[[str, int, int], None] = lambda _path, _number, _count: None
 
 
 @dataclass(frozen=True)
-class _Reader:
+class Reader:
     """A repository behind a fetcher, as `read_live` asks for it."""
 
     fetcher: Fetcher
 
     def read(self, path: str, max_length: int) -> Blob:
+        """One whole object. Raises as `Fetcher.fetch`."""
         data = self.fetcher.fetch(path, max_length)
         return Blob(data, sha256(data))
 
@@ -121,7 +125,7 @@ def audit(about: Audit) -> tuple[Finding, ...]:
 def read(about: Audit) -> Live | Finding:
     """What is live there, or why it cannot be judged. Raises as `audit`."""
     try:
-        live = read_live(_Reader(about.fetcher), about.roots[-1])
+        live = read_live(Reader(about.fetcher), about.roots[-1])
     except NotTrustedError as error:
         return Finding(Severity.ERROR, "metadata", error.message)
     if live.tag is None:
@@ -239,11 +243,12 @@ def _hints(about: Audit, state: RepositoryState) -> Iterator[Finding]:
 
 def _guards(about: Audit, state: RepositoryState) -> Iterator[Finding]:
     """Design 4: who may speak for what."""
-    del about
     if (targets := state.targets) is None:
         return
-    check_delegations(targets.delegations)
-    if targets.targets:
+    check_delegations(
+        targets.delegations, about.adopted.delegations if about.adopted is not None else None
+    )
+    if targets.targets != (about.adopted.files if about.adopted is not None else {}):
         yield Finding(Severity.ERROR, "targets", "names target files itself, beside delegations")
     delegated = (targets.delegations.roles or {}) if targets.delegations else {}
     for role, data in state.roles.items():
@@ -277,9 +282,10 @@ def _targets(about: Audit, state: RepositoryState) -> Iterator[Finding]:
 
 
 def _leaves(state: RepositoryState) -> Iterator[tuple[str, Targets]]:
+    """Every role with its target files; `targets` itself has some only if it was adopted."""
     for role, data in state.roles.items():
-        if role != "targets":
-            yield role, parse(data, Targets, role).signed
+        if (signed := parse(data, Targets, role).signed).targets:
+            yield role, signed
 
 
 def _check_bytes(fetcher: Fetcher, target: TargetFile, listed: TargetFile | None) -> str | None:

@@ -1,0 +1,384 @@
+"""A repository of another tool is taken over, and the clients that use it notice nothing.
+
+The other tool is python-tuf, since its keys must be at hand; the client that was there before is
+`tuf.ngclient`. Repositories that others signed are adopted as far as their public half goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import pytest
+from securesystemslib.signer import SSlibKey
+from tuf.api.metadata import DelegatedRole, Delegations, SuccinctRoles, TargetFile
+
+from client_reference.errors import NotTrustedError
+from repo_tools.adoption import inspect
+from repo_tools.cli.main import main
+from repo_tools.metadata.adopted import claims_ours, section_of
+from repo_tools.publishing.live import read_live
+from repo_tools.storage.local import LocalStorage
+from repo_tools.workspace import Workspace
+from tests.interop.clients import ngclient
+from tests.simulators.foreign import EVERYTHING, PASSPHRASE, Foreign, make
+from tests.simulators.mirror import Mirror
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REAL = Path(__file__).parents[3] / "shared" / "fixtures" / "real-repositories"
+NOW = datetime(2026, 3, 2, 6, 0, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401 # whatever the command printed
+        return json.loads(self.out)
+
+
+def run(*arguments: str | Path, passphrase: Path | None = None) -> Done:
+    out, err = io.StringIO(), io.StringIO()
+    more = {} if passphrase is None else {"FIRMROOT_PASSPHRASE_FILE": str(passphrase)}
+    with (
+        patch.dict("os.environ", more),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = main([*map(str, arguments)])
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+# What cannot be adopted.
+
+
+def _hash_bins(theirs: Foreign) -> None:
+    theirs.delegated.clear()
+    theirs.targets.delegations = Delegations({}, None, SuccinctRoles([], 1, 2, "bin"))
+    key = theirs.signers["paula"].public_key
+    theirs.targets.delegations.keys[key.keyid] = key
+    assert theirs.targets.delegations.succinct_roles is not None
+    theirs.targets.delegations.succinct_roles.keyids.append(key.keyid)
+
+
+def _prefixes(theirs: Foreign) -> None:
+    assert theirs.targets.delegations is not None
+    assert theirs.targets.delegations.roles is not None
+    role = theirs.targets.delegations.roles["extras"]
+    theirs.targets.delegations.roles["extras"] = DelegatedRole(
+        "extras", role.keyids, 1, terminating=True, path_hash_prefixes=["0", "1"]
+    )
+
+
+def _nested(theirs: Foreign) -> None:
+    theirs.delegated["plugins"].delegations = Delegations({}, {})
+
+
+def _unsigned(theirs: Foreign) -> None:
+    del theirs.delegated["extras"]
+
+
+def _builds(theirs: Foreign) -> None:
+    theirs.add_file(theirs.targets, "builds/gateway/1.0/a.img", b"a")
+
+
+def _any_segment(theirs: Foreign) -> None:
+    theirs.delegated["both"] = theirs.delegate("both", "paula", "*/special", terminating=True)
+
+
+def _our_name(theirs: Foreign) -> None:
+    theirs.delegated["device-tls"] = theirs.delegate("device-tls", "paula", "x/*", terminating=True)
+
+
+def _one_section(theirs: Foreign) -> None:
+    theirs.delegated["Extras"] = theirs.delegate("Extras", "paula", "y/*", terminating=True)
+
+
+def _sha512(theirs: Foreign) -> None:
+    theirs.targets.targets["z"] = TargetFile.from_data("z", b"z", ["sha512"])
+
+
+def _old_key_type(theirs: Foreign) -> None:
+    key = theirs.signers["nils"].public_key
+    kind = "ecdsa-sha2-nistp256"
+    old = SSlibKey(key.keyid, kind, key.scheme, key.keyval)
+    theirs.signers["nils"]._public_key = old  # as older tools wrote it
+    assert theirs.targets.delegations is not None
+    theirs.targets.delegations.keys[key.keyid] = old
+
+
+def _two_ids(theirs: Foreign) -> None:
+    key = theirs.signers["paula"].public_key
+    assert theirs.targets.delegations is not None
+    again = SSlibKey("f" * 64, key.keytype, key.scheme, key.keyval)
+    theirs.targets.delegations.keys["f" * 64] = again
+    assert theirs.targets.delegations.roles is not None
+    theirs.targets.delegations.roles["plugins"].keyids.append("f" * 64)
+
+
+def _inconsistent(theirs: Foreign) -> None:
+    theirs.consistent = False
+
+
+OBSTACLES: dict[str, tuple[Callable[[Foreign], None], set[str]]] = {
+    "nothing": (lambda _: None, set()),
+    "no consistent snapshot": (_inconsistent, {"consistent-snapshot"}),
+    "hash bins": (_hash_bins, {"hash-bins"}),
+    "hash prefixes": (_prefixes, {"hash-bins"}),
+    "a role that delegates further": (_nested, {"nested"}),
+    "a role that nobody signed": (_unsigned, {"unsigned-role"}),
+    "a file where builds are": (_builds, {"collision"}),
+    "a pattern that matches ours": (_any_segment, {"collision"}),
+    "a role with a name of ours": (_our_name, {"collision"}),
+    "two roles for one section": (_one_section, {"collision"}),
+    "a file without sha256": (_sha512, {"no-sha256"}),
+    "a key type of older tools": (_old_key_type, {"key-type"}),
+    "one key under two ids": (_two_ids, {"one-key-two-ids"}),
+}
+
+
+@pytest.mark.parametrize("case", OBSTACLES)
+def test_a_repository_has(case: str, tmp_path: Path) -> None:
+    change, expected = OBSTACLES[case]
+    make(tmp_path / "theirs", now=NOW, change=change)
+    plan = inspect(LocalStorage(tmp_path / "theirs"), None, NOW)
+    assert {each.id for each in plan.obstacles} == expected
+    assert all(each.fix for each in plan.obstacles)
+
+
+def test_what_has_expired_is_refused(tmp_path: Path) -> None:
+    make(tmp_path / "theirs", now=NOW)
+    storage = LocalStorage(tmp_path / "theirs")
+    last = NOW + timedelta(days=200)
+    assert inspect(storage, None, last - timedelta(seconds=1)).obstacles == ()
+    plan = inspect(storage, None, last)
+    assert {each.id for each in plan.obstacles} == {"expired"}
+    assert len(plan.obstacles) == 6
+
+
+def test_a_root_of_others_is_not_believed(tmp_path: Path) -> None:
+    theirs = make(tmp_path / "theirs", now=NOW)
+    other = make(tmp_path / "other", now=NOW)
+    storage = LocalStorage(tmp_path / "theirs")
+    with pytest.raises(NotTrustedError, match="is not one of the 3 versions there"):
+        inspect(storage, other.roots[1], NOW)
+    assert inspect(storage, theirs.roots[1], NOW).obstacles == ()
+
+
+def test_what_does_not_verify_or_is_not_there_is_refused(tmp_path: Path) -> None:
+    make(tmp_path / "theirs", now=NOW)
+    storage, metadata = LocalStorage(tmp_path / "theirs"), tmp_path / "theirs/metadata"
+    role = metadata / "4.plugins.json"
+    good = role.read_bytes()
+    role.write_bytes(good.replace(b'"version":4', b'"version":5'))
+    assert [each.id for each in inspect(storage, None, NOW).obstacles] == ["unverified"]
+    role.write_bytes(good)
+    (metadata / "timestamp.json").unlink()
+    assert [each.id for each in inspect(storage, None, NOW).obstacles] == ["nothing-live"]
+    (metadata / "1.root.json").unlink()
+    assert [each.id for each in inspect(storage, None, NOW).obstacles] == ["root-chain"]
+
+
+PATTERNS = {
+    "builds/a/1/b": True,
+    "b*/x": True,
+    "*/x": True,
+    "[abc]hannels/*": True,
+    "*": False,
+    "builds": False,
+    "plugins/builds/*": False,
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_pattern_claims_what_is_ours(pattern: str) -> None:
+    assert claims_ours(pattern) is PATTERNS[pattern]
+
+
+def test_sections_have_names_that_a_policy_can_have() -> None:
+    names = ("plugins", "Role_1.x", "-")
+    assert [section_of(each) for each in names] == [
+        "adopted-plugins",
+        "adopted-role-1-x",
+        "adopted-role",
+    ]
+
+
+# Repositories that other people signed.
+
+REPOSITORIES = {
+    "sigstore-2022-11": (5, "root-format"),
+    "sigstore-roots": (5, "root-format"),
+    "bottlerocket-roots": (5, "nothing-live"),
+    "tuf-on-ci-0.11": (0, ""),
+}
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="real repositories are not beside the project")
+@pytest.mark.parametrize("folder", REPOSITORIES)
+def test_a_repository_of_others_is(folder: str) -> None:
+    code, obstacle = REPOSITORIES[folder]
+    done = run("--json", "adopt", "--plan", REAL / folder)
+    assert done.code == code
+    assert [each["id"] for each in done.json["obstacles"]] == ([obstacle] if obstacle else [])
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="real repositories are not beside the project")
+def test_a_workspace_is_made_of_one_by_tuf_on_ci(tmp_path: Path) -> None:
+    source = REAL / "tuf-on-ci-0.11"
+    before = {path: path.stat().st_mtime_ns for path in source.rglob("*")}
+    done = run("--yes", "adopt", source, tmp_path / "refused")
+    assert done.code == 5
+    assert "threshold 1, expected at least 2 [threshold-two]" in done.err
+    assert not (tmp_path / "refused").exists()
+    done = run("--yes", "--json", "adopt", source, tmp_path / "acme", "--policy", "maker")
+    assert done.code == 0, done
+    names = {each["name"]: each["roles"] for each in done.json["keys"]}
+    assert names == {
+        "jku": ["root", "targets", "adopted-delegatedrole"],
+        "snapshot-1": ["snapshot", "timestamp"],
+        "test-user": ["adopted-delegatedrole"],
+    }
+    ws = Workspace.open(tmp_path / "acme")
+    assert ws.policy.roles["adopted-delegatedrole"].keys == ("jku", "test-user")
+    status = run("-C", tmp_path / "acme", "status")
+    assert "delegatedrole 2: live until 2044-08-10" in status.out
+    assert {path: path.stat().st_mtime_ns for path in source.rglob("*")} == before
+
+
+# The whole way.
+
+
+@dataclass
+class Way:
+    """One adoption, from the other tool's repository on.
+
+    Attributes:
+        theirs: the repository.
+        directory: of the workspace.
+        top: of everything.
+        visits: how often clients came.
+    """
+
+    theirs: Foreign
+    directory: Path
+    top: Path
+    visits: int = 0
+
+    def ok(self, *arguments: str | Path) -> Done:
+        done = run("--yes", "-C", self.directory, *arguments, passphrase=self.top / "passphrase")
+        assert done.code == 0, f"{arguments}: {done}"
+        return done
+
+    def clients_find_everything(self) -> None:
+        """Old ones that come every time, and new ones with each root, download all targets."""
+        self.visits += 1
+        files = {
+            path.relative_to(self.theirs.directory).as_posix(): path.read_bytes()
+            for path in self.theirs.directory.rglob("*")
+            if path.is_file()
+        }
+        with Mirror(files) as mirror:
+            for number, root in enumerate(self.theirs.roots, 1):
+                for name in (f"kept-{number}", f"fresh-{number}-{self.visits}"):
+                    found = ngclient(self.top / name, mirror.url, root, list(EVERYTHING))
+                    assert found == list(EVERYTHING.values())
+
+
+def begin(tmp_path: Path) -> Way:
+    """Theirs is live, and the workspace is made."""
+    theirs = make(tmp_path / "theirs", keys_in=tmp_path / "keys")
+    (tmp_path / "passphrase").write_bytes(PASSPHRASE + b"\n")
+    (tmp_path / "shipped.json").write_bytes(theirs.roots[1])
+    way = Way(theirs, tmp_path / "acme", tmp_path)
+    way.clients_find_everything()
+    pinned = ("--root", tmp_path / "shipped.json")
+    done = run("--yes", "adopt", tmp_path / "theirs", way.directory, *pinned)
+    assert done.code == 0, done
+    assert "one of them is the root you trust" in done.out
+    return way
+
+
+NEW_KEYS = {
+    "channel": ("rita", "sam", "tess"),
+    "hold": ("oncall-1", "oncall-2"),
+    "builds": ("ci",),
+}
+
+
+@pytest.mark.services
+def test_devices_of_before_find_everything_after_adoption_and_after_a_product(
+    tmp_path: Path,
+) -> None:
+    way = begin(tmp_path)
+    for name, called in {
+        "maria": "maria",
+        "nils": way_name(way, "nils"),
+        "olga": way_name(way, "olga"),
+        "paula": way_name(way, "paula"),
+    }.items():
+        way.ok("key", "import", tmp_path / f"keys/{name}.pem", "--name", called)
+    online = ("--role", "snapshot", "--role", "timestamp")
+    way.ok("key", "import", tmp_path / "keys/machine.pem", "--name", "machine", *online)
+    for role, names in NEW_KEYS.items():
+        for name in names:
+            way.ok("key", "new", name, "--role", role)
+    # The root, signed by the old threshold and with the same keys.
+    way.ok("ceremony", "start", "root")
+    way.ok("sign")
+    way.ok("publish")
+    assert (way.theirs.directory / "metadata/4.root.json").exists()
+    way.clients_find_everything()
+    way.ok("verify")
+    # A product beside what was there.
+    way.ok("product", "add", "gateway", "--hardware", "acme,gw-2")
+    (tmp_path / "new.img").write_bytes(b"new firmware\n" * 1000)
+    way.ok("firmware", "add", tmp_path / "new.img", "-p", "gateway", "-V", "1.0",
+           "--hardware", "acme,gw-2")  # fmt: skip
+    way.ok("channel", "promote", "gateway@1.0", "--to", "stable")
+    way.ok("sign")
+    way.ok("publish")
+    way.clients_find_everything()
+    done = way.ok("verify")
+    assert "clock 1970: updates, installs 1.0" in done.out
+    assert "targets: 7 files" in done.out
+    way.ok("history", "--verify")
+    assert way.ok("--json", "gc", "--dry-run").json["paths"] == []
+    # Their delegated role is signed again as it is, by its own key.
+    way.ok("ceremony", "start", "plugins")
+    way.ok("sign")
+    way.ok("publish")
+    state = read_live(LocalStorage(way.theirs.directory), way.theirs.roots[0]).state
+    plugins, targets = state.role("plugins"), state.targets
+    assert plugins is not None
+    assert targets is not None
+    assert plugins.version == 5
+    delegations = targets.delegations
+    assert delegations is not None
+    assert delegations.roles is not None
+    assert list(delegations.roles)[:2] == ["plugins", "extras"]
+    assert delegations.roles["plugins"].terminating is False
+    way.clients_find_everything()
+    # A key of theirs is rotated: clients of before go on.
+    way.ok("key", "new", "olga-2027")
+    way.ok("rotate", way_name(way, "olga"), "--to", "olga-2027")
+    way.ok("sign")
+    way.ok("publish", "--no-wait")
+    way.clients_find_everything()
+
+
+def way_name(way: Way, name: str) -> str:
+    """What the workspace calls a key of theirs."""
+    keyid = way.theirs.signers[name].public_key.keyid
+    return Workspace.open(way.directory, missing_keys=True).key_name(keyid)
