@@ -12,10 +12,13 @@ go on with is refused with the reason and what to do about it, before anything i
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import tempfile
 from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tomlkit
@@ -28,9 +31,11 @@ from keys_policy.model import ALGORITHMS, TEMPLATES
 from repo_tools.creation import appear, draft_of, write_files
 from repo_tools.files import replace_file
 from repo_tools.metadata.adopted import Adopted, section_of
+from repo_tools.metadata.edits import format_time
 from repo_tools.metadata.repository import RepositoryState, parse, sha256
 from repo_tools.metadata.roles import RECOVERY, TOP_LEVEL
 from repo_tools.publishing.artifacts import stored_name
+from repo_tools.publishing.journal import kept_path
 from repo_tools.publishing.live import MAX_METADATA, metadata_path, read_live
 from repo_tools.signing.keyring import add_public
 from repo_tools.signing.rules import findings
@@ -39,7 +44,7 @@ from repo_tools.workspace import Workspace
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
-    from pathlib import Path
+    from typing import Any
 
     from tuf.api.metadata import Key
 
@@ -47,7 +52,7 @@ if TYPE_CHECKING:
     from repo_tools.publishing.live import Readable
     from repo_tools.storage.protocol import Storage
 
-__all__ = ["KeyPlan", "Obstacle", "Plan", "adopt", "inspect", "missing_bytes"]
+__all__ = ["KeyPlan", "Obstacle", "Plan", "adopt", "check_rules", "inspect", "missing_bytes"]
 
 _OWNERS = ("x-tuf-on-ci-keyowner", "x-keyowner")
 """Fields in which other tools say whose key it is."""
@@ -343,29 +348,75 @@ def adopt(directory: Path, storage: str, plan: Plan, example: str, now: datetime
         ConfigurationError: the directory is not empty.
         RefusedError: the rules of that policy forbid the keys and thresholds that are there.
     """
+    draft = draft_of(directory)
+    try:
+        _build(draft, storage, plan, example, now)
+        return appear(draft, directory)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def check_rules(plan: Plan, example: str, now: datetime) -> None:
+    """Whether a workspace could be made of it; leaves nothing. Raises as `adopt`."""
+    with tempfile.TemporaryDirectory(prefix="firmroot-adopt-") as directory:
+        _build(Path(directory), "repository", plan, example, now)
+
+
+def _build(draft: Path, storage: str, plan: Plan, example: str, now: datetime) -> None:
+    """Every file of the workspace, in a directory that is not its place yet."""
     adopted = plan.adopted
     if plan.obstacles or adopted is None:
         raise RefusedError(
             "this repository cannot be adopted as it is", "firmroot adopt --plan says why"
         )
-    draft = draft_of(directory)
-    try:
-        write_files(draft, storage, example, lab=False)
-        for version, data in enumerate(plan.state.roots, 1):
-            replace_file(draft / f"metadata/root/{version}.json", data)
-        replace_file(draft / "metadata/adopted/root.json", plan.state.roots[-1])
-        for role, data in plan.state.roles.items():
-            replace_file(draft / f"metadata/{role}.json", data)
-        replace_file(draft / "metadata/adopted/targets.json", plan.state.roles[Targets.type])
+    write_files(draft, storage, example, lab=False)
+    for version, data in enumerate(plan.state.roots, 1):
+        replace_file(draft / f"metadata/root/{version}.json", data)
+    replace_file(draft / "metadata/adopted/root.json", plan.state.roots[-1])
+    for role, data in plan.state.roles.items():
+        replace_file(draft / f"metadata/{role}.json", data)
+    replace_file(draft / "metadata/adopted/targets.json", plan.state.roles[Targets.type])
+    ws = Workspace.open(draft, missing_keys=True)
+    for each in plan.keys:
+        add_public(ws, each.name, each.key, each.name, "file")
         ws = Workspace.open(draft, missing_keys=True)
-        for each in plan.keys:
-            add_public(ws, each.name, each.key, each.name, "file")
-            ws = Workspace.open(draft, missing_keys=True)
-        _write_policy(draft, plan, adopted, example)
-        _check_policy(Workspace.open(draft, missing_keys=True), now)
-        return appear(draft, directory)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    _write_policy(draft, plan, adopted, example)
+    ws = Workspace.open(draft, missing_keys=True)
+    _check_policy(ws, now)
+    _record(ws, plan.state, now)
+
+
+def _record(ws: Workspace, state: RepositoryState, now: datetime) -> None:
+    """The first record of `history/`: what the others had live. Nothing older is believed again."""
+    live = {"timestamp": state.timestamp or b"", "snapshot": state.snapshot or b"", **state.roles}
+    for data in live.values():
+        replace_file(kept_path(ws, sha256(data)), data)
+    roles = {role: _described(ws, data) for role, data in {**live, "root": state.roots[-1]}.items()}
+    timestamp = roles.pop("timestamp")
+    record = {
+        "schema": 1,
+        "when": format_time(now),
+        "why": "adopted as it was live",
+        "root": len(state.roots),
+        "timestamp": timestamp,
+        "roles": roles,
+        "previous": None,
+        "ceremonies": [],
+        "objects": [],
+    }
+    data = json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n"
+    replace_file(ws.history / f"{timestamp['version']:06d}.json", data)
+
+
+def _described(ws: Workspace, data: bytes) -> dict[str, Any]:
+    """One role, with those who signed it: whose signatures do not count are named as well."""
+    document = json.loads(data)
+    keyids = {str(signature["keyid"]) for signature in document["signatures"]}
+    return {
+        "version": document["signed"]["version"],
+        "sha256": sha256(data),
+        "signed_by": sorted(map(ws.key_name, keyids)),
+    }
 
 
 def _write_policy(draft: Path, plan: Plan, adopted: Adopted, example: str) -> None:

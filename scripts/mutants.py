@@ -216,6 +216,11 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/signing/test_anchor_ceremony.py",
         "tests/publishing/test_anchor.py",
     ),
+    "repo_tools/adoption.py": ("tests/workflows/test_adopt.py",),
+    "repo_tools/metadata/adopted.py": (
+        "tests/metadata/test_adopted.py",
+        "tests/workflows/test_adopt.py",
+    ),
     "repo_tools/metadata/anchor.py": ("tests/metadata/test_anchor.py",),
     "repo_tools/storage/epoch.py": ("tests/storage/test_epoch.py",),
     "repo_tools/reporting/situation.py": (

@@ -14,7 +14,7 @@ from client_reference.errors import ConfigurationError, RefusedError
 from client_reference.transport.fetch import Ambient, HttpFetcher, Settings
 from client_reference.transport.policy import parse_mirror
 from repo_tools.adoption import adopt as make
-from repo_tools.adoption import inspect, missing_bytes
+from repo_tools.adoption import check_rules, inspect, missing_bytes
 from repo_tools.cli.context import Context, example
 from repo_tools.creation import POLICIES
 from repo_tools.git import reminder
@@ -98,6 +98,7 @@ def adopt(
             if first is not None
             else "put them back under their hash, as consistent snapshots have them, then adopt",
         )
+    check_rules(plan, policy, context.now)
     if directory is None:
         context.printer.say(f"next: firmroot adopt {source} DIR")
         context.printer.result(document)

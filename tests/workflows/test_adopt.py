@@ -23,11 +23,12 @@ from client_reference.errors import NotTrustedError
 from repo_tools.adoption import inspect
 from repo_tools.cli.main import main
 from repo_tools.metadata.adopted import claims_ours, section_of
+from repo_tools.metadata.edits import assemble, signed_bytes
 from repo_tools.publishing.live import read_live
 from repo_tools.storage.local import LocalStorage
 from repo_tools.workspace import Workspace
 from tests.interop.clients import ngclient
-from tests.simulators.foreign import EVERYTHING, PASSPHRASE, Foreign, make
+from tests.simulators.foreign import EVERYTHING, FILES, PASSPHRASE, Foreign, make
 from tests.simulators.mirror import Mirror
 
 if TYPE_CHECKING:
@@ -218,18 +219,18 @@ def test_sections_have_names_that_a_policy_can_have() -> None:
 # Repositories that other people signed.
 
 REPOSITORIES = {
-    "sigstore-2022-11": (5, "root-format"),
-    "sigstore-roots": (5, "root-format"),
-    "bottlerocket-roots": (5, "nothing-live"),
-    "tuf-on-ci-0.11": (0, ""),
+    "sigstore-2022-11": ("team", 5, "root-format"),
+    "sigstore-roots": ("team", 5, "root-format"),
+    "bottlerocket-roots": ("team", 5, "nothing-live"),
+    "tuf-on-ci-0.11": ("maker", 0, ""),
 }
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="real repositories are not beside the project")
 @pytest.mark.parametrize("folder", REPOSITORIES)
 def test_a_repository_of_others_is(folder: str) -> None:
-    code, obstacle = REPOSITORIES[folder]
-    done = run("--json", "adopt", "--plan", REAL / folder)
+    policy, code, obstacle = REPOSITORIES[folder]
+    done = run("--json", "adopt", "--plan", REAL / folder, "--policy", policy)
     assert done.code == code
     assert [each["id"] for each in done.json["obstacles"]] == ([obstacle] if obstacle else [])
 
@@ -238,10 +239,11 @@ def test_a_repository_of_others_is(folder: str) -> None:
 def test_a_workspace_is_made_of_one_by_tuf_on_ci(tmp_path: Path) -> None:
     source = REAL / "tuf-on-ci-0.11"
     before = {path: path.stat().st_mtime_ns for path in source.rglob("*")}
-    done = run("--yes", "adopt", source, tmp_path / "refused")
-    assert done.code == 5
-    assert "threshold 1, expected at least 2 [threshold-two]" in done.err
-    assert not (tmp_path / "refused").exists()
+    for arguments in (("--plan", source), (source, tmp_path / "refused")):
+        done = run("--yes", "adopt", *arguments)
+        assert done.code == 5
+        assert "threshold 1, expected at least 2 [threshold-two]" in done.err
+        assert not (tmp_path / "refused").exists()
     done = run("--yes", "--json", "adopt", source, tmp_path / "acme", "--policy", "maker")
     assert done.code == 0, done
     names = {each["name"]: each["roles"] for each in done.json["keys"]}
@@ -255,6 +257,102 @@ def test_a_workspace_is_made_of_one_by_tuf_on_ci(tmp_path: Path) -> None:
     status = run("-C", tmp_path / "acme", "status")
     assert "delegatedrole 2: live until 2044-08-10" in status.out
     assert {path: path.stat().st_mtime_ns for path in source.rglob("*")} == before
+
+
+# The command, and the workspace that it makes.
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Foreign:
+    """A repository that these tests only read."""
+    return make(tmp_path_factory.mktemp("shared") / "theirs")
+
+
+def test_the_command_asks_and_refuses_what_it_cannot_do(shared: Foreign, tmp_path: Path) -> None:
+    source, there = shared.directory, tmp_path / "there"
+    there.mkdir()
+    (there / "file").write_bytes(b"")
+    for code, *arguments in (
+        (2, "adopt", source),
+        (2, "adopt", "--plan", source, tmp_path / "acme"),
+        (2, "adopt", "--plan", tmp_path / "nowhere"),
+        (2, "adopt", "--plan", "ftp://acme.example/"),
+        (2, "--yes", "adopt", source, there),
+        (3, "adopt", source, tmp_path / "acme"),
+    ):
+        assert run(*arguments).code == code, arguments
+    assert not (tmp_path / "acme").exists()
+    assert run("--yes", "adopt", source, tmp_path / "acme").code == 0
+
+
+def test_a_url_is_good_for_a_plan_and_for_no_more(shared: Foreign, tmp_path: Path) -> None:
+    files = {
+        path.relative_to(shared.directory).as_posix(): path.read_bytes()
+        for path in shared.directory.rglob("*")
+        if path.is_file()
+    }
+    with Mirror(files) as mirror:
+        done = run("--json", "adopt", "--plan", mirror.url)
+        assert done.code == 0
+        assert done.json["adoptable"] is True
+        assert done.json["roots"] == 3
+        done = run("--yes", "adopt", mirror.url, tmp_path / "acme")
+        assert done.code == 2
+        assert "name its storage" in done.err
+        assert not (tmp_path / "acme").exists()
+
+
+def test_a_target_whose_bytes_are_missing_is_named(tmp_path: Path) -> None:
+    theirs = make(tmp_path / "theirs")
+    (stored,) = theirs.directory.glob("targets/plugins/deep/*.b.zip")
+    data = stored.read_bytes()
+    stored.unlink()
+    done = run("--yes", "--json", "adopt", theirs.directory, tmp_path / "acme")
+    assert done.code == 5
+    assert done.json["missing"] == ["plugins/deep/b.zip"]
+    stored.write_bytes(data)
+    assert run("--yes", "adopt", theirs.directory, tmp_path / "acme").code == 0
+
+
+def test_what_was_adopted_is_believed_only_as_it_was_signed(
+    shared: Foreign, tmp_path: Path
+) -> None:
+    """Attack: who can write to git adds a file, and the next ceremony would carry it."""
+    assert run("--yes", "adopt", shared.directory, tmp_path / "acme").code == 0
+    ws = Workspace.open(tmp_path / "acme")
+    assert run("-C", tmp_path / "acme", "history", "--verify").code == 0
+    kept = tmp_path / "acme/metadata/adopted"
+    for name, before, after in (
+        ("targets", b'"notes.txt"', b'"evil.txt"'),
+        ("root", b'"threshold":2', b'"threshold":1'),
+    ):
+        path = kept / f"{name}.json"
+        good = path.read_bytes()
+        assert before in good
+        path.write_bytes(good.replace(before, after))
+        with pytest.raises(NotTrustedError, match="is not what was adopted"):
+            ws.adopted()
+        path.write_bytes(good)
+    adopted = ws.adopted()
+    assert adopted is not None
+    assert list(adopted.files) == sorted(FILES)
+
+
+def test_a_key_comes_under_the_name_that_it_has(tmp_path: Path) -> None:
+    theirs = make(tmp_path / "theirs", keys_in=tmp_path / "keys")
+    (tmp_path / "passphrase").write_bytes(PASSPHRASE + b"\n")
+    way = Way(theirs, tmp_path / "acme", tmp_path)
+    assert run("--yes", "adopt", theirs.directory, way.directory).code == 0
+    file, secret = tmp_path / "keys/maria.pem", tmp_path / "passphrase"
+    done = run("-C", way.directory, "key", "import", file, "--name", "mary", passphrase=secret)
+    assert done.code == 2
+    assert "this key is here already, as maria" in done.err
+    wrong = tmp_path / "keys/olga.pem"
+    done = run("-C", way.directory, "key", "import", wrong, "--name", "maria", passphrase=secret)
+    assert done.code == 2
+    assert "there is a key maria already" in done.err
+    way.ok("key", "import", file, "--name", "maria")
+    way.ok("key", "test", "maria")
 
 
 # The whole way.
@@ -341,6 +439,7 @@ def test_devices_of_before_find_everything_after_adoption_and_after_a_product(
     assert (way.theirs.directory / "metadata/4.root.json").exists()
     way.clients_find_everything()
     way.ok("verify")
+    refuse_what_forgets(way)
     # A product beside what was there.
     way.ok("product", "add", "gateway", "--hardware", "acme,gw-2")
     (tmp_path / "new.img").write_bytes(b"new firmware\n" * 1000)
@@ -376,6 +475,29 @@ def test_devices_of_before_find_everything_after_adoption_and_after_a_product(
     way.ok("sign")
     way.ok("publish", "--no-wait")
     way.clients_find_everything()
+
+
+def refuse_what_forgets(way: Way) -> None:
+    """Signed by the right keys, past every ceremony, and without what clients of before need."""
+    state = read_live(LocalStorage(way.theirs.directory), way.theirs.roots[0]).state
+    staged = way.directory / "staged"
+    targets, plugins = state.targets, state.role("plugins")
+    assert targets is not None
+    assert plugins is not None
+    targets.targets.pop("notes.txt")
+    plugins.targets.pop("plugins/a.zip")
+    for role, signed, keys, message in (
+        ("targets", targets, ("maria", "nils"), "other target files than those that were adopted"),
+        ("plugins", plugins, ("paula",), "plugins would speak for other files than are live"),
+    ):
+        signed.version += 1
+        given = [way.theirs.signers[each].sign(signed_bytes(signed)) for each in keys]
+        staged.mkdir(exist_ok=True)
+        (staged / f"{role}.json").write_bytes(assemble(signed, given))
+        done = run("-C", way.directory, "publish", passphrase=way.top / "passphrase")
+        assert done.code == 5, done
+        assert message in done.err
+        (staged / f"{role}.json").unlink()
 
 
 def way_name(way: Way, name: str) -> str:
