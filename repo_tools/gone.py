@@ -6,10 +6,10 @@ whoever publishes and refreshes, and remembers when.
 
 from __future__ import annotations
 
+import tomllib
 from typing import TYPE_CHECKING
 
 import tomlkit
-from tomlkit.exceptions import TOMLKitError
 
 from client_reference.errors import ConfigurationError
 from repo_tools.files import replace_file
@@ -51,11 +51,11 @@ def _path(ws: Workspace) -> Path:
 
 def _read(path: Path) -> list[tuple[str, Gone]]:
     try:
-        table = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
         return [(str(name), Gone(how)) for name, how in table["keys"].items()]
     except FileNotFoundError:
         return []
-    except (OSError, TOMLKitError, KeyError, ValueError, AttributeError) as error:
+    except (OSError, KeyError, ValueError, AttributeError) as error:
         raise ConfigurationError(
             f"{path} cannot be read: {error!r}",
             "take it from git: it says which keys must not be relied upon",

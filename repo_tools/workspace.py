@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import tomlkit
-from tomlkit.exceptions import TOMLKitError
 from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import ConfigurationError, NotTrustedError
@@ -510,8 +509,8 @@ def _read_uris(path: Path) -> dict[str, str]:
 def _parse_config(text: str) -> Config:
     """`firmroot.toml`; every mistake in one error."""
     try:
-        table: dict[str, Any] = tomlkit.parse(text).unwrap()
-    except TOMLKitError as error:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"firmroot.toml: not TOML: {error}") from error
     problems: list[str] = []
 

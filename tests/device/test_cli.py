@@ -987,6 +987,22 @@ def test_a_warning_that_nobody_reads_stops_no_update(
     assert ready.slot("B") == IMAGE
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["lines", "JSON"])
+def test_a_command_whose_reader_has_gone_goes_on_and_ends_with_its_own_code(
+    ready: DeviceOnDisk, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    """`firmroot-device update | head -1`, and nothing is kept back for later."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with io.TextIOWrapper(io.FileIO(writer, "w"), write_through=True) as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        where = ("--config", str(ready.config), *options)
+        assert cli.main([*where, "check", "--exit-code"], {"FIRMROOT_LAB_NOW": LAB_NOW}) == 10
+        assert cli.main([*where, "update"], {"FIRMROOT_LAB_NOW": LAB_NOW}) == 0
+        assert cli.main([*where, "confirm", "x"], {}) == 2
+    assert ready.slot("B") == IMAGE
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_false_announcement_costs_a_check_one_request_for_each_way(
     publisher: Publisher, device: DeviceOnDisk, count: int
