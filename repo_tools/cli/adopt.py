@@ -114,7 +114,7 @@ def adopt(
     )
     directory = context.directory / directory
     make(directory, storage.url, plan, policy, context.now)
-    following = f"firmroot -C {directory} key new NAME --role channel"
+    following = f"firmroot -C {directory} key new NAME --role builds"
     context.printer.say(f"{directory}: a workspace; nothing changed in {storage.url}")
     context.printer.say("docs/runbooks/adopt.md has the steps from here to the first publish")
     context.printer.say(f"next: {following}")

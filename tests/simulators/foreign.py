@@ -66,6 +66,7 @@ class Foreign:
     targets: Targets = field(default_factory=Targets)
     delegated: dict[str, Targets] = field(default_factory=dict)
     consistent: bool = True
+    threshold: int = 2
     days: int = 200
 
     @property
@@ -96,7 +97,7 @@ class Foreign:
         }.items():
             for name in names:
                 root.add_key(self.signers[name].public_key, role)
-            root.roles[role].threshold = 2 if role in {"root", "targets"} else 1
+            root.roles[role].threshold = self.threshold if role in {"root", "targets"} else 1
         self.roots.append(self.write(f"{root.version}.root.json", root, *signed_by))
 
     def add_file(self, role: Targets, path: str, data: bytes, *hashes: str) -> None:

@@ -338,6 +338,7 @@ def test_what_was_adopted_is_believed_only_as_it_was_signed(
     assert list(adopted.files) == sorted(FILES)
 
 
+@pytest.mark.services
 def test_a_key_comes_under_the_name_that_it_has(tmp_path: Path) -> None:
     theirs = make(tmp_path / "theirs", keys_in=tmp_path / "keys")
     (tmp_path / "passphrase").write_bytes(PASSPHRASE + b"\n")
@@ -353,6 +354,20 @@ def test_a_key_comes_under_the_name_that_it_has(tmp_path: Path) -> None:
     assert "there is a key maria already" in done.err
     way.ok("key", "import", file, "--name", "maria")
     way.ok("key", "test", "maria")
+
+
+def test_the_policy_holds_for_their_keys_too(tmp_path: Path) -> None:
+    def one_is_enough(theirs: Foreign) -> None:
+        theirs.threshold = 1
+
+    make(tmp_path / "theirs", change=one_is_enough)
+    for policy, code in (("team", 5), ("maker", 0)):
+        done = run("adopt", "--plan", tmp_path / "theirs", "--policy", policy)
+        assert done.code == code
+        assert ("[threshold-two]" in done.err) == bool(code)
+        done = run("--yes", "adopt", tmp_path / "theirs", tmp_path / policy, "--policy", policy)
+        assert done.code == code
+        assert (tmp_path / policy).exists() == (not code)
 
 
 # The whole way.
