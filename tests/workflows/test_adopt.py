@@ -1,7 +1,7 @@
 """A repository of another tool is taken over, and the clients that use it notice nothing.
 
-The other tool is python-tuf, since its keys must be at hand; the client that was there before is
-`tuf.ngclient`. Repositories that others signed are adopted as far as their public half goes.
+The other tool is python-tuf, since its keys must be at hand; the clients that were there before are
+`tuf.ngclient` and tuf-js. Repositories that others signed are adopted as far as their public half goes.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -27,9 +30,10 @@ from repo_tools.metadata.edits import assemble, signed_bytes
 from repo_tools.publishing.live import read_live
 from repo_tools.storage.local import LocalStorage
 from repo_tools.workspace import Workspace
-from tests.interop.clients import ngclient
+from tests.interop.clients import MissingError, install_tuf_js, ngclient, tuf_js
 from tests.simulators.foreign import EVERYTHING, FILES, PASSPHRASE, Foreign, make
 from tests.simulators.mirror import Mirror
+from tests.simulators.seaweed import ACCESS, SECRET, seaweed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -286,12 +290,7 @@ def test_the_command_asks_and_refuses_what_it_cannot_do(shared: Foreign, tmp_pat
 
 
 def test_a_url_is_good_for_a_plan_and_for_no_more(shared: Foreign, tmp_path: Path) -> None:
-    files = {
-        path.relative_to(shared.directory).as_posix(): path.read_bytes()
-        for path in shared.directory.rglob("*")
-        if path.is_file()
-    }
-    with Mirror(files) as mirror:
+    with served(shared.directory) as mirror:
         done = run("--json", "adopt", "--plan", mirror.url)
         assert done.code == 0
         assert done.json["adoptable"] is True
@@ -354,6 +353,40 @@ def test_a_key_comes_under_the_name_that_it_has(tmp_path: Path) -> None:
     assert "there is a key maria already" in done.err
     way.ok("key", "import", file, "--name", "maria")
     way.ok("key", "test", "maria")
+    # What python-tuf and securesystemslib write is not encrypted; the page says how it is made so.
+    plain, encrypted = tmp_path / "plain.pem", tmp_path / "encrypted.pem"
+    plain.write_bytes(theirs.signers["paula"].private_bytes)
+    name = way_name(way, "paula")
+    done = run("-C", way.directory, "key", "import", plain, "--name", name, passphrase=secret)
+    assert done.code == 2
+    assert "openssl pkcs8 -topk8 -v2 aes-256-cbc" in done.err
+    line = ["openssl", "pkcs8", "-topk8", "-v2", "aes-256-cbc", "-in", str(plain)]
+    subprocess.run([*line, "-out", str(encrypted), "-passout", f"file:{secret}"], check=True)
+    way.ok("key", "import", encrypted, "--name", name)
+    way.ok("key", "test", name)
+
+
+@pytest.mark.services
+def test_a_repository_in_a_bucket_is_adopted_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = make(tmp_path / "theirs")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    with seaweed(tmp_path) as service:
+        client = service.client()
+        client.create_bucket(Bucket="acme")
+        for path in theirs.directory.rglob("*"):
+            if path.is_file():
+                key = f"fw/{path.relative_to(theirs.directory).as_posix()}"
+                client.put_object(Bucket="acme", Key=key, Body=path.read_bytes())
+        url = f"s3://acme/fw?endpoint={service.endpoint}"
+        done = run("--yes", "adopt", url, tmp_path / "acme")
+        assert done.code == 0, done
+        done = run("-C", tmp_path / "acme", "verify")
+        assert done.code == 0, done
+        assert "targets: 5 files" in done.out
 
 
 def test_the_policy_holds_for_their_keys_too(tmp_path: Path) -> None:
@@ -371,6 +404,28 @@ def test_the_policy_holds_for_their_keys_too(tmp_path: Path) -> None:
 
 
 # The whole way.
+
+
+def served(directory: Path) -> Mirror:
+    """A repository over HTTP, as it is now."""
+    return Mirror(
+        {
+            path.relative_to(directory).as_posix(): path.read_bytes()
+            for path in directory.rglob("*")
+            if path.is_file()
+        }
+    )
+
+
+@cache
+def tuf_js_modules() -> Path | None:
+    """A second client of others, where it can be installed; on CI it must be."""
+    try:
+        return install_tuf_js()
+    except MissingError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error))
+        return None
 
 
 @dataclass
@@ -394,15 +449,14 @@ class Way:
         assert done.code == 0, f"{arguments}: {done}"
         return done
 
-    def clients_find_everything(self) -> None:
+    def clients_find_everything(self, place: Path | None = None) -> None:
         """Old ones that come every time, and new ones with each root, download all targets."""
         self.visits += 1
-        files = {
-            path.relative_to(self.theirs.directory).as_posix(): path.read_bytes()
-            for path in self.theirs.directory.rglob("*")
-            if path.is_file()
-        }
-        with Mirror(files) as mirror:
+        with served(place or self.theirs.directory) as mirror:
+            if (modules := tuf_js_modules()) is not None:
+                client = self.top / "tuf-js"
+                found = tuf_js(modules, client, mirror.url, self.theirs.roots[0], list(EVERYTHING))
+                assert found == list(EVERYTHING.values())
             for number, root in enumerate(self.theirs.roots, 1):
                 for name in (f"kept-{number}", f"fresh-{number}-{self.visits}"):
                     found = ngclient(self.top / name, mirror.url, root, list(EVERYTHING))
@@ -468,6 +522,8 @@ def test_devices_of_before_find_everything_after_adoption_and_after_a_product(
     assert "clock 1970: updates, installs 1.0" in done.out
     assert "targets: 7 files" in done.out
     way.ok("history", "--verify")
+    way.ok("mirror", tmp_path / "mirror")
+    way.clients_find_everything(tmp_path / "mirror")
     assert way.ok("--json", "gc", "--dry-run").json["paths"] == []
     # Their delegated role is signed again as it is, by its own key.
     way.ok("ceremony", "start", "plugins")
