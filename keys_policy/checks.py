@@ -30,13 +30,16 @@ from securesystemslib.signer import SSlibKey
 from tuf.api.metadata import Root, Targets
 
 from keys_policy.delegations import delegation_problems
+from keys_policy.load import did_you_mean
 from keys_policy.model import (
     ADOPTED,
     ALGORITHM_SINCE,
     ALGORITHMS,
     CUSTODIES,
     ONLINE_ROLES,
+    OPTIONAL_ROLES,
     RECOVERY,
+    REQUIRED_ROLES,
     Scale,
 )
 from keys_policy.sizes import LIMITS, LIMITS_ELSEWHERE, estimate
@@ -95,13 +98,14 @@ class Shipped:
         id: of the export.
         client: version of the client that its devices have.
         count: how many there are, 0 if nobody said.
-        trusted: key ids of the role root in the root that they were born with.
+        trusted: key ids of each role that the root which they were born with names, and of
+            `recovery` if they have the anchor.
     """
 
     id: str
     client: str
     count: int
-    trusted: frozenset[str]
+    trusted: Mapping[str, frozenset[str]]
 
 
 @dataclass(frozen=True)
@@ -261,8 +265,21 @@ def _threshold_spare(evidence: Evidence) -> Iterator[str]:
             yield f"roles.{name}: all {len(rules.keys)} keys must sign, expected one to spare"
 
 
+def _sections_used(evidence: Evidence) -> Iterator[str]:
+    """Attack, or a typing error: stricter rules stand where no role looks for them."""
+    adopted = {each for each in evidence.delegated.values() if each.startswith(ADOPTED)}
+    known = {*REQUIRED_ROLES, *OPTIONAL_ROLES, *evidence.delegated, *adopted}
+    for name in evidence.policy.roles if evidence.delegated else ():
+        if name not in known:
+            yield (
+                f"roles.{name}: no product has such a role{did_you_mean(name, evidence.delegated)}"
+            )
+
+
 def _distinct_holders(evidence: Evidence) -> Iterator[str]:
     for name, rules in evidence.rules():
+        if rules.hybrid_left and evidence.template(name) in _SINGLE:
+            continue  # one machine, with a key of each family
         holders = {holder.holder for holder in evidence.keys(rules)}
         if len(holders) < rules.threshold <= len(rules.keys):
             yield (
@@ -485,19 +502,43 @@ def _devices(exports: Iterable[Shipped]) -> str:
 
 
 def _retired_keys(evidence: Evidence) -> Iterator[str]:
-    root = evidence.signed.get(Root.type)
-    if not isinstance(root, Root):
-        return
+    """What a device was born with. Delegated roles are not: it learns of them by these alone."""
     names = {holder.key.keyid: name for name, holder in evidence.keyring.items()}
-    retired: dict[str, list[Shipped]] = defaultdict(list)
+    destroyed = {each.key.keyid for each in evidence.keyring.values() if each.destroyed}
+    now = _held_now(evidence)
+    retired: dict[str, dict[str, Shipped]] = defaultdict(dict)
+    roles: dict[str, dict[str, None]] = defaultdict(dict)
     for each in evidence.shipped:
-        for keyid in sorted(each.trusted.difference(root.roles[Root.type].keyids)):
-            retired[keyid].append(each)
+        for role, keyids in each.trusted.items():
+            for keyid in sorted(keyids.difference(now[role], destroyed)) if role in now else ():
+                retired[keyid][each.id] = each
+                roles[keyid][role] = None
     for keyid, exports in retired.items():
+        where = ", ".join(roles[keyid])
         yield (
-            f"{names.get(keyid, 'unknown key')} ({keyid[:8]}) is not in root {root.version}, but "
-            f"{_devices(exports)} were made to trust it, and do until they see a root without it"
+            f"{names.get(keyid, 'unknown key')} ({keyid[:8]}) is no key of {where} any more, but "
+            f"{_devices(exports.values())} were made to trust it there, and do until they see a "
+            f"{'recovery root' if RECOVERY in roles[keyid] else 'root'} without it"
         )
+
+
+def _destroyed_keys(evidence: Evidence) -> Iterator[str]:
+    for name, rules in evidence.rules():
+        for holder in evidence.keys(rules):
+            if holder.destroyed:
+                place = f"keys/{holder.name}.toml"
+                yield f"{place}: destroyed {holder.destroyed}, but {holder.name} is in roles.{name}"
+
+
+def _held_now(evidence: Evidence) -> dict[str, frozenset[str]]:
+    """The key ids that the newest root gives each of its roles, and of the recovery anchor."""
+    root, anchor = evidence.signed.get(Root.type), evidence.signed.get(RECOVERY)
+    now: dict[str, frozenset[str]] = {}
+    if isinstance(root, Root):
+        now |= {name: frozenset(role.keyids) for name, role in root.roles.items()}
+    if isinstance(anchor, Root):
+        now[RECOVERY] = frozenset(anchor.roles[Root.type].keyids)
+    return now
 
 
 def _sizes(evidence: Evidence) -> Iterator[tuple[str, int]]:
@@ -760,9 +801,18 @@ CHECKS: tuple[Check, ...] = (
         _threshold_spare,
     ),
     Check(
+        "section-used",
+        Severity.AUDIT,
+        "Every section of a product's role rules a role that there is.",
+        "Rules under a misspelt name bind nobody: the role follows those of all products.",
+        "Correct the name in policy.toml; or add the product or channel: firmroot product add.",
+        _sections_used,
+    ),
+    Check(
         "distinct-holders",
         Severity.ERROR,
-        "A threshold is reached by distinct people, not by one person's several keys.",
+        "A threshold is reached by distinct people, not by one person's several keys; but who "
+        "builds or publishes may have, with hybrid_left, one of each family.",
         "Two keys in one pocket are stolen together.",
         "Give the role keys of other holders.",
         _distinct_holders,
@@ -879,12 +929,23 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "retired-keys",
         Severity.WARNING,
-        "No device was made to trust root keys that are retired.",
-        "Whoever has a threshold of them can still give such a device, fresh from its shelf, "
-        "another root.",
+        "No device was made to trust keys of root, its roles or the anchor that are retired.",
+        "A device fresh from its shelf believes a threshold of them: of root or the anchor, they "
+        "give it another root; of timestamp, snapshot and targets together, any firmware, as long "
+        "as its root has not expired for its clock. Keys of delegated roles do nothing without "
+        "these.",
         "Keep retired keys in custody until those devices are updated or out of service: "
-        "firmroot factory retire EXPORT.",
+        "firmroot factory retire EXPORT; or destroy every copy, with a record, and write the day "
+        "into keys/NAME.toml: destroyed = 2027-01-31.",
         _retired_keys,
+    ),
+    Check(
+        "destroyed-keys",
+        Severity.ERROR,
+        "No key that is destroyed has a role.",
+        "It would be counted among those that can sign.",
+        "Rotate it out: firmroot recover lost-key KEY; or correct the day in keys/NAME.toml.",
+        _destroyed_keys,
     ),
     Check(
         "signed-size",

@@ -116,6 +116,7 @@ class KeyHolder:
         contact: how to reach the holder; may be empty.
         place: where the private half lies; may be empty.
         made: when it was made, None if nobody knows.
+        destroyed: when the last copy of the private half was destroyed, None if there is one.
     """
 
     name: str
@@ -125,6 +126,7 @@ class KeyHolder:
     contact: str = ""
     place: str = ""
     made: date | None = None
+    destroyed: date | None = None
 
 
 @dataclass(frozen=True)

@@ -500,7 +500,10 @@ def _read_uris(path: Path) -> dict[str, str]:
     try:
         table = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"{path}: not TOML: {error}") from error
+        raise ConfigurationError(
+            f"{path}: not TOML: {error}",
+            "correct it, or remove it and name the keys of this machine again: firmroot key import",
+        ) from error
     if wrong := [name for name, uri in table.items() if not isinstance(uri, str)]:
         raise ConfigurationError(f"{path}: {wrong[0]}: expected a key URI such as file:PATH")
     return table
@@ -511,7 +514,14 @@ def _parse_config(text: str) -> Config:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"firmroot.toml: not TOML: {error}") from error
+        if has_conflict(text.encode()):
+            raise ConfigurationError(
+                "firmroot.toml has the marks of a git conflict: two people changed it at once",
+                "put together what both sides wanted, remove the marks, then: git add",
+            ) from error
+        raise ConfigurationError(
+            f"firmroot.toml: not TOML: {error}", "correct the line that is named"
+        ) from error
     problems: list[str] = []
 
     def take(name: str, kind: type, default: Any, expected: str) -> Any:  # noqa: ANN401  TOML values

@@ -60,6 +60,7 @@ __all__ = [
     "add_artifacts",
     "as_field",
     "assemble",
+    "dropped_paths",
     "expiry",
     "format_time",
     "is_lab_root",
@@ -251,8 +252,8 @@ def add_artifacts(
     return Targets(version=next_version(previous), expires=expiry(rules, now), targets=targets)
 
 
-def without(signed: Targets, versions: Collection[str]) -> Targets:
-    """A builds role that does not speak for these versions any more, and says so.
+def without(signed: Targets, versions: Collection[str], paths: Collection[str] = ()) -> Targets:
+    """A builds role that does not speak for these versions and paths any more, and says so.
 
     The field tells a publisher that nobody lost them in a race (`DROPPED_FIELD`).
     """
@@ -260,19 +261,27 @@ def without(signed: Targets, versions: Collection[str]) -> Targets:
     gone = {
         path
         for path, target in signed.targets.items()
-        if (target.custom or {}).get("version") in names
+        if path in paths or (target.custom or {}).get("version") in names
     }
     gone |= {
         path
         for path, target in signed.targets.items()
         if (target.custom or {}).get("segments-of") in gone
     }
+    if not gone:
+        return signed
     return Targets(
         version=signed.version,
         expires=signed.expires,
         targets={path: each for path, each in signed.targets.items() if path not in gone},
         unrecognized_fields={DROPPED_FIELD: sorted(gone)},
     )
+
+
+def dropped_paths(signed: Targets) -> frozenset[str]:
+    """The paths that a builds role leaves out on purpose (`without`)."""
+    said = signed.unrecognized_fields.get(DROPPED_FIELD)
+    return frozenset(said) if isinstance(said, list) else frozenset()
 
 
 def manifest_targets(

@@ -34,6 +34,7 @@ __all__ = [
     "check_leaf",
     "check_names",
     "delegated_roles",
+    "delegator",
     "hold_path",
     "hold_role",
     "manifest_path",
@@ -43,6 +44,13 @@ TOP_LEVEL = ("root", "targets", "snapshot", "timestamp")
 DEVICE_TLS = "device-tls"
 
 _RESERVED_CHANNELS = ("builds", "hold")
+
+
+def delegator(role: str) -> str:
+    """The role that says who signs this one; empty for roots, which say it themselves."""
+    if role in {"root", RECOVERY}:
+        return ""
+    return "root" if role in TOP_LEVEL else "targets"
 
 
 @dataclass(frozen=True)

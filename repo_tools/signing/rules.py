@@ -133,10 +133,15 @@ def shipped(ws: Workspace) -> tuple[Shipped, ...]:
         return ()
 
 
-def _born_with(ws: Workspace, export: str) -> frozenset[str]:
+def _born_with(ws: Workspace, export: str) -> dict[str, frozenset[str]]:
     born = load_factory(ws.directory / "factory" / export / "factory")
     root = parse(born.root, Root, f"the root of factory export {export}").signed
-    return frozenset(root.roles[Root.type].keyids)
+    found = {name: frozenset(role.keyids) for name, role in root.roles.items()}
+    if born.recovery_root is not None:
+        where = f"the recovery root of factory export {export}"
+        anchor = parse(born.recovery_root, Root, where).signed
+        found[RECOVERY] = frozenset(anchor.roles[Root.type].keyids)
+    return found
 
 
 def _live(ws: Workspace) -> dict[str, Root | Targets]:

@@ -100,7 +100,8 @@ def _open_file(
         raise ConfigurationError(
             f"{path} is not the private key of {holder.name}: its key id is {found.keyid[:8]}, "
             f"keys/{holder.name}.toml has {holder.key.keyid[:8]}",
-            "firmroot key list shows which private key belongs to which name",
+            "if another one was made under its name elsewhere, move this file away; firmroot key "
+            "list shows which private key belongs to which name",
         )
     return CryptoSigner(private, holder.key)
 

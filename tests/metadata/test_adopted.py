@@ -193,7 +193,7 @@ def test_the_policy_judges_what_is_adopted_as_it_was(adopted: Adopted) -> None:
         adopted=frozenset(adopted.delegations),
         adopted_keys=adopted.keys,
     )
-    about = {"keyid-derived", "delegations", "threshold-two", "threshold-spare"}
+    about = {"keyid-derived", "delegations", "threshold-two", "threshold-spare", "section-used"}
     assert about <= {check.id for check in CHECKS}
     assert {each.check.id for each in run_checks(evidence)} & about == set()
     stranger = replace(evidence, adopted=frozenset(), adopted_keys={})
@@ -201,3 +201,6 @@ def test_the_policy_judges_what_is_adopted_as_it_was(adopted: Adopted) -> None:
         "keyid-derived",
         "delegations",
     }
+    misspelt = replace(policy, roles={**policy.roles, "adopted-plugin": policy.roles["builds"]})
+    found = run_checks(replace(evidence, policy=misspelt))
+    assert {each.check.id for each in found} & about == {"section-used"}

@@ -1,7 +1,8 @@
 """A repository of another tool is taken over, and the clients that use it notice nothing.
 
 The other tool is python-tuf, since its keys must be at hand; the clients that were there before are
-`tuf.ngclient` and tuf-js. Repositories that others signed are adopted as far as their public half goes.
+`tuf.ngclient` and tuf-js. Repositories that others signed are adopted as far as their public half
+goes.
 """
 
 from __future__ import annotations

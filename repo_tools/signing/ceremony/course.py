@@ -15,7 +15,7 @@ from client_reference.errors import ActionRequiredError
 from repo_tools.files import TEMPORARY_SUFFIX, remove_file, replace_file
 from repo_tools.metadata.edits import signed_bytes
 from repo_tools.metadata.repository import parse, sha256
-from repo_tools.metadata.roles import TOP_LEVEL
+from repo_tools.metadata.roles import delegator
 from repo_tools.signing.ceremony.chronicle import Ending, keep_record
 from repo_tools.signing.ceremony.guards import check_ceremony, check_content, check_path
 from repo_tools.signing.ceremony.reading import (
@@ -210,10 +210,7 @@ def _is_staged(ws: Workspace, ceremony: Ceremony) -> bool:
 
 def _waits_for(ceremonies: Sequence[Ceremony], ceremony: Ceremony) -> Ceremony | None:
     """The open ceremony of the role that delegates to this one."""
-    if ceremony.role in ROOTS:
-        return None
-    delegator = "root" if ceremony.role in TOP_LEVEL else "targets"
-    return next((each for each in ceremonies if each.role == delegator), None)
+    return next((each for each in ceremonies if each.role == delegator(ceremony.role)), None)
 
 
 def finish_complete(ws: Workspace) -> list[Path]:
