@@ -20,10 +20,12 @@ import tomlkit
 from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import ConfigurationError, NotTrustedError
+from client_reference.trust.verified import authentic
 from keys_policy.load import PolicyError, load_keyring, load_policy
 from keys_policy.model import NAME, RECOVERY
 from repo_tools.files import exclusive_lock, replace_file, sweep
 from repo_tools.git import has_conflict
+from repo_tools.metadata.adopted import Adopted
 from repo_tools.metadata.repository import parse
 from repo_tools.storage.epoch import EpochStorage
 from repo_tools.storage.local import LocalStorage
@@ -377,6 +379,34 @@ class Workspace:
             for path in sorted((top / "targets").rglob("*"))
             if path.is_file() and not path.name.startswith(".")
         }
+
+    def adopted(self) -> Adopted | None:
+        """What was there before `firmroot adopt`; None if nothing was, or in a later epoch.
+
+        Attack: who can write to git adds what was never there, and the next ceremony carries it.
+
+        Raises:
+            NotTrustedError: it is damaged, or is not what the others signed.
+        """
+        directory = self.metadata / "adopted"
+        data = _read_optional(directory / "targets.json")
+        last = _read_optional(directory / "root.json")
+        if data is None or last is None:
+            return None
+        restore = "find out who changed it, then: git checkout metadata/adopted"
+        if last not in self.roots():
+            raise NotTrustedError(
+                "metadata/adopted/root.json is not what was adopted: it is no root of the chain in "
+                "metadata/root/",
+                restore,
+            )
+        root = parse(last, Root, "root.json").signed
+        try:
+            return Adopted(root, authentic(Targets, root, Targets.type, data))
+        except NotTrustedError as error:
+            raise NotTrustedError(
+                f"metadata/adopted/targets.json is not what was adopted: {error.message}", restore
+            ) from error
 
     def newest_recovery(self) -> Root | None:
         """The newest recovery root signed to its threshold: staged, else published."""

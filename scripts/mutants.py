@@ -202,7 +202,14 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/intake.py": INBOX,
     "repo_tools/publishing/submit.py": INBOX,
     "repo_tools/publishing/rebase.py": INBOX,
-    "repo_tools/publishing/verify.py": ("tests/publishing/test_verify.py",),
+    "repo_tools/publishing/verify.py": (
+        "tests/publishing/test_verify.py",
+        "tests/publishing/test_through.py",
+    ),
+    "repo_tools/publishing/cache_headers.py": ("tests/publishing/test_through.py",),
+    "repo_tools/publishing/edge_checks.py": ("tests/publishing/test_through.py",),
+    "repo_tools/publishing/probe.py": ("tests/publishing/test_through.py",),
+    "repo_tools/publishing/through.py": ("tests/publishing/test_through.py",),
     "repo_tools/publishing/factory.py": (
         "tests/publishing/test_factory.py",
         "tests/publishing/test_recovery.py",
@@ -213,6 +220,11 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/anchor.py": (
         "tests/signing/test_anchor_ceremony.py",
         "tests/publishing/test_anchor.py",
+    ),
+    "repo_tools/adoption.py": ("tests/workflows/test_adopt.py",),
+    "repo_tools/metadata/adopted.py": (
+        "tests/metadata/test_adopted.py",
+        "tests/workflows/test_adopt.py",
     ),
     "repo_tools/metadata/anchor.py": ("tests/metadata/test_anchor.py",),
     "repo_tools/storage/epoch.py": ("tests/storage/test_epoch.py",),

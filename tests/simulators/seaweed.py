@@ -80,16 +80,24 @@ def find_weed() -> str:
 
 
 @contextlib.contextmanager
-def seaweed(directory: Path) -> Iterator[Service]:
-    """Run it until the end of the block."""
+def seaweed(directory: Path, *, anonymous: tuple[str, ...] = ()) -> Iterator[Service]:
+    """Run it until the end of the block.
+
+    Args:
+        directory: for its data.
+        anonymous: what everybody may do, such as `Read`; nothing by default.
+    """
     program = find_weed()
     data, config = directory / "seaweed", directory / "s3.json"
     data.mkdir()
     credentials = [{"accessKey": ACCESS, "secretKey": SECRET}]
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
-    config.write_text(
-        json.dumps({"identities": [{"name": "it", "credentials": credentials, "actions": actions}]})
-    )
+    identities: list[dict[str, object]] = [
+        {"name": "it", "credentials": credentials, "actions": actions}
+    ]
+    if anonymous:
+        identities.append({"name": "anonymous", "actions": list(anonymous)})
+    config.write_text(json.dumps({"identities": identities}))
     ports = _free_ports(len(_PORTS))
     line = [program, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
     line += [f"-{name}.port={port}" for name, port in zip(_PORTS, ports, strict=True)]
