@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from repo_tools.storage.s3 import S3Client
 
@@ -81,16 +81,20 @@ def find_weed() -> str:
 
 
 @contextlib.contextmanager
-def seaweed(directory: Path) -> Iterator[Service]:
-    """Run it until the end of the block."""
+def seaweed(directory: Path, others: Sequence[Mapping[str, object]] = ()) -> Iterator[Service]:
+    """Run it until the end of the block.
+
+    Args:
+        directory: gets its folders.
+        others: further identities, in the service's own words (`anonymous` is who has no key).
+    """
     program = find_weed()
     data, config = directory / "seaweed", directory / "s3.json"
     data.mkdir()
     credentials = [{"accessKey": ACCESS, "secretKey": SECRET}]
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
-    config.write_text(
-        json.dumps({"identities": [{"name": "it", "credentials": credentials, "actions": actions}]})
-    )
+    identities = [{"name": "it", "credentials": credentials, "actions": actions}, *others]
+    config.write_text(json.dumps({"identities": identities}))
     ports = _free_ports(len(_PORTS))
     line = [program, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
     line += [f"-{name}.port={port}" for name, port in zip(_PORTS, ports, strict=True)]
