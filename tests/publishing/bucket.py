@@ -26,6 +26,7 @@ from repo_tools.storage import s3
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from client_reference.transport.fetcher import Fetcher
     from repo_tools.storage.s3 import S3Client
@@ -43,8 +44,10 @@ PART = 5 << 20
 class SmallParts(s3.S3Storage):
     """The same storage, to which the firmware of a lab is large enough to go up in parts."""
 
-    def __init__(self, url: str, client: S3Client | None = None) -> None:
-        super().__init__(url, client, part=PART, large=PART + 1)
+    def __init__(
+        self, url: str, client: S3Client | None = None, *, proof: Path | None = None
+    ) -> None:
+        super().__init__(url, client, part=PART, large=PART + 1, proof=proof)
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,15 @@ class Bucket:
             for found in page.get("Contents", ())
         }
 
+    def read(self, path: str) -> bytes:
+        """One object."""
+        found = self.client.get_object(Bucket=BUCKET, Key=f"{self.prefix}/{path}")
+        data: bytes = found["Body"].read()
+        return data
+
     def objects(self) -> dict[str, bytes]:
         """Everything that is there."""
-        return {
-            path: self.client.get_object(Bucket=BUCKET, Key=f"{self.prefix}/{path}")["Body"].read()
-            for path in self.tags()
-        }
+        return {path: self.read(path) for path in self.tags()}
 
     def fill(self, objects: Mapping[str, bytes], tags: Mapping[str, str]) -> dict[str, str]:
         """Make it hold this and nothing else, also no upload that was begun; the ETags of it all.
