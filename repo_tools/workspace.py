@@ -273,7 +273,7 @@ class Workspace:
         if scheme == "s3":
             from repo_tools.storage.s3 import S3Storage  # noqa: PLC0415 # for those who have one
 
-            return S3Storage(url)
+            return S3Storage(url, proof=self.private / "conditions")
         raise ConfigurationError(
             f"firmroot.toml: {key}: expected a directory, file:///... or s3://..., found {url!r}",
             "other storages do not exist",

@@ -6,6 +6,7 @@ was live before, admit what is staged, sign snapshot and timestamp, rehearse.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -74,6 +75,11 @@ if TYPE_CHECKING:
     from repo_tools.storage.protocol import Storage
     from repo_tools.workspace import Workspace
 
+_OURS = ("metadata/", "targets/", "inbox/", "gc/")
+_NAMED = 3
+_LOOK = 1000
+"""Objects that are looked at; one page of a listing."""
+
 __all__ = [
     "Prepared",
     "Signed",
@@ -130,7 +136,8 @@ def read_base(workspace: Workspace, storage: Storage) -> Live:
     Raises:
         ActionRequiredError: no root was ever signed.
         StorageElsewhereError: this clone does not have the storage.
-        NotTrustedError: the storage was tampered with or rolled back.
+        RefusedError: nothing was published yet, and the storage is not free for it.
+        NotTrustedError: the storage was tampered with or rolled back, or is of somebody else.
         RetryLaterError: the storage does not answer.
     """
     known = workspace.roots()
@@ -140,7 +147,16 @@ def read_base(workspace: Workspace, storage: Storage) -> Live:
             "there is no root yet: nobody can trust this repository",
             "firmroot status says who must sign; then: firmroot sign",
         )
-    live = read_live(storage, trusted)
+    try:
+        live = read_live(storage, trusted)
+    except NotTrustedError as error:
+        if known:
+            raise
+        raise NotTrustedError(
+            f"{storage.url} holds a repository that this workspace has not published: "
+            f"{error.message}",
+            "correct `storage` in firmroot.toml: a bucket, prefix or directory of its own",
+        ) from error
     if live.tag is not None:
         state = replace(live.state, roots=known[:-1] + live.state.roots)
     elif known:
@@ -151,11 +167,33 @@ def read_base(workspace: Workspace, storage: Storage) -> Live:
         )
     else:
         state = RepositoryState()
+        if not workspace.epoch:
+            _check_free(storage)
     high_water(workspace).check(state)
     committed(workspace).check(state)
     if known:
         _check_newest_root(storage, known[-1], len(known))
     return replace(live, state=state)
+
+
+def _check_free(storage: Storage) -> None:
+    """A first publish goes where nothing is, or what an interrupted one left.
+
+    A prefix that was forgotten would put a repository into the middle of other people's objects,
+    and everything that is public there beside it.
+
+    Raises:
+        RefusedError: something else is there; names some of it.
+    """
+    looked = itertools.islice(storage.paths(""), _LOOK)
+    others = [path for path in looked if not path.startswith(_OURS)]
+    if others:
+        raise RefusedError(
+            f"{storage.url} holds other things than a repository: {', '.join(others[:_NAMED])}"
+            f"{' ...' if len(others) > _NAMED else ''}; expected nothing, or {', '.join(_OURS)}",
+            "give the repository a place of its own: correct `storage` in firmroot.toml, such as "
+            "s3://BUCKET/firmware; or remove what is there",
+        )
 
 
 def check_present(workspace: Workspace, storage: Storage) -> None:

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.services
 
 ERROR, WARNING = Severity.ERROR.value, Severity.WARNING.value
 PREFIX = "/acme/firmware"
+PUBLIC = {"name": "anonymous", "actions": ["Read", "List"]}
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Scene:
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     top = tmp_path_factory.mktemp("nginx")
-    with pytest.MonkeyPatch.context() as patch, seaweed(top, anonymous=("Read", "List")) as service:
+    with pytest.MonkeyPatch.context() as patch, seaweed(top, [PUBLIC]) as service:
         patch.setenv("AWS_ACCESS_KEY_ID", ACCESS)
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
         patch.setenv("AWS_REGION", "us-east-1")
