@@ -627,7 +627,7 @@ def recover_expired_root(
         )
     newest = ws.newest_root()
     # Signed since, with other keys perhaps: it goes live with what else has expired.
-    ready = newest is not None and newest.version > root.version and newest.expires > now
+    ready = newest is not None and newest.expires > now
     waiting = {each.role: each for each in open_ceremonies(ws)}
     again = renewed(root, ws.policy.role("root"), now)
     expired = _expired(ws, now)

@@ -133,10 +133,14 @@ def test_what_went_live_with_the_key_that_goes_is_not_signed_unseen(live: Compan
     before = ci.staged.read_bytes()
     said = ci.submit(code=ExitCode.REFUSED)
     assert "meanwhile builds/gateway/6.6/evil.img went live with the old ones" in said
+    # The same to a clone that has the policy, and not yet the targets role of the people.
+    shutil.rmtree(ci.directory / "staged")
+    said = ci.submit(code=ExitCode.REFUSED)
+    assert "meanwhile builds/gateway/6.6/evil.img went live with the old ones" in said
     assert ci.staged.read_bytes() == before
 
     # They look at it, and say that it is theirs.
-    pull(live, "office", "publisher")
+    pull(live, "office", "publisher", "ci")
     said = ci("ceremony", "start", "gateway-builds")
     assert "1.1 has sequence 3 now, not 2: a channel that was to offer it must be promoted" in said
     ci.submit()
