@@ -54,7 +54,7 @@ COPIED_FILES = ("pyproject.toml",)
 # CPU seconds of one run of tests at least, and how often the wall clock may be slower.
 MINIMUM_LIMIT = 10
 SLOWNESS = 15
-# So many tests that call the changed function are tried before the others.
+# So many tests that reach the changed place are tried before the others.
 NEAR = 40
 # With --quiet, a line after so many verdicts.
 TOLD = 20
@@ -82,6 +82,7 @@ CEREMONY = tuple(
     f"tests/signing/test_{name}.py" for name in ("ceremony", "strangers", "anchor_ceremony")
 )
 INBOX = (
+    "tests/publishing/test_inbox.py",
     "tests/workflows/test_inbox_attacks.py",
     "tests/workflows/test_identities.py",
     "tests/workflows/test_identities_keys.py",
@@ -333,6 +334,7 @@ class Mutant:
         after: what takes its place, as it is written into the file.
         start: first byte of the place in the file.
         end: first byte after it.
+        height: lines of the place.
     """
 
     file: str
@@ -343,6 +345,7 @@ class Mutant:
     after: str
     start: int
     end: int
+    height: int = 1
 
     @property
     def change(self) -> str:
@@ -416,6 +419,7 @@ class Source:
             after=after,
             start=start,
             end=end,
+            height=(node.end_lineno or node.lineno) - node.lineno + 1,
         )
 
     def apply(self, mutant: Mutant) -> bytes:
@@ -559,14 +563,14 @@ class Tree:
             shutil.copy2(ROOT / name, directory / name)
 
     def tests(
-        self, arguments: Sequence[str], limit: int | None = None, *, trace: bool = False
+        self, arguments: Sequence[str], limit: int | None = None, *, trace: str = ""
     ) -> tuple[int, str]:
         """Run pytest on this copy.
 
         Args:
             arguments: tests.
             limit: CPU seconds of one process, or None.
-            trace: also write `trace.json`.
+            trace: a module of which to write `trace.json`.
 
         Returns:
             The exit code (negative: a signal ended it, as it does at the limit) and the output.
@@ -599,7 +603,7 @@ def _run_tests(
     arguments: Sequence[str],
     limit: int | None,
     output: Path,
-    trace: bool,  # noqa: FBT001 - multiprocessing passes it
+    trace: str,
 ) -> None:
     """In the forked process: become pytest on one copy of the tree."""
     os.setsid()
@@ -621,6 +625,7 @@ def _run_tests(
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     if trace:
         os.environ["MUTANTS_TRACE"] = str(directory / "trace.json")
+        os.environ["MUTANTS_FILE"] = str(directory / trace)
         options += ["-p", "scripts.mutants_trace"]
     else:
         # A mutant of the same length within the same second would be hidden by its `.pyc`.
@@ -641,16 +646,22 @@ class Baseline:
     Attributes:
         paths: the test paths that exist.
         seconds: of CPU that each test takes.
-        callers: by function of the module, the tests that call it, quickest first.
+        lines: by test, the lines of the module that it runs.
     """
 
     paths: tuple[str, ...]
     seconds: Mapping[str, float]
-    callers: Mapping[str, Sequence[str]]
+    lines: Mapping[str, Sequence[int]]
+
+    def reaching(self, mutant: Mutant) -> list[str]:
+        """The tests that run the place of a mutant, quickest first."""
+        place = range(mutant.line, mutant.line + mutant.height)
+        tests = [test for test, lines in self.lines.items() if not {*lines}.isdisjoint(place)]
+        return sorted(tests, key=self.seconds.__getitem__)
 
 
 def baseline(tree: Tree, file: str) -> Baseline:
-    """Run the module's tests unchanged and note which test calls which function.
+    """Run the module's tests unchanged and note which test runs which lines.
 
     Raises:
         SystemExit: there are none, or they fail: mutants would prove nothing.
@@ -659,19 +670,19 @@ def baseline(tree: Tree, file: str) -> Baseline:
     paths = tuple(p for p in (*MODULES[file], gap) if (tree.directory / p).exists())
     if not paths:
         raise SystemExit(f"{file}: none of its tests exists: {', '.join(MODULES[file])}")
-    code, output = tree.tests(paths, trace=True)
+    code, output = tree.tests(paths, trace=file)
     if code != 0:
         raise SystemExit(f"{file}: its tests fail without a mutant:\n{output[-3000:]}")
     trace = json.loads((tree.directory / "trace.json").read_text())
-    return Baseline(paths, trace["seconds"], trace["calls"].get(file, {}))
+    return Baseline(paths, trace["seconds"], trace["lines"])
 
 
 def judge(
     tree: Tree, original: Source, mutant: Mutant, base: Baseline, *, near_only: bool = False
 ) -> Verdict:
-    """Whether a test notices: first those that call the function, then the others.
+    """Whether a test notices: first those that reach the place, then the others.
 
-    With `near_only` the others are left, if there are any that call it.
+    With `near_only` the others are left, if there are any that reach it.
     """
     start = time.monotonic()
     text = original.apply(mutant)
@@ -679,7 +690,7 @@ def judge(
     compile(text, mutant.file, "exec")
     tree.write(mutant.file, text)
     try:
-        near = [*base.callers.get(mutant.function, ())][:NEAR]
+        near = base.reaching(mutant)[:NEAR]
         killer = _first_failure(tree, near, base, near) if near else None
         if killer is None and not (near and near_only):
             killer = _first_failure(tree, base.paths, base, base.seconds)
@@ -745,7 +756,7 @@ def run(
 ) -> Iterator[Verdict]:
     """Judge mutants with several workers, each in a copy of its own, until the time is up.
 
-    Of a mutant that is called equivalent only the tests are asked that call its function: all the
+    Of a mutant that is called equivalent only the tests are asked that reach its place: all the
     others would run to their end each time.
     """
     equivalents = read_equivalents()
@@ -873,7 +884,7 @@ def main() -> int:
     parser.add_argument(
         "--near",
         action="store_true",
-        help="ask only the tests that call the changed function: quick, and may call some alive "
+        help="ask only the tests that reach the changed place: quick, and may call some alive "
         "that another test notices",
     )
     arguments = parser.parse_args()

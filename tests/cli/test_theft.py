@@ -73,6 +73,16 @@ def test_what_cannot_be_dropped_is_told(ref: str, code: int, message: str, lab: 
     assert not gone_keys(lab.workspace)
 
 
+@pytest.mark.parametrize("version", ["1.0", "6.6"])
+def test_what_is_offered_live_or_on_its_way_cannot_be_dropped(version: str, lab: Lab) -> None:
+    """The next manifest alone says nothing of devices; the live one nothing of what is signed."""
+    lab.ok("channel", "promote", f"{PRODUCT}@6.6", "--to", "stable")
+    assert lab.ok("channel", "diff", f"{PRODUCT}/stable").out == "+ 6.6\n- 1.0\n"
+    done = lab.run("rotate", "ci", "--compromised", "--drop", f"{PRODUCT}@{version}")
+    assert done.code == 5
+    assert f"{PRODUCT}@{version} cannot be dropped: stable offers it" in done.err
+
+
 def test_dropping_needs_a_thief(lab: Lab) -> None:
     assert lab.run("rotate", "ci", "--drop", f"{PRODUCT}@6.6").code == 2
 
