@@ -115,6 +115,7 @@ def test_a_successor_that_nobody_has_is_named(live: Lab) -> None:
     done = live.run("rotate", "alice", "--to", "nobody")
     assert done.code == 2
     assert "there is no key 'nobody'; there are: alice" in done.err
+    assert "its holder makes it first: firmroot key new nobody" in done.err
     assert live.tree() == before
 
 
