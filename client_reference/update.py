@@ -21,7 +21,7 @@ re-roots the device, the check begins again under the new epoch, in the same com
 from __future__ import annotations
 
 import enum
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -63,7 +63,7 @@ from client_reference.trust.updater import EpochEndedError, Updater, lacking
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     from client_reference.install.handlers import Installer
@@ -416,14 +416,15 @@ def _segments_target(updater: Updater, role: str, artifact: TargetFile) -> Targe
 def check(machine: Machine, waves: Waves = Waves.OBEY) -> Checked:
     """Look for an update; nothing on the device changes but the trust store. Raises as `evaluate`.
 
-    One exception: an image that waits to be booted is taken back if its epoch has ended, or if it
-    was put on hold or withdrawn.
+    One exception: an image that waits to be booted is taken back if its epoch has ended, even if
+    the next cannot begin yet, or if it was put on hold or withdrawn.
 
     A mirror whose bytes do not verify, or that lacks an object, is left for the next one, as long
     as there is one.
     """
     sought: set[int] = set()
-    return anchored(machine.anchor, machine.mirrors, lambda: _offered(machine, waves, sought))
+    with _heed_end(machine):
+        return anchored(machine.anchor, machine.mirrors, lambda: _offered(machine, waves, sought))
 
 
 def _offered(machine: Machine, waves: Waves, sought: set[int]) -> Checked:
@@ -556,9 +557,30 @@ def _heed_stop(machine: Machine, decision: Selection | Skip, install: InstallSta
     why = next(stopped, "")
     if not why or install.phase is Phase.WRITING:
         return install
-    if install.phase is Phase.TRIAL:
+    return _take_back(machine, install.phase, image, f"may not start, {why}")
+
+
+@contextmanager
+def _heed_end(machine: Machine) -> Iterator[None]:
+    """If an epoch is over and the next cannot begin, what waits to be booted is given up as well.
+
+    Attack: a thief of its keys had it armed, and withholds the first root of the next epoch.
+    """
+    try:
+        yield
+    except RetryLaterError:
+        install = _load(machine).install
+        image = install.candidate
+        over = machine.anchor.over if machine.anchor is not None else ""
+        if over and image is not None and machine.installer.boot_pending():
+            _take_back(machine, install.phase, image, f"may not start: {over}")
+        raise
+
+
+def _take_back(machine: Machine, phase: Phase, image: Image, why: str) -> InstallState:
+    if phase is Phase.TRIAL:
         _commit(machine, lifecycle.recalled)
-    if machine.recall(image, f"may not start, {why}"):
+    if phase is Phase.WRITING or machine.recall(image, why):
         _commit(machine, lifecycle.abandon)
     return _load(machine).install
 
@@ -612,14 +634,10 @@ def _settle(machine: Machine, state: DeviceState) -> Observation:
     image = install.candidate
     if image is None or image.epoch == state.trust.epoch:
         return observation
-    if install.phase is Phase.TRIAL:
-        if not machine.installer.boot_pending():
-            return observation
-        _commit(machine, lifecycle.recalled)
+    if install.phase is Phase.TRIAL and not machine.installer.boot_pending():
+        return observation
     why = f"is of epoch {image.epoch}, which the recovery anchor has ended"
-    if install.phase is Phase.WRITING or machine.recall(image, why):
-        _commit(machine, lifecycle.abandon)
-    return replace(observation, state=_load(machine).install)
+    return replace(observation, state=_take_back(machine, install.phase, image, why))
 
 
 def update(machine: Machine, waves: Waves, stop: Stop, restart: Restart) -> Result:
@@ -633,6 +651,12 @@ def update(machine: Machine, waves: Waves, stop: Stop, restart: Restart) -> Resu
     """
     if stop is Stop.AFTER_STAGING:
         restart = Restart.LATER  # not even into what an earlier run armed
+    with _heed_end(machine):
+        return _bring_on(machine, waves, stop, restart)
+
+
+def _bring_on(machine: Machine, waves: Waves, stop: Stop, restart: Restart) -> Result:
+    """The whole update. Raises as `update`."""
     install = _settle(machine, _load(machine)).state
     if install.phase is Phase.TRIAL and machine.installer.boot_pending():
         _look_before_boot(machine, waves)

@@ -54,6 +54,7 @@ __all__ = [
     "LAB_NOW",
     "Wired",
     "configured",
+    "credentials_header",
     "descends",
     "factory_state",
     "giving_up",
@@ -373,7 +374,7 @@ def transport_settings(run: Run, config: DeviceConfig) -> Settings:
         mirrors=config.repository.mirrors,
         degraded=config.tls.degraded,
         roots=Roots(config.tls.roots is not TlsRoots.PRIVATE, bundle, image),
-        credentials=None if credentials is None else _credentials(credentials),
+        credentials=None if credentials is None else credentials_header(credentials),
         certificate=None
         if certificate is None
         else Certificate(certificate, config.repository.client_key),
@@ -394,19 +395,21 @@ def _proxy(run: Run, config: DeviceConfig) -> Callable[[Mirror], ProxyServer | N
     return lambda mirror: environment_proxy(run.environment, mirror)
 
 
-def _credentials(path: Path) -> tuple[str, str]:
-    """The header in a file, as `Authorization: Bearer …`. Its value is never shown."""
+def credentials_header(path: Path, where: str = "repository.credentials") -> tuple[str, str]:
+    """The header in a file, as `Authorization: Bearer …`. Its value is never shown.
+
+    Raises:
+        ConfigurationError: there is none; `where` names what named the file.
+    """
     try:
         with path.open(encoding="latin-1") as file:
             text = file.read(_MAX_HEADER).strip()
     except OSError as error:
-        raise ConfigurationError(
-            f"repository.credentials: {path} cannot be read ({error.strerror})"
-        ) from error
+        raise ConfigurationError(f"{where}: {path} cannot be read ({error.strerror})") from error
     name, colon, value = text.partition(":")
     if not colon or not name.isascii() or not name.replace("-", "").isalnum() or "\n" in text:
         raise ConfigurationError(
-            f"repository.credentials: {path} does not hold one header of the form NAME: VALUE"
+            f"{where}: {path} does not hold one header of the form NAME: VALUE"
         )
     return name, value.strip()
 

@@ -32,6 +32,7 @@ from tuf.api.metadata import Root, Targets
 from keys_policy.delegations import delegation_problems
 from keys_policy.load import did_you_mean
 from keys_policy.model import (
+    ADOPTED,
     ALGORITHM_SINCE,
     ALGORITHMS,
     CUSTODIES,
@@ -65,6 +66,7 @@ __all__ = [
     "Shipped",
     "derived_keyid",
     "missing_keys",
+    "public_bytes",
     "run_checks",
 ]
 
@@ -119,6 +121,8 @@ class Evidence:
         now: the time, or None to leave out what depends on it.
         live: published `root` and `targets`.
         shipped: what was made in the factory.
+        adopted: delegated roles that were there before `firmroot adopt`.
+        adopted_keys: keys that were, by the ids that they had.
     """
 
     policy: Policy
@@ -129,6 +133,8 @@ class Evidence:
     now: datetime | None = None
     live: Mapping[str, Root | Targets] = field(default_factory=dict)
     shipped: tuple[Shipped, ...] = ()
+    adopted: frozenset[str] = frozenset()
+    adopted_keys: Mapping[str, Key] = field(default_factory=dict)
 
     def rules(self) -> Iterator[tuple[str, RolePolicy]]:
         """Every section of the policy; an anchor without keys is one that is not set up yet."""
@@ -146,6 +152,10 @@ class Evidence:
             if role.endswith(f"-{suffix}"):
                 return suffix
         return role
+
+    def single(self, section: str) -> bool:
+        """Whether one key may sign by design, or did before the repository was adopted."""
+        return self.template(section) in _SINGLE or section.startswith(ADOPTED)
 
     def keys(self, rules: RolePolicy) -> Iterator[KeyHolder]:
         """The keys of a section that exist."""
@@ -237,7 +247,7 @@ def missing_keys(policy: Policy) -> dict[str, int]:
     evidence = Evidence(policy, {})
     found = {}
     for name, rules in evidence.rules():
-        more = 1 if spare and evidence.template(name) not in _SINGLE else 0
+        more = 1 if spare and not evidence.single(name) else 0
         if (count := rules.threshold + more - len(rules.keys)) > 0:
             found[name] = count
     return found
@@ -245,20 +255,22 @@ def missing_keys(policy: Policy) -> dict[str, int]:
 
 def _threshold_two(evidence: Evidence) -> Iterator[str]:
     for name, rules in evidence.rules():
-        if evidence.template(name) not in _SINGLE and rules.threshold == 1:
+        if not evidence.single(name) and rules.threshold == 1:
             yield f"roles.{name}: threshold 1, expected at least 2"
 
 
 def _threshold_spare(evidence: Evidence) -> Iterator[str]:
     for name, rules in evidence.rules():
-        if evidence.template(name) not in _SINGLE and rules.threshold == len(rules.keys):
+        if not evidence.single(name) and rules.threshold == len(rules.keys):
             yield f"roles.{name}: all {len(rules.keys)} keys must sign, expected one to spare"
 
 
 def _sections_used(evidence: Evidence) -> Iterator[str]:
     """Attack, or a typing error: stricter rules stand where no role looks for them."""
+    adopted = {each for each in evidence.delegated.values() if each.startswith(ADOPTED)}
+    known = {*REQUIRED_ROLES, *OPTIONAL_ROLES, *evidence.delegated, *adopted}
     for name in evidence.policy.roles if evidence.delegated else ():
-        if name not in {*REQUIRED_ROLES, *OPTIONAL_ROLES, *evidence.delegated}:
+        if name not in known:
             yield (
                 f"roles.{name}: no product has such a role{did_you_mean(name, evidence.delegated)}"
             )
@@ -298,7 +310,9 @@ def _custody_known(evidence: Evidence) -> Iterator[str]:
 def _online_offline(evidence: Evidence) -> Iterator[str]:
     online = {key for name in ONLINE_ROLES for key in evidence.policy.roles[name].keys}
     for name, rules in evidence.rules():
-        if evidence.template(name) not in (*ONLINE_ROLES, "builds"):
+        if evidence.template(name) not in (*ONLINE_ROLES, "builds") and not name.startswith(
+            ADOPTED
+        ):
             for key in sorted(online.intersection(rules.keys)):
                 yield f"{key} is in roles.{name} and in an online role"
 
@@ -362,7 +376,7 @@ def _known_keys(evidence: Evidence) -> Iterator[tuple[str, Key]]:
 def _duplicate_key(evidence: Evidence) -> Iterator[str]:
     places: dict[bytes, dict[str, str]] = defaultdict(dict)
     for where, key in _known_keys(evidence):
-        places[_public_bytes(key)].setdefault(key.keyid, where)
+        places[public_bytes(key)].setdefault(key.keyid, where)
     for found in places.values():
         if len(found) > 1:
             ids = " and ".join(f"{keyid[:8]} ({where})" for keyid, where in found.items())
@@ -375,7 +389,7 @@ def _duplicate_key(evidence: Evidence) -> Iterator[str]:
             yield f"keys/{name}.toml: one public key under two names: {first} and {name}"
 
 
-def _public_bytes(key: Key) -> bytes:
+def public_bytes(key: Key) -> bytes:
     """The key itself, without the spelling of its file: two spellings are one key."""
     public = str(key.keyval.get("public", ""))
     try:
@@ -387,6 +401,9 @@ def _public_bytes(key: Key) -> bytes:
 
 def _keyid_derived(evidence: Evidence) -> Iterator[str]:
     for where, key in _known_keys(evidence):
+        before = evidence.adopted_keys.get(key.keyid)
+        if before is not None and public_bytes(before) == public_bytes(key):
+            continue
         derived = derived_keyid(key)
         if derived is None:
             yield f"{where}: the public key {key.keyid[:8]} cannot be read as {key.keytype}"
@@ -728,7 +745,12 @@ def _delegations(evidence: Evidence) -> Iterator[str]:
         elif signed.delegations.roles is None:
             yield f"{where} delegates to hash bins; only builds roles may"
         else:
-            for problem in delegation_problems(list(signed.delegations.roles.values())):
+            ours = [
+                each
+                for name, each in signed.delegations.roles.items()
+                if name not in evidence.adopted
+            ]
+            for problem in delegation_problems(ours):
                 yield f"{where}: {problem}"
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from securesystemslib.signer import Key
 
 __all__ = [
+    "ADOPTED",
     "ALGORITHMS",
     "ALGORITHM_SINCE",
     "CUSTODIES",
@@ -63,6 +64,8 @@ TEMPLATES = ("builds", "channel", "hold")
 REQUIRED_ROLES = ("root", "targets", *ONLINE_ROLES, *TEMPLATES)
 # The root of the recovery anchor; a section without keys means that there is no anchor yet.
 RECOVERY = "recovery"
+# Begins the sections of delegated roles that were there before `firmroot adopt`.
+ADOPTED = "adopted-"
 OPTIONAL_ROLES = ("device-tls", RECOVERY)
 
 

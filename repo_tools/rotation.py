@@ -149,13 +149,13 @@ def _crossing(way: Passage) -> list[str]:
     return ["publish: the new root, then a timestamp; no device notices"]
 
 
-def find_key(ws: Workspace, name: str) -> KeyHolder:
+def find_key(ws: Workspace, name: str, hint: str = "firmroot key list") -> KeyHolder:
     """A key by name. Raises `ConfigurationError` with the names that there are."""
     if name not in ws.keyring:
         raise ConfigurationError(
             f"there is no key {name!r}; there are: {', '.join(ws.keyring) or 'none'}"
             f"{did_you_mean(name, ws.keyring)}",
-            "firmroot key list",
+            hint,
         )
     return ws.keyring[name]
 
@@ -290,7 +290,7 @@ def plan(
     for old, new in pairs:
         find_key(ws, old)
         if new is not None:
-            find_key(ws, new)
+            find_key(ws, new, f"its holder makes it first: firmroot key new {new}; or take another")
         held = _held(ws, old)
         rotations.append(plan_rotation(policy, old, new, held, compromised=compromised))
         policy = rotations[-1].policy
@@ -627,7 +627,7 @@ def recover_expired_root(
         )
     newest = ws.newest_root()
     # Signed since, with other keys perhaps: it goes live with what else has expired.
-    ready = newest is not None and newest.version > root.version and newest.expires > now
+    ready = newest is not None and newest.expires > now
     waiting = {each.role: each for each in open_ceremonies(ws)}
     again = renewed(root, ws.policy.role("root"), now)
     expired = _expired(ws, now)

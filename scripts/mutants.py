@@ -208,7 +208,14 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/intake.py": INBOX,
     "repo_tools/publishing/submit.py": INBOX,
     "repo_tools/publishing/rebase.py": INBOX,
-    "repo_tools/publishing/verify.py": ("tests/publishing/test_verify.py",),
+    "repo_tools/publishing/verify.py": (
+        "tests/publishing/test_verify.py",
+        "tests/publishing/test_through.py",
+    ),
+    "repo_tools/publishing/cache_headers.py": ("tests/publishing/test_through.py",),
+    "repo_tools/publishing/edge_checks.py": ("tests/publishing/test_through.py",),
+    "repo_tools/publishing/probe.py": ("tests/publishing/test_through.py",),
+    "repo_tools/publishing/through.py": ("tests/publishing/test_through.py",),
     "repo_tools/publishing/factory.py": (
         "tests/publishing/test_factory.py",
         "tests/publishing/test_recovery.py",
@@ -220,6 +227,11 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/signing/test_anchor_ceremony.py",
         "tests/publishing/test_anchor.py",
     ),
+    "repo_tools/adoption.py": ("tests/workflows/test_adopt.py",),
+    "repo_tools/metadata/adopted.py": (
+        "tests/metadata/test_adopted.py",
+        "tests/workflows/test_adopt.py",
+    ),
     "repo_tools/metadata/anchor.py": ("tests/metadata/test_anchor.py",),
     "repo_tools/storage/epoch.py": ("tests/storage/test_epoch.py",),
     "repo_tools/reporting/situation.py": (
@@ -229,6 +241,10 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     ),
     "repo_tools/reporting/history.py": ("tests/publishing/test_history.py",),
     "repo_tools/reporting/status.py": ("tests/reporting",),
+    "repo_tools/cloud/imported.py": ("tests/cloud/test_imported.py",),
+    "repo_tools/cloud/job.py": ("tests/cloud/test_job.py",),
+    "repo_tools/cloud/measures.py": ("tests/cloud/test_measures.py",),
+    "repo_tools/cloud/refresher.py": ("tests/cloud/test_refresher.py",),
     "repo_tools/git.py": ("tests/test_git.py",),
     "repo_tools/storage/local.py": ("tests/storage",),
     "repo_tools/storage/overlay.py": ("tests/storage",),

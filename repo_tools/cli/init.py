@@ -22,7 +22,7 @@ __all__ = ["init"]
     metavar="URL",
     default="repository",
     show_default=True,
-    help="Where publish writes: a directory in the workspace, or file:///...",
+    help="Where publish writes: a directory in the workspace, file:///... or s3://BUCKET/PREFIX.",
 )
 @click.option("--lab", is_flag=True, help="For trying out: make every key now, mark the root LAB.")
 @click.option(

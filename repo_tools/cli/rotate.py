@@ -116,7 +116,7 @@ def run_rotation(
         successor = "" if ws.config.lab else " --to NEW"
         left.append(
             f"the snapshot key must rotate too, so that devices forget versions that {key} may "
-            f"have signed; where {names} is: firmroot rotate {names}{successor} --compromised"
+            f"have signed; where {names} is: firmroot rotate {names}{successor}"
         )
     report_outcome(context, outcome, left)
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from client_reference.errors import ConfigurationError
 from repo_tools.cli.context import example
 
 if TYPE_CHECKING:
@@ -29,25 +28,22 @@ __all__ = ["serve"]
 @click.option("--host", default="127.0.0.1", show_default=True, help="Interface to listen on.")
 @click.pass_obj
 def serve(context: Context, port: int, host: str) -> None:
-    """Serve metadata/ and targets/ of the local storage, in a lab recovery/ too, until Ctrl-C."""
+    """Serve metadata/ and targets/ of the storage, in a lab recovery/ too, until Ctrl-C."""
     from repo_tools.publishing.prepare import check_present  # noqa: PLC0415  likewise
     from repo_tools.publishing.serve import listen, run  # noqa: PLC0415  slow, and only here
     from repo_tools.storage.local import LocalStorage  # noqa: PLC0415  likewise
 
     ws = context.workspace()
     storage = ws.whole_storage()
-    if not isinstance(storage, LocalStorage):
-        raise ConfigurationError(
-            f"{storage.url} is not a local storage",
-            "devices fetch from its own web server; `serve` is for trying out",
-        )
+    place = storage.root if isinstance(storage, LocalStorage) else storage
     check_present(ws, storage)
 
     def ready(url: str) -> None:
-        context.printer.say(f"serving {storage.root} at {url}  (Ctrl-C stops)")
+        where = storage.url if place is storage else place
+        context.printer.say(f"serving {where} at {url}  (Ctrl-C stops)")
         context.printer.result({"url": url})
 
     anchor = ws.recovery_storage() if ws.config.lab else None
     recovery = anchor.root if isinstance(anchor, LocalStorage) else None
-    run(storage.root, listen(host, port), ready, log=context.verbose, recovery=recovery)
+    run(place, listen(host, port), ready, log=context.verbose, recovery=recovery)
     context.printer.say("stopped")

@@ -29,7 +29,7 @@ from tuf.api.metadata import (
 )
 from tuf.api.serialization.json import CanonicalJSONSerializer, JSONSerializer
 
-from client_reference.errors import RefusedError
+from client_reference.errors import ConfigurationError, RefusedError
 from client_reference.trust.reset import FIELD, Reset, read_resets
 from repo_tools.metadata.bins import FIELD as INDEX_FIELD
 from repo_tools.metadata.bins import is_bin
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from tuf.api.metadata import Signed
 
     from keys_policy.model import KeyHolder, Policy, RolePolicy
+    from repo_tools.metadata.adopted import Adopted
 
 __all__ = [
     "DROPPED_FIELD",
@@ -167,10 +168,13 @@ def next_targets(
     previous: Targets | None,
     now: datetime,
     resets: Mapping[str, int] | None = None,
+    *,
+    adopted: Adopted | None = None,
 ) -> Targets:
     """The top-level targets: all delegations that policy and products ask for.
 
-    Sequence resets that the predecessor carries stay, for devices that come from the shelf.
+    Sequence resets that the predecessor carries stay, for devices that come from the shelf; what
+    was adopted stays for the clients that were there before.
 
     Args:
         policy: in force.
@@ -179,6 +183,7 @@ def next_targets(
         previous: the predecessor.
         now: the time.
         resets: new sequence resets, by product.
+        adopted: what was there before `firmroot adopt`.
 
     Raises:
         ConfigurationError: names of products or channels collide.
@@ -187,7 +192,14 @@ def next_targets(
     check_names(products)
     keys: dict[str, Key] = {}
     roles: dict[str, DelegatedRole] = {}
-    for delegated in delegated_roles(products, device_tls="device-tls" in policy.roles):
+    theirs = adopted.roles if adopted is not None else ()
+    device_tls = "device-tls" in policy.roles
+    for delegated in delegated_roles(products, device_tls=device_tls, adopted=theirs):
+        if delegated.name in roles:
+            raise ConfigurationError(
+                f"the role name {delegated.name!r} stands for an adopted role already",
+                "choose another name for the product or the channel",
+            )
         rules = policy.role(delegated.name, delegated.template)
         holders = [keyring[key] for key in rules.keys]
         keys.update((holder.key.keyid, holder.key) for holder in holders)
@@ -195,17 +207,18 @@ def next_targets(
             delegated.name,
             [holder.key.keyid for holder in holders],
             rules.threshold,
-            terminating=True,
+            terminating=delegated.terminating,
             paths=list(delegated.patterns),
         )
     delegations = Delegations(keys, roles)
-    check_delegations(delegations)
+    check_delegations(delegations, adopted.delegations if adopted is not None else None)
     version = next_version(previous)
     carried = {} if previous is None else dict(read_resets(previous))
     carried |= {product: Reset(version, to) for product, to in (resets or {}).items()}
     return Targets(
         version=version,
         expires=expiry(policy.role("targets"), now),
+        targets=dict(adopted.files) if adopted is not None else None,
         delegations=delegations,
         unrecognized_fields={FIELD: as_field(carried)} if carried else None,
     )

@@ -7,6 +7,7 @@ was live before, admit what is staged, sign snapshot and timestamp, rehearse.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ from client_reference.errors import (
 )
 from client_reference.manifest import MAX_MANIFEST
 from client_reference.manifest import parse as parse_manifest
+from client_reference.selection import DevicePosition
+from client_reference.trust.updater import Floors
 from client_reference.trust.verified import (
     BadSignatureError,
     authentic,
@@ -58,9 +61,10 @@ from repo_tools.publishing.plan import (
     metadata_uploads,
     new_targets,
 )
-from repo_tools.publishing.rehearse import Views, first_expiry, rehearse
+from repo_tools.publishing.rehearse import Device, Views, first_expiry, rehearse
 from repo_tools.signing.ceremony import open_ceremonies
 from repo_tools.signing.ceremony import status as ceremony_status
+from repo_tools.signing.ceremony.guards import check_alone
 from repo_tools.storage.epoch import EpochStorage, epoch_path
 from repo_tools.storage.local import LocalStorage
 
@@ -76,6 +80,11 @@ if TYPE_CHECKING:
     from repo_tools.storage.protocol import Storage
     from repo_tools.workspace import Workspace
 
+_OURS = ("metadata/", "targets/", "inbox/", "gc/")
+_NAMED = 3
+_LOOK = 1000
+"""Objects that are looked at; one page of a listing."""
+
 __all__ = [
     "Prepared",
     "Signed",
@@ -90,6 +99,7 @@ __all__ = [
     "is_stored",
     "next_step",
     "next_targets",
+    "old_clients",
     "prepare",
     "read_base",
     "sign_online",
@@ -137,7 +147,8 @@ def read_base(workspace: Workspace, storage: Storage, *, root_later: bool = Fals
     Raises:
         ActionRequiredError: no root was ever signed.
         StorageElsewhereError: this clone does not have the storage.
-        NotTrustedError: the storage was tampered with or rolled back.
+        RefusedError: nothing was published yet, and the storage is not free for it.
+        NotTrustedError: the storage was tampered with or rolled back, or is of somebody else.
         RetryLaterError: the storage does not answer.
     """
     known = workspace.roots()
@@ -148,7 +159,16 @@ def read_base(workspace: Workspace, storage: Storage, *, root_later: bool = Fals
             "firmroot status says who must sign; then: firmroot sign",
         )
     cache = Cache.of(workspace)
-    live = read_live(storage, trusted, cache, root_later=root_later)
+    try:
+        live = read_live(storage, trusted, cache, root_later=root_later)
+    except NotTrustedError as error:
+        if known:
+            raise
+        raise NotTrustedError(
+            f"{storage.url} holds a repository that this workspace has not published: "
+            f"{error.message}",
+            "correct `storage` in firmroot.toml: a bucket, prefix or directory of its own",
+        ) from error
     if live.tag is not None:
         state = replace(live.state, roots=known[:-1] + live.state.roots)
     elif known:
@@ -159,6 +179,8 @@ def read_base(workspace: Workspace, storage: Storage, *, root_later: bool = Fals
         )
     else:
         state = RepositoryState()
+        if not workspace.epoch:
+            _check_free(storage)
     high_water(workspace).check(state)
     committed(workspace).check(state)
     if known and not cache.knows_stored(known[-1]):
@@ -173,6 +195,26 @@ def _waiting_roles(workspace: Workspace) -> Iterator[str]:
     """Names of roles that are staged here or were taken from the inbox."""
     for directory in (*workspace.taken, workspace.memory / "staged"):
         yield from (path.stem for path in sorted(directory.glob("*.json")))
+
+
+def _check_free(storage: Storage) -> None:
+    """A first publish goes where nothing is, or what an interrupted one left.
+
+    A prefix that was forgotten would put a repository into the middle of other people's objects,
+    and everything that is public there beside it.
+
+    Raises:
+        RefusedError: something else is there; names some of it.
+    """
+    looked = itertools.islice(storage.paths(""), _LOOK)
+    others = [path for path in looked if not path.startswith(_OURS)]
+    if others:
+        raise RefusedError(
+            f"{storage.url} holds other things than a repository: {', '.join(others[:_NAMED])}"
+            f"{' ...' if len(others) > _NAMED else ''}; expected nothing, or {', '.join(_OURS)}",
+            "give the repository a place of its own: correct `storage` in firmroot.toml, such as "
+            "s3://BUCKET/firmware; or remove what is there",
+        )
 
 
 def check_present(workspace: Workspace, storage: Storage) -> None:
@@ -445,7 +487,12 @@ def prepare(
     )
     check_sizes(candidate)
     _check_built(workspace, admitted, candidate)
-    known = (*devices(workspace), *future_devices(workspace, candidate.roots[-1]))
+    _check_adopted(workspace, admitted)
+    known = (
+        *devices(workspace),
+        *future_devices(workspace, candidate.roots[-1]),
+        *old_clients(workspace),
+    )
     return Prepared(plan, rehearse(_views(workspace, storage, plan), known, now))
 
 
@@ -564,6 +611,48 @@ def _check_built(workspace: Workspace, admitted: Admitted, candidate: Repository
                         "or on this machine",
                         "on the machine that ran `firmroot firmware add`: firmroot submit",
                     )
+
+
+def _check_adopted(workspace: Workspace, admitted: Admitted) -> None:
+    """What was there before `firmroot adopt` stays, for the clients that were.
+
+    Raises:
+        RefusedError: a target file or a delegation of theirs would go or change.
+    """
+    adopted, targets = workspace.adopted(), admitted.candidate.targets
+    if adopted is None or targets is None:
+        return
+    check_alone(Targets.type, targets, adopted)
+    for role in adopted.delegations:
+        before, after = admitted.base.role(role), admitted.candidate.role(role)
+        if before is not None and (after is None or after.targets != before.targets):
+            raise RefusedError(
+                f"the adopted role {role} would speak for other files than are live",
+                f"sign it again as it is: firmroot ceremony start {role}",
+            )
+
+
+def old_clients(workspace: Workspace) -> tuple[Device, ...]:
+    """Clients that were there before `firmroot adopt`, with the first root and with the last.
+
+    They know no product: what they must be able to do is to follow.
+    """
+    adopted = workspace.adopted()
+    if adopted is None:
+        return ()
+    position = DevicePosition("adopted", "none", ("none",), "slot", "adopted")
+    floors = Floors(time=0, minimum_sequence=0, epoch=0)
+    roots = workspace.roots()
+    return tuple(
+        Device(
+            f"client from before adoption, root {version}",
+            position,
+            roots[version - 1],
+            floors,
+            promised=False,
+        )
+        for version in sorted({1, adopted.root.version})
+    )
 
 
 def check_stranding(prepared: Prepared, accepted: frozenset[str]) -> None:

@@ -3,38 +3,45 @@
 Ranges, entity tags and conditional requests are Starlette's. Ours are the cache rules of design 8
 (versioned and hashed objects never change, `timestamp.json` is always asked again, errors are not
 kept) and that nothing else of the storage is served: not the inbox, not files that begin with a dot
-(they are still being written). Not for the internet: there a CDN or web server does this.
+(they are still being written). A storage that is not on this machine is read as it is asked for.
+Not for the internet: there a CDN or web server does this.
 """
 
 from __future__ import annotations
 
 import errno
+import os
+import re
 import signal
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Mount
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from client_reference.errors import ConfigurationError
+from client_reference.errors import ConfigurationError, FirmrootError, NotFoundError
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import BinaryIO
 
     from starlette.requests import Request
     from starlette.types import Scope
+
+    from repo_tools.storage.protocol import Storage
 
 __all__ = ["application", "listen", "run"]
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 ALWAYS_ASK = "no-cache"
 NEVER_KEEP = "no-store"
+_PIECE = 1 << 18
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 class _Objects(StaticFiles):
@@ -58,9 +65,51 @@ class _Objects(StaticFiles):
     ) -> Response:
         """The file, with how long it may be cached."""
         response = super().file_response(full_path, stat_result, scope, status_code)
-        mutable = str(full_path).endswith("/timestamp.json")
-        response.headers["cache-control"] = ALWAYS_ASK if mutable else IMMUTABLE
+        response.headers["cache-control"] = _lifetime(str(full_path))
         return response
+
+
+def _lifetime(path: str) -> str:
+    return ALWAYS_ASK if path.endswith("/timestamp.json") else IMMUTABLE
+
+
+def _stored(storage: Storage, folder: str) -> Route:
+    """One public directory of a storage that is not on this machine."""
+
+    def answer(request: Request) -> Response:
+        path = f"{folder}/{request.path_params['path']}"
+        if any(segment.startswith(".") or not segment for segment in path.split("/")):
+            raise HTTPException(404)
+        try:
+            with storage.open(path) as stream:
+                length = stream.seek(0, os.SEEK_END)
+        except NotFoundError as error:
+            raise HTTPException(404) from error
+        except FirmrootError as error:
+            raise HTTPException(502) from error
+        headers = {"accept-ranges": "bytes", "cache-control": _lifetime(path)}
+        asked = _RANGE.fullmatch(request.headers.get("range", ""))
+        if asked is None:
+            headers["content-length"] = str(length)
+            return StreamingResponse(_pieces(storage, path, 0, length), 200, headers)
+        first, last = int(asked[1]), min(int(asked[2] or length), length - 1)
+        if first > last:
+            raise HTTPException(416, headers={"content-range": f"bytes */{length}"})
+        headers["content-length"] = str(last + 1 - first)
+        headers["content-range"] = f"bytes {first}-{last}/{length}"
+        return StreamingResponse(_pieces(storage, path, first, last + 1), 206, headers)
+
+    return Route(f"/{folder}/{{path:path}}", answer, methods=["GET"])
+
+
+def _pieces(storage: Storage, path: str, first: int, end: int) -> Iterator[bytes]:
+    """The bytes from `first` to before `end`."""
+    stream: BinaryIO
+    with storage.open(path) as stream:
+        stream.seek(first)
+        while first < end and (piece := stream.read(min(_PIECE, end - first))):
+            first += len(piece)
+            yield piece
 
 
 def _refuse(request: Request, error: Exception) -> Response:
@@ -73,18 +122,19 @@ def _refuse(request: Request, error: Exception) -> Response:
     )
 
 
-def application(root: Path, recovery: Path | None = None) -> Starlette:
-    """The storage in that directory, and the recovery storage, as an ASGI application."""
-    places = {name: root / name for name in ("metadata", "targets")}
+def application(root: Path | Storage, recovery: Path | None = None) -> Starlette:
+    """The storage, in a directory or not, and the recovery storage, as an ASGI application."""
+    routes: list[BaseRoute] = [
+        _local(name, root / name) if isinstance(root, Path) else _stored(root, name)
+        for name in ("metadata", "targets")
+    ]
     if recovery is not None:
-        places["recovery"] = recovery
-    return Starlette(
-        routes=[
-            Mount(f"/{name}", _Objects(directory=place, check_dir=False))
-            for name, place in places.items()
-        ],
-        exception_handlers={HTTPException: _refuse},
-    )
+        routes.append(_local("recovery", recovery))
+    return Starlette(routes=routes, exception_handlers={HTTPException: _refuse})
+
+
+def _local(name: str, place: Path) -> Mount:
+    return Mount(f"/{name}", _Objects(directory=place, check_dir=False))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -118,7 +168,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(
-    root: Path,
+    root: Path | Storage,
     listener: socket.socket,
     ready: Callable[[str], None],
     *,
@@ -128,7 +178,7 @@ def run(
     """Serve until SIGINT or SIGTERM, then return.
 
     Args:
-        root: directory of the storage.
+        root: directory of the storage, or the storage.
         listener: from `listen`.
         ready: told the URL once connections are answered.
         log: one line per request on the terminal.

@@ -344,8 +344,10 @@ def _without_record(workspace: Workspace, found: History) -> Iterator[str]:
     recorded = {
         record.roles["root"]["sha256"] for record in found.publications if "root" in record.roles
     }
+    adopted = workspace.adopted()
+    theirs = adopted.root.version if adopted is not None else 0
     for version, data in enumerate(workspace.roots(), start=1):
-        if sha256(data) not in recorded:
+        if version > theirs and sha256(data) not in recorded:
             yield f"no record says how metadata/root/{version}.json came to be live"
 
 

@@ -1,7 +1,8 @@
 """A repository on S3, or on anything that speaks it: conditional writes and checksums.
 
-`s3://bucket/prefix`, and `?endpoint=https://host` for one that is not AWS. Credentials and region
-come by the usual chain of the SDK (environment, profile, role of the machine), never from us.
+`s3://bucket/prefix`, and `?endpoint=https://host` for one that is not AWS. With `?roots=hold` each
+root is created under a legal hold, where the bucket has object lock. Credentials and region come by
+the usual chain of the SDK (environment, profile, role of the machine), never from us.
 
 Rules:
 
@@ -9,8 +10,11 @@ Rules:
   Each upload carries its SHA-256 and the storage refuses bytes that do not match.
 * An answer may be lost after the request was executed, and the SDK then sends it again: a refused
   condition (412) is therefore looked at, and is no rival if what is there is what we wrote.
-* 409 (two writers at one moment) and 503 are asked again, with the SDK's own pauses; what still
-  fails is "retry later", and running the command again resumes.
+* A service that ignores conditions lets rivals overwrite each other in silence. So the first object
+  that is created is offered once more, under conditions that cannot hold: who does not refuse is
+  refused.
+* 409 (two writers at one moment) and 503 are asked again, after pauses; what still fails is "retry
+  later", and running the command again resumes.
 * 403 is never "not there": without permission to list, S3 answers so for both, and to take a root
   for absent that is there would fork the chain. It is an error that names the permission.
 * A large object goes up in parts, several at a time. Parts that an interrupted publish left are
@@ -27,8 +31,10 @@ import hashlib
 import io
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
@@ -62,6 +68,10 @@ WORKERS = 4
 ATTEMPTS = 5
 CONFLICTS = 5
 """How often a 409 is asked again; the SDK does not."""
+PAUSE = 0.2
+"""Seconds before a 409 is asked again; each further one waits twice as long."""
+_NEVER = '"00000000000000000000000000000000"'
+"""An ETag that no object has."""
 _CHUNK = 1 << 20
 _WINDOW = 1 << 20
 _IMMUTABLE = "public, max-age=31536000, immutable"
@@ -76,15 +86,17 @@ class Place:
         bucket: its name.
         prefix: what every key begins with; empty, or ends with a slash.
         endpoint: URL of the service; empty for AWS.
+        held: roots are created under a legal hold: no version of one goes before that is lifted.
     """
 
     bucket: str
     prefix: str
     endpoint: str
+    held: bool = False
 
 
 def parse_place(url: str) -> Place:
-    """Read `s3://bucket/prefix?endpoint=URL`.
+    """Read `s3://bucket/prefix?endpoint=URL&roots=hold`.
 
     Raises:
         ConfigurationError: it is something else.
@@ -92,6 +104,12 @@ def parse_place(url: str) -> Place:
     parts = urlsplit(url)
     query = parse_qs(parts.query)
     endpoint = query.pop("endpoint", [""])[-1]
+    roots = query.pop("roots", [""])[-1]
+    if roots not in {"", "hold"}:
+        raise ConfigurationError(
+            f"{url!r}: roots={roots}: expected roots=hold",
+            "it asks for a legal hold on each root, on a bucket with object lock",
+        )
     if parts.scheme != "s3" or not parts.hostname or query or parts.fragment or parts.port:
         raise ConfigurationError(
             f"{url!r} is not a storage on S3",
@@ -101,11 +119,12 @@ def parse_place(url: str) -> Place:
     if endpoint and urlsplit(endpoint).scheme not in {"http", "https"}:
         raise ConfigurationError(f"{url!r}: the endpoint must begin with https:// or http://")
     prefix = parts.path.strip("/")
-    return Place(parts.hostname, f"{prefix}/" if prefix else "", endpoint)
+    return Place(parts.hostname, f"{prefix}/" if prefix else "", endpoint, roots == "hold")
 
 
+@cache
 def connect(place: Place) -> S3Client:
-    """A client by the SDK's own chain of credentials.
+    """A client by the SDK's own chain of credentials; one for a process, since it is slow to make.
 
     Raises:
         ConfigurationError: the SDK is not installed, or has no region or profile to work with.
@@ -148,10 +167,18 @@ class S3Storage:
         client: of the SDK; made at the first request if not given.
         part: bytes of a part of a large object.
         large: from so many bytes on an object goes up in parts.
+        proof: a file that says which storages are known to refuse what they must; without one it
+            is asked anew.
     """
 
     def __init__(
-        self, url: str, client: S3Client | None = None, *, part: int = PART, large: int = LARGE
+        self,
+        url: str,
+        client: S3Client | None = None,
+        *,
+        part: int = PART,
+        large: int = LARGE,
+        proof: Path | None = None,
     ) -> None:
         self._url = url
         self._place = parse_place(url)
@@ -159,6 +186,8 @@ class S3Storage:
         self._lock = threading.Lock()
         self._part = part
         self._large = large
+        self._proof = proof
+        self._proven = False
 
     @property
     def url(self) -> str:
@@ -213,13 +242,13 @@ class S3Storage:
                     IfNoneMatch="*",
                     ChecksumSHA256=_base64(sha256),
                     CacheControl=_IMMUTABLE,
+                    **self._hold(path),
                 ),
             )
-            if written is not None:
-                return Created.NEW
-            if self._is_there(path, source, sha256):
-                return Created.IDENTICAL
-            raise RetryLaterError(f"{path} in {self._url}: was there, and is gone again")
+            if written is None and not self._is_there(path, source, sha256):
+                raise RetryLaterError(f"{path} in {self._url}: was there, and is gone again")
+            self._prove(path, data)
+            return Created.IDENTICAL if written is None else Created.NEW
 
     def replace(self, path: str, data: bytes, tag: str | None) -> str:
         """Replace the object if its ETag is still `tag`. See `Storage.replace`."""
@@ -276,6 +305,11 @@ class S3Storage:
         check_path(path)
         return {"Bucket": self._place.bucket, "Key": self._place.prefix + path}
 
+    def _hold(self, path: str) -> dict[str, str]:
+        """With the first byte, so that no root is ever there without it."""
+        held = self._place.held and path.endswith(".root.json")
+        return {"ObjectLockLegalHoldStatus": "ON"} if held else {}
+
     def _range(self, path: str, tag: str, first: int, last: int) -> bytes:
         with self._failures(path):
             answer = self._client.get_object(
@@ -299,7 +333,49 @@ class S3Storage:
                     return None
                 if status != 409 or attempt == CONFLICTS - 1:  # noqa: PLR2004 # RFC 9110
                     raise
+                time.sleep(PAUSE * 2**attempt)
         raise RetryLaterError(f"{path} in {self._url}: conflicts again and again")
+
+    def _prove(self, path: str, data: bytes) -> None:
+        """Whether conditions are heeded; of an object that is there, with the bytes that it has.
+
+        Raises:
+            ConfigurationError: they are not. Nothing changed: the bytes are the same.
+        """
+        from botocore.exceptions import ClientError  # noqa: PLC0415 # only who is connected
+
+        if self._proven or self._is_noted():
+            return
+        for condition, name in (
+            ({"IfNoneMatch": "*"}, "If-None-Match"),
+            ({"IfMatch": _NEVER}, "If-Match"),
+        ):
+            try:
+                self._client.put_object(
+                    **self._at(path), Body=data, CacheControl=_IMMUTABLE, **condition
+                )
+            except ClientError as error:
+                # A policy of the bucket may demand the other condition; that refuses as well.
+                if _status(error) in {409, 412} or _code(error) == "AccessDenied":
+                    continue
+                raise
+            raise ConfigurationError(
+                f"{self._url}: this service ignores conditional writes: it was asked to write "
+                f"{path}, which is there, only if {name} holds, which it does not, and wrote it; "
+                "expected 412. Two publishers at once would overwrite each other there",
+                "publish to a service that has them (AWS S3, SeaweedFS, MinIO, Ceph do; a gateway "
+                "in front of one may drop the header)",
+            )
+        self._proven = True
+        if self._proof is not None:
+            self._proof.parent.mkdir(parents=True, exist_ok=True)
+            with self._proof.open("a", encoding="utf-8") as file:
+                file.write(f"{self._url}\n")
+
+    def _is_noted(self) -> bool:
+        if self._proof is None or not self._proof.exists():
+            return False
+        return self._url in self._proof.read_text("utf-8").splitlines()
 
     def _is_there(self, path: str, source: bytes | Path, sha256: str) -> bool:
         """Whether the identical object is there; a different one is a rival."""
@@ -529,15 +605,26 @@ _CREDENTIALS = {
     "ExpiredToken": "the credentials have expired",
     "ExpiredTokenException": "the credentials have expired",
     "InvalidToken": "the session token is wrong",
-    "RequestTimeTooSkewed": "the clock of this machine is wrong",
 }
-_PLACE = {
-    "NoSuchBucket": "there is no such bucket",
-    "PermanentRedirect": "the bucket is in another region",
-    "AuthorizationHeaderMalformed": "the bucket is in another region",
-    "IllegalLocationConstraintException": "the bucket is in another region",
-    "NotImplemented": "this service does not know conditional writes, without which rivals "
-    "overwrite each other",
+_REGION = {
+    "PermanentRedirect",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+}
+_PERMISSION = {
+    "GetObject": "s3:GetObject",
+    "HeadObject": "s3:GetObject",
+    "PutObject": "s3:PutObject",
+    "CreateMultipartUpload": "s3:PutObject",
+    "UploadPart": "s3:PutObject",
+    "CompleteMultipartUpload": "s3:PutObject",
+    "DeleteObject": "s3:DeleteObject",
+    "ListParts": "s3:ListMultipartUploadParts",
+    "AbortMultipartUpload": "s3:AbortMultipartUpload",
+}
+_ON_BUCKET = {
+    "ListObjectsV2": "s3:ListBucket",
+    "ListMultipartUploads": "s3:ListBucketMultipartUploads",
 }
 
 
@@ -548,13 +635,13 @@ def _translated(error: Exception, path: str, url: str) -> FirmrootError:
     place = f"{path} in {url}"
     match error:
         case sdk.ClientError():
-            return _answered(place, _status(error), _code(error), str(error))
+            return _answered(error, path, url)
         case sdk.NoCredentialsError() | sdk.PartialCredentialsError() | sdk.ProfileNotFound():
             return ConfigurationError(
                 f"{place}: {error}", "sign in, or set AWS_PROFILE or AWS_ACCESS_KEY_ID"
             )
         case sdk.TokenRetrievalError() | sdk.SSOError() | sdk.CredentialRetrievalError():
-            return ConfigurationError(f"{place}: {error}", "sign in again")
+            return ConfigurationError(f"{place}: {error}", _SIGN_IN)
         case sdk.NoRegionError():
             return ConfigurationError(f"{place}: {error}", "set AWS_REGION")
         case sdk.FlexibleChecksumError():
@@ -567,23 +654,82 @@ def _translated(error: Exception, path: str, url: str) -> FirmrootError:
 
 
 _AGAIN = "run the same command again; what was stored stays"
+_SIGN_IN = f"sign in again, then {_AGAIN}"
 
 
-def _answered(place: str, status: int, code: str, told: str) -> FirmrootError:
+def _answered(  # noqa: PLR0911 # one for each thing that can be wrong
+    error: Any,  # noqa: ANN401 # a ClientError
+    path: str,
+    url: str,
+) -> FirmrootError:
+    place, status, code = f"{path} in {url}", _status(error), _code(error)
     if code in _CREDENTIALS:
-        return ConfigurationError(f"{place}: {_CREDENTIALS[code]} ({code})", "sign in again")
-    if code in _PLACE:
+        return ConfigurationError(f"{place}: {_CREDENTIALS[code]} ({code})", _SIGN_IN)
+    if code == "RequestTimeTooSkewed":
+        return ConfigurationError(f"{place}: {_clocks(error)}", "set the clock (NTP), then run it")
+    if code in _REGION or status == 301:  # noqa: PLR2004 # RFC 9110
+        return _elsewhere(error, place)
+    if code == "InvalidRequest" and "ObjectLock" in str(error):
         return ConfigurationError(
-            f"{place}: {_PLACE[code]} ({code})", "correct `storage` in firmroot.toml, or AWS_REGION"
+            f"{place}: the bucket has no object lock, so that no root can be held (roots=hold)",
+            "take `?roots=hold` out of `storage`, or make a bucket with object lock",
+        )
+    if code == "NoSuchBucket":
+        return ConfigurationError(
+            f"{place}: there is no such bucket ({code})",
+            "correct `storage` in firmroot.toml, or make the bucket",
+        )
+    if code == "NotImplemented" or status == 501:  # noqa: PLR2004 # RFC 9110
+        return ConfigurationError(
+            f"{place}: this service does not know conditional writes, without which rivals "
+            f"overwrite each other, or checksums ({error})",
+            "publish to a service that has them",
         )
     if status == 404:  # noqa: PLR2004 # RFC 9110
         return NotFoundError(f"{place}: not there")
     if status in {401, 403}:
-        return ConfigurationError(
-            f"{place}: access denied ({told})",
-            "these credentials need s3:GetObject and s3:PutObject on the objects and s3:ListBucket "
-            "on the bucket; without the last, S3 answers so for objects that are not there",
-        )
+        return _denied(error, path, url)
     if status == 412:  # noqa: PLR2004 # RFC 9110
         return RetryLaterError(f"{place}: changed while it was read", _AGAIN)
-    return RetryLaterError(f"{place}: {told}", _AGAIN)
+    return RetryLaterError(f"{place}: {error}", _AGAIN)
+
+
+def _clocks(error: Any) -> str:  # noqa: ANN401 # a ClientError
+    """Both clocks, so far as the answer tells."""
+    told = error.response.get("Error", {})
+    here, there = told.get("RequestTime"), told.get("ServerTime")
+    both = f": it says {here}, the service says {there}" if here and there else ""
+    return f"the clock of this machine is wrong{both} (RequestTimeTooSkewed)"
+
+
+def _elsewhere(error: Any, place: str) -> ConfigurationError:  # noqa: ANN401 # a ClientError
+    """The bucket is in another region, which the answer may name."""
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    region = error.response.get("Error", {}).get("Region") or headers.get("x-amz-bucket-region")
+    where = f"in region {region}" if region else "in another region"
+    return ConfigurationError(
+        f"{place}: the bucket is {where}, and was asked for in another one ({error})",
+        f"set AWS_REGION={region}" if region else "set AWS_REGION to the region of the bucket",
+    )
+
+
+def _denied(error: Any, path: str, url: str) -> ConfigurationError:  # noqa: ANN401 # a ClientError
+    """No permission: which one, for what."""
+    at = parse_place(url)
+    operation = str(error.operation_name)
+    if operation in _ON_BUCKET:
+        needed = f"{_ON_BUCKET[operation]} on arn:aws:s3:::{at.bucket}"
+    else:
+        permission = _PERMISSION.get(operation, f"s3:{operation}")
+        needed = f"{permission} on arn:aws:s3:::{at.bucket}/{at.prefix}*"
+    reading = operation in {"GetObject", "HeadObject"}
+    absent = (
+        f"; if the object is not there: s3:ListBucket on arn:aws:s3:::{at.bucket}, without which "
+        "S3 answers so for that as well"
+        if reading
+        else ""
+    )
+    return ConfigurationError(
+        f"{path} in {url}: access denied to {operation} ({error})",
+        f"these credentials need {needed}{absent}",
+    )

@@ -115,6 +115,7 @@ def test_a_successor_that_nobody_has_is_named(live: Lab) -> None:
     done = live.run("rotate", "alice", "--to", "nobody")
     assert done.code == 2
     assert "there is no key 'nobody'; there are: alice" in done.err
+    assert "its holder makes it first: firmroot key new nobody" in done.err
     assert live.tree() == before
 
 
@@ -145,7 +146,7 @@ def test_no_file_takes_the_place_of_a_key_in_a_service_unasked(live: Lab) -> Non
     said = live.ok("recover", "stolen-key", "ci").out
     assert "ci-2 takes the place of ci in: builds" in said
     assert "publisher-2" not in live.workspace.keyring
-    assert "where publisher is: firmroot rotate publisher --compromised" in said
+    assert "where publisher is: firmroot rotate publisher\n" in said
     assert live.workspace.policy.role("snapshot").keys == ("publisher",)
 
 

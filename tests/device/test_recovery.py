@@ -514,6 +514,25 @@ def test_what_waits_for_the_restart_is_given_up_by_the_check_that_re_roots(world
     assert world.state.install.rejected == ()
 
 
+@pytest.mark.parametrize("command", ["check", "update"])
+def test_what_waits_for_the_restart_is_given_up_even_if_the_next_epoch_cannot_begin(
+    world: World, command: str
+) -> None:
+    """A thief who had it armed withholds the new root too."""
+    pending(world)
+    running = boots(world)["running"]
+    hidden = world.second.repo.files.pop("metadata/e1/1.root.json")
+    world.anchor.files.pop("e1/1.root.json")
+    world.make(ALWAYS)
+    said = world.device.run(command)
+    assert (said.code, world.epoch) == (4, 0)
+    assert "release 9.9 may not start: the recovery anchor has ended epoch 0, and the" in said.err
+    assert (boots(world)["trial"], boots(world)["bootable"]) == ("", [running])
+    assert world.say("status").json["candidate"] is None
+    world.served["metadata/e1/1.root.json"] = hidden
+    world.updates()
+
+
 def test_an_update_asks_before_it_boots_what_an_earlier_one_left(world: World) -> None:
     pending(world)
     said = world.say("update")

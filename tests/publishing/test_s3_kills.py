@@ -1,60 +1,90 @@
-"""On S3: killed at every request, before it is sent and after it was executed, a publish finishes.
+"""On S3 behind a cache: killed at every request, before it is sent and after it was executed.
 
-After each kill devices from every earlier state see the old release or the new one; the same
-command, run again, finishes; and then the bucket holds what an undisturbed publish leaves.
-`FIRMROOT_KILLS=full` kills at each request; otherwise at a spread of them.
+After each kill, devices from every earlier state ask the origin and an edge that still has the
+`timestamp.json` of before: each is offered the old release or the new one (in a cut it may also
+fail, to be tried again). The same command, run again, is killed once more; and run again, finishes.
+Then the bucket holds what an undisturbed run leaves, and every device has arrived: at the origin at
+once, behind the edge once its minute is over.
+
+`FIRMROOT_KILLS=full` kills at each point; otherwise around a few of the writes. What devices see
+depends on nothing but what origin and edge hold, so that is looked at once; and a second kill is
+tried after those that left another state behind, not between two readings.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
-import signal
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
 
 from client_reference.selection import DevicePosition
-from client_reference.transport.fetcher import DirectoryFetcher
+from client_reference.transport.fetch import Ambient, HttpFetcher, Settings
+from client_reference.transport.policy import parse_mirror
 from client_reference.trust.updater import Floors
-from repo_tools.cli.main import main
-from repo_tools.publishing.rehearse import Device, Outcome, meet
-from repo_tools.storage import s3
-from repo_tools.storage.s3 import S3Client, S3Storage
-from tests.publishing.lab import HARDWARE, PRODUCT, Lab
+from repo_tools.publishing.rehearse import Device, MappingFetcher, Outcome, meet
+from tests.publishing.bucket import BUCKET, PART, Bucket, Run, moved, run
+from tests.publishing.lab import HARDWARE, PRODUCT, Lab, image
+from tests.simulators.edge import Edge, edge
 from tests.simulators.seaweed import ACCESS, SECRET, Service, seaweed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 
 pytestmark = pytest.mark.services
 
 FULL = os.environ.get("FIRMROOT_KILLS") == "full"
-SPREAD = 4
-BUCKET = "firmware"
-# Small enough that the firmware of a lab goes up in parts.
-PART = 5 << 20
+SPREAD = {"a publish onto a live state": 4, "a publish over a bridge": 4, "a cut": 4}
+SIGKILL = -9
+KNOWN = "is still signed with the keys before root 2: the publisher is in the middle of a change"
+TIMESTAMP = "metadata/timestamp.json"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One command.
+
+    Attributes:
+        moment: of the lab before it.
+        words: the command.
+        offers: what a device may be offered, from before to after.
+        cut: whether devices may fail meanwhile.
+    """
+
+    moment: str
+    words: tuple[str, ...]
+    offers: tuple[str, ...]
+    cut: bool = False
+
 
 CASES = {
-    "the first publish": ("ready", "publish", {"nothing", "1.0"}),
-    "a publish onto a live state": ("next", "publish", {"1.0", "1.1"}),
-    "a refresh": ("live", "refresh", {"1.0"}),
-    "a publish with a new root": ("rotated", "publish", {"1.0"}),
-    "handing in": ("next", "submit", {"1.0"}),
-    "a publish of what was handed in": ("handed in", "publish", {"1.0", "1.1"}),
-    "a publish into a hash bin": ("in bins", "publish", {"1.0", "1.1"}),
+    "the first publish": Case("ready", ("publish",), ("nothing", "1.0")),
+    "a publish onto a live state": Case("next", ("publish",), ("1.1", "1.2")),
+    "a refresh": Case("second", ("refresh",), ("1.1",)),
+    "a publish with a new root": Case("renewed", ("publish",), ("1.1",)),
+    "a publish over a bridge": Case("bridge", ("publish", "--wait"), ("1.1",)),
+    "a cut": Case("cut", ("publish",), ("1.1",), cut=True),
+    "handing in": Case("next", ("submit",), ("1.1",)),
+    "a publish of what was handed in": Case("handed in", ("publish",), ("1.1", "1.2")),
 }
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with seaweed(tmp_path_factory.mktemp("seaweed")) as running:
+    public = {"name": "anonymous", "actions": [f"Read:{BUCKET}"]}
+    with seaweed(tmp_path_factory.mktemp("seaweed"), [public]) as running:
         running.client().create_bucket(Bucket=BUCKET)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cdn(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    with edge(tmp_path_factory.mktemp("edge"), service.endpoint) as running:
         yield running
 
 
@@ -65,173 +95,227 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", "us-east-1")
 
 
-@dataclass
-class Bucket:
-    """One prefix of the bucket, as a lab's storage."""
+@pytest.fixture(scope="module")
+def labs(moments: dict[str, Lab], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lab]:
+    """`first` (1.0 is live), `second` (1.1 is), and what may come next."""
+    top = tmp_path_factory.mktemp("labs")
+    found = {"ready": moments["ready"], "first": moments["live"]}
+    found["second"] = moments["next"].copy(top / "second" / "acme")
+    found["second"].ok("publish")
 
-    service: Service
-    prefix: str
+    def following(name: str) -> Lab:
+        found[name] = found["second"].copy(top / name / "acme")
+        return found[name]
+
+    lab = following("next")
+    lab.add("1.2", data=image("1.2", 2 * PART + 17))
+    lab.promote("1.2")
+    lab = following("renewed")
+    lab.ok("ceremony", "start", "root")
+    lab.ok("sign")
+    lab = following("bridge")
+    for name in ("publisher", "alice"):
+        lab.ok("rotate", name)
+    lab.ok("sign")
+    lab = following("cut")
+    lab.ok("recover", "stolen-key", "publisher")
+    lab.ok("sign")
+    return found
+
+
+def published(lab: Lab) -> Mapping[str, bytes]:
+    """What a lab's own storage has for devices."""
+    top = lab.repository
+    paths = [path for path in top.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return {path.relative_to(top).as_posix(): path.read_bytes() for path in paths}
+
+
+@dataclass
+class Fleet:
+    """Devices from every earlier state, before one bucket and its edge.
+
+    Attributes:
+        case: what is being published.
+        bucket: where.
+        edge: what stands before it.
+        lab: whose time it is.
+        root: of the factory.
+        seen: what each device was served before, by a word for that state.
+        looked: what origin and edge held when devices looked, and whether one of them failed.
+    """
+
+    case: Case
+    bucket: Bucket
+    edge: Edge
+    lab: Lab
+    root: bytes
+    seen: Mapping[str, tuple[Mapping[str, bytes], ...]]
+    looked: dict[object, bool] = field(default_factory=dict)
 
     @property
-    def url(self) -> str:
-        return f"s3://{BUCKET}/{self.prefix}?endpoint={self.service.endpoint}"
+    def behind(self) -> str:
+        """Where devices fetch from the edge."""
+        return f"{self.edge.url}{BUCKET}/{self.bucket.prefix}/"
 
-    def objects(self) -> dict[str, bytes]:
-        """Everything that is there."""
-        storage = S3Storage(self.url)
-        return {path: storage.read(path, 1 << 30).data for path in storage.paths("")}
+    def ask(self, url: str, *seen: Mapping[str, bytes]) -> tuple[Outcome, str]:
+        """What one device does with what is served at a URL."""
+        position = DevicePosition(PRODUCT, "stable", (HARDWARE,), "slot", "test")
+        device = Device("test", position, self.root, Floors(0, 0, 0))
+        ambient = Ambient(time.monotonic, lambda _: None, lambda: 0.5)
+        before = [(MappingFetcher(objects), self.lab.now) for objects in seen]
+        with HttpFetcher(Settings((parse_mirror(url),)), ambient) as fetcher:
+            return meet(device, fetcher, self.lab.now, before)
 
-    def fill(self, objects: dict[str, bytes]) -> None:
-        """Make it hold this and nothing else."""
-        client = self.service.client()
-        for path in set(self.objects()) - set(objects):
-            client.delete_object(Bucket=BUCKET, Key=f"{self.prefix}/{path}")
-        for path, data in objects.items():
-            client.put_object(
-                Bucket=BUCKET, Key=f"{self.prefix}/{path}", Body=data, ChecksumAlgorithm="SHA256"
-            )
+    def look(self, where: str) -> bool:
+        """In the middle of it: every device at the origin and behind the edge.
 
+        Returns:
+            whether one of them fails in this state, and this was the first time.
+        """
+        tags = {path: tag for path, tag in self.bucket.tags().items() if path[:6] != "inbox/"}
+        held = (frozenset(tags.items()), frozenset(self.edge.holds("timestamp.json").items()))
+        if held in self.looked or TIMESTAMP not in tags:
+            return False
+        self.looked[held] = False
+        for url in (f"{self.bucket.service.endpoint}/{BUCKET}/{self.bucket.prefix}/", self.behind):
+            for name, seen in self.seen.items():
+                outcome, detail = self.ask(url, *seen)
+                place = f"{where}: a device {name} at {url} met {outcome.value}: {detail}"
+                if outcome is Outcome.STRANDED and self.case.cut:
+                    assert KNOWN in detail, place
+                    self.looked[held] = True
+                    continue
+                assert outcome is Outcome.UPDATES, place
+                assert detail.removeprefix("installs ") in self.case.offers, place
+        return self.looked[held]
 
-def moved(lab: Lab, bucket: Bucket) -> Lab:
-    """The lab, with its repository on S3."""
-    config = lab.directory / "firmroot.toml"
-    text = config.read_text()
-    assert 'storage = "repository"' in text
-    config.write_text(text.replace('storage = "repository"', f'storage = "{bucket.url}"'))
-    files = sorted(path for path in lab.repository.rglob("*") if path.is_file())
-    bucket.fill(
-        {
-            path.relative_to(lab.repository).as_posix(): path.read_bytes()
-            for path in files
-            if not path.name.startswith(".")
-        }
-    )
-    shutil.rmtree(lab.repository, ignore_errors=True)
-    return lab
-
-
-def offered(objects: dict[str, bytes], lab: Lab, root: bytes, top: Path) -> str:
-    """The release that a device with the first root would install now."""
-    if "metadata/timestamp.json" not in objects:
-        return "nothing"
-    shutil.rmtree(top, ignore_errors=True)
-    for path, data in objects.items():
-        (top / path).parent.mkdir(parents=True, exist_ok=True)
-        (top / path).write_bytes(data)
-    position = DevicePosition(PRODUCT, "stable", (HARDWARE,), "slot", "test")
-    device = Device("test", position, root, Floors(0, 0, 0))
-    outcome, detail = meet(device, DirectoryFetcher(top), lab.now)
-    assert outcome is Outcome.UPDATES, f"a device met {outcome.value}: {detail}"
-    return detail.removeprefix("installs ")
+    def arrive(self, where: str, meanwhile: Mapping[str, bytes]) -> None:
+        """In the end: every device, also one that looked in the middle of it, has what is new."""
+        for url in (f"{self.bucket.service.endpoint}/{BUCKET}/{self.bucket.prefix}/", self.behind):
+            for name, seen in self.seen.items():
+                outcome, detail = self.ask(url, *seen, *([meanwhile] if meanwhile else []))
+                place = f"{where}: in the end a device {name} at {url} met {outcome.value}"
+                assert detail == f"installs {self.case.offers[-1]}", f"{place}: {detail}"
 
 
-class Requests:
-    """Counts requests and answers of the SDK; at the chosen one the process dies."""
+@dataclass
+class Trials:
+    """One command, again and again, each time from the same start.
 
-    def __init__(self, kill_at: int) -> None:
-        self.kill_at = kill_at
-        self.count = 0
+    Attributes:
+        name: of the case.
+        start: the lab before it.
+        fleet: who looks.
+        before: what the bucket holds then.
+        top: a directory for the trials.
+        tags: of what is in the bucket then.
+        kills: how many there were.
+    """
 
-    def step(self, **_: Any) -> None:  # noqa: ANN401 # whatever the SDK tells
-        self.count += 1
-        if self.count == self.kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+    name: str
+    start: Lab
+    fleet: Fleet
+    before: Mapping[str, bytes]
+    top: Path
+    tags: dict[str, str] = field(default_factory=dict)
+    kills: int = 0
 
-    def watch(self, client: S3Client) -> S3Client:
-        client.meta.events.register("before-send.s3", self.step)
-        client.meta.events.register("after-call.s3", self.step)
-        return client
+    def fresh(self) -> Lab:
+        """Everything is as it was before."""
+        fleet = self.fleet
+        shutil.rmtree(self.top / "trial", ignore_errors=True)
+        self.tags = fleet.bucket.fill(self.before, self.tags)
+        fleet.edge.forget()
+        if TIMESTAMP in self.before:  # the edge has it for a minute from now on
+            assert fleet.ask(fleet.behind)[1] == f"installs {fleet.case.offers[0]}"
+        return self.start.copy(self.top / "trial" / "acme")
 
+    def run(self, lab: Lab, kill_at: int = 0) -> Run:
+        """The command, up to a point if one is named."""
+        done = run(lab, self.fleet.bucket, self.fleet.edge, *self.fleet.case.words, kill_at=kill_at)
+        self.kills += done.code == SIGKILL
+        return done
 
-def run_counted(lab: Lab, verb: str, kill_at: int = 0) -> tuple[int, int]:
-    """A command in a child: its wait status, and how many requests and answers there were."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code = 70
-        try:
-            requests, connect = Requests(kill_at), s3.connect
-            s3.connect = lambda place: requests.watch(connect(place))
-            with lab.environment(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-                code = main(["-C", str(lab.directory), verb])
-            os.write(writer, str(requests.count).encode())
-        finally:
-            os._exit(code)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        counted = pipe.read()
-    return os.waitpid(child, 0)[1], int(counted or 0)
-
-
-def started(moments: dict[str, Lab], moment: str, directory: Path) -> Lab:
-    """A copy of the lab at that moment."""
-    made = {"rotated": "live", "handed in": "next", "in bins": "binned"}
-    lab = moments[made.get(moment, moment)].copy(directory)
-    if moment == "handed in":
-        lab.ok("submit")
-        for place in ("staged", ".firmroot/staged", ".firmroot/outbox"):
-            shutil.rmtree(lab.directory / place)
-    if moment == "in bins":
-        lab.add("1.1")
-        lab.promote("1.1")
-    if moment == "rotated":
-        lab.ok("ceremony", "start", "root")
-        lab.ok("sign")
-    return lab
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_killed_at_a_request_and_run_again_a_command_finishes(
-    case: str,
-    service: Service,
-    moments: dict[str, Lab],
-    binned_moments: dict[str, Lab],
-    tmp_path: Path,
-) -> None:
-    moment, verb, allowed = CASES[case]
-    bucket = Bucket(service, case.replace(" ", "-"))
-    moments = {**moments, "binned": binned_moments["live"]}
-    first = moments["binned" if moment == "in bins" else "live"]
-    root = (first.directory / "metadata/root/1.json").read_bytes()
-    start = moved(started(moments, moment, tmp_path / "start" / "acme"), bucket)
-    before = bucket.objects()
-
-    def fresh() -> Lab:
-        shutil.rmtree(tmp_path / "trial", ignore_errors=True)
-        bucket.fill(before)
-        return start.copy(tmp_path / "trial" / "acme")
-
-    status, count = run_counted(fresh(), verb)
-    assert os.waitstatus_to_exitcode(status) == 0
-    expected = bucket.objects()
-    points = range(1, count + 1)
-    for point in points if FULL else points[:: max(1, count // SPREAD)]:
-        lab = fresh()
-        where = f"{case}, killed at {point} of {count}"
-        status, _ = run_counted(lab, verb, point)
-        assert os.WIFSIGNALED(status), where
-        seen = offered(bucket.objects(), lab, root, tmp_path / "seen")
-        assert seen in allowed, where
-        done = lab.run(verb)
-        assert done.code == 0, f"{where}: {done}"
-        found = bucket.objects()
-        if verb == "refresh":
-            found["metadata/timestamp.json"] = expected["metadata/timestamp.json"]
+    def killed(self, point: int, every: tuple[str, ...], expected: Mapping[str, str]) -> None:
+        """Killed at one point, and run again until it is done."""
+        fleet, lab = self.fleet, self.fresh()
+        where = f"{self.name}, killed at {point} of {len(every)}: {every[point - 1]}"
+        assert self.run(lab, point).code == SIGKILL, where
+        failing = fleet.look(where)
+        meanwhile = fleet.bucket.objects() if failing else {}
+        if writes(every[point - 1]):
+            again = 1 + point * 7919 % len(every)
+            where = f"{where}, and at {again}"
+            assert self.run(lab, again).code in {0, SIGKILL}, where
+            fleet.look(where)
+        assert self.run(lab).code == 0, where
+        fleet.look(where)
+        found = fleet.bucket.tags()
+        if fleet.case.words == ("refresh",):
+            found[TIMESTAMP] = expected[TIMESTAMP]
         assert found == expected, f"{where}: {sorted(found.items() ^ expected.items())[:3]}"
-    print(f"{case}: killed at {count} requests and answers")
+        if failing:
+            fleet.edge.pass_time(60)
+            fleet.arrive(where, meanwhile)
 
 
-def test_one_artifact_more_in_bins_costs_ten_requests_on_s3(
-    service: Service, binned_moments: dict[str, Lab], tmp_path: Path
+@pytest.mark.parametrize("name", CASES)
+def test_killed_at_a_request_and_run_again_a_command_finishes(
+    name: str, service: Service, cdn: Edge, labs: dict[str, Lab], tmp_path: Path
 ) -> None:
-    """As `test_bins` counts them on a directory; here on the wire, with the artifact's own."""
-    bucket = Bucket(service, "ten")
-    lab = moved(binned_moments["many"].copy(tmp_path / "acme"), bucket)
-    for version in ("warm", "new"):
-        lab.add(version, data=b"firmware")
-        lab.promote(version)
-        status, count = run_counted(lab, "publish")
-        assert os.waitstatus_to_exitcode(status) == 0
-    requests = count // 2 - 1
-    print(f"{requests} requests besides the artifact")
-    assert requests <= 10
+    case, bucket = CASES[name], Bucket(service, name.replace(" ", "-"))
+    moment = "next" if case.moment == "handed in" else case.moment
+    lab = labs[moment].copy(tmp_path / "start" / "acme")
+    start = moved(lab, bucket, (f"{cdn.url}{BUCKET}/{bucket.prefix}/",))
+    if case.moment == "handed in":
+        start.ok("submit")
+        for place in ("staged", ".firmroot/staged", ".firmroot/outbox"):
+            shutil.rmtree(start.directory / place)
+    first, second = published(labs["first"]), published(labs["second"])
+    seen: dict[str, tuple[Mapping[str, bytes], ...]] = {"from the factory": ()}
+    before = bucket.objects()
+    if TIMESTAMP in before:
+        seen |= {"since 1.0": (first,), "since 1.1": (second,), "since both": (first, second)}
+    root = (labs["first"].directory / "metadata/root/1.json").read_bytes()
+    trials = Trials(name, start, Fleet(case, bucket, cdn, start, root, seen), before, tmp_path)
+
+    undisturbed = trials.run(trials.fresh())
+    assert undisturbed.code == 0
+    every, expected = undisturbed.points, bucket.tags()
+    # The bridge waits before the root and after it; nothing else waits.
+    assert every.count("after a wait") == (2 if name == "a publish over a bridge" else 0)
+    chosen = points(every, SPREAD.get(name, 2))
+    for point in chosen:
+        trials.killed(point, every, expected)
+    cdn.pass_time(60)
+    trials.fleet.arrive(name, {})
+
+    looked, stale = trials.fleet.looked, stale_answers(cdn, bucket)
+    assert stale or TIMESTAMP not in before
+    if case.cut:
+        assert any(looked.values()), "no device looked in the middle of the cut"
+    print(
+        f"\n{name}: {len(every)} points, killed at {len(chosen)} of them, {trials.kills} kills; "
+        f"devices looked at {len(looked)} states of origin and edge, and failed for now in "
+        f"{sum(looked.values())}; {stale} timestamps came from the edge's memory"
+    )
+
+
+def stale_answers(cdn: Edge, bucket: Bucket) -> int:
+    """How often the edge answered with a `timestamp.json` that it had."""
+    path = f"/{BUCKET}/{bucket.prefix}/{TIMESTAMP}"
+    return sum(kept == "HIT" and asked == path for kept, _, asked in cdn.answers())
+
+
+def writes(point: str) -> bool:
+    """Whether there is something else after it than before, in the bucket or behind the edge."""
+    return point.endswith(("PutObject", "UploadPart", "CompleteMultipartUpload", "wait"))
+
+
+def points(every: tuple[str, ...], spread: int) -> list[int]:
+    """At which to kill: all of them, or a few around the writes, and the last of those."""
+    if FULL:
+        return list(range(1, len(every) + 1))
+    found = [number for number, point in enumerate(every, 1) if writes(point)]
+    step = max(1, len(found) // (spread - 1))
+    return sorted({*found[step - 1 : -1 : step][: spread - 1], found[-1]})

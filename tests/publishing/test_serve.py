@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import http.client
 import os
 import signal
@@ -11,15 +13,16 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from client_reference.errors import ConfigurationError
-from repo_tools.publishing.serve import listen
+from repo_tools.publishing.serve import application, listen
+from repo_tools.storage.local import LocalStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, MutableMapping
 
     from tests.publishing.lab import Lab
 
@@ -191,3 +194,66 @@ def test_a_port_in_use_is_said_and_another_one_named(live: Lab) -> None:
 def test_an_address_that_is_not_ours_is_said() -> None:
     with pytest.raises(ConfigurationError, match="cannot listen on 192"):
         listen("192.0.2.1", 0)
+
+
+def ask(storage: LocalStorage, path: str, **headers: str) -> Answer:
+    """One request to the application over a storage that is no directory to it."""
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(application(storage)(scope, receive, send))
+    head = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return Answer(sent[0]["status"], b"".join(each.get("body", b"") for each in sent[1:]), head)
+
+
+def test_a_storage_that_is_elsewhere_is_read_as_it_is_asked_for(live: Lab) -> None:
+    storage = LocalStorage(live.repository)
+    timestamp = (live.repository / "metadata/timestamp.json").read_bytes()
+    found = ask(storage, "/metadata/timestamp.json")
+    assert (found.status, found.body) == (200, timestamp)
+    assert found.headers["cache-control"] == "no-cache"
+    artifact = next(path for path in live.repository.rglob("*firmware.img"))
+    path = f"/{artifact.relative_to(live.repository).as_posix()}"
+    data = artifact.read_bytes()
+    found = ask(storage, path)
+    assert (found.status, found.body) == (200, data)
+    assert found.headers["cache-control"] == "public, max-age=31536000, immutable"
+    part = ask(storage, path, range="bytes=1000000-1000009")
+    assert (part.status, part.body) == (206, data[1_000_000:1_000_010])
+    assert part.headers["content-range"] == f"bytes 1000000-1000009/{len(data)}"
+    rest = ask(storage, path, range=f"bytes={len(data) - 5}-")
+    assert (rest.status, rest.body) == (206, data[-5:])
+    beyond = ask(storage, path, range=f"bytes={len(data)}-")
+    assert (beyond.status, beyond.headers["content-range"]) == (416, f"bytes */{len(data)}")
+
+
+def test_nothing_but_the_public_folders_is_read(live: Lab) -> None:
+    storage = LocalStorage(live.repository)
+    storage.create("inbox/secret", b"x", hashlib.sha256(b"x").hexdigest())
+    (live.repository / "metadata/.half").write_bytes(b"x")
+    for path in (
+        "/inbox/secret",
+        "/metadata/../inbox/secret",
+        "/metadata/.half",
+        "/metadata/",
+        "/metadata//timestamp.json",
+        "/metadata/9.root.json",
+    ):
+        found = ask(storage, path)
+        assert found.status == 404, path
+        assert b"x" not in found.body
+    assert found.headers["cache-control"] == "no-store"

@@ -4,7 +4,8 @@
         client = service.client()
 
 It is started with a data folder of its own and is ready once a PUT succeeds. It ends by its process
-id, and with it everything that it started.
+id, and with it everything that it started. Its sockets for gRPC have fixed names in /tmp, for which
+there is no option: they are removed at the end.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from repo_tools.storage.s3 import S3Client
 
@@ -80,16 +81,20 @@ def find_weed() -> str:
 
 
 @contextlib.contextmanager
-def seaweed(directory: Path) -> Iterator[Service]:
-    """Run it until the end of the block."""
+def seaweed(directory: Path, others: Sequence[Mapping[str, object]] = ()) -> Iterator[Service]:
+    """Run it until the end of the block.
+
+    Args:
+        directory: gets its folders.
+        others: further identities, in the service's own words (`anonymous` is who has no key).
+    """
     program = find_weed()
     data, config = directory / "seaweed", directory / "s3.json"
     data.mkdir()
     credentials = [{"accessKey": ACCESS, "secretKey": SECRET}]
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
-    config.write_text(
-        json.dumps({"identities": [{"name": "it", "credentials": credentials, "actions": actions}]})
-    )
+    identities = [{"name": "it", "credentials": credentials, "actions": actions}, *others]
+    config.write_text(json.dumps({"identities": identities}))
     ports = _free_ports(len(_PORTS))
     line = [program, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
     line += [f"-{name}.port={port}" for name, port in zip(_PORTS, ports, strict=True)]
@@ -99,6 +104,8 @@ def seaweed(directory: Path) -> Iterator[Service]:
     # Two of them may run at once, and what listens on a fixed port by itself is not needed.
     line += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
     line += [f"-s3.config={config}", "-s3.autoCreateBucket=false"]
+    # Below its data folder, and relative to it: a socket's whole path has 108 bytes at most.
+    line += ["-filer.localSocket=../filer.sock", "-s3.localSocket=../s3.sock"]
     line += ["-master.volumeSizeLimitMB=256", "-volume.max=20"]
     with (directory / "seaweed.log").open("wb") as log:
         process = subprocess.Popen(line, stdout=log, stderr=log, cwd=data, start_new_session=True)
@@ -110,6 +117,10 @@ def seaweed(directory: Path) -> Iterator[Service]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        for name, port in zip(_PORTS, ports, strict=True):
+            Path(f"/tmp/seaweedfs-{name}-grpc-{port + _OFFSET}.sock").unlink(  # noqa: S108 # its own
+                missing_ok=True
+            )
 
 
 def _wait(service: Service, log: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_builders_key_is_replaced_on_the_builders_machine(
     assert private(ci)[-1] == "ci-3"
     if words[-1] == "stolen-key":
         # Attack: the snapshot key, of all, where the thief was.
-        assert ("where publisher is: firmroot rotate publisher --to NEW --compromised") in said
+        assert "where publisher is: firmroot rotate publisher --to NEW\n" in said
 
     # Until the targets role that names the new key is here, nothing can be handed in: it says why.
     said = ci("submit", code=ExitCode.ACTION_REQUIRED)
@@ -76,7 +76,8 @@ def test_a_builders_key_is_replaced_on_the_builders_machine(
     pull(live, "office", "ci", "publisher")
     if words[-1] == "stolen-key":
         publisher("key", "new", "publisher-2")
-        publisher("rotate", "publisher", "--to", "publisher-2", "--compromised")
+        # Nobody else has the publisher's key: a bridge, and no device notices.
+        assert "a bridge" in publisher("rotate", "publisher", "--to", "publisher-2")
         pull(live, "publisher", "office")
         live["office"]("sign", "--accept-unusual", "same-person")
         pull(live, "office", "ci", "publisher")
@@ -90,9 +91,9 @@ def test_a_builders_key_is_replaced_on_the_builders_machine(
     assert not [name for name in private(ci) if name.startswith("pub")]
     assert private(publisher) == ["publisher", "publisher-2"][: 1 + (words[-1] == "stolen-key")]
 
-    said = publisher("publish")
-    assert "gateway-builds 2" in said
-    assert "targets 2" in said
+    said = publisher("publish", "--no-wait")
+    assert ("root 2" if words[-1] == "stolen-key" else "targets 2, gateway-builds 2") in said
+    assert publisher("verify").count("version 2, good until") >= 2
     assert "published" in ci.submit("--status")
     ci.submit()
     pull(live, "publisher", "ci", "rita", "sam")
@@ -132,10 +133,14 @@ def test_what_went_live_with_the_key_that_goes_is_not_signed_unseen(live: Compan
     before = ci.staged.read_bytes()
     said = ci.submit(code=ExitCode.REFUSED)
     assert "meanwhile builds/gateway/6.6/evil.img went live with the old ones" in said
+    # The same to a clone that has the policy, and not yet the targets role of the people.
+    shutil.rmtree(ci.directory / "staged")
+    said = ci.submit(code=ExitCode.REFUSED)
+    assert "meanwhile builds/gateway/6.6/evil.img went live with the old ones" in said
     assert ci.staged.read_bytes() == before
 
     # They look at it, and say that it is theirs.
-    pull(live, "office", "publisher")
+    pull(live, "office", "publisher", "ci")
     said = ci("ceremony", "start", "gateway-builds")
     assert "1.1 has sequence 3 now, not 2: a channel that was to offer it must be promoted" in said
     ci.submit()

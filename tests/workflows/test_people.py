@@ -24,22 +24,10 @@ from client_reference.transport.fetcher import DirectoryFetcher
 from client_reference.trust.updater import Floors
 from repo_tools.cli.main import main
 from repo_tools.publishing.rehearse import Device, meet
+from tests.people import PEOPLE
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-ROLES = {
-    "alice": ("root", "targets"),
-    "bob": ("root", "targets"),
-    "carol": ("root", "targets"),
-    "rita": ("channel",),
-    "sam": ("channel",),
-    "tess": ("channel",),
-    "oncall-1": ("hold",),
-    "oncall-2": ("hold",),
-    "ci": ("builds",),
-    "publisher": ("snapshot", "timestamp"),
-}
 
 
 @dataclass(frozen=True)
@@ -120,7 +108,7 @@ def company(tmp_path: Path) -> Company:
         pytest.skip("git is not installed")
     origin, storage = tmp_path / "origin.git", tmp_path / "storage"
     subprocess.run(["git", "init", "--quiet", "--bare", "-b", "main", str(origin)], check=True)
-    people = {name: Person(name, tmp_path / name) for name in ROLES}
+    people = {name: Person(name, tmp_path / name) for name in PEOPLE}
     founder = people["alice"]
     founder.clone.mkdir()
     founder.firmroot("init", ".", "--storage", f"file://{storage}")
@@ -133,7 +121,7 @@ def company(tmp_path: Path) -> Company:
         if person is not founder:
             subprocess.run(["git", "clone", "-q", str(origin), str(person.clone)], check=True)
         person.pull()
-        roles = [word for role in ROLES[person.name] for word in ("--role", role)]
+        roles = [word for role in PEOPLE[person.name] for word in ("--role", role)]
         person.firmroot("key", "new", person.name, *roles)
         person.push(f"The key of {person.name}")
     founder.pull()

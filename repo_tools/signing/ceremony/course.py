@@ -190,9 +190,9 @@ def finish(ws: Workspace, ceremony: Ceremony) -> Path:
             "firmroot sign",
         )
     if isinstance(ceremony.signed, Targets):
-        for path, target in ceremony.signed.targets.items():
-            stored = ws.staged / "targets" / target.get_prefixed_paths()[0]
-            replace_file(stored, ceremony.carries[path].read_bytes())
+        for path, file in ceremony.carries.items():
+            stored = ws.staged / "targets" / ceremony.signed.targets[path].get_prefixed_paths()[0]
+            replace_file(stored, file.read_bytes())
     keep_record(ws, ceremony, Ending.SIGNED)
     staged = ws.staged / f"{ceremony.role}.json"
     replace_file(staged, data)
