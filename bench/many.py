@@ -42,7 +42,7 @@ __all__ = ["PRODUCT", "begin", "fill", "firmroot"]
 # The terminal is what this program is for.
 # ruff: noqa: T201
 
-PRODUCT, HARDWARE, FILE = "gateway", "acme,gw-2", "a.img"
+PRODUCT, HARDWARE, FILE = "node", "acme,gw-2", "a.img"
 
 
 def firmroot(directory: Path, *arguments: str) -> str:

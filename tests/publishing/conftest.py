@@ -165,5 +165,5 @@ def binned_moments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lab]:
     many = lab.copy(top / "many" / "acme")
     with patch("bench.many.datetime") as clock:
         clock.now.return_value = NOW
-        fill(many.directory, 640)
+        fill(many.directory, 640, PRODUCT)
     return {"live": lab, "many": many}
