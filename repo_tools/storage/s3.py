@@ -60,12 +60,12 @@ S3Client: TypeAlias = Any
 
 __all__ = ["Place", "S3Storage", "parse_place"]
 
-PART = 16 << 20
+PART = 8 << 20
 """Bytes of a part; more for an object that would have too many of them."""
 _MOST_PARTS = 10_000
 LARGE = 32 << 20
 """From so many bytes on an object goes up in parts."""
-WORKERS = 4
+WORKERS = 8
 ATTEMPTS = 5
 CONFLICTS = 5
 """How often a 409 is asked again; the SDK does not."""
