@@ -242,8 +242,8 @@ def _confirm(run: Run) -> int:
 
 
 def _reject(run: Run) -> int:
-    with wiring.wired(run) as machine:
-        result = update.reject(machine.machine, machine.restart)
+    with wiring.giving_up(run) as (machine, restart):
+        result = update.reject(machine, restart)
     if result.image is None:
         run.say("given up: the trial of which this device has no record; an update may follow")
     else:

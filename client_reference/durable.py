@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "SPARE",
     "free_bytes",
     "make_private_directory",
     "read_back_sha256",
@@ -24,6 +25,11 @@ __all__ = [
     "write_at",
 ]
 
+SPARE = 256 * 1024
+"""Bytes that nothing else may take of a file system that the trust store may be on.
+
+A device whose store cannot change accepts nothing any more, not even what would free some space.
+"""
 _CHUNK = 1024 * 1024
 
 
@@ -46,14 +52,21 @@ def make_private_directory(path: Path) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Replace, or create, a small file: after a cut it is the old one or the new one, whole."""
+    """Replace, or create, a small file: after a cut it is the old one or the new one, whole.
+
+    Of a failure nothing is left: on a full disk that would be what keeps it full.
+    """
     temporary = path.with_name(path.name + ".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)
 
 

@@ -127,14 +127,20 @@ def _output() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        raise  # whoever read it has gone, which is no error
+        # Whoever read it has gone (`| head -1`), which is no error: the command goes on unread, or
+        # an update would end half done with a code that says otherwise.
+        _discard()
     except OSError as error:
         # Or the interpreter would try to write the rest once more, and fail with a code of its own.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard()
         raise OutputError(
             f"standard output cannot be written: {error}",
             "give it a place that takes it; what the command did is kept",
         ) from error
+
+
+def _discard() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def tell(kind: str, text: str) -> None:

@@ -21,6 +21,7 @@ re-roots the device, the check begins again under the new epoch, in the same com
 from __future__ import annotations
 
 import enum
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -61,7 +62,7 @@ from client_reference.trust.updater import EpochEndedError, Updater, lacking
 from client_reference.values import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     from tuf.api.metadata import TargetFile
@@ -102,6 +103,7 @@ TLS_ROLE = "device-tls"
 TLS_BUNDLE = "trust/ca-bundle.pem"
 MAX_BUNDLE = 1_048_576
 RESET = "x-firmroot-sequence-reset"  # as `trust.reset`, which a check without one does not load
+_STOPPED = frozenset({Reason.HELD, Reason.WITHDRAWN})
 _ASK = "only what builder and release managers agree on is installed; ask the publisher"
 
 T = TypeVar("T")
@@ -198,10 +200,11 @@ class Machine:
         progress: called with (bytes in place, bytes of the whole).
         lead: what this boot knows beyond the stored time floor.
         bundle: where a published CA bundle is kept; None if this device does not want one.
+        renewed: called when a new bundle has taken the place of the old one.
         anchor: the recovery anchor; None if this device has none.
         refusing: called with the digest of a payload that somebody rejects, before it counts.
-        recall: called with an image of an ended epoch that is whole and has not run; whether it
-            was taken back from where the device boots.
+        recall: called with an image that is whole, has not run and may not start any more, and with
+            the reason; whether it was taken back from where the device boots.
     """
 
     identified: Identified
@@ -212,10 +215,11 @@ class Machine:
     largest: int
     progress: Callable[[int, int], None]
     bundle: BundleFile | None = None
+    renewed: Callable[[], None] = lambda: None
     lead: clock.Lead | None = None
     anchor: RecoveryAnchor | None = None
     refusing: Callable[[str], None] = lambda _: None
-    recall: Callable[[Image], bool] = lambda _: False
+    recall: Callable[[Image, str], bool] = lambda _, __: False
 
 
 @frozen
@@ -410,13 +414,15 @@ def _segments_target(updater: Updater, role: str, artifact: TargetFile) -> Targe
 def check(machine: Machine, waves: Waves = Waves.OBEY) -> Checked:
     """Look for an update; nothing on the device changes but the trust store. Raises as `evaluate`.
 
-    One exception: an image of an ended epoch that waits to be booted is taken back.
+    One exception: an image that waits to be booted is taken back if its epoch has ended, even if
+    the next cannot begin yet, or if it was put on hold or withdrawn.
 
     A mirror whose bytes do not verify, or that lacks an object, is left for the next one, as long
     as there is one.
     """
     sought: set[int] = set()
-    return anchored(machine.anchor, machine.mirrors, lambda: _offered(machine, waves, sought))
+    with _heed_end(machine):
+        return anchored(machine.anchor, machine.mirrors, lambda: _offered(machine, waves, sought))
 
 
 def _offered(machine: Machine, waves: Waves, sought: set[int]) -> Checked:
@@ -468,6 +474,7 @@ def _check_once(machine: Machine, waves: Waves) -> Checked:
     position = machine.identified.position(install, before.epoch)
     decision = evaluate(updater, position, waves)
     _heed_epoch(machine, updater, before)
+    install = _heed_stop(machine, decision, install)
     notice = _renew_bundle(machine, updater)
     updater.keep()
     return Checked(decision, updater, observation.boot, install, notice)
@@ -482,14 +489,19 @@ def _renew_bundle(machine: Machine, updater: Updater) -> str:
             target = updater.target(TLS_ROLE, TLS_BUNDLE)
             if target is None or target.hashes.get("sha256") == machine.bundle.sha256():
                 return ""
+            machine.bundle.require_room(target.length)
             machine.bundle.keep(updater.fetch_target(target, MAX_BUNDLE))
         except EpochEndedError:
             raise
+        except LocalFailureError as error:
+            hint = f"; {error.hint}" if error.hint else ""
+            return f"a new CA bundle could not be kept: {error}{hint}"
         except (NotTrustedError, RetryLaterError) as error:
             if not machine.mirrors.another_way(error.message):
                 return f"a new CA bundle could not be had: {error}"
         else:
-            return "a new CA bundle was accepted; it serves from the next run on"
+            machine.renewed()
+            return "a new CA bundle was accepted; it serves from now on"
 
 
 def anchored(anchor: RecoveryAnchor | None, mirrors: Mirrors, step: Callable[[], T]) -> T:
@@ -525,6 +537,50 @@ def _heed_epoch(machine: Machine, updater: Updater, before: TrustState) -> None:
         return
     if (updater.hints.epoch or 0) > before.epoch:
         _begin_again_if(rerooted=machine.anchor.announced())
+
+
+def _heed_stop(machine: Machine, decision: Selection | Skip, install: InstallState) -> InstallState:
+    """What waits to be booted and was put on hold, or withdrawn, since is given up.
+
+    Stopping needs one key. Whoever restarts the device would start it all the same.
+    """
+    image = install.candidate
+    if image is None or not machine.installer.boot_pending():
+        return install
+    stopped = (
+        verdict.detail
+        for verdict in decision.verdicts
+        if verdict.sequence == image.sequence and verdict.reason in _STOPPED
+    )
+    why = next(stopped, "")
+    if not why or install.phase is Phase.WRITING:
+        return install
+    return _take_back(machine, install.phase, image, f"may not start, {why}")
+
+
+@contextmanager
+def _heed_end(machine: Machine) -> Iterator[None]:
+    """If an epoch is over and the next cannot begin, what waits to be booted is given up as well.
+
+    Attack: a thief of its keys had it armed, and withholds the first root of the next epoch.
+    """
+    try:
+        yield
+    except RetryLaterError:
+        install = _load(machine).install
+        image = install.candidate
+        over = machine.anchor.over if machine.anchor is not None else ""
+        if over and image is not None and machine.installer.boot_pending():
+            _take_back(machine, install.phase, image, f"may not start: {over}")
+        raise
+
+
+def _take_back(machine: Machine, phase: Phase, image: Image, why: str) -> InstallState:
+    if phase is Phase.TRIAL:
+        _commit(machine, lifecycle.recalled)
+    if phase is Phase.WRITING or machine.recall(image, why):
+        _commit(machine, lifecycle.abandon)
+    return _load(machine).install
 
 
 def _begin_again_if(*, rerooted: bool) -> None:
@@ -576,13 +632,10 @@ def _settle(machine: Machine, state: DeviceState) -> Observation:
     image = install.candidate
     if image is None or image.epoch == state.trust.epoch:
         return observation
-    if install.phase is Phase.TRIAL:
-        if not machine.installer.boot_pending():
-            return observation
-        _commit(machine, lifecycle.recalled)
-    if install.phase is Phase.WRITING or machine.recall(image):
-        _commit(machine, lifecycle.abandon)
-    return replace(observation, state=_load(machine).install)
+    if install.phase is Phase.TRIAL and not machine.installer.boot_pending():
+        return observation
+    why = f"is of epoch {image.epoch}, which the recovery anchor has ended"
+    return replace(observation, state=_take_back(machine, install.phase, image, why))
 
 
 def update(machine: Machine, waves: Waves, stop: Stop, restart: Restart) -> Result:
@@ -594,8 +647,17 @@ def update(machine: Machine, waves: Waves, stop: Stop, restart: Restart) -> Resu
         NotTrustedError, RetryLaterError: see `evaluate`; what was verified before is kept.
         LocalFailureError: store, slot or handler failed.
     """
+    if stop is Stop.AFTER_STAGING:
+        restart = Restart.LATER  # not even into what an earlier run armed
+    with _heed_end(machine):
+        return _bring_on(machine, waves, stop, restart)
+
+
+def _bring_on(machine: Machine, waves: Waves, stop: Stop, restart: Restart) -> Result:
+    """The whole update. Raises as `update`."""
     install = _settle(machine, _load(machine)).state
-    if install.phase is Phase.TRIAL and _ended_before_boot(machine):
+    if install.phase is Phase.TRIAL and machine.installer.boot_pending():
+        _look_before_boot(machine, waves)
         install = _settle(machine, _load(machine)).state
     if install.phase is Phase.TRIAL:
         return _resume_trial(machine, install, restart)
@@ -621,14 +683,15 @@ def update(machine: Machine, waves: Waves, stop: Stop, restart: Restart) -> Resu
     return Result(_restart(machine, restart), checked, image)
 
 
-def _ended_before_boot(machine: Machine) -> bool:
-    """Ask the anchor before an image is booted; whether its epoch has ended."""
-    if machine.anchor is None or not machine.installer.boot_pending():
-        return False
-    ended = machine.anchor.before_install()
-    if ended:
+def _look_before_boot(machine: Machine, waves: Waves) -> None:
+    """Check once more before an image is booted that an earlier run armed: it may be stopped now.
+
+    That nobody answers, or that somebody lies, stops no restart: what was verified counts.
+    """
+    with suppress(NotTrustedError, RetryLaterError):
+        check(machine, waves)
+    if machine.anchor is not None and machine.anchor.before_install():
         machine.mirrors.every_mirror()
-    return ended
 
 
 def _resume_trial(machine: Machine, install: InstallState, restart: Restart) -> Result:

@@ -54,8 +54,10 @@ __all__ = [
     "LAB_NOW",
     "Wired",
     "configured",
+    "credentials_header",
     "descends",
     "factory_state",
+    "giving_up",
     "identified",
     "is_lab",
     "on_a_copy",
@@ -126,7 +128,8 @@ def wired(run: Run) -> Iterator[Wired]:
         stack.callback(fetcher.remember)
         stack.callback(_warn_transport, run, fetcher)
         uptime = Uptime(config.trust.state / UPTIME)
-        stack.callback(_note_floor, store, uptime, state.trust.time_floor)
+        lead = uptime.lead()
+        stack.callback(_note_floor, store, uptime, lead.floor)
         mirrors = TargetCache(fetcher, config.download.directory / "targets")
         anchor = None
         if config.repository.recovery and state.trust.recovery_root is not None:
@@ -144,18 +147,49 @@ def wired(run: Run) -> Iterator[Wired]:
             largest=config.download.quota if config.install.handler == "command" else sys.maxsize,
             progress=bar.show,
             bundle=BundleFile(config.trust.state / BUNDLE),
-            lead=uptime.lead(),
+            renewed=lambda: fetcher.use_roots(transport_settings(run, config).roots),
+            lead=lead,
             anchor=anchor,
             refusing=lambda digest: refused.note(config.trust.state / REFUSED, digest),
-            recall=lambda image: _recall(run, installer, image),
+            recall=lambda image, why: _recall(run, installer, image, why),
         )
-        stays = config.reboot is Reboot.ASK or getattr(run.options, "no_reboot", False)
         try:
-            yield Wired(run, machine, fetcher, bar, Restart.LATER if stays else Restart.NOW)
+            yield Wired(run, machine, fetcher, bar, _restart(run, config))
         except BadSignatureError:
             # A library too old for a key type looks like an attack; say which it is.
             check_key_types()
             raise
+
+
+@contextmanager
+def giving_up(run: Run) -> Iterator[tuple[Machine, Restart]]:
+    """A machine that goes back to the release before, and asks nobody; the store locked.
+
+    What a new system cannot be without, its credentials, CA bundle or identity, may be what is
+    wrong with it: that must not keep it running.
+    """
+    config = configured(run)
+    with ExitStack() as stack:
+        store = stack.enter_context(SqliteStore(config.trust.state))
+        state = _state(run, config, store)
+        mirrors = HttpFetcher(Settings(config.repository.mirrors), run.ambient)
+        where = config.repository
+        machine = Machine(
+            identified=Identified(where.product, where.channel, (), config.install.handler, ""),
+            store=store,
+            mirrors=stack.enter_context(mirrors),
+            installer=open_installer(config.install),
+            now=read_clock(run, state),
+            largest=0,
+            progress=lambda _done, _whole: None,
+            refusing=lambda digest: refused.note(config.trust.state / REFUSED, digest),
+        )
+        yield machine, _restart(run, config)
+
+
+def _restart(run: Run, config: DeviceConfig) -> Restart:
+    stays = config.reboot is Reboot.ASK or getattr(run.options, "no_reboot", False)
+    return Restart.LATER if stays else Restart.NOW
 
 
 @contextmanager
@@ -188,30 +222,26 @@ def on_a_copy(
             progress=lambda _done, _whole: None,
             lead=Uptime(config.trust.state / UPTIME).lead(),
             anchor=anchor,
-            recall=lambda image: _look(told, image),
+            recall=lambda image, why: _look(told, image, why),
         )
         yield machine, told
 
 
-def _recall(run: Run, installer: Installer, image: Image) -> bool:
-    """Take back an image of an ended epoch, and say so; whether that was possible."""
-    only_the_owner = installer.withdraw(image)
-    text = f"{_ended(image)}: {only_the_owner or 'it was given up, and is not booted'}"
+def _recall(run: Run, installer: Installer, image: Image, why: str) -> bool:
+    """Take back an image that may not start any more, and say so; whether that was possible."""
+    withdrawal = installer.withdraw(image)
+    text = f"release {image.version} {why}: {withdrawal.told}"
     if text not in run.warnings:  # a check may begin again, with the next mirror
         run.warn(text)
-    return not only_the_owner
+    return withdrawal.done
 
 
-def _look(told: list[str], image: Image) -> bool:
+def _look(told: list[str], image: Image, why: str) -> bool:
     """What `_recall` would do, and leave it."""
-    text = f"{_ended(image)}: the next check gives it up"
+    text = f"release {image.version} {why}: the next check gives it up"
     if text not in told:
         told.append(text)
     return False
-
-
-def _ended(image: Image) -> str:
-    return f"release {image.version} is of epoch {image.epoch}, which the recovery anchor has ended"
 
 
 def configured(run: Run, *, silent: bool = False) -> DeviceConfig:
@@ -344,7 +374,7 @@ def transport_settings(run: Run, config: DeviceConfig) -> Settings:
         mirrors=config.repository.mirrors,
         degraded=config.tls.degraded,
         roots=Roots(config.tls.roots is not TlsRoots.PRIVATE, bundle, image),
-        credentials=None if credentials is None else _credentials(credentials),
+        credentials=None if credentials is None else credentials_header(credentials),
         certificate=None
         if certificate is None
         else Certificate(certificate, config.repository.client_key),
@@ -365,19 +395,21 @@ def _proxy(run: Run, config: DeviceConfig) -> Callable[[Mirror], ProxyServer | N
     return lambda mirror: environment_proxy(run.environment, mirror)
 
 
-def _credentials(path: Path) -> tuple[str, str]:
-    """The header in a file, as `Authorization: Bearer …`. Its value is never shown."""
+def credentials_header(path: Path, where: str = "repository.credentials") -> tuple[str, str]:
+    """The header in a file, as `Authorization: Bearer …`. Its value is never shown.
+
+    Raises:
+        ConfigurationError: there is none; `where` names what named the file.
+    """
     try:
         with path.open(encoding="latin-1") as file:
             text = file.read(_MAX_HEADER).strip()
     except OSError as error:
-        raise ConfigurationError(
-            f"repository.credentials: {path} cannot be read ({error.strerror})"
-        ) from error
+        raise ConfigurationError(f"{where}: {path} cannot be read ({error.strerror})") from error
     name, colon, value = text.partition(":")
     if not colon or not name.isascii() or not name.replace("-", "").isalnum() or "\n" in text:
         raise ConfigurationError(
-            f"repository.credentials: {path} does not hold one header of the form NAME: VALUE"
+            f"{where}: {path} does not hold one header of the form NAME: VALUE"
         )
     return name, value.strip()
 
@@ -438,11 +470,14 @@ def recovery_asked(config: DeviceConfig) -> tuple[Mapping[str, str], str]:
     return {url: asked.failures[url] for url in urls if url in asked.failures}, asked.fork
 
 
-def _note_floor(store: SqliteStore, uptime: Uptime, before: int) -> None:
-    """A floor that rose or fell in this cycle begins its lead now."""
+def _note_floor(store: SqliteStore, uptime: Uptime, noted: int) -> None:
+    """A floor of which nothing is noted begins its lead now: it rose or fell, or the note is gone.
+
+    Attack: a mirror that froze when the device was made never raises the floor of its image.
+    """
     with suppress(FirmrootError):
         state = store.load()
-        if state is not None and state.trust.time_floor != before:
+        if state is not None and state.trust.time_floor != noted:
             uptime.keep(state.trust.time_floor)
 
 

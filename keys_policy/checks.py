@@ -30,7 +30,18 @@ from securesystemslib.signer import SSlibKey
 from tuf.api.metadata import Root, Targets
 
 from keys_policy.delegations import delegation_problems
-from keys_policy.model import ALGORITHM_SINCE, ALGORITHMS, CUSTODIES, ONLINE_ROLES, RECOVERY, Scale
+from keys_policy.load import did_you_mean
+from keys_policy.model import (
+    ADOPTED,
+    ALGORITHM_SINCE,
+    ALGORITHMS,
+    CUSTODIES,
+    ONLINE_ROLES,
+    OPTIONAL_ROLES,
+    RECOVERY,
+    REQUIRED_ROLES,
+    Scale,
+)
 from keys_policy.sizes import LIMITS, LIMITS_ELSEWHERE, estimate
 
 if TYPE_CHECKING:
@@ -55,6 +66,7 @@ __all__ = [
     "Shipped",
     "derived_keyid",
     "missing_keys",
+    "public_bytes",
     "run_checks",
 ]
 
@@ -86,13 +98,14 @@ class Shipped:
         id: of the export.
         client: version of the client that its devices have.
         count: how many there are, 0 if nobody said.
-        trusted: key ids of the role root in the root that they were born with.
+        trusted: key ids of each role that the root which they were born with names, and of
+            `recovery` if they have the anchor.
     """
 
     id: str
     client: str
     count: int
-    trusted: frozenset[str]
+    trusted: Mapping[str, frozenset[str]]
 
 
 @dataclass(frozen=True)
@@ -108,6 +121,8 @@ class Evidence:
         now: the time, or None to leave out what depends on it.
         live: published `root` and `targets`.
         shipped: what was made in the factory.
+        adopted: delegated roles that were there before `firmroot adopt`.
+        adopted_keys: keys that were, by the ids that they had.
     """
 
     policy: Policy
@@ -118,6 +133,8 @@ class Evidence:
     now: datetime | None = None
     live: Mapping[str, Root | Targets] = field(default_factory=dict)
     shipped: tuple[Shipped, ...] = ()
+    adopted: frozenset[str] = frozenset()
+    adopted_keys: Mapping[str, Key] = field(default_factory=dict)
 
     def rules(self) -> Iterator[tuple[str, RolePolicy]]:
         """Every section of the policy; an anchor without keys is one that is not set up yet."""
@@ -135,6 +152,10 @@ class Evidence:
             if role.endswith(f"-{suffix}"):
                 return suffix
         return role
+
+    def single(self, section: str) -> bool:
+        """Whether one key may sign by design, or did before the repository was adopted."""
+        return self.template(section) in _SINGLE or section.startswith(ADOPTED)
 
     def keys(self, rules: RolePolicy) -> Iterator[KeyHolder]:
         """The keys of a section that exist."""
@@ -226,7 +247,7 @@ def missing_keys(policy: Policy) -> dict[str, int]:
     evidence = Evidence(policy, {})
     found = {}
     for name, rules in evidence.rules():
-        more = 1 if spare and evidence.template(name) not in _SINGLE else 0
+        more = 1 if spare and not evidence.single(name) else 0
         if (count := rules.threshold + more - len(rules.keys)) > 0:
             found[name] = count
     return found
@@ -234,18 +255,31 @@ def missing_keys(policy: Policy) -> dict[str, int]:
 
 def _threshold_two(evidence: Evidence) -> Iterator[str]:
     for name, rules in evidence.rules():
-        if evidence.template(name) not in _SINGLE and rules.threshold == 1:
+        if not evidence.single(name) and rules.threshold == 1:
             yield f"roles.{name}: threshold 1, expected at least 2"
 
 
 def _threshold_spare(evidence: Evidence) -> Iterator[str]:
     for name, rules in evidence.rules():
-        if evidence.template(name) not in _SINGLE and rules.threshold == len(rules.keys):
+        if not evidence.single(name) and rules.threshold == len(rules.keys):
             yield f"roles.{name}: all {len(rules.keys)} keys must sign, expected one to spare"
+
+
+def _sections_used(evidence: Evidence) -> Iterator[str]:
+    """Attack, or a typing error: stricter rules stand where no role looks for them."""
+    adopted = {each for each in evidence.delegated.values() if each.startswith(ADOPTED)}
+    known = {*REQUIRED_ROLES, *OPTIONAL_ROLES, *evidence.delegated, *adopted}
+    for name in evidence.policy.roles if evidence.delegated else ():
+        if name not in known:
+            yield (
+                f"roles.{name}: no product has such a role{did_you_mean(name, evidence.delegated)}"
+            )
 
 
 def _distinct_holders(evidence: Evidence) -> Iterator[str]:
     for name, rules in evidence.rules():
+        if rules.hybrid_left and evidence.template(name) in _SINGLE:
+            continue  # one machine, with a key of each family
         holders = {holder.holder for holder in evidence.keys(rules)}
         if len(holders) < rules.threshold <= len(rules.keys):
             yield (
@@ -276,7 +310,9 @@ def _custody_known(evidence: Evidence) -> Iterator[str]:
 def _online_offline(evidence: Evidence) -> Iterator[str]:
     online = {key for name in ONLINE_ROLES for key in evidence.policy.roles[name].keys}
     for name, rules in evidence.rules():
-        if evidence.template(name) not in (*ONLINE_ROLES, "builds"):
+        if evidence.template(name) not in (*ONLINE_ROLES, "builds") and not name.startswith(
+            ADOPTED
+        ):
             for key in sorted(online.intersection(rules.keys)):
                 yield f"{key} is in roles.{name} and in an online role"
 
@@ -340,7 +376,7 @@ def _known_keys(evidence: Evidence) -> Iterator[tuple[str, Key]]:
 def _duplicate_key(evidence: Evidence) -> Iterator[str]:
     places: dict[bytes, dict[str, str]] = defaultdict(dict)
     for where, key in _known_keys(evidence):
-        places[_public_bytes(key)].setdefault(key.keyid, where)
+        places[public_bytes(key)].setdefault(key.keyid, where)
     for found in places.values():
         if len(found) > 1:
             ids = " and ".join(f"{keyid[:8]} ({where})" for keyid, where in found.items())
@@ -353,7 +389,7 @@ def _duplicate_key(evidence: Evidence) -> Iterator[str]:
             yield f"keys/{name}.toml: one public key under two names: {first} and {name}"
 
 
-def _public_bytes(key: Key) -> bytes:
+def public_bytes(key: Key) -> bytes:
     """The key itself, without the spelling of its file: two spellings are one key."""
     public = str(key.keyval.get("public", ""))
     try:
@@ -365,6 +401,9 @@ def _public_bytes(key: Key) -> bytes:
 
 def _keyid_derived(evidence: Evidence) -> Iterator[str]:
     for where, key in _known_keys(evidence):
+        before = evidence.adopted_keys.get(key.keyid)
+        if before is not None and public_bytes(before) == public_bytes(key):
+            continue
         derived = derived_keyid(key)
         if derived is None:
             yield f"{where}: the public key {key.keyid[:8]} cannot be read as {key.keytype}"
@@ -463,19 +502,43 @@ def _devices(exports: Iterable[Shipped]) -> str:
 
 
 def _retired_keys(evidence: Evidence) -> Iterator[str]:
-    root = evidence.signed.get(Root.type)
-    if not isinstance(root, Root):
-        return
+    """What a device was born with. Delegated roles are not: it learns of them by these alone."""
     names = {holder.key.keyid: name for name, holder in evidence.keyring.items()}
-    retired: dict[str, list[Shipped]] = defaultdict(list)
+    destroyed = {each.key.keyid for each in evidence.keyring.values() if each.destroyed}
+    now = _held_now(evidence)
+    retired: dict[str, dict[str, Shipped]] = defaultdict(dict)
+    roles: dict[str, dict[str, None]] = defaultdict(dict)
     for each in evidence.shipped:
-        for keyid in sorted(each.trusted.difference(root.roles[Root.type].keyids)):
-            retired[keyid].append(each)
+        for role, keyids in each.trusted.items():
+            for keyid in sorted(keyids.difference(now[role], destroyed)) if role in now else ():
+                retired[keyid][each.id] = each
+                roles[keyid][role] = None
     for keyid, exports in retired.items():
+        where = ", ".join(roles[keyid])
         yield (
-            f"{names.get(keyid, 'unknown key')} ({keyid[:8]}) is not in root {root.version}, but "
-            f"{_devices(exports)} were made to trust it, and do until they see a root without it"
+            f"{names.get(keyid, 'unknown key')} ({keyid[:8]}) is no key of {where} any more, but "
+            f"{_devices(exports.values())} were made to trust it there, and do until they see a "
+            f"{'recovery root' if RECOVERY in roles[keyid] else 'root'} without it"
         )
+
+
+def _destroyed_keys(evidence: Evidence) -> Iterator[str]:
+    for name, rules in evidence.rules():
+        for holder in evidence.keys(rules):
+            if holder.destroyed:
+                place = f"keys/{holder.name}.toml"
+                yield f"{place}: destroyed {holder.destroyed}, but {holder.name} is in roles.{name}"
+
+
+def _held_now(evidence: Evidence) -> dict[str, frozenset[str]]:
+    """The key ids that the newest root gives each of its roles, and of the recovery anchor."""
+    root, anchor = evidence.signed.get(Root.type), evidence.signed.get(RECOVERY)
+    now: dict[str, frozenset[str]] = {}
+    if isinstance(root, Root):
+        now |= {name: frozenset(role.keyids) for name, role in root.roles.items()}
+    if isinstance(anchor, Root):
+        now[RECOVERY] = frozenset(anchor.roles[Root.type].keyids)
+    return now
 
 
 def _sizes(evidence: Evidence) -> Iterator[tuple[str, int]]:
@@ -682,7 +745,12 @@ def _delegations(evidence: Evidence) -> Iterator[str]:
         elif signed.delegations.roles is None:
             yield f"{where} delegates to hash bins; only builds roles may"
         else:
-            for problem in delegation_problems(list(signed.delegations.roles.values())):
+            ours = [
+                each
+                for name, each in signed.delegations.roles.items()
+                if name not in evidence.adopted
+            ]
+            for problem in delegation_problems(ours):
                 yield f"{where}: {problem}"
 
 
@@ -733,9 +801,18 @@ CHECKS: tuple[Check, ...] = (
         _threshold_spare,
     ),
     Check(
+        "section-used",
+        Severity.AUDIT,
+        "Every section of a product's role rules a role that there is.",
+        "Rules under a misspelt name bind nobody: the role follows those of all products.",
+        "Correct the name in policy.toml; or add the product or channel: firmroot product add.",
+        _sections_used,
+    ),
+    Check(
         "distinct-holders",
         Severity.ERROR,
-        "A threshold is reached by distinct people, not by one person's several keys.",
+        "A threshold is reached by distinct people, not by one person's several keys; but who "
+        "builds or publishes may have, with hybrid_left, one of each family.",
         "Two keys in one pocket are stolen together.",
         "Give the role keys of other holders.",
         _distinct_holders,
@@ -852,12 +929,23 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "retired-keys",
         Severity.WARNING,
-        "No device was made to trust root keys that are retired.",
-        "Whoever has a threshold of them can still give such a device, fresh from its shelf, "
-        "another root.",
+        "No device was made to trust keys of root, its roles or the anchor that are retired.",
+        "A device fresh from its shelf believes a threshold of them: of root or the anchor, they "
+        "give it another root; of timestamp, snapshot and targets together, any firmware, as long "
+        "as its root has not expired for its clock. Keys of delegated roles do nothing without "
+        "these.",
         "Keep retired keys in custody until those devices are updated or out of service: "
-        "firmroot factory retire EXPORT.",
+        "firmroot factory retire EXPORT; or destroy every copy, with a record, and write the day "
+        "into keys/NAME.toml: destroyed = 2027-01-31.",
         _retired_keys,
+    ),
+    Check(
+        "destroyed-keys",
+        Severity.ERROR,
+        "No key that is destroyed has a role.",
+        "It would be counted among those that can sign.",
+        "Rotate it out: firmroot recover lost-key KEY; or correct the day in keys/NAME.toml.",
+        _destroyed_keys,
     ),
     Check(
         "signed-size",

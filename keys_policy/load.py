@@ -37,6 +37,7 @@ __all__ = [
     "Mistake",
     "PolicyError",
     "Reading",
+    "did_you_mean",
     "load_keyring",
     "load_policy",
     "parse_key",
@@ -205,7 +206,7 @@ class _Table:
         for name in self._left:
             near = _nearest(name, self._known)
             fix = f"Rename it to {near}, or remove it." if near else f"Remove {name}."
-            self.tell(name, f" is not known{_did_you_mean(name, self._known)}", fix)
+            self.tell(name, f" is not known{did_you_mean(name, self._known)}", fix)
 
 
 # As `client_reference.nearest`, which this package may not import.
@@ -214,7 +215,8 @@ def _nearest(found: str, known: Iterable[str]) -> str:
     return near[0] if near else ""
 
 
-def _did_you_mean(found: str, known: Iterable[str]) -> str:
+def did_you_mean(found: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that is nearly one of these; empty if none is near."""
     near = _nearest(found, known)
     return f"; did you mean {near}?" if near else ""
 
@@ -231,6 +233,10 @@ def _toml(text: str, source: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
+        if any(line.startswith("<<<<<<< ") for line in text.splitlines()):
+            fix = "Put together what both sides wanted, remove the marks, then: git add."
+            detail = "has the marks of a git conflict: two people changed it at once"
+            raise PolicyError([Mistake(source, detail, fix)]) from error
         fix = "Correct the line that is named."
         raise PolicyError([Mistake(source, f"not TOML: {error}", fix)]) from error
 
@@ -348,7 +354,9 @@ def _policy(
         del roles[name]
     for name in REQUIRED_ROLES:
         if name not in roles:
-            roles[name] = _role(source, name, {}, [], every, most=most)
+            # Of a section that is not there, no field has its default either.
+            fields = {"signing_days": _DAYS[-1]} if most else {}
+            roles[name] = _role(source, name, fields, [], every, most=most)
     _check_names(top, roles, names)
     return Policy(roles, algorithms, scale, lab, source, until, lead_days)
 
@@ -365,7 +373,7 @@ def _check_names(
                 fix = f"Write {near}, or make it" if near else "Make it"
                 top.tell(
                     f"roles.{role}.keys",
-                    f": there is no keys/{key}.toml{_did_you_mean(key, names)}",
+                    f": there is no keys/{key}.toml{did_you_mean(key, names)}",
                     f"{fix}: firmroot key new {key}; or take it out of the list.",
                 )
 
@@ -462,9 +470,10 @@ def _key(
         mistakes.append(Mistake(source, detail, fix))
     readable = len(mistakes) == before
     table.integer("schema", (1,))
-    contact, place, made = table.text("contact", ""), table.text("place", ""), table.day("made")
+    contact, place = table.text("contact", ""), table.text("place", "")
+    made, destroyed = table.day("made"), table.day("destroyed")
     table.end()
     if not readable:
         return None
     key: Key = SSlibKey(keyid, keytype, scheme, {"public": public})
-    return KeyHolder(name, holder, custody, key, contact, place, made)
+    return KeyHolder(name, holder, custody, key, contact, place, made, destroyed)

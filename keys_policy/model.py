@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from securesystemslib.signer import Key
 
 __all__ = [
+    "ADOPTED",
     "ALGORITHMS",
     "ALGORITHM_SINCE",
     "CUSTODIES",
@@ -63,6 +64,8 @@ TEMPLATES = ("builds", "channel", "hold")
 REQUIRED_ROLES = ("root", "targets", *ONLINE_ROLES, *TEMPLATES)
 # The root of the recovery anchor; a section without keys means that there is no anchor yet.
 RECOVERY = "recovery"
+# Begins the sections of delegated roles that were there before `firmroot adopt`.
+ADOPTED = "adopted-"
 OPTIONAL_ROLES = ("device-tls", RECOVERY)
 
 
@@ -113,6 +116,7 @@ class KeyHolder:
         contact: how to reach the holder; may be empty.
         place: where the private half lies; may be empty.
         made: when it was made, None if nobody knows.
+        destroyed: when the last copy of the private half was destroyed, None if there is one.
     """
 
     name: str
@@ -122,6 +126,7 @@ class KeyHolder:
     contact: str = ""
     place: str = ""
     made: date | None = None
+    destroyed: date | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-__all__ = ["LAB_KEYS", "create_lab", "create_workspace"]
+__all__ = [
+    "LAB_KEYS",
+    "POLICIES",
+    "appear",
+    "create_lab",
+    "create_workspace",
+    "draft_of",
+    "write_files",
+]
 
 # Every key of a lab, by the role that it has in the story.
 LAB_KEYS = (
@@ -76,10 +84,10 @@ def create_workspace(directory: Path, storage: str, example: str = POLICIES[0]) 
     Raises:
         ConfigurationError: the directory exists and is not empty, or the storage is unknown.
     """
-    draft = _draft(directory)
+    draft = draft_of(directory)
     try:
-        _write_files(draft, storage, example, lab=False)
-        return _appear(draft, directory)
+        write_files(draft, storage, example, lab=False)
+        return appear(draft, directory)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -96,18 +104,23 @@ def create_lab(directory: Path, storage: str, passphrase: bytes, now: datetime) 
     Raises:
         ConfigurationError: as `create_workspace`.
     """
-    draft = _draft(directory)
+    draft = draft_of(directory)
     try:
-        _write_files(draft, storage, "lab", lab=True)
+        write_files(draft, storage, "lab", lab=True)
         create_file(draft / ".firmroot/lab-passphrase", passphrase + b"\n", mode=0o600)
         _make_lab_keys(draft, passphrase, now)
         _sign_lab_root(Workspace.open(draft, occasion=Occasion(now)), passphrase, now)
-        return _appear(draft, directory)
+        return appear(draft, directory)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _draft(directory: Path) -> Path:
+def draft_of(directory: Path) -> Path:
+    """An empty directory beside the final place, in which a workspace is built.
+
+    Raises:
+        ConfigurationError: the final place exists and is not empty.
+    """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ConfigurationError(
             f"{directory} exists and is not an empty directory",
@@ -121,13 +134,15 @@ def _draft(directory: Path) -> Path:
     return draft
 
 
-def _appear(draft: Path, directory: Path) -> Workspace:
+def appear(draft: Path, directory: Path) -> Workspace:
+    """Move a finished draft to its place."""
     draft.replace(directory)
     sync_directory(directory.absolute().parent)
     return Workspace.open(directory)
 
 
-def _write_files(draft: Path, storage: str, example: str, *, lab: bool) -> None:
+def write_files(draft: Path, storage: str, example: str, *, lab: bool) -> None:
+    """The files with which a workspace begins. Raises as `create_workspace`."""
     online = f'publisher = "file:{KEY_DIRECTORY}/publisher.pem"\n' if lab else ""
     mark = "lab = true   # made by init --lab: for trying out, never for devices in the field\n"
     recovery = f'{"" if lab else "# "}recovery_storage = "{"recovery" if lab else "file:///..."}"'

@@ -6,13 +6,14 @@ whoever publishes and refreshes, and remembers when.
 
 from __future__ import annotations
 
+import tomllib
 from typing import TYPE_CHECKING
 
 import tomlkit
-from tomlkit.exceptions import TOMLKitError
 
 from client_reference.errors import ConfigurationError
 from repo_tools.files import replace_file
+from repo_tools.git import has_conflict
 from repo_tools.publishing.bridge import Gone
 
 if TYPE_CHECKING:
@@ -50,12 +51,19 @@ def _path(ws: Workspace) -> Path:
 
 
 def _read(path: Path) -> list[tuple[str, Gone]]:
+    data = b""
     try:
-        table = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
+        data = path.read_bytes()
+        table = tomllib.loads(data.decode())
         return [(str(name), Gone(how)) for name, how in table["keys"].items()]
     except FileNotFoundError:
         return []
-    except (OSError, TOMLKitError, KeyError, ValueError, AttributeError) as error:
+    except (OSError, KeyError, ValueError, AttributeError) as error:
+        if has_conflict(data):
+            raise ConfigurationError(
+                f"{path.name} has the marks of a git conflict: two people lost keys at once",
+                f"keep the entries of both, remove the marks, then: git add {path.name}",
+            ) from error
         raise ConfigurationError(
             f"{path} cannot be read: {error!r}",
             "take it from git: it says which keys must not be relied upon",

@@ -39,10 +39,11 @@ from repo_tools.signing.keyring import KEY_DIRECTORY, About, add_public, new_key
 from repo_tools.signing.rules import enforce_sound, templates
 from repo_tools.signing.signers import FILES
 from repo_tools.signing.start import planned_targets, start_role, start_root, start_targets
+from repo_tools.theft import versions_of
 from repo_tools.workspace import Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from datetime import date, datetime
 
     from keys_policy.model import KeyHolder
@@ -56,6 +57,7 @@ __all__ = [
     "check_rotations",
     "find_key",
     "free_name",
+    "is_replaced",
     "make_successor",
     "plan",
     "plan_sequence_reset",
@@ -101,9 +103,7 @@ def steps(
         targets = planned_targets(after, ws.config.products, now)
         found.extend(f"{role}: signed again" for role in _outdated(after, targets))
     if any(each.root for each in rotations) and live is not None:
-        keys = dict(gone_keys(ws))
-        if gone is not None:
-            keys[find_key(ws, rotations[0].old).key.keyid] = gone
+        keys = _gone_by_then(ws, rotations, gone)
         found.extend(_crossing(passage(live, planned, keys, now)))
     elif found:
         found.append("publish: in one commit, no device notices")
@@ -149,13 +149,13 @@ def _crossing(way: Passage) -> list[str]:
     return ["publish: the new root, then a timestamp; no device notices"]
 
 
-def find_key(ws: Workspace, name: str) -> KeyHolder:
+def find_key(ws: Workspace, name: str, hint: str = "firmroot key list") -> KeyHolder:
     """A key by name. Raises `ConfigurationError` with the names that there are."""
     if name not in ws.keyring:
         raise ConfigurationError(
             f"there is no key {name!r}; there are: {', '.join(ws.keyring) or 'none'}"
             f"{did_you_mean(name, ws.keyring)}",
-            "firmroot key list",
+            hint,
         )
     return ws.keyring[name]
 
@@ -207,6 +207,11 @@ def _is_used(ws: Workspace, name: str) -> bool:
     return name not in ws.key_uris() or any(ws.policy.roles_of(name)) or bool(_held(ws, name))
 
 
+def is_replaced(ws: Workspace, name: str) -> bool:
+    """Whether neither the policy nor what is signed gives a key a say any more."""
+    return not any(ws.policy.roles_of(name)) and not _held(ws, name)
+
+
 def _held(ws: Workspace, name: str) -> list[str]:
     """The roles, signed or waiting to be, in which a key has a say."""
     keyid = find_key(ws, name).key.keyid
@@ -253,12 +258,11 @@ def _is_ours(ws: Workspace, name: str) -> bool:
     """Whether this machine is the one to make a successor for a key.
 
     `[online]` of firmroot.toml names the publisher's key in every clone; its successor must not
-    come into being on the builder's machine.
+    come into being on the builder's machine. Nor does a file take the place of a key in a token or
+    a service, unasked.
     """
     uri = ws.key_uris().get(name)
-    if uri is None or not is_here(ws, uri):
-        return False
-    return name in ws.own_key_uris() or uri.partition(":")[0] in FILES
+    return uri is not None and is_here(ws, uri) and uri.partition(":")[0] in FILES
 
 
 def _successor(
@@ -286,7 +290,7 @@ def plan(
     for old, new in pairs:
         find_key(ws, old)
         if new is not None:
-            find_key(ws, new)
+            find_key(ws, new, f"its holder makes it first: firmroot key new {new}; or take another")
         held = _held(ws, old)
         rotations.append(plan_rotation(policy, old, new, held, compromised=compromised))
         policy = rotations[-1].policy
@@ -294,11 +298,23 @@ def plan(
 
 
 def check_rotations(
-    ws: Workspace, rotations: Sequence[Rotation], now: datetime, discard: Collection[str]
+    ws: Workspace,
+    rotations: Sequence[Rotation],
+    now: datetime,
+    discard: Collection[str],
+    gone: Gone | None = None,
 ) -> None:
     """Everything that may refuse, before anything is written.
 
+    Args:
+        ws: the workspace.
+        rotations: as planned.
+        now: the time.
+        discard: roles whose collected signatures may be lost.
+        gone: what became of the first key; None if nothing did.
+
     Raises:
+        RefusedError: too few keys of root are left to sign the next one.
         PolicyViolationError: the policy afterwards would break a rule.
         DiscardedSignaturesError: signatures would be lost.
         ActionRequiredError: a signed root must be published first.
@@ -311,8 +327,38 @@ def check_rotations(
     ):
         if needed:
             check_startable(ws, role, discard_signatures=role in discard)
+    if gone is not None and any(each.root for each in rotations):
+        _check_root_is_left(ws, _gone_by_then(ws, rotations, gone))
     if any(each.targets for each in rotations):
         _check_delegated(replace(ws, policy=rotations[-1].policy), now, discard)
+
+
+def _gone_by_then(
+    ws: Workspace, rotations: Sequence[Rotation], gone: Gone | None
+) -> dict[str, Gone]:
+    keys = dict(gone_keys(ws))
+    if gone is not None:
+        keys[find_key(ws, rotations[0].old).key.keyid] = gone
+    return keys
+
+
+def _check_root_is_left(ws: Workspace, gone: Mapping[str, Gone]) -> None:
+    """A root is signed by a threshold of the one before it (TUF 5.3.4); a stolen key still can."""
+    if not ws.roots():
+        return
+    live = parse(ws.roots()[-1], Root, "root").signed
+    role = live.roles[Root.type]
+    left = [keyid for keyid in role.keyids if gone.get(keyid) is not Gone.LOST]
+    if len(left) < role.threshold:
+        names = ", ".join(ws.key_name(keyid) for keyid in left) or "none"
+        raise RefusedError(
+            f"root {live.version} is followed by what {role.threshold} of its keys sign, and of "
+            f"these there are left: {names}; no rotation helps",
+            "the recovery anchor re-roots the fleet: docs/runbooks/lost-root.md"
+            if ws.recovery_roots()
+            else "without a recovery anchor only a copy of a key helps; if one is found: "
+            "firmroot rotate KEY --to NEW",
+        )
 
 
 def _check_delegated(ws: Workspace, now: datetime, discard: Collection[str]) -> None:
@@ -361,7 +407,7 @@ def rotate(
         remember_gone(ws, rotations[0].old, gone)
     for rotation in rotations:
         # URIs first: once the policy has changed, a run that takes this up sees no successor.
-        _write_uris(ws, rotation, stolen=gone is Gone.STOLEN and rotation is rotations[0])
+        _write_uris(ws, rotation, gone=gone if rotation is rotations[0] else None)
         _write_policy(ws, rotation)
         ws = Workspace.open(ws.directory, occasion=ws.occasion)
     opened: list[Ceremony] = []
@@ -423,9 +469,7 @@ def _renew(
         opened.append(start_role(ws, role, now, discard_signatures=True))
         return
     try:
-        named = (each.partition("@") for each in drop)
-        dropped = [version for name, _, version in named if name == product]
-        renew_builds(ws, product, secrets, now, dropped)
+        renew_builds(ws, product, secrets, now, versions_of(product, drop))
     except ConfigurationError:
         return  # no firmware was added yet, so there is nothing to sign again
     except ActionRequiredError as error:
@@ -444,8 +488,8 @@ def _write_policy(ws: Workspace, rotation: Rotation) -> None:
     replace_file(path, tomlkit.dumps(document).encode())
 
 
-def _write_uris(ws: Workspace, rotation: Rotation, *, stolen: bool) -> None:
-    """Tell `publish` about a new online key, and a lab about a key that is gone.
+def _write_uris(ws: Workspace, rotation: Rotation, *, gone: Gone | None) -> None:
+    """Tell `publish` about a new online key, and this machine about a key that is gone.
 
     A key that is replaced without hurry still signs for devices that trust the old root: online
     roles and `targets` over the bridge, and the next root itself; a recovery key the next recovery
@@ -457,11 +501,13 @@ def _write_uris(ws: Workspace, rotation: Rotation, *, stolen: bool) -> None:
     online = dict(ws.config.online)
     if rotation.online and rotation.new in uris:
         online[rotation.new] = uris[rotation.new]
-    if stolen:
+    if gone is Gone.STOLEN:
         online.pop(rotation.old, None)
     if online != ws.config.online:
         set_online(ws, online)
-    if ws.config.lab and not _signs_next_root(ws, rotation.old):
+    uri = ws.own_key_uris().get(rotation.old, "")
+    lost = gone is Gone.LOST and not is_here(ws, uri)
+    if lost or (ws.config.lab and not _signs_next_root(ws, rotation.old)):
         ws.remove_key_uri(rotation.old)
 
 
@@ -579,17 +625,20 @@ def recover_expired_root(
             f"root {root.version} is good until {root.expires:%Y-%m-%d}: nothing to recover",
             "to sign it again all the same: firmroot ceremony start root",
         )
+    newest = ws.newest_root()
+    # Signed since, with other keys perhaps: it goes live with what else has expired.
+    ready = newest is not None and newest.expires > now
     waiting = {each.role: each for each in open_ceremonies(ws)}
     again = renewed(root, ws.policy.role("root"), now)
     expired = _expired(ws, now)
     kept = [role for role in expired if role in waiting and waiting[role].signed.expires > now]
     if "root" in waiting and _is_renewal(waiting["root"].signed, again, now):
         kept.append("root")
-    for role in ("root", *expired):
+    for role in (*(() if ready else ("root",)), *expired):
         if role not in kept:
             check_startable(ws, role, discard_signatures=role in discard)
     opened = [waiting[role] for role in kept]
-    if "root" not in kept:
+    if "root" not in kept and not ready:
         opened.insert(0, start_ceremony(ws, "root", again, discard_signatures=True))
     done: list[str] = []
     left: list[str] = []

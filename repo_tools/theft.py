@@ -15,8 +15,10 @@ from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import ConfigurationError, NotFoundError, RefusedError
 from client_reference.nearest import did_you_mean
+from repo_tools.gone import gone_keys
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import RECOVERY, builds_role
+from repo_tools.publishing.bridge import Gone
 from repo_tools.publishing.channels import read_channel
 from repo_tools.publishing.firmware import read_builds
 from repo_tools.signing.ceremony import predecessor
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from repo_tools.workspace import Workspace
 
-__all__ = ["Built", "built_with", "check_drop", "exposure"]
+__all__ = ["Built", "built", "built_with", "check_drop", "exposure", "versions_of"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Built:
 def exposure(ws: Workspace, key: str) -> Iterator[str]:
     """One sentence for each role in which a key has a say: what its thief can do there."""
     keyid = ws.keyring[key].key.keyid
+    stolen = {each for each, how in gone_keys(ws).items() if how is Gone.STOLEN} | {keyid}
     root, targets = ws.newest_root(), ws.newest_targets()
     roles: dict[str, Role] = dict(root.roles) if root else {}
     delegations = targets.delegations if targets else None
@@ -65,9 +68,11 @@ def exposure(ws: Workspace, key: str) -> Iterator[str]:
     for name, role in roles.items():
         if keyid not in role.keyids:
             continue
-        more = role.threshold - 1
+        more = max(0, role.threshold - len(stolen.intersection(role.keyids)))
         power = f"with {more} more key(s) its thief signs it" if more else "its thief signs it"
         reach = " and leads every device to another root" if name == RECOVERY else ""
+        if name == Root.type and not more:
+            reach = "; no rotation ends that: docs/runbooks/lost-root.md"
         yield f"{name}: {power}{reach}{_signed_live(ws, name, keyid)}"
 
 
@@ -96,11 +101,22 @@ def built_with(ws: Workspace, key: str) -> list[Built]:
     for product in ws.config.products:
         role = roles.get(builds_role(product))
         if role is not None and keyid in role.keyids:
-            found += _built(ws, product)
+            found += built(ws, product)
     return found
 
 
-def _built(ws: Workspace, product: str) -> list[Built]:
+def versions_of(product: str, drop: Collection[str]) -> list[str]:
+    """The versions of a product among references such as `gateway@6.6`."""
+    named = (each.partition("@") for each in drop)
+    return [version for name, _, version in named if name == product]
+
+
+def built(ws: Workspace, product: str) -> list[Built]:
+    """What the builds role of a product speaks for, and what its next version drops.
+
+    Raises:
+        NotTrustedError, RetryLaterError: the storage cannot be read.
+    """
     storage = ws.storage()
     offered: dict[int, list[str]] = {}
     for name in ws.config.products[product].channels:
@@ -112,29 +128,29 @@ def _built(ws: Workspace, product: str) -> list[Built]:
             for release in manifest.releases if manifest else ():
                 places = offered.setdefault(release.sequence, [])
                 places.extend([name] if name not in places else [])
-    built = {
-        int(custom["sequence"]): str(custom["version"])
-        for target in read_builds(ws, storage, product).targets.values()
+    releases = {
+        (int(custom["sequence"]), str(custom["version"]))
+        for target in read_builds(ws, storage, product, anew=True).known.values()
         if "sequence" in (custom := target.custom or {})
     }
     return [
-        Built(product, built[sequence], sequence, tuple(offered.get(sequence, ())))
-        for sequence in sorted(built)
+        Built(product, version, sequence, tuple(offered.get(sequence, ())))
+        for sequence, version in sorted(releases)
     ]
 
 
-def check_drop(built: Collection[Built], drop: Collection[str]) -> None:
+def check_drop(builds: Collection[Built], drop: Collection[str]) -> None:
     """Whether releases may be left out when their builds role is signed again.
 
     Args:
-        built: what the role speaks for.
+        builds: what roles speak for.
         drop: such as `gateway@6.6`.
 
     Raises:
         ConfigurationError: there is no such release.
         RefusedError: a channel offers it.
     """
-    known = {each.ref: each for each in built}
+    known = {each.ref: each for each in builds}
     for ref in drop:
         if ref not in known:
             raise ConfigurationError(

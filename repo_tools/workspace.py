@@ -17,14 +17,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import tomlkit
-from tomlkit.exceptions import TOMLKitError
 from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import ConfigurationError, NotTrustedError
+from client_reference.trust.verified import authentic
 from keys_policy.load import PolicyError, load_keyring, load_policy
 from keys_policy.model import NAME, RECOVERY
 from repo_tools.files import exclusive_lock, replace_file, sweep
 from repo_tools.git import has_conflict
+from repo_tools.metadata.adopted import Adopted
 from repo_tools.metadata.repository import parse
 from repo_tools.storage.epoch import EpochStorage
 from repo_tools.storage.local import LocalStorage
@@ -245,13 +246,23 @@ class Workspace:
                 "firmroot.toml: recovery_storage: expected where the recovery anchor is published",
                 "name a storage in another account than `storage`: file:///...",
             )
-        if url == self.config.storage:
+        here, there = (self._place(each) for each in (url, self.config.storage))
+        if here.startswith(there) or there.startswith(here):
+            relation = "also `storage`" if here == there else "one within the other with `storage`"
             raise ConfigurationError(
-                f"firmroot.toml: recovery_storage is {url!r}, which is also `storage`: "
+                f"firmroot.toml: recovery_storage is {url!r}, which is {relation}: "
                 "who can write to one must not be able to write to the other",
                 "name a storage in another account",
             )
         return self._open_storage("recovery_storage", url)
+
+    def _place(self, url: str) -> str:
+        """Where a storage is, however it is written; what is within it begins with that."""
+        scheme, separator, rest = url.partition("://")
+        if not separator or scheme == "file":
+            rest = str((self.directory / (rest if separator else url)).resolve())
+        path = "/".join(part for part in rest.split("/") if part)
+        return f"{scheme if separator else 'file'}://{path}/"
 
     def _open_storage(self, key: str, url: str) -> Storage:
         scheme, separator, rest = url.partition("://")
@@ -369,6 +380,34 @@ class Workspace:
             if path.is_file() and not path.name.startswith(".")
         }
 
+    def adopted(self) -> Adopted | None:
+        """What was there before `firmroot adopt`; None if nothing was, or in a later epoch.
+
+        Attack: who can write to git adds what was never there, and the next ceremony carries it.
+
+        Raises:
+            NotTrustedError: it is damaged, or is not what the others signed.
+        """
+        directory = self.metadata / "adopted"
+        data = _read_optional(directory / "targets.json")
+        last = _read_optional(directory / "root.json")
+        if data is None or last is None:
+            return None
+        restore = "find out who changed it, then: git checkout metadata/adopted"
+        if last not in self.roots():
+            raise NotTrustedError(
+                "metadata/adopted/root.json is not what was adopted: it is no root of the chain in "
+                "metadata/root/",
+                restore,
+            )
+        root = parse(last, Root, "root.json").signed
+        try:
+            return Adopted(root, authentic(Targets, root, Targets.type, data))
+        except NotTrustedError as error:
+            raise NotTrustedError(
+                f"metadata/adopted/targets.json is not what was adopted: {error.message}", restore
+            ) from error
+
     def newest_recovery(self) -> Root | None:
         """The newest recovery root signed to its threshold: staged, else published."""
         data = self.staged_role(RECOVERY) or next(reversed(self.recovery_roots()), None)
@@ -471,7 +510,10 @@ def _read_uris(path: Path) -> dict[str, str]:
     try:
         table = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"{path}: not TOML: {error}") from error
+        raise ConfigurationError(
+            f"{path}: not TOML: {error}",
+            "correct it, or remove it and name the keys of this machine again: firmroot key import",
+        ) from error
     if wrong := [name for name, uri in table.items() if not isinstance(uri, str)]:
         raise ConfigurationError(f"{path}: {wrong[0]}: expected a key URI such as file:PATH")
     return table
@@ -480,9 +522,16 @@ def _read_uris(path: Path) -> dict[str, str]:
 def _parse_config(text: str) -> Config:
     """`firmroot.toml`; every mistake in one error."""
     try:
-        table: dict[str, Any] = tomlkit.parse(text).unwrap()
-    except TOMLKitError as error:
-        raise ConfigurationError(f"firmroot.toml: not TOML: {error}") from error
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        if has_conflict(text.encode()):
+            raise ConfigurationError(
+                "firmroot.toml has the marks of a git conflict: two people changed it at once",
+                "put together what both sides wanted, remove the marks, then: git add",
+            ) from error
+        raise ConfigurationError(
+            f"firmroot.toml: not TOML: {error}", "correct the line that is named"
+        ) from error
     problems: list[str] = []
 
     def take(name: str, kind: type, default: Any, expected: str) -> Any:  # noqa: ANN401  TOML values

@@ -42,7 +42,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 # The terminal is what this script is for.
 # ruff: noqa: T201
@@ -54,8 +54,10 @@ COPIED_FILES = ("pyproject.toml",)
 # CPU seconds of one run of tests at least, and how often the wall clock may be slower.
 MINIMUM_LIMIT = 10
 SLOWNESS = 15
-# So many tests that call the changed function are tried before the others.
+# So many tests that reach the changed place are tried before the others.
 NEAR = 40
+# With --quiet, a line after so many verdicts.
+TOLD = 20
 
 # Which tests answer for which module. Narrow on purpose: a mutant that only a distant test notices
 # is a module whose own tests do not state its rules.
@@ -80,6 +82,7 @@ CEREMONY = tuple(
     f"tests/signing/test_{name}.py" for name in ("ceremony", "strangers", "anchor_ceremony")
 )
 INBOX = (
+    "tests/publishing/test_inbox.py",
     "tests/workflows/test_inbox_attacks.py",
     "tests/workflows/test_identities.py",
     "tests/workflows/test_identities_keys.py",
@@ -156,6 +159,8 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_interrupted.py",
         "tests/publishing/test_journal.py",
         "tests/publishing/test_bridge.py",
+        "tests/publishing/test_collect.py",
+        "tests/publishing/test_history.py",
     ),
     "repo_tools/publishing/rehearse.py": ("tests/publishing/test_rehearse.py",),
     "repo_tools/publishing/live.py": ("tests/publishing/test_live.py",),
@@ -197,7 +202,14 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/intake.py": INBOX,
     "repo_tools/publishing/submit.py": INBOX,
     "repo_tools/publishing/rebase.py": INBOX,
-    "repo_tools/publishing/verify.py": ("tests/publishing/test_verify.py",),
+    "repo_tools/publishing/verify.py": (
+        "tests/publishing/test_verify.py",
+        "tests/publishing/test_through.py",
+    ),
+    "repo_tools/publishing/cache_headers.py": ("tests/publishing/test_through.py",),
+    "repo_tools/publishing/edge_checks.py": ("tests/publishing/test_through.py",),
+    "repo_tools/publishing/probe.py": ("tests/publishing/test_through.py",),
+    "repo_tools/publishing/through.py": ("tests/publishing/test_through.py",),
     "repo_tools/publishing/factory.py": (
         "tests/publishing/test_factory.py",
         "tests/publishing/test_recovery.py",
@@ -209,6 +221,11 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/signing/test_anchor_ceremony.py",
         "tests/publishing/test_anchor.py",
     ),
+    "repo_tools/adoption.py": ("tests/workflows/test_adopt.py",),
+    "repo_tools/metadata/adopted.py": (
+        "tests/metadata/test_adopted.py",
+        "tests/workflows/test_adopt.py",
+    ),
     "repo_tools/metadata/anchor.py": ("tests/metadata/test_anchor.py",),
     "repo_tools/storage/epoch.py": ("tests/storage/test_epoch.py",),
     "repo_tools/reporting/situation.py": (
@@ -218,6 +235,10 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     ),
     "repo_tools/reporting/history.py": ("tests/publishing/test_history.py",),
     "repo_tools/reporting/status.py": ("tests/reporting",),
+    "repo_tools/cloud/imported.py": ("tests/cloud/test_imported.py",),
+    "repo_tools/cloud/job.py": ("tests/cloud/test_job.py",),
+    "repo_tools/cloud/measures.py": ("tests/cloud/test_measures.py",),
+    "repo_tools/cloud/refresher.py": ("tests/cloud/test_refresher.py",),
     "repo_tools/git.py": ("tests/test_git.py",),
     "repo_tools/storage/local.py": ("tests/storage",),
     "repo_tools/storage/overlay.py": ("tests/storage",),
@@ -329,6 +350,7 @@ class Mutant:
         after: what takes its place, as it is written into the file.
         start: first byte of the place in the file.
         end: first byte after it.
+        height: lines of the place.
     """
 
     file: str
@@ -339,6 +361,7 @@ class Mutant:
     after: str
     start: int
     end: int
+    height: int = 1
 
     @property
     def change(self) -> str:
@@ -412,6 +435,7 @@ class Source:
             after=after,
             start=start,
             end=end,
+            height=(node.end_lineno or node.lineno) - node.lineno + 1,
         )
 
     def apply(self, mutant: Mutant) -> bytes:
@@ -525,9 +549,6 @@ def make_mutants(file: str, text: bytes) -> list[Mutant]:
     """Every mutant of a module, in the order of the text; the same change twice counts once."""
     maker = Maker(Source(file, text))
     maker.visit(ast.parse(text))
-    for mutant in maker.mutants:
-        # A mutant that does not compile would count as noticed by every test.
-        compile(maker.source.apply(mutant), file, "exec")
     unique = {(m.start, m.end, m.after): m for m in maker.mutants}
     return sorted(unique.values(), key=lambda m: (m.start, m.end, m.after))
 
@@ -558,14 +579,14 @@ class Tree:
             shutil.copy2(ROOT / name, directory / name)
 
     def tests(
-        self, arguments: Sequence[str], limit: int | None = None, *, trace: bool = False
+        self, arguments: Sequence[str], limit: int | None = None, *, trace: str = ""
     ) -> tuple[int, str]:
         """Run pytest on this copy.
 
         Args:
             arguments: tests.
             limit: CPU seconds of one process, or None.
-            trace: also write `trace.json`.
+            trace: a module of which to write `trace.json`.
 
         Returns:
             The exit code (negative: a signal ended it, as it does at the limit) and the output.
@@ -598,7 +619,7 @@ def _run_tests(
     arguments: Sequence[str],
     limit: int | None,
     output: Path,
-    trace: bool,  # noqa: FBT001 - multiprocessing passes it
+    trace: str,
 ) -> None:
     """In the forked process: become pytest on one copy of the tree."""
     os.setsid()
@@ -620,6 +641,7 @@ def _run_tests(
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     if trace:
         os.environ["MUTANTS_TRACE"] = str(directory / "trace.json")
+        os.environ["MUTANTS_FILE"] = str(directory / trace)
         options += ["-p", "scripts.mutants_trace"]
     else:
         # A mutant of the same length within the same second would be hidden by its `.pyc`.
@@ -640,16 +662,22 @@ class Baseline:
     Attributes:
         paths: the test paths that exist.
         seconds: of CPU that each test takes.
-        callers: by function of the module, the tests that call it, quickest first.
+        lines: by test, the lines of the module that it runs.
     """
 
     paths: tuple[str, ...]
     seconds: Mapping[str, float]
-    callers: Mapping[str, Sequence[str]]
+    lines: Mapping[str, Sequence[int]]
+
+    def reaching(self, mutant: Mutant) -> list[str]:
+        """The tests that run the place of a mutant, quickest first."""
+        place = range(mutant.line, mutant.line + mutant.height)
+        tests = [test for test, lines in self.lines.items() if not {*lines}.isdisjoint(place)]
+        return sorted(tests, key=self.seconds.__getitem__)
 
 
 def baseline(tree: Tree, file: str) -> Baseline:
-    """Run the module's tests unchanged and note which test calls which function.
+    """Run the module's tests unchanged and note which test runs which lines.
 
     Raises:
         SystemExit: there are none, or they fail: mutants would prove nothing.
@@ -658,21 +686,29 @@ def baseline(tree: Tree, file: str) -> Baseline:
     paths = tuple(p for p in (*MODULES[file], gap) if (tree.directory / p).exists())
     if not paths:
         raise SystemExit(f"{file}: none of its tests exists: {', '.join(MODULES[file])}")
-    code, output = tree.tests(paths, trace=True)
+    code, output = tree.tests(paths, trace=file)
     if code != 0:
         raise SystemExit(f"{file}: its tests fail without a mutant:\n{output[-3000:]}")
     trace = json.loads((tree.directory / "trace.json").read_text())
-    return Baseline(paths, trace["seconds"], trace["calls"].get(file, {}))
+    return Baseline(paths, trace["seconds"], trace["lines"])
 
 
-def judge(tree: Tree, original: Source, mutant: Mutant, base: Baseline) -> Verdict:
-    """Whether a test notices: first those that call the function, then the others."""
+def judge(
+    tree: Tree, original: Source, mutant: Mutant, base: Baseline, *, near_only: bool = False
+) -> Verdict:
+    """Whether a test notices: first those that reach the place, then the others.
+
+    With `near_only` the others are left, if there are any that reach it.
+    """
     start = time.monotonic()
-    tree.write(mutant.file, original.apply(mutant))
+    text = original.apply(mutant)
+    # One that does not compile would count as noticed by every test.
+    compile(text, mutant.file, "exec")
+    tree.write(mutant.file, text)
     try:
-        near = [*base.callers.get(mutant.function, ())][:NEAR]
+        near = base.reaching(mutant)[:NEAR]
         killer = _first_failure(tree, near, base, near) if near else None
-        if killer is None:
+        if killer is None and not (near and near_only):
             killer = _first_failure(tree, base.paths, base, base.seconds)
     finally:
         tree.write(mutant.file, original.text)
@@ -731,8 +767,16 @@ def chosen(arguments: argparse.Namespace) -> list[Mutant]:
     return mutants
 
 
-def run(mutants: Sequence[Mutant], jobs: int, budget: float | None) -> Iterator[Verdict]:
-    """Judge mutants with several workers, each in a copy of its own, until the time is up."""
+def run(
+    mutants: Sequence[Mutant], jobs: int, budget: float | None, *, near_only: bool = False
+) -> Iterator[Verdict]:
+    """Judge mutants with several workers, each in a copy of its own, until the time is up.
+
+    Of a mutant that is called equivalent only the tests are asked that reach its place: all the
+    others would run to their end each time.
+    """
+    equivalents = read_equivalents()
+    brief = {m for m in mutants if near_only or any(e.matches(m) for e in equivalents)}
     by_file: dict[str, list[Mutant]] = {}
     for mutant in mutants:
         by_file.setdefault(mutant.file, []).append(mutant)
@@ -749,7 +793,8 @@ def run(mutants: Sequence[Mutant], jobs: int, budget: float | None) -> Iterator[
     with tempfile.TemporaryDirectory(prefix=DIRECTORY.format(os.getpid())) as directory:
         trees = [Tree(Path(directory) / str(n)) for n in range(jobs)]
         for tree in trees:
-            threading.Thread(target=_worker, args=(tree, work, done, deadline), daemon=True).start()
+            arguments = (tree, work, done, deadline, brief)
+            threading.Thread(target=_worker, args=arguments, daemon=True).start()
         running = jobs
         try:
             while running:
@@ -789,6 +834,7 @@ def _worker(
     work: queue.Queue[Mutant],
     done: queue.Queue[Verdict | BaseException | None],
     deadline: float | None,
+    brief: Collection[Mutant],
 ) -> None:
     bases: dict[str, Baseline] = {}
     try:
@@ -801,7 +847,8 @@ def _worker(
             if file not in bases:
                 bases[file] = baseline(tree, file)
             source = Source(file, (tree.directory / file).read_bytes())
-            done.put(judge(tree, source, mutant, bases[file]))
+            near_only = mutant in brief
+            done.put(judge(tree, source, mutant, bases[file], near_only=near_only))
     except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
         done.put(error)
     done.put(None)
@@ -850,6 +897,12 @@ def main() -> int:
     parser.add_argument("--budget", type=float, help="start no mutant after so many seconds")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--quiet", action="store_true", help="do not print each killed mutant")
+    parser.add_argument(
+        "--near",
+        action="store_true",
+        help="ask only the tests that reach the changed place: quick, and may call some alive "
+        "that another test notices",
+    )
     arguments = parser.parse_args()
     # So that the trees are removed when the script is ended.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -860,12 +913,14 @@ def main() -> int:
         print(f"{len(mutants)} mutants")
         return 0
     verdicts = []
-    for verdict in run(mutants, arguments.jobs, arguments.budget):
+    for verdict in run(mutants, arguments.jobs, arguments.budget, near_only=arguments.near):
         verdicts.append(verdict)
         if verdict.killer and not arguments.quiet:
             print(f"killed   {verdict.mutant}\n         by {verdict.killer}", flush=True)
         elif not verdict.killer:
             print(f"ALIVE    {verdict.mutant}", flush=True)
+        if arguments.quiet and len(verdicts) % TOLD == 0:
+            print(f"{len(verdicts)} of {len(mutants)} judged", flush=True)
     return 0 if report(verdicts, mutants) else 1
 
 

@@ -1,7 +1,7 @@
-"""A pytest plugin for `mutants.py`: the functions that each test calls, and its time.
+"""A pytest plugin for `mutants.py`: which lines of one module each test runs, and its time.
 
-It notes calls in the test's own process only. That is enough to try likely tests first; a mutant is
-never called a survivor before all tests of its module have run.
+It notes what runs in the test's own process and thread only. That is enough to try likely tests
+first; a mutant is never called a survivor before all tests of its module have run.
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = tuple(
-    f"{ROOT}{os.sep}{name}{os.sep}" for name in ("client_reference", "keys_policy", "repo_tools")
-)
+    from _typeshed import TraceFunction
 
-_calls: dict[str, dict[str, dict[str, float]]] = {}
+FILE = os.environ["MUTANTS_FILE"]
+
+_lines: dict[str, list[int]] = {}
 _seconds: dict[str, float] = {}
-_current: set[tuple[str, str]] = set()
+_current: set[int] = set()
 
 
-def _note(frame: FrameType, event: str, _argument: object) -> None:
-    if event == "call" and frame.f_code.co_filename.startswith(PACKAGES):
-        _current.add((frame.f_code.co_filename, frame.f_code.co_qualname))
+def _note(frame: FrameType, _event: str, _argument: object) -> TraceFunction | None:
+    return _note_line if frame.f_code.co_filename == FILE else None
+
+
+def _note_line(frame: FrameType, _event: str, _argument: object) -> TraceFunction:
+    _current.add(frame.f_lineno)
+    return _note_line
 
 
 @pytest.hookimpl(wrapper=True)
@@ -39,21 +42,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Watch one test, its fixtures included."""
     _current.clear()
     start = time.process_time()
-    sys.setprofile(_note)
+    sys.settrace(_note)
     try:
         return (yield)
     finally:
-        sys.setprofile(None)
+        sys.settrace(None)
         _seconds[item.nodeid] = time.process_time() - start
-        for name, function in _current:
-            file = str(Path(name).relative_to(ROOT))
-            _calls.setdefault(file, {}).setdefault(function, {})[item.nodeid] = len(_current)
+        _lines[item.nodeid] = sorted(_current)
 
 
 def pytest_sessionfinish() -> None:
-    """Write the table: the most narrow tests of a function first."""
-    table = {
-        file: {name: sorted(tests, key=tests.__getitem__) for name, tests in functions.items()}
-        for file, functions in _calls.items()
-    }
-    Path(os.environ["MUTANTS_TRACE"]).write_text(json.dumps({"calls": table, "seconds": _seconds}))
+    """Write the table."""
+    table = {"lines": _lines, "seconds": _seconds}
+    Path(os.environ["MUTANTS_TRACE"]).write_text(json.dumps(table))

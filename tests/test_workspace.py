@@ -216,6 +216,10 @@ def test_the_anchor_has_a_storage_of_its_own(ws: Workspace) -> None:
     text = config.read_text()
     for line, message in (
         ('recovery_storage = "repository"', "which is also `storage`"),
+        ('recovery_storage = "./repository/"', "which is also `storage`"),
+        ('recovery_storage = "repository/rescue"', "which is one within the other"),
+        ('recovery_storage = "."', "which is one within the other"),
+        (f'recovery_storage = "file://{ws.directory}/repository"', "which is also `storage`"),
         ('recovery_storage = "gs://b"', "recovery_storage: expected a directory, file:///"),
         ("", "expected where the recovery anchor is published"),
     ):
@@ -225,6 +229,13 @@ def test_the_anchor_has_a_storage_of_its_own(ws: Workspace) -> None:
             Workspace.open(ws.directory).recovery_storage()
     config.write_text(text.replace('"recovery"', '"file:///elsewhere"'))
     assert Workspace.open(ws.directory).recovery_storage().url == "file:///elsewhere"
+    bucket = text.replace('storage = "repository"', 'storage = "s3://acme/fw"')
+    for place in ("s3://acme/fw/", "s3://acme//fw", "s3://acme/fw/rescue", "s3://acme"):
+        config.write_text(bucket.replace('"recovery"', f'"{place}"'))
+        with pytest.raises(ConfigurationError, match="who can write to one must not be able"):
+            Workspace.open(ws.directory).recovery_storage()
+    config.write_text(bucket.replace('"recovery"', '"s3://acme/fw-rescue"'))
+    assert Workspace.open(ws.directory).recovery_storage().url == "s3://acme/fw-rescue"
 
 
 def test_each_epoch_has_places_of_its_own(ws: Workspace) -> None:

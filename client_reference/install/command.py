@@ -25,6 +25,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from client_reference.durable import (
+    SPARE,
     free_bytes,
     make_private_directory,
     read_back_sha256,
@@ -40,6 +41,7 @@ from client_reference.errors import (
     ImageGoneError,
     LocalFailureError,
 )
+from client_reference.install.handlers import Withdrawal
 from client_reference.trust.uptime import BOOT_ID
 from client_reference.values import frozen
 
@@ -142,7 +144,7 @@ class CommandInstaller:
             self._file = os.open(self._path(image), os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
             os.fchmod(self._file, 0o600)
             sync_directory(self._directory)
-            room = os.fstat(self._file).st_size + free_bytes(self._file)
+            room = os.fstat(self._file).st_size + max(free_bytes(self._file) - SPARE, 0)
         if image.length > room:
             raise LocalFailureError(
                 f"release {image.version} has {image.length} bytes, {self._directory} has room"
@@ -257,20 +259,28 @@ class CommandInstaller:
         given = bool(self._noted()) or not self._path(image).exists()
         self._conclude(command if given else (), image)
 
-    def withdraw(self, image: Image) -> str:
+    def withdraw(self, image: Image) -> Withdrawal:
         """Drop the file; what the program got, only its owner can take back in this boot.
 
-        Its `reject` would give up the system that runs. See `Installer.withdraw`.
+        Its `reject` would give up the system that runs. After a restart nobody here can tell which
+        system that is, so neither `reject` nor `confirm` is called. See `Installer.withdraw`.
         """
+        program = self._commands.run[0]
         if self.boot_pending():
-            program = self._commands.run[0]
-            return (
+            told = (
                 f"{program} has it, and it boots next: do not restart this device before an "
                 f"update has put another release in its place, or take it back with {program} "
                 "by hand"
             )
+            return Withdrawal(done=False, told=told)
+        told = "it was given up, and is not booted"
+        if self._noted():
+            told = (
+                f"{program} had it when this device restarted, so it may be what runs now; it is "
+                "given up here and was not confirmed: an update puts another release in its place"
+            )
         self._conclude((), image)
-        return ""
+        return Withdrawal(done=True, told=told)
 
     def _conclude(self, command: Sequence[str], image: Image) -> None:
         if command:

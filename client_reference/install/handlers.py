@@ -20,7 +20,20 @@ if TYPE_CHECKING:
 
     from client_reference.trust.state import Image
 
-__all__ = ["HANDLERS", "InstallSettings", "Installer", "open_installer"]
+__all__ = ["HANDLERS", "InstallSettings", "Installer", "Withdrawal", "open_installer"]
+
+
+@frozen
+class Withdrawal:
+    """What became of an image that was to be taken back.
+
+    Attributes:
+        done: whether it is given up; otherwise only the owner can do it, and nothing has changed.
+        told: what to say of it.
+    """
+
+    done: bool
+    told: str
 
 
 class Installer(Protocol):
@@ -87,12 +100,8 @@ class Installer(Protocol):
     def reject(self, image: Image) -> None:
         """Let the next boot be of the image before, durably."""
 
-    def withdraw(self, image: Image) -> str:
-        """The same of an image that is whole, perhaps activated, and has not run.
-
-        Returns:
-            empty, or why only the owner can do it, and how; then nothing has changed.
-        """
+    def withdraw(self, image: Image) -> Withdrawal:
+        """The same of an image that is whole, perhaps activated, and was not seen to run."""
 
 
 @frozen

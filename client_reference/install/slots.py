@@ -26,6 +26,7 @@ from client_reference.durable import (
     write_at,
 )
 from client_reference.errors import ConfigurationError, ImageGoneError, LocalFailureError
+from client_reference.install.handlers import Withdrawal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -168,10 +169,10 @@ class SlotInstaller:
         """Let the next boot be of the slot before."""
         self._bootloader.revert(image.slot)
 
-    def withdraw(self, image: Image) -> str:
+    def withdraw(self, image: Image) -> Withdrawal:
         """Make the slot unbootable before it ran. See `Installer.withdraw`."""
         self._bootloader.revert(image.slot)
-        return ""
+        return Withdrawal(done=True, told="it was given up, and is not booted")
 
     def _free_slot(self, image: Image) -> str:
         used = {self._bootloader.running(), self._bootloader.primary()}

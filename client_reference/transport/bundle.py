@@ -8,9 +8,10 @@ old (design 8).
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import TYPE_CHECKING
 
-from client_reference.durable import replace_file, sync_directory
+from client_reference.durable import SPARE, replace_file, sync_directory
 from client_reference.errors import LocalFailureError, NotTrustedError
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BundleFile"]
 
+_TRIAL = ".trial"
+_UNFINISHED = (_TRIAL, ".new")  # the second is of `durable.replace_file`
 _PEM = "the publisher must sign a PEM file for trust/ca-bundle.pem"
 
 
@@ -46,6 +49,28 @@ class BundleFile:
         except OSError as error:
             raise LocalFailureError(f"{self._path} cannot be removed: {error}") from error
 
+    def require_room(self, length: int) -> None:
+        """Whether a bundle of `length` bytes fits, with room left for the trust store beside it.
+
+        Attack on itself: a bundle that fills this file system ends every later update. What a cut
+        left of an earlier one goes first.
+
+        Raises:
+            LocalFailureError: it does not.
+        """
+        try:
+            for suffix in _UNFINISHED:
+                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+            volume = os.statvfs(self._path.parent)
+        except OSError as error:
+            raise LocalFailureError(f"{self._path.parent} cannot be used: {error}") from error
+        room = max(volume.f_bavail * volume.f_frsize - SPARE, 0)
+        if length > room:
+            raise LocalFailureError(
+                f"it has {length} bytes, {self._path.parent} has room for {room}",
+                "free some space on its file system, or ask the publisher for fewer certificates",
+            )
+
     def keep(self, data: bytes) -> None:
         """Replace what is kept, durably.
 
@@ -66,14 +91,14 @@ class BundleFile:
         """
         import ssl  # noqa: PLC0415 # a bundle is rare, and so is its cost
 
-        trial = self._path.with_name(f"{self._path.name}.trial")
+        trial = self._path.with_name(self._path.name + _TRIAL)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
-            trial.write_bytes(data)
             try:
+                trial.write_bytes(data)
                 context.load_verify_locations(trial)
             finally:
-                trial.unlink()
+                trial.unlink(missing_ok=True)
             found = context.cert_store_stats()["x509"]
         except ssl.SSLError as error:
             raise NotTrustedError(

@@ -181,8 +181,9 @@ class Connector:
         self._certificate = certificate
         self._contexts: dict[tuple[Trust, bool], ssl.SSLContext] = {}
 
-    def forget(self) -> None:
-        """Read the bundles again for the next connection."""
+    def forget(self, roots: Roots | None = None) -> None:
+        """Read the bundles again for the next connection, or others from now on."""
+        self._roots = self._roots if roots is None else roots
         self._contexts.clear()
 
     def open(self, way: Attempt, pace: Pace, *, identified: bool) -> Connection:

@@ -7,7 +7,8 @@ that arrives is trusted here. Time that the caller takes between two pieces does
 What a request may say about the device (design 8, degraded transport):
 
 * Credentials, a header or a client certificate, only for artifacts, over verified TLS, to
-  configured mirrors. For everything else nobody is told who asks.
+  configured mirrors, and never because of a redirect that came over less. For everything else
+  nobody is told who asks.
 * An ETag only to the mirror that gave it, asked as it is configured, never below that.
 * A user agent over verified TLS only.
 
@@ -17,7 +18,7 @@ Clock, sleep, randomness and the resolver are passed in as `Ambient`.
 from __future__ import annotations
 
 import http.client
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from client_reference.errors import FirmrootError, NotFoundError, NotTrustedError, RetryLaterError
@@ -153,11 +154,13 @@ class _Wanted:
         path: of the object in the repository.
         headers: that say which part, and how it may be coded.
         etag: asks for nothing if the object is still the one with this ETag; may be empty.
+        known: whether it may be asked for with credentials.
     """
 
     path: str
     headers: dict[str, str]
     etag: str = ""
+    known: bool = False
 
 
 class HttpFetcher:
@@ -212,9 +215,7 @@ class HttpFetcher:
     def close(self) -> None:
         """Close every connection."""
         self._closed = True
-        for connection in self._connections.values():
-            connection.close()
-        self._connections.clear()
+        self._hang_up()
 
     def remember(self) -> None:
         """Keep for the next cycle which mirror answered. Without news nothing is written."""
@@ -257,10 +258,24 @@ class HttpFetcher:
         """Ask every mirror again, and anew: the repository that was asked for has ended."""
         self._given_up.clear()
         self._uncached.clear()
+        self._hang_up()
+        self._connector.forget()
+
+    def use_roots(self, roots: Roots) -> None:
+        """Believe other authorities from now on, and try verified TLS anew with every mirror.
+
+        Attack: whoever has the key of an old authority hears credentials until the process ends.
+        """
+        self._settings = replace(self._settings, roots=roots)
+        self._failed.clear()
+        self._reasons.clear()
+        self._hang_up()
+        self._connector.forget(roots)
+
+    def _hang_up(self) -> None:
         for connection in self._connections.values():
             connection.close()
         self._connections.clear()
-        self._connector.forget()
 
     def fetch(self, path: str, max_length: int) -> bytes:
         """One whole object. See `Fetcher.fetch`."""
@@ -325,7 +340,7 @@ class HttpFetcher:
             etag, stored = self._memory.condition(way.mirror.url, path)
         metadata = path.startswith("metadata/")
         coding = {"Accept-Encoding": "gzip"} if metadata else {}
-        wanted = _Wanted(path, coding, etag)
+        wanted = _Wanted(path, coding, etag, is_artifact(path))
         answer, found_at = self._get(way, wanted, self._pace())
         try:
             if answer.meaning is Meaning.UNCHANGED:
@@ -352,7 +367,7 @@ class HttpFetcher:
 
     def _part(self, way: Attempt, path: str, span: tuple[int, int]) -> Answer:
         first, end = span
-        wanted = _Wanted(path, {"Range": f"bytes={first}-{end - 1}"})
+        wanted = _Wanted(path, {"Range": f"bytes={first}-{end - 1}"}, known=is_artifact(path))
         answer, _ = self._get(way, wanted, self._pace())
         try:
             answer.go_to(first)
@@ -389,6 +404,9 @@ class HttpFetcher:
                     again=False,
                     hint=ODD,
                 )
+            if way.trust is not Trust.VERIFIED:
+                # Attack: whoever is on the way has the secret sent to any place of a mirror's host.
+                wanted = replace(wanted, known=False)
             way, target = onward
         raise TransportError(f"redirects more than {REDIRECTS} times", again=False, hint=ODD)
 
@@ -415,7 +433,7 @@ class HttpFetcher:
             sent["Cache-Control"] = "no-cache"
         if way.trust is Trust.VERIFIED:
             sent["User-Agent"] = "firmroot-device"
-            if self._settings.credentials is not None and is_artifact(wanted.path):
+            if self._settings.credentials is not None and wanted.known:
                 name, value = self._settings.credentials
                 sent[name] = value
         return sent
@@ -428,7 +446,7 @@ class HttpFetcher:
         settings = self._settings
         header = settings.credentials is not None and settings.roots.image is not None
         known = settings.certificate is not None or header
-        return known and way.trust is Trust.VERIFIED and is_artifact(wanted.path)
+        return known and way.trust is Trust.VERIFIED and wanted.known
 
     def _exchange(
         self, way: Attempt, target: str, headers: dict[str, str], wanted: _Wanted, pace: Pace

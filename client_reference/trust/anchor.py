@@ -13,8 +13,8 @@
  * That nobody can be asked stops nothing. It is told once in a cycle, as soon as a rule rests on
    the answer, whatever the asking was for: otherwise whoever signs timestamps could announce an
    epoch, so that nobody hears of the silence before an install.
- * A higher epoch whose first root cannot be had stops everything but changes nothing: the old epoch
-   is not acted on any more.
+ * A higher epoch whose first root cannot be had stops everything and changes nothing in the store:
+   the old epoch is not acted on any more (`over`).
  * Re-rooting is one transaction of the store. It is told in any case, and so is a fork.
 """
 
@@ -133,6 +133,11 @@ class RecoveryAnchor:
     def probe(self) -> Probe | None:
         """What was asked in this cycle; None if nothing was."""
         return self._probe
+
+    @property
+    def over(self) -> str:
+        """Why nothing of the stored epoch may start although the next cannot begin; or empty."""
+        return "" if self._pending is None else self._pending.message
 
     # Each of these tells whether the device is in another epoch now: the cycle begins again.
     # All raise RetryLaterError when it should be and cannot, LocalFailureError if the store fails.

@@ -45,6 +45,8 @@ __all__ = [
 
 ISSUED = "x-firmroot-issued"
 SECONDS = "%Y-%m-%dT%H:%M:%SZ"
+_LAST = 253_402_300_799
+"""Unix seconds of the last moment that a date can be."""
 
 
 class Freshness(enum.Enum):
@@ -77,7 +79,7 @@ def effective_now(now: datetime, floor: int, lead: Lead | None = None) -> dateti
             since, takes its lead with it.
     """
     seconds = lead.seconds if lead is not None and lead.floor == floor else 0
-    return max(now, datetime.fromtimestamp(floor + seconds, UTC))
+    return max(now, datetime.fromtimestamp(min(floor + seconds, _LAST), UTC))
 
 
 def freshness(now: datetime, floor: int, expires: datetime | None = None) -> Freshness:

@@ -13,6 +13,9 @@ Rules:
  * Two verified links that name different primary roots for one epoch are a fork, in one chain or
    in two: neither is followed (`decide`). One of them was signed by mistake or by thieves, and a
    device cannot know which.
+ * So are two verified links of one version that say different things. Attack: whoever gathered a
+   threshold of retired recovery keys shows a longer chain than the honest one, with the same epochs
+   and keys of their own, and would lead every device that lay on a shelf from then on.
  * The longest chain wins: a recovery URL that withholds links hides nothing that another one shows.
  * An epoch is never left for a lower one, whatever an image or a boot rollback brings.
  * The first primary root of an epoch is the file that the statement names, byte for byte.
@@ -117,15 +120,23 @@ class Anchor:
 
 
 class ForkedError(NotTrustedError):
-    """The signatures are good, and there are two primary roots for one epoch.
+    """The signatures are good, and there are two primary roots for one epoch, or two chains.
 
     Attributes:
         epoch: which.
+
+    Args:
+        epoch: likewise.
+        first, second: hex digests, of the primary roots or of the links.
+        version: of the recovery root that is there twice; 0 if it is the primary root.
     """
 
-    def __init__(self, epoch: int, first: str, second: str) -> None:
+    def __init__(self, epoch: int, first: str, second: str, version: int = 0) -> None:
+        has = f"names two primary roots for epoch {epoch}"
+        if version:
+            has = f"has two recovery roots {version}, both signed well, with SHA-256"
         super().__init__(
-            f"the recovery anchor names two primary roots for epoch {epoch}: {first} and {second}",
+            f"the recovery anchor {has}: {first} and {second}",
             "tell the holders of the recovery keys; this device follows neither",
         )
         self.epoch = epoch
@@ -273,7 +284,7 @@ def decide(trusted: Anchor, epoch: int, walks: Sequence[Walk]) -> Decision:
         walks: one for each URL, in the order of the configuration.
     """
     named = {trusted.statement.epoch: trusted.statement}
-    newest = trusted
+    newest, shown = trusted, dict[int, Anchor]()
     for walk in walks:
         if walk.fork is not None:
             return Fork(walk.fork)
@@ -281,6 +292,11 @@ def decide(trusted: Anchor, epoch: int, walks: Sequence[Walk]) -> Decision:
             one, other = link.statement, named.setdefault(link.statement.epoch, link.statement)
             if one.primary != other.primary:
                 return Fork(ForkedError(one.epoch, other.sha256, one.sha256))
+            twin = shown.setdefault(link.version, link)
+            # Another signature on the same root is no fork.
+            if twin.root != link.root:
+                first, second = (hashlib.sha256(each.data).hexdigest() for each in (twin, link))
+                return Fork(ForkedError(one.epoch, first, second, link.version))
             if link.version > newest.version:
                 newest = link
     if newest.statement.epoch > epoch:

@@ -5,9 +5,9 @@ says 1970 and that has been up for a month knows that a month has passed, and se
 Nothing proves how long a device was off, but what it proved before this boot is at least as old as
 the boot.
 
-The note is never synced: after a cut it may be torn, and then says nothing. It is written when the
-floor rises, so a check without news writes nothing. Whoever can write it can write the trust store
-beside it.
+The note is never synced: after a cut it may be torn, and then says nothing. It is written when it
+says nothing of the floor that counts, so a check without news writes nothing. Whoever can write it
+can write the trust store beside it.
 """
 
 from __future__ import annotations

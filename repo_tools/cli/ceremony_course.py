@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from client_reference.errors import ActionRequiredError, ExitCode
-from repo_tools.cli.context import Context, discard_option, example, passphrase_option
+from repo_tools.cli.context import Context, discard_option, drop_option, example, passphrase_option
 from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.renewal import renew_builds
 from repo_tools.signing.asking import asking, by_file
@@ -23,6 +23,7 @@ from repo_tools.signing.ceremony import finish as finish_ceremony
 from repo_tools.signing.ceremony import status as ceremony_status
 from repo_tools.signing.rules import enforce, enforce_sound
 from repo_tools.signing.start import start_role
+from repo_tools.theft import built, check_drop, versions_of
 
 if TYPE_CHECKING:
     from typing import Any
@@ -46,28 +47,40 @@ __all__ = [
     epilog=example("firmroot ceremony start root targets", "firmroot ceremony start gateway-stable")
 )
 @click.argument("roles", metavar="ROLE...", nargs=-1, required=True)
+@drop_option
 @discard_option()
 @passphrase_option
 @click.pass_obj
 def start(
-    context: Context, roles: tuple[str, ...], discard: tuple[str, ...], descriptor: int | None
+    context: Context,
+    roles: tuple[str, ...],
+    drop: tuple[str, ...],
+    discard: tuple[str, ...],
+    descriptor: int | None,
 ) -> None:
     """Open the next version of roles: root and targets from policy.toml and firmroot.toml.
 
     Any other role is renewed as it is, with a fresh expiry; a builds role is signed at once with
-    the builder's key, which must be on this machine.
+    the builder's key, which must be on this machine, and may leave out what a thief had published.
     """
     ws = context.workspace()
     builds = {builds_role(product): product for product in ws.config.products}
+    products = [builds[role] for role in roles if role in builds]
+    if drop and not products:
+        raise click.UsageError("--drop goes with a builds role")
     # Delegators first, so that a new targets role is verified with the new root.
     ordered = sorted(roles, key=lambda role: ("root", "targets", role).index(role))
     with ws.lock():
         enforce_sound(ws, context.now)
         started = [_start(context, ws, role, discard) for role in ordered if role not in builds]
         secrets = context.secrets(ws, descriptor)
-        for role in builds.keys() & set(roles):
-            version = renew_builds(ws, builds[role], secrets, context.now)
-            context.printer.say(f"{role} {version}: signed on this machine, staged")
+        check_drop([each for product in products for each in built(ws, product)], drop)
+        for product in products:
+            role = builds_role(product)
+            again = renew_builds(ws, product, secrets, context.now, versions_of(product, drop))
+            context.printer.say(f"{role} {again.version}: signed on this machine, staged")
+            for sentence in again.sentences:
+                context.printer.say(f"  {sentence}")
     for each in started:
         context.printer.say(f"{each.name}: open, waits for signatures")
     following = context.say_next()

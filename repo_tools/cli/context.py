@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from repo_tools.signing.secrets import Secrets
     from repo_tools.workspace import Workspace
 
-__all__ = ["Context", "Printer", "discard_option", "example", "passphrase_option"]
+__all__ = ["Context", "Printer", "discard_option", "drop_option", "example", "passphrase_option"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -33,6 +33,14 @@ def example(*lines: str) -> str:
     """The example block that ends the help of every command (`epilog`)."""
     # The backspace tells click to leave the lines of this paragraph as they are.
     return "\n".join(("\b", "Example:", *(f"  {line}" for line in lines)))
+
+
+drop_option = click.option(
+    "--drop",
+    multiple=True,
+    metavar="REF",
+    help="A release that a thief may have built: not signed again; may be repeated.",
+)
 
 
 passphrase_option = click.option(

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from client_reference.errors import ConfigurationError, NotTrustedError
 from repo_tools.cli.context import Context, example
-from repo_tools.reporting.history import Rite, changes, problems, read_history
+from repo_tools.publishing.inherit import earlier
+from repo_tools.reporting.history import Rite, anchor_problems, changes, problems, read_history
+
+if TYPE_CHECKING:
+    from repo_tools.reporting.history import History
+    from repo_tools.workspace import Workspace
 
 __all__ = ["history"]
 
@@ -29,25 +36,21 @@ def history(context: Context, reference: str | None, *, verify: bool) -> None:
     only. Exit code 6 if something is not as it was recorded.
     """
     ws = context.workspace()
-    found = read_history(ws)
-    shown = found.about(reference)
-    if reference is not None and not shown:
+    epochs = [(each, read_history(each)) for each in (*reversed(list(earlier(ws))), ws)]
+    if reference is not None and not any(found.about(reference) for _, found in epochs):
         raise ConfigurationError(
             f"no record of history/ is about {reference}", "firmroot history shows all of them"
         )
-    changed = changes(ws, found)
-    wrong = list(problems(ws, found)) if verify else []
-    published, ceremonies = [], []
-    for each in shown:
-        if isinstance(each, Rite):
-            lines = each.lines()
-            ceremonies.append({"name": each.name, **each.facts})
-        else:
-            lines = each.lines(changed, reference)
-            told = {role: list(text) for (name, role), text in changed.items() if name == each.name}
-            published.append({"name": each.name, **each.facts, "changes": told})
-        for line in lines:
-            context.printer.say(line)
+    published: list[dict[str, Any]] = []
+    ceremonies: list[dict[str, Any]] = []
+    wrong: list[str] = []
+    for each, found in epochs:
+        if len(epochs) > 1:
+            context.printer.say(f"epoch {each.epoch}")
+        _show(context, each, found, reference, published, ceremonies)
+        wrong += problems(each, found) if verify else ()
+    if verify:
+        wrong += anchor_problems(ws, [rite for _, found in epochs for rite in found.rites])
     for line in wrong:
         context.printer.say(f"ERROR {line}")
     proof = {"verified": not wrong, "problems": wrong} if verify else {}
@@ -55,9 +58,33 @@ def history(context: Context, reference: str | None, *, verify: bool) -> None:
     if wrong:
         raise NotTrustedError(
             f"{len(wrong)} problems in history/; the first: {wrong[0]}",
-            "take it from git: git log --stat -- history",
+            "whoever published pushed the record: git pull; what git had once: "
+            "git log --stat -- history",
         )
     if verify:
-        context.printer.say(
-            f"verified: {len(found.publications)} published states, {len(found.rites)} ceremonies"
-        )
+        states = sum(len(found.publications) for _, found in epochs)
+        rites = sum(len(found.rites) for _, found in epochs)
+        context.printer.say(f"verified: {states} published states, {rites} ceremonies")
+
+
+def _show(
+    context: Context,
+    ws: Workspace,
+    found: History,
+    reference: str | None,
+    published: list[dict[str, Any]],
+    ceremonies: list[dict[str, Any]],
+) -> None:
+    """The records of one epoch: lines for people; facts for scripts, added to the lists."""
+    changed = changes(ws, found)
+    for each in found.about(reference):
+        facts = {"epoch": ws.epoch, "name": each.name, **each.facts}
+        if isinstance(each, Rite):
+            lines = each.lines()
+            ceremonies.append(facts)
+        else:
+            lines = each.lines(changed, reference)
+            told = {role: list(text) for (name, role), text in changed.items() if name == each.name}
+            published.append({**facts, "changes": told})
+        for line in lines:
+            context.printer.say(line)

@@ -141,6 +141,12 @@ def import_(  # noqa: PLR0913, PLR0917  one for each option
     scheme, _, path = source.partition(":")
     about = About(contact, place, (made or context.now).date())
     service, file = scheme in KINDS, Path(path if scheme in FILES else source)
+    if path and not service and scheme not in FILES and not file.exists():
+        known = ", ".join(f"{each}:" for each in (*FILES, *KINDS))
+        raise ConfigurationError(
+            f"{source!r} is neither a file nor a key URI: those begin with {known}",
+            "a token: hsm:NUMBER?label=TOKEN (firmroot key list hsm:); Vault or OpenBao: hv:KEY",
+        )
     if service and not name:
         raise ConfigurationError(f"{source} has no name of its own", "give it one with --name")
     name = name or file.stem

@@ -36,6 +36,7 @@ LAB_NOW = "FIRMROOT_LAB_NOW"
 # no import.
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("repo_tools.cli.init:init", "Make a workspace."),
+    "adopt": ("repo_tools.cli.adopt:adopt", "Take over a repository of another tool."),
     "status": ("repo_tools.cli.status:status", "Who must act next, and what expires when."),
     "sign": ("repo_tools.cli.sign:sign", "Sign everything that waits for your keys."),
     "plan": ("repo_tools.cli.publish:plan", "Show what publish would do."),

@@ -35,7 +35,8 @@ class _Named:
 
     def write(self, text: str) -> int:
         with self._failures():
-            return self._stream.write(text)
+            self._stream.write(text)
+        return len(text)
 
     def flush(self) -> None:
         with self._failures():
@@ -46,8 +47,9 @@ class _Named:
         try:
             yield
         except BrokenPipeError:
-            self._failed = True
-            raise  # whoever read it has gone, which click understands
+            # Whoever read it has gone (`| head -1`). The command goes on unread: to stop here would
+            # leave a publish half done, or end one that was done with a code that says otherwise.
+            self._discard()
         except OSError as error:
             self._failed = True
             raise OutputError(f"standard output cannot be written: {error}") from error
@@ -57,8 +59,11 @@ class _Named:
         # Or the interpreter would try it once more at exit, and fail with a code of its own. Not
         # before: click tries a stream out, and must not find that it works after all.
         if self._failed:
-            with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
-                os.dup2(nowhere.fileno(), self._stream.fileno())
+            self._discard()
+
+    def _discard(self) -> None:
+        with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 @contextlib.contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from repo_tools.cli.context import Context, discard_option, example, passphrase_option
-from repo_tools.cli.rotate import drop_option, report_outcome, run_rotation
+from repo_tools.cli.context import Context, discard_option, drop_option, example, passphrase_option
+from repo_tools.cli.rotate import report_outcome, run_rotation
 from repo_tools.metadata.edits import MAX_VERSION
 from repo_tools.publishing.bridge import Gone
 from repo_tools.rotation import plan_sequence_reset, recover_expired_root, reset_sequence

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from client_reference.errors import ConfigurationError
-from repo_tools.cli.context import Context, discard_option, example, passphrase_option
+from repo_tools.cli.context import Context, discard_option, drop_option, example, passphrase_option
+from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.bridge import Gone
-from repo_tools.rotation import check_rotations, find_key, free_name, prepare, steps
+from repo_tools.rotation import check_rotations, find_key, free_name, is_replaced, prepare, steps
 from repo_tools.rotation import rotate as carry_out
 from repo_tools.theft import built_with, check_drop, exposure
 
@@ -18,15 +19,7 @@ if TYPE_CHECKING:
     from repo_tools.rotation import Outcome
     from repo_tools.workspace import Workspace
 
-__all__ = ["drop_option", "report_outcome", "rotate", "run_rotation"]
-
-
-drop_option = click.option(
-    "--drop",
-    multiple=True,
-    metavar="REF",
-    help="A release that the thief may have built: not signed again; may be repeated.",
-)
+__all__ = ["report_outcome", "rotate", "run_rotation"]
 
 
 @click.command(
@@ -90,6 +83,12 @@ def run_rotation(
             f"its holder makes one: firmroot key new {name} (without --role), then: {command} "
             f"{key} --to {name}; without a successor: firmroot rotate {key} --remove",
         )
+    if drop and is_replaced(ws, key):
+        raise ConfigurationError(
+            f"{key} is in no role any more",
+            "what its thief had published meanwhile is left out, where the key that took its place "
+            f"is, by: firmroot ceremony start {builds_role('PRODUCT')} --drop REF",
+        )
     with ws.lock():
         rotations = prepare(
             ws,
@@ -101,7 +100,7 @@ def run_rotation(
             now=context.now,
         )
         ws = context.workspace()
-        check_rotations(ws, rotations, context.now, discard)
+        check_rotations(ws, rotations, context.now, discard, gone)
         _show(context, rotations)
         if compromised:
             _show_theft(context, ws, key, drop)
@@ -117,7 +116,7 @@ def run_rotation(
         successor = "" if ws.config.lab else " --to NEW"
         left.append(
             f"the snapshot key must rotate too, so that devices forget versions that {key} may "
-            f"have signed; where {names} is: firmroot rotate {names}{successor} --compromised"
+            f"have signed; where {names} is: firmroot rotate {names}{successor}"
         )
     report_outcome(context, outcome, left)
 

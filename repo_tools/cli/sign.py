@@ -23,7 +23,13 @@ __all__ = ["sign"]
 @click.argument(
     "files", metavar="[FILE...]", nargs=-1, type=click.Path(path_type=Path, dir_okay=False)
 )
-@click.option("--key", metavar="URI", help="A key's name or URI; all of this machine's otherwise.")
+@click.option(
+    "--key",
+    "keys",
+    metavar="URI",
+    multiple=True,
+    help="A key's name or URI; all of this machine's otherwise; may be repeated in a workspace.",
+)
 @click.option(
     "--as", "called", metavar="NAME", help="Whose key it is, where URI and FILE alone do not say."
 )
@@ -34,7 +40,7 @@ __all__ = ["sign"]
 def sign(
     context: Context,
     files: tuple[Path, ...],
-    key: str | None,
+    keys: tuple[str, ...],
     called: str | None,
     tested: tuple[str, ...],
     accepted: tuple[str, ...],
@@ -51,6 +57,12 @@ def sign(
     if files and context.directory == Path() and not Path("firmroot.toml").exists():
         from repo_tools.cli.sign_apart import sign_apart  # noqa: PLC0415  or that, or this
 
+        if len(keys) > 1:
+            raise ConfigurationError(
+                f"{len(keys)} keys are named; without a workspace one signs at a time",
+                "run it once for each: --key URI",
+            )
+        key = keys[0] if keys else None
         sign_apart(context, files, key, called, descriptor, tested, accepted)
     elif called is not None:
         raise ConfigurationError(
@@ -61,4 +73,4 @@ def sign(
         # Where only files are signed, the libraries of a workspace are not installed.
         from repo_tools.cli.sign_here import sign_here  # noqa: PLC0415
 
-        sign_here(context, files, key, descriptor, tested, accepted)
+        sign_here(context, files, keys, descriptor, tested, accepted)

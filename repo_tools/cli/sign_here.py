@@ -42,7 +42,7 @@ __all__ = ["sign_here"]
 def sign_here(
     context: Context,
     files: Sequence[Path],
-    key: str | None,
+    keys: Sequence[str],
     descriptor: int | None,
     tested: Sequence[str],
     accepted: Sequence[str],
@@ -53,9 +53,12 @@ def sign_here(
     with ws.lock():
         ceremonies = [adopt(ws, file) for file in files] or open_ceremonies(ws)
         enforce(ws, context.now)
-        uris, named = my_keys(ws, key, secrets)
-        if named is not None:
-            require_member(ws, named, ceremonies)
+        uris: dict[str, str] = {}
+        for key in keys or (None,):
+            found, named = my_keys(ws, key, secrets)
+            if named is not None:
+                require_member(ws, named, ceremonies)
+            uris |= found
         tasks = waiting(ws, uris, ceremonies)
         memory = open_memory(ws)
         memory.record_tested(digests_of(tested), context.now)

@@ -91,11 +91,8 @@ def _say_rebased(ours: Context, rebased: Rebased) -> None:
         f"{rebased.role}: somebody else was published first; made anew on what is live as version "
         f"{rebased.version}, and signed again"
     )
-    for version, (before, sequence) in rebased.renumbered.items():
-        ours.printer.say(
-            f"  {version} has sequence {sequence} now, not {before}: a channel that was to offer "
-            "it must be promoted again"
-        )
+    for sentence in rebased.sentences:
+        ours.printer.say(f"  {sentence}")
 
 
 def _say_status(ours: Context, ids: Sequence[str]) -> ExitCode:

@@ -1,4 +1,4 @@
-"""`firmroot verify`: audit a repository as a device and as an auditor."""
+"""`firmroot verify`: audit a repository as a device and as an auditor, and what serves it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from client_reference.errors import ActionRequiredError, FirmrootError, NotTrustedError
+from client_reference.errors import (
+    ActionRequiredError,
+    ConfigurationError,
+    FirmrootError,
+    NotTrustedError,
+)
 from client_reference.transport.fetch import Ambient, HttpFetcher, Settings
 from client_reference.transport.fetcher import DirectoryFetcher
 from client_reference.transport.policy import parse_mirror
 from repo_tools.cli.context import Context, example
+from repo_tools.cli.verify_through import Asked, mirrors_of_devices, verify_through
 from repo_tools.publishing.factory import devices, future_devices
 from repo_tools.publishing.following import lead
 from repo_tools.publishing.prepare import check_present
@@ -35,21 +41,75 @@ __all__ = ["verify"]
 
 
 @click.command(
-    epilog=example("firmroot verify", "firmroot verify https://fw.acme.example/ --as-device")
+    epilog=example(
+        "firmroot verify",
+        "firmroot verify https://fw.acme.example/ --as-device",
+        "firmroot verify --through https://fw.acme.example/ --artifacts",
+        "firmroot verify --mirrors",
+    )
 )
 @click.argument("place", metavar="[URL|PATH]", required=False)
 @click.option("--as-device", is_flag=True, help="Only what devices do; reads no artifacts.")
+@click.option(
+    "--through",
+    "urls",
+    metavar="URL",
+    multiple=True,
+    help="Also judge what serves it: caches, headers, plain HTTP. Reads no artifacts.",
+)
+@click.option("--mirrors", is_flag=True, help="The same, through every mirror that devices have.")
+@click.option("--artifacts", is_flag=True, help="With these two: read every artifact, whole.")
+@click.option(
+    "--ca-bundle",
+    "bundle",
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="With these two: authorities of your own, as devices have them in trust/.",
+)
+@click.option(
+    "--credentials",
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="With these two: a header for artifacts, as devices have it.",
+)
 @click.pass_obj
-def verify(context: Context, place: str | None, *, as_device: bool) -> None:
+def verify(
+    context: Context,
+    place: str | None,
+    *,
+    as_device: bool,
+    urls: tuple[str, ...],
+    mirrors: bool,
+    artifacts: bool,
+    bundle: Path | None,
+    credentials: Path | None,
+) -> None:
     """Audit a live repository: this workspace's storage, or what is at a URL or path.
 
     Trusts what the workspace trusts: its roots, and those of every factory export.
+
+    Through a CDN or another mirror, its headers are judged as well: exit code 6 if bytes are not
+    trusted, 5 if the rules for caches and public objects are broken, 4 if it does not answer.
     """
     ws = context.workspace()
     roots = ws.roots()
     if not roots:
         raise ActionRequiredError(
             "nothing is published yet: there is nothing to verify", "firmroot publish"
+        )
+    if urls or mirrors:
+        if place is not None or as_device:
+            raise ConfigurationError(
+                "--through and --mirrors name what is looked at: no URL or PATH, no --as-device",
+                "firmroot verify --through URL",
+            )
+        every = dict.fromkeys((*urls, *(mirrors_of_devices(ws) if mirrors else ())))
+        verify_through(context, ws, Asked(tuple(every), artifacts, bundle, credentials))
+        return
+    if artifacts or bundle or credentials:
+        raise ConfigurationError(
+            "--artifacts, --ca-bundle and --credentials go with --through URL or --mirrors",
+            "firmroot verify without them reads every artifact of the storage",
         )
     if place is None:
         check_present(ws, ws.storage())
@@ -58,7 +118,7 @@ def verify(context: Context, place: str | None, *, as_device: bool) -> None:
         known = (*devices(ws), *future_devices(ws, roots[-1]))
         findings = [*meet_devices(known, whole, context.now, _lead(ws, place))]
         if not as_device:
-            findings += audit(Audit(fetcher, roots, ws.policy, context.now))
+            findings += audit(Audit(fetcher, roots, ws.policy, context.now, ws.adopted()))
     if place is None and not as_device:
         findings += _anchor(ws)
     for finding in findings:

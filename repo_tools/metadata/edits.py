@@ -29,7 +29,7 @@ from tuf.api.metadata import (
 )
 from tuf.api.serialization.json import CanonicalJSONSerializer, JSONSerializer
 
-from client_reference.errors import RefusedError
+from client_reference.errors import ConfigurationError, RefusedError
 from client_reference.trust.reset import FIELD, Reset, read_resets
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import (
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from tuf.api.metadata import Signed
 
     from keys_policy.model import KeyHolder, Policy, RolePolicy
+    from repo_tools.metadata.adopted import Adopted
 
 __all__ = [
     "DROPPED_FIELD",
@@ -59,6 +60,7 @@ __all__ = [
     "add_artifacts",
     "as_field",
     "assemble",
+    "dropped_paths",
     "expiry",
     "format_time",
     "is_lab_root",
@@ -164,10 +166,13 @@ def next_targets(
     previous: Targets | None,
     now: datetime,
     resets: Mapping[str, int] | None = None,
+    *,
+    adopted: Adopted | None = None,
 ) -> Targets:
     """The top-level targets: all delegations that policy and products ask for.
 
-    Sequence resets that the predecessor carries stay, for devices that come from the shelf.
+    Sequence resets that the predecessor carries stay, for devices that come from the shelf; what
+    was adopted stays for the clients that were there before.
 
     Args:
         policy: in force.
@@ -176,6 +181,7 @@ def next_targets(
         previous: the predecessor.
         now: the time.
         resets: new sequence resets, by product.
+        adopted: what was there before `firmroot adopt`.
 
     Raises:
         ConfigurationError: names of products or channels collide.
@@ -184,7 +190,14 @@ def next_targets(
     check_names(products)
     keys: dict[str, Key] = {}
     roles: dict[str, DelegatedRole] = {}
-    for delegated in delegated_roles(products, device_tls="device-tls" in policy.roles):
+    theirs = adopted.roles if adopted is not None else ()
+    device_tls = "device-tls" in policy.roles
+    for delegated in delegated_roles(products, device_tls=device_tls, adopted=theirs):
+        if delegated.name in roles:
+            raise ConfigurationError(
+                f"the role name {delegated.name!r} stands for an adopted role already",
+                "choose another name for the product or the channel",
+            )
         rules = policy.role(delegated.name, delegated.template)
         holders = [keyring[key] for key in rules.keys]
         keys.update((holder.key.keyid, holder.key) for holder in holders)
@@ -192,17 +205,18 @@ def next_targets(
             delegated.name,
             [holder.key.keyid for holder in holders],
             rules.threshold,
-            terminating=True,
+            terminating=delegated.terminating,
             paths=list(delegated.patterns),
         )
     delegations = Delegations(keys, roles)
-    check_delegations(delegations)
+    check_delegations(delegations, adopted.delegations if adopted is not None else None)
     version = next_version(previous)
     carried = {} if previous is None else dict(read_resets(previous))
     carried |= {product: Reset(version, to) for product, to in (resets or {}).items()}
     return Targets(
         version=version,
         expires=expiry(policy.role("targets"), now),
+        targets=dict(adopted.files) if adopted is not None else None,
         delegations=delegations,
         unrecognized_fields={FIELD: as_field(carried)} if carried else None,
     )
@@ -238,8 +252,8 @@ def add_artifacts(
     return Targets(version=next_version(previous), expires=expiry(rules, now), targets=targets)
 
 
-def without(signed: Targets, versions: Collection[str]) -> Targets:
-    """A builds role that does not speak for these versions any more, and says so.
+def without(signed: Targets, versions: Collection[str], paths: Collection[str] = ()) -> Targets:
+    """A builds role that does not speak for these versions and paths any more, and says so.
 
     The field tells a publisher that nobody lost them in a race (`DROPPED_FIELD`).
     """
@@ -247,19 +261,27 @@ def without(signed: Targets, versions: Collection[str]) -> Targets:
     gone = {
         path
         for path, target in signed.targets.items()
-        if (target.custom or {}).get("version") in names
+        if path in paths or (target.custom or {}).get("version") in names
     }
     gone |= {
         path
         for path, target in signed.targets.items()
         if (target.custom or {}).get("segments-of") in gone
     }
+    if not gone:
+        return signed
     return Targets(
         version=signed.version,
         expires=signed.expires,
         targets={path: each for path, each in signed.targets.items() if path not in gone},
         unrecognized_fields={DROPPED_FIELD: sorted(gone)},
     )
+
+
+def dropped_paths(signed: Targets) -> frozenset[str]:
+    """The paths that a builds role leaves out on purpose (`without`)."""
+    said = signed.unrecognized_fields.get(DROPPED_FIELD)
+    return frozenset(said) if isinstance(said, list) else frozenset()
 
 
 def manifest_targets(

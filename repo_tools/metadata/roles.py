@@ -21,7 +21,7 @@ from keys_policy.model import NAME, RECOVERY
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tuf.api.metadata import Delegations, Targets
+    from tuf.api.metadata import DelegatedRole, Delegations, Targets
 
 __all__ = [
     "DEVICE_TLS",
@@ -34,6 +34,7 @@ __all__ = [
     "check_leaf",
     "check_names",
     "delegated_roles",
+    "delegator",
     "hold_path",
     "hold_role",
     "manifest_path",
@@ -45,6 +46,13 @@ DEVICE_TLS = "device-tls"
 _RESERVED_CHANNELS = ("builds", "hold")
 
 
+def delegator(role: str) -> str:
+    """The role that says who signs this one; empty for roots, which say it themselves."""
+    if role in {"root", RECOVERY}:
+        return ""
+    return "root" if role in TOP_LEVEL else "targets"
+
+
 @dataclass(frozen=True)
 class Delegated:
     """A role that `targets` delegates to.
@@ -53,11 +61,13 @@ class Delegated:
         name: of the role.
         template: section of the policy that holds its rules, unless it has its own.
         patterns: the target paths that it speaks for.
+        terminating: whether a search ends with it; all of ours are.
     """
 
     name: str
     template: str
     patterns: tuple[str, ...]
+    terminating: bool = True
 
 
 def builds_role(product: str) -> str:
@@ -86,15 +96,19 @@ def hold_path(product: str, channel: str) -> str:
 
 
 def delegated_roles(
-    products: Mapping[str, Sequence[str]], *, device_tls: bool
+    products: Mapping[str, Sequence[str]],
+    *,
+    device_tls: bool,
+    adopted: Sequence[Delegated] = (),
 ) -> tuple[Delegated, ...]:
     """Everything that `targets` delegates, in the order in which it must be listed.
 
     Args:
         products: the channels of each product.
         device_tls: whether the policy has the role `device-tls`.
+        adopted: what was delegated before the repository was adopted; searched first, as it was.
     """
-    roles: list[Delegated] = []
+    roles: list[Delegated] = list(adopted)
     for product, channels in products.items():
         for channel in channels:
             path, held = manifest_path(product, channel), hold_path(product, channel)
@@ -142,17 +156,37 @@ def check_names(products: Mapping[str, Sequence[str]]) -> None:
             seen[name] = meaning
 
 
-def check_delegations(delegations: Delegations | None) -> None:
+def check_delegations(
+    delegations: Delegations | None, adopted: Mapping[str, DelegatedRole] | None = None
+) -> None:
     """The guard on shadowing, on what is about to be signed as `targets`.
+
+    Args:
+        delegations: of it.
+        adopted: roles that were there before; paths, order and meaning of these stay as they were.
 
     Raises:
         RefusedError: a rule of this module is broken; says which.
     """
+    theirs = adopted or {}
     if delegations is None:
         return
     if delegations.roles is None:
         raise RefusedError("targets delegates to hash bins; only builds roles may (design 4)")
-    roles = list(delegations.roles.values())
+    if theirs and [*delegations.roles][: len(theirs)] != [*theirs]:
+        raise RefusedError(
+            f"targets: expected the adopted roles {', '.join(theirs)} first, in this order",
+            "a client that was there before adoption would search otherwise: find out who wrote "
+            "this",
+        )
+    for name, role in theirs.items():
+        found = delegations.roles[name]
+        if (found.paths, found.terminating) != (role.paths, role.terminating):
+            raise RefusedError(
+                f"targets: the adopted role {name} speaks for other paths than before",
+                "clients that were there before adoption rely on them: find out who wrote this",
+            )
+    roles = [role for name, role in delegations.roles.items() if name not in theirs]
     for problem in delegation_problems(roles):
         raise RefusedError(f"targets: {problem}", "see the guard on shadowing in docs/format.md")
 

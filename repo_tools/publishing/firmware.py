@@ -18,7 +18,7 @@ from client_reference.install.handlers import HANDLERS
 from client_reference.nearest import did_you_mean
 from client_reference.payload.segments import SUFFIX
 from repo_tools.files import replace_file
-from repo_tools.metadata.edits import add_artifacts, assemble, signed_bytes
+from repo_tools.metadata.edits import add_artifacts, assemble, dropped_paths, signed_bytes, without
 from repo_tools.metadata.repository import RepositoryState, parse
 from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.artifacts import AlreadyAdded, copy_in, judge, stored_name
@@ -83,13 +83,23 @@ class Builds:
         return list({**self.inherited, **staged}.values())
 
     @property
-    def targets(self) -> Mapping[str, TargetFile]:
+    def dropped(self) -> frozenset[str]:
+        """Paths that the next version leaves out on purpose: nobody here vouches for them again."""
+        return frozenset() if self.staged is None else dropped_paths(self.staged)
+
+    @property
+    def known(self) -> Mapping[str, TargetFile]:
         """Every target of either, by path."""
         found = dict(self.inherited)
         for role in (self.staged, self.live):
             if role is not None:
                 found |= role.targets
         return found
+
+    @property
+    def targets(self) -> Mapping[str, TargetFile]:
+        """The same without what is dropped: what the next version has."""
+        return {path: each for path, each in self.known.items() if path not in self.dropped}
 
     @property
     def version(self) -> int:
@@ -99,8 +109,16 @@ class Builds:
         )
 
 
-def read_builds(workspace: Workspace, storage: Storage, product: str) -> Builds:
+def read_builds(
+    workspace: Workspace, storage: Storage, product: str, *, anew: bool = False
+) -> Builds:
     """What is live and what waits on this machine.
+
+    Args:
+        workspace: of this machine.
+        storage: with what is live.
+        product: whose builds.
+        anew: what waits will be made anew, with sequences that are free.
 
     Raises:
         StaleError: what waits here gives a sequence that somebody else's live release has.
@@ -115,7 +133,8 @@ def read_builds(workspace: Workspace, storage: Storage, product: str) -> Builds:
         None if staged is None else parse(staged, Targets, role).signed,
         {} if live is not None else inherited_builds(workspace, product),
     )
-    _check_sequences(role, builds)
+    if not anew:
+        _check_sequences(role, builds)
     return builds
 
 
@@ -258,6 +277,8 @@ def _stage(
     role = builds_role(product)
     rules = workspace.policy.role(role, "builds")
     signed = add_artifacts(role, builds.live, [*builds.waiting, *targets], rules, now)
+    # Attack: what a thief built comes back with the next honest build.
+    signed = without(signed, (), builds.dropped)
     # Above what was staged before as well: an interrupted publish may have uploaded that.
     signed.version = builds.version + 1
     payload = signed_bytes(signed)

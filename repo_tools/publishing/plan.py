@@ -29,7 +29,7 @@ from client_reference.trust.verified import (
     next_root,
     read,
 )
-from repo_tools.metadata.edits import DROPPED_FIELD
+from repo_tools.metadata.edits import dropped_paths
 from repo_tools.metadata.repository import sha256
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.live import metadata_path
@@ -245,8 +245,7 @@ def check_keeps_artifacts(role: str, signed: Targets, live: Targets | None) -> N
     Raises:
         StaleError: something is missing, or says something else.
     """
-    said = signed.unrecognized_fields.get(DROPPED_FIELD)
-    dropped = set(said) if isinstance(said, list) else set()
+    dropped = dropped_paths(signed)
     for path, target in (live.targets if live is not None else {}).items():
         if signed.targets.get(path) != target and path not in dropped:
             raise StaleError(

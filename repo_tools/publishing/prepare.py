@@ -23,6 +23,8 @@ from client_reference.errors import (
 )
 from client_reference.manifest import MAX_MANIFEST
 from client_reference.manifest import parse as parse_manifest
+from client_reference.selection import DevicePosition
+from client_reference.trust.updater import Floors
 from client_reference.trust.verified import (
     BadSignatureError,
     authentic,
@@ -55,9 +57,10 @@ from repo_tools.publishing.plan import (
     metadata_uploads,
     new_targets,
 )
-from repo_tools.publishing.rehearse import Views, first_expiry, rehearse
+from repo_tools.publishing.rehearse import Device, Views, first_expiry, rehearse
 from repo_tools.signing.ceremony import open_ceremonies
 from repo_tools.signing.ceremony import status as ceremony_status
+from repo_tools.signing.ceremony.guards import check_alone
 from repo_tools.storage.epoch import EpochStorage, epoch_path
 from repo_tools.storage.local import LocalStorage
 
@@ -91,6 +94,7 @@ __all__ = [
     "is_stored",
     "next_step",
     "next_targets",
+    "old_clients",
     "prepare",
     "read_base",
     "sign_online",
@@ -445,7 +449,12 @@ def prepare(
     )
     check_sizes(candidate)
     _check_built(workspace, admitted)
-    known = (*devices(workspace), *future_devices(workspace, candidate.roots[-1]))
+    _check_adopted(workspace, admitted)
+    known = (
+        *devices(workspace),
+        *future_devices(workspace, candidate.roots[-1]),
+        *old_clients(workspace),
+    )
     return Prepared(plan, rehearse(_views(workspace, storage, plan), known, now))
 
 
@@ -549,6 +558,48 @@ def _check_built(workspace: Workspace, admitted: Admitted) -> None:
                         "or on this machine",
                         "on the machine that ran `firmroot firmware add`: firmroot submit",
                     )
+
+
+def _check_adopted(workspace: Workspace, admitted: Admitted) -> None:
+    """What was there before `firmroot adopt` stays, for the clients that were.
+
+    Raises:
+        RefusedError: a target file or a delegation of theirs would go or change.
+    """
+    adopted, targets = workspace.adopted(), admitted.candidate.targets
+    if adopted is None or targets is None:
+        return
+    check_alone(Targets.type, targets, adopted)
+    for role in adopted.delegations:
+        before, after = admitted.base.role(role), admitted.candidate.role(role)
+        if before is not None and (after is None or after.targets != before.targets):
+            raise RefusedError(
+                f"the adopted role {role} would speak for other files than are live",
+                f"sign it again as it is: firmroot ceremony start {role}",
+            )
+
+
+def old_clients(workspace: Workspace) -> tuple[Device, ...]:
+    """Clients that were there before `firmroot adopt`, with the first root and with the last.
+
+    They know no product: what they must be able to do is to follow.
+    """
+    adopted = workspace.adopted()
+    if adopted is None:
+        return ()
+    position = DevicePosition("adopted", "none", ("none",), "slot", "adopted")
+    floors = Floors(time=0, minimum_sequence=0, epoch=0)
+    roots = workspace.roots()
+    return tuple(
+        Device(
+            f"client from before adoption, root {version}",
+            position,
+            roots[version - 1],
+            floors,
+            promised=False,
+        )
+        for version in sorted({1, adopted.root.version})
+    )
 
 
 def check_stranding(prepared: Prepared, accepted: frozenset[str]) -> None:

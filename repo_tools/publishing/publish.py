@@ -395,14 +395,14 @@ def _describe(workspace: Workspace, data: bytes) -> Mapping[str, Any]:
 def _check_base(storage: Storage, plan: Plan) -> None:
     """The last look before the new root: from there on there is no way back.
 
-    Who publishes no root looks for one of somebody else: a timestamp without its keys, committed
-    after it, would stop every device.
+    A root of somebody else counts too: a timestamp without its keys, committed after it, would stop
+    every device.
     """
     try:
         found: str | None = storage.read(TIMESTAMP, MAX_METADATA).tag
     except NotFoundError:
         found = None
-    if found != plan.base_tag or (plan.root is None and _is_followed(storage, plan)):
+    if found != plan.base_tag or _is_followed(storage, plan):
         raise LockedError(
             "somebody else published meanwhile; nothing of this publish became visible",
             "run the command again; it starts from what is live now",

@@ -15,11 +15,12 @@ from tuf.api.metadata import TargetFile, Targets
 from client_reference.errors import ActionRequiredError, RefusedError
 from client_reference.payload.segments import SUFFIX
 from repo_tools.files import remove_file, replace_file
-from repo_tools.metadata.edits import add_artifacts, assemble, signed_bytes
+from repo_tools.metadata.edits import add_artifacts, assemble, dropped_paths, signed_bytes, without
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.examine import delegated
 from repo_tools.publishing.firmware import open_signers
+from repo_tools.publishing.plan import StaleError
 from repo_tools.signing.signers import sign
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from repo_tools.signing.secrets import Secrets
     from repo_tools.workspace import Workspace
 
-__all__ = ["Rebased", "rebase_builds"]
+__all__ = ["Rebased", "numbered", "rebase_builds", "renumbered", "sequences"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,15 @@ class Rebased:
     role: str
     version: int
     renumbered: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def sentences(self) -> list[str]:
+        """What follows for each release that was renumbered."""
+        return [
+            f"{version} has sequence {sequence} now, not {before}: a channel that was to offer "
+            "it must be promoted again"
+            for version, (before, sequence) in self.renumbered.items()
+        ]
 
 
 def rebase_builds(
@@ -72,44 +82,58 @@ def rebase_builds(
     if data is None or live is None or data == state.roles[role]:
         return None
     staged = parse(data, Targets, role).signed
-    kept = all(staged.targets.get(path) == target for path, target in live.targets.items())
-    dropped = bool(staged.unrecognized_fields)
-    if (kept or dropped) and staged.version > live.version:
+    dropped = dropped_paths(staged)
+    wanted = {path: each for path, each in live.targets.items() if path not in dropped}
+    kept = all(staged.targets.get(path) == target for path, target in wanted.items())
+    if kept and staged.version > live.version:
         return None
-    _check_same_keys(ws, state, role, staged)
+    rules = ws.policy.role(role, "builds")
+    changes = {ws.key_name(keyid) for keyid in delegated(state, role).keyids} != set(rules.keys)
+    if changes:
+        _check_known(ws, state, role)
+        _check_seen(role, staged, wanted)
     new = {path: each for path, each in staged.targets.items() if live.targets.get(path) != each}
-    if not new:
+    if not new and not changes and len(wanted) == len(live.targets):
         remove_file(ws.memory / "staged" / f"{role}.json")
         return Rebased(role, 0)
     try:
         signers = open_signers(ws, product, secrets)
     except ActionRequiredError as error:
-        names = " or ".join(ws.policy.role(role, "builds").keys)
+        names = " or ".join(rules.keys)
         raise ActionRequiredError(
             f"{role} {staged.version} was made from what is no longer live (version "
             f"{live.version} is), and it must be signed again by {names}: {error.message}",
             f"where the key {names} is, add the firmware again (firmroot firmware add), then: "
             "firmroot submit",
         ) from error
-    given = _sequences(live.targets, new)
-    targets = [_numbered(each, given) for each in new.values()]
-    rules = ws.policy.role(role, "builds")
-    signed = add_artifacts(role, live, targets, rules, now)
+    given = sequences(wanted, new)
+    targets = [numbered(each, given) for each in new.values()]
+    signed = without(add_artifacts(role, live, targets, rules, now), (), dropped)
     signed.version = max(live.version, staged.version) + 1
     payload = signed_bytes(signed)
     signatures = [sign(signer, holder, payload) for signer, holder in signers]
     again = assemble(signed, signatures)
     replace_file(ws.memory / "staged" / f"{role}.json", again)
-    before = _by_version(new)
-    renumbered = {
-        version: (before[version], sequence)
-        for version, sequence in given.items()
-        if before[version] != sequence
-    }
-    return Rebased(role, signed.version, renumbered)
+    return Rebased(role, signed.version, renumbered(new, given))
 
 
-def _check_same_keys(ws: Workspace, state: RepositoryState, role: str, staged: Targets) -> None:
+def _check_known(ws: Workspace, state: RepositoryState, role: str) -> None:
+    """Other keys than the policy's hold a role: is the policy ahead of what is live, or behind?
+
+    Raises:
+        StaleError: behind; this clone has yet to learn whose keys they are.
+    """
+    live, newest = state.role("targets"), ws.newest_targets()
+    known = newest.version if newest is not None else 0
+    if live is not None and live.version > known:
+        raise StaleError(
+            f"targets {live.version} is live and gives {role} other keys; this clone knows targets "
+            f"{known}",
+            "git pull, then: firmroot submit",
+        )
+
+
+def _check_seen(role: str, staged: Targets, wanted: Mapping[str, TargetFile]) -> None:
     """While the role's keys change, a machine vouches for nothing that its people have not seen.
 
     Attack: a thief of the key that goes has one more build published, and lets the next key sign
@@ -118,17 +142,19 @@ def _check_same_keys(ws: Workspace, state: RepositoryState, role: str, staged: T
     Raises:
         RefusedError: something is live that was not there when the next key signed.
     """
-    held = {ws.key_name(keyid) for keyid in delegated(state, role).keyids}
-    live = state.role(role)
-    unseen = [path for path in live.targets if path not in staged.targets] if live else []
-    if unseen and held != set(ws.policy.role(role, "builds").keys):
+    unseen = [path for path in wanted if path not in staged.targets]
+    if unseen:
+        refs = dict.fromkeys(
+            f"{role.removesuffix('-builds')}@{(wanted[path].custom or {}).get('version')}"
+            for path in unseen
+            if not path.endswith(SUFFIX)
+        )
+        drop = "".join(f" --drop {ref}" for ref in refs)
         raise RefusedError(
             f"{role} changes its keys, and meanwhile {', '.join(unseen)} went live with the old "
             "ones: not signed again without a look at it",
-            "compare it with what you built; if it is yours: remove "
-            f".firmroot/staged/{role}.json, add again what waited here (firmroot firmware add), or "
-            f"firmroot ceremony start {role} if nothing did; then: firmroot submit. If it is not: "
-            "firmroot recover stolen-key KEY --drop REF, of the new key",
+            f"compare it with what you built; if it is yours: firmroot ceremony start {role}; if "
+            f"it is not: firmroot ceremony start {role}{drop}; then: firmroot submit",
         )
 
 
@@ -141,7 +167,7 @@ def _by_version(targets: Mapping[str, TargetFile]) -> dict[str, int]:
     }
 
 
-def _sequences(live: Mapping[str, TargetFile], new: Mapping[str, TargetFile]) -> dict[str, int]:
+def sequences(live: Mapping[str, TargetFile], new: Mapping[str, TargetFile]) -> dict[str, int]:
     """A sequence for each new version: its own if it is free and the highest, else the next one."""
     taken = _by_version(live)
     highest = max(taken.values(), default=0)
@@ -155,9 +181,21 @@ def _sequences(live: Mapping[str, TargetFile], new: Mapping[str, TargetFile]) ->
     return given
 
 
-def _numbered(target: TargetFile, given: Mapping[str, int]) -> TargetFile:
+def numbered(target: TargetFile, given: Mapping[str, int]) -> TargetFile:
     """The same entry, with the sequence of its version."""
     custom = dict(target.custom or {})
     if "sequence" in custom:
         custom["sequence"] = given[str(custom["version"])]
     return TargetFile(target.length, dict(target.hashes), target.path, {"custom": custom})
+
+
+def renumbered(
+    new: Mapping[str, TargetFile], given: Mapping[str, int]
+) -> dict[str, tuple[int, int]]:
+    """The old and the new sequence of each version whose one changes."""
+    before = _by_version(new)
+    return {
+        version: (before[version], sequence)
+        for version, sequence in given.items()
+        if before[version] != sequence
+    }

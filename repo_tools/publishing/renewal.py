@@ -13,6 +13,7 @@ from repo_tools.files import replace_file
 from repo_tools.metadata.edits import add_artifacts, assemble, signed_bytes, without
 from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.firmware import read_builds
+from repo_tools.publishing.rebase import Rebased, numbered, renumbered, sequences
 from repo_tools.signing.signers import open_signer, sign
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ __all__ = ["renew_builds"]
 
 def renew_builds(
     ws: Workspace, product: str, secrets: Secrets, now: datetime, drop: Collection[str] = ()
-) -> int:
+) -> Rebased:
     """Sign everything that the role says already as its next version.
 
     Args:
@@ -38,7 +39,7 @@ def renew_builds(
         drop: versions to leave out; the caller has made sure that nothing needs them.
 
     Returns:
-        the version.
+        the version, and releases whose sequence somebody else's got first.
 
     Raises:
         ConfigurationError: no firmware was ever added.
@@ -46,7 +47,7 @@ def renew_builds(
     """
     role = builds_role(product)
     rules, uris = ws.policy.role(role, "builds"), ws.key_uris()
-    builds = read_builds(ws, ws.storage(), product)
+    builds = read_builds(ws, ws.storage(), product, anew=True)
     if not builds.targets:
         raise ConfigurationError(
             f"{role} has no content yet, so there is nothing to renew", "firmroot firmware add FILE"
@@ -58,9 +59,13 @@ def renew_builds(
             f"has the private keys of: {', '.join(each.name for each in mine) or 'none'}",
             f"on the builder's machine: firmroot ceremony start {role}",
         )
-    signed = add_artifacts(role, builds.live, builds.waiting, rules, now)
-    if drop:
-        signed = without(signed, drop)
+    live = builds.live.targets if builds.live is not None else {}
+    gone = {path for path, each in live.items() if (each.custom or {}).get("version") in drop}
+    gone |= builds.dropped
+    new = {each.path: each for each in builds.waiting if live.get(each.path) != each}
+    given = sequences({path: each for path, each in live.items() if path not in gone}, new)
+    targets = [numbered(each, given) for each in new.values()]
+    signed = without(add_artifacts(role, builds.live, targets, rules, now), drop, builds.dropped)
     # Above what was staged before as well: an interrupted publish may have uploaded that.
     signed.version = builds.version + 1
     payload = signed_bytes(signed)
@@ -69,4 +74,4 @@ def renew_builds(
         for each in mine
     ]
     replace_file(ws.memory / "staged" / f"{role}.json", assemble(signed, signatures))
-    return signed.version
+    return Rebased(role, signed.version, renumbered(new, given))

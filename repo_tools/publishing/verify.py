@@ -19,6 +19,7 @@ from tuf.api.metadata import Root, Targets
 from client_reference import manifest as formats
 from client_reference.errors import FirmrootError, NotFoundError, NotTrustedError, RetryLaterError
 from client_reference.payload.segments import SEGMENT, SUFFIX, has_segments, list_length
+from client_reference.transport.policy import is_artifact
 from repo_tools.metadata.edits import ISSUED_FIELD, ROOT_FIELD, format_time, is_lab_root
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import check_delegations, check_leaf
@@ -41,10 +42,12 @@ if TYPE_CHECKING:
 
     from client_reference.transport.fetcher import Fetcher
     from keys_policy.model import Policy
+    from repo_tools.metadata.adopted import Adopted
     from repo_tools.metadata.repository import RepositoryState
+    from repo_tools.publishing.live import Live
     from repo_tools.publishing.rehearse import Device, Lead
 
-__all__ = ["Audit", "Finding", "Severity", "audit", "meet_devices"]
+__all__ = ["Audit", "Finding", "Reader", "Severity", "audit", "judge", "meet_devices", "read"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -59,11 +62,19 @@ class Severity(enum.Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the audit."""
+    """One line of the audit.
+
+    Attributes:
+        severity: what it means.
+        subject: what it is about.
+        detail: what was found.
+        rule: by which it was judged, such as `root-chain`.
+    """
 
     severity: Severity
     subject: str
     detail: str
+    rule: str = "metadata"
 
 
 @dataclass(frozen=True)
@@ -75,21 +86,28 @@ class Audit:
         roots: the chain that the workspace knows, oldest first.
         policy: for how early a signature should be renewed.
         now: aware UTC.
+        adopted: what was there before `firmroot adopt`.
+        artifacts: whether the bytes of artifacts are read; all other targets always are.
+        tell: told which target is read, and of how many.
     """
 
     fetcher: Fetcher
     roots: tuple[bytes, ...]
     policy: Policy
     now: datetime
+    adopted: Adopted | None = None
+    artifacts: bool = True
+    tell: Callable[[str, int, int], None] = lambda _path, _number, _count: None
 
 
 @dataclass(frozen=True)
-class _Reader:
+class Reader:
     """A repository behind a fetcher, as `read_live` asks for it."""
 
     fetcher: Fetcher
 
     def read(self, path: str, max_length: int) -> Blob:
+        """One whole object. Raises as `Fetcher.fetch`."""
         data = self.fetcher.fetch(path, max_length)
         return Blob(data, sha256(data))
 
@@ -100,17 +118,28 @@ def audit(about: Audit) -> tuple[Finding, ...]:
     Raises:
         RetryLaterError: the repository cannot be reached at all, or a web page answers for it.
     """
+    live = read(about)
+    return (live,) if isinstance(live, Finding) else judge(about, live)
+
+
+def read(about: Audit) -> Live | Finding:
+    """What is live there, or why it cannot be judged. Raises as `audit`."""
     try:
-        live = read_live(_Reader(about.fetcher), about.roots[-1])
+        live = read_live(Reader(about.fetcher), about.roots[-1])
     except NotTrustedError as error:
-        return (Finding(Severity.ERROR, "metadata", error.message),)
+        return Finding(Severity.ERROR, "metadata", error.message)
     if live.tag is None:
-        return (Finding(Severity.ERROR, "timestamp", "nothing is published there"),)
+        return Finding(Severity.ERROR, "timestamp", "nothing is published there")
+    return live
+
+
+def judge(about: Audit, live: Live) -> tuple[Finding, ...]:
+    """Every rule on a state that was read there. Raises as `audit`."""
     state = replace(live.state, roots=about.roots[:-1] + live.state.roots)
     findings = [finding for rule in _RULES for finding in _guarded(rule, about, state)]
     if live.root_ahead:
         text = "the newest root has no timestamp after it: finish it with `firmroot publish`"
-        findings.insert(0, Finding(Severity.WARNING, "root", text))
+        findings.insert(0, Finding(Severity.WARNING, "root", text, "root-chain"))
     return tuple(findings)
 
 
@@ -120,10 +149,13 @@ def _guarded(
     state: RepositoryState,
 ) -> Iterator[Finding]:
     """The findings of a rule; what stops it is one more."""
+    name = rule.__name__.strip("_")
     try:
-        yield from rule(about, state)
+        for finding in rule(about, state):
+            yield replace(finding, rule=name.replace("_", "-"))
     except FirmrootError as error:
-        yield Finding(Severity.ERROR, rule.__name__.strip("_").replace("_", " "), error.message)
+        subject = name.replace("_", " ")
+        yield Finding(Severity.ERROR, subject, error.message, name.replace("_", "-"))
 
 
 def _root_chain(about: Audit, state: RepositoryState) -> Iterator[Finding]:
@@ -211,11 +243,12 @@ def _hints(about: Audit, state: RepositoryState) -> Iterator[Finding]:
 
 def _guards(about: Audit, state: RepositoryState) -> Iterator[Finding]:
     """Design 4: who may speak for what."""
-    del about
     if (targets := state.targets) is None:
         return
-    check_delegations(targets.delegations)
-    if targets.targets:
+    check_delegations(
+        targets.delegations, about.adopted.delegations if about.adopted is not None else None
+    )
+    if targets.targets != (about.adopted.files if about.adopted is not None else {}):
         yield Finding(Severity.ERROR, "targets", "names target files itself, beside delegations")
     delegated = (targets.delegations.roles or {}) if targets.delegations else {}
     for role, data in state.roles.items():
@@ -231,20 +264,28 @@ def _guards(about: Audit, state: RepositoryState) -> Iterator[Finding]:
 
 def _targets(about: Audit, state: RepositoryState) -> Iterator[Finding]:
     """Every byte of every target is what was signed."""
-    count = length = 0
-    for role, targets in _leaves(state):
-        for path, target in targets.targets.items():
-            problem = _check_bytes(about.fetcher, target, targets.targets.get(path + SUFFIX))
-            if problem is not None:
-                yield Finding(Severity.ERROR, path, f"({role}) {problem}")
-            count, length = count + 1, length + target.length
-    yield Finding(Severity.FINE, "targets", f"{count} files, {length} bytes, hashed")
+    wanted = [
+        (role, targets, path)
+        for role, targets in _leaves(state)
+        for path in targets.targets
+        if about.artifacts or not is_artifact(f"targets/{path}")
+    ]
+    length = 0
+    for number, (role, targets, path) in enumerate(wanted, 1):
+        about.tell(path, number, len(wanted))
+        target = targets.targets[path]
+        problem = _check_bytes(about.fetcher, target, targets.targets.get(path + SUFFIX))
+        if problem is not None:
+            yield Finding(Severity.ERROR, path, f"({role}) {problem}")
+        length += target.length
+    yield Finding(Severity.FINE, "targets", f"{len(wanted)} files, {length} bytes, hashed")
 
 
 def _leaves(state: RepositoryState) -> Iterator[tuple[str, Targets]]:
+    """Every role with its target files; `targets` itself has some only if it was adopted."""
     for role, data in state.roles.items():
-        if role != "targets":
-            yield role, parse(data, Targets, role).signed
+        if (signed := parse(data, Targets, role).signed).targets:
+            yield role, signed
 
 
 def _check_bytes(fetcher: Fetcher, target: TargetFile, listed: TargetFile | None) -> str | None:
@@ -344,12 +385,12 @@ def meet_devices(
     try:
         fetcher.fetch(epoch_path(TIMESTAMP, lead.epoch), MAX_METADATA)
     except NotFoundError as error:
-        yield Finding(Severity.ERROR, "timestamp", f"nothing is published there: {error.message}")
+        text = f"nothing is published there: {error.message}"
+        yield Finding(Severity.ERROR, "timestamp", text, "device")
         return
     for device in devices:
         for clock, reading in ((Clock.GOOD, now), (Clock.RESET, _EPOCH)):
             outcome, detail = meet(device, fetcher, reading, lead=lead)
             severity = Severity.ERROR if outcome is Outcome.STRANDED else Severity.FINE
-            yield Finding(
-                severity, f"device {device.name}", f"clock {clock.value}: {outcome.value}, {detail}"
-            )
+            text = f"clock {clock.value}: {outcome.value}, {detail}"
+            yield Finding(severity, f"device {device.name}", text, "device")

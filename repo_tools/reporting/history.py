@@ -27,25 +27,36 @@ from securesystemslib.signer import Signature
 from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import FirmrootError, NotFoundError, NotTrustedError
+from repo_tools.metadata.anchor import walk
 from repo_tools.metadata.edits import signed_bytes
 from repo_tools.metadata.repository import parse, sha256
+from repo_tools.metadata.roles import RECOVERY
 from repo_tools.publishing.journal import kept_path
 from repo_tools.publishing.live import HighWater, Mark, metadata_path, read_live
 from repo_tools.reporting.difference import describe_change
-from repo_tools.signing.ceremony import DIGITS, record_paths
+from repo_tools.signing.ceremony import DIGITS, Ending, record_paths
 from repo_tools.signing.ceremony.guards import keys_of
 from repo_tools.signing.ceremony.reading import parse_role
 from repo_tools.storage.protocol import Blob
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from tuf.api.metadata import Key
 
     from repo_tools.workspace import Workspace
 
-__all__ = ["Changes", "History", "Publication", "Rite", "changes", "problems", "read_history"]
+__all__ = [
+    "Changes",
+    "History",
+    "Publication",
+    "Rite",
+    "anchor_problems",
+    "changes",
+    "problems",
+    "read_history",
+]
 
 Changes: TypeAlias = "Mapping[tuple[str, str], tuple[str, ...]]"
 """What each publish changed in each role, in sentences, by name of the record and role."""
@@ -132,7 +143,12 @@ class Rite(_Record):
 
 @dataclass(frozen=True)
 class History:
-    """All records of one epoch, each kind from the oldest on."""
+    """All records of one epoch, each kind from the oldest on.
+
+    Attributes:
+        publications: one for each publish.
+        rites: one for each ceremony that ended.
+    """
 
     publications: tuple[Publication, ...]
     rites: tuple[Rite, ...]
@@ -245,6 +261,29 @@ def _carried(workspace: Workspace, signed: Root | Targets) -> dict[str, bytes]:
 # The proof.
 
 
+def anchor_problems(workspace: Workspace, rites: Iterable[Rite]) -> Iterator[str]:
+    """What is wrong with the chain of recovery roots; its first one is trusted, and nothing else.
+
+    Args:
+        workspace: in any epoch.
+        rites: ceremonies of all epochs.
+    """
+    chain = workspace.recovery_roots()
+    try:
+        walk(chain)
+    except FirmrootError as error:
+        yield f"metadata/recovery: {error.message}"
+        return
+    recorded = [
+        rite.facts["signed"]
+        for rite in rites
+        if rite.facts["role"] == RECOVERY and rite.facts["ending"] == Ending.SIGNED.value
+    ]
+    for version, data in enumerate(chain, start=1):
+        if json.loads(data)["signed"] not in recorded:
+            yield f"no record says who signed metadata/recovery/{version}.json"
+
+
 def problems(workspace: Workspace, found: History) -> Iterator[str]:
     """What is not as it was recorded, each by the name of its record.
 
@@ -304,8 +343,10 @@ def _without_record(workspace: Workspace, found: History) -> Iterator[str]:
     recorded = {
         record.roles["root"]["sha256"] for record in found.publications if "root" in record.roles
     }
+    adopted = workspace.adopted()
+    theirs = adopted.root.version if adopted is not None else 0
     for version, data in enumerate(workspace.roots(), start=1):
-        if sha256(data) not in recorded:
+        if version > theirs and sha256(data) not in recorded:
             yield f"no record says how metadata/root/{version}.json came to be live"
 
 

@@ -97,7 +97,7 @@ def _look_inside(ws: Workspace, now: datetime) -> Situation:
 def _behind(
     errors: Sequence[Finding], ahead: Sequence[Finding], ceremonies: Sequence[CeremonyStatus]
 ) -> tuple[str, ...]:
-    """Root or targets, where a ceremony mends all that is wrong and none is open for it yet.
+    """Root or targets, where a ceremony mends all that is wrong and nobody has signed one yet.
 
     If all that is wrong is a policy that is ahead, signatures that were given are not thrown away
     for it: what is open is signed first.
@@ -106,10 +106,9 @@ def _behind(
         return ()
     # The detail begins with the role: "root 3: gateway-stable is ...".
     wrong = {each.detail.partition(" ")[0] for each in errors}
-    opened = {each.ceremony.role for each in ceremonies}
-    if wrong & opened or not wrong <= _DELEGATORS:
-        return ()
     begun = {each.ceremony.role for each in ceremonies if each.signed}
+    if wrong & begun or not wrong <= _DELEGATORS:
+        return ()
     later = {each.detail.partition(" ")[0] for each in ahead} & _DELEGATORS
     return tuple(sorted(wrong | (later - begun)))
 

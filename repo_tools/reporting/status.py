@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from keys_policy.model import ONLINE_ROLES
 from repo_tools.metadata.edits import format_time
-from repo_tools.metadata.roles import builds_role
+from repo_tools.metadata.roles import builds_role, delegator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -360,12 +360,12 @@ def _next_signature(situation: Situation) -> tuple[str, str]:
     for each in situation.ceremonies:
         if mine := sorted(situation.mine.intersection(each.missing)):
             return "firmroot sign", f"{each.ceremony.name} waits for {', '.join(mine)}"
-    if any(each.complete for each in situation.ceremonies):
+    if any(_can_be_staged(situation, each) for each in situation.ceremonies):
         return "firmroot sign", "what has its signatures gets staged"
     if stuck := [each for each in situation.ceremonies if not each.quorums]:
         missing = "root" if stuck[0].ceremony.role == "targets" else "targets"
         return f"firmroot ceremony start {missing}", f"no {missing} role says who signs yet"
-    first = situation.ceremonies[0]
+    first = next(each for each in situation.ceremonies if not each.complete)
     by_file = f"firmroot ceremony export {first.ceremony.role} --to FILE"
     return (
         f"firmroot sign, by {' or '.join(first.missing) or 'nobody left'}",
@@ -373,12 +373,27 @@ def _next_signature(situation: Situation) -> tuple[str, str]:
     )
 
 
+def _can_be_staged(situation: Situation, found: CeremonyStatus) -> bool:
+    """Nothing is staged before the role that says who signs it."""
+    waits = [x for x in situation.ceremonies if x.ceremony.role == delegator(found.ceremony.role)]
+    return found.complete and all(_can_be_staged(situation, each) for each in waits)
+
+
 def _next_renewal(situation: Situation, due: Mapping[str, Due]) -> tuple[str, str]:
-    if waiting := due.keys() & set(situation.staged):
+    staged = set(situation.staged)
+    # Devices stop at each of these: nothing else can be published before.
+    left = [
+        role
+        for role, how in due.items()
+        if how is Due.EXPIRED and role not in staged and role not in ONLINE_ROLES
+    ]
+    if (waiting := due.keys() & staged) and not left:
         return _publish(situation, f"{', '.join(sorted(waiting))}: signed and staged")
-    command = renewal_command(due, root_expired=due.get("root") is Due.EXPIRED)
+    roles = left if waiting else list(due)
+    expired = "root" in roles and due["root"] is Due.EXPIRED
+    command = renewal_command(roles, root_expired=expired)
     where = _where(situation, "timestamp") if command == "firmroot refresh" else ""
-    return command, f"{', '.join(due)}: time to sign again{where}"
+    return command, f"{', '.join(roles)}: time to sign again{where}"
 
 
 def _publish(situation: Situation, reason: str) -> tuple[str, str]:

@@ -151,6 +151,10 @@ def load_private(path: Path, passphrase: bytes | None) -> PrivateKey:
             raise WrongPassphraseError(
                 f"wrong passphrase for {path}", "try again; nothing was signed"
             ) from error
+        if b"BEGIN OPENSSH PRIVATE KEY-----" in data:
+            raise KeyFileError(
+                f"{path} is a private key of OpenSSH", f"its URI is ssh:{path}"
+            ) from error
         if b"PRIVATE KEY-----" in data:
             raise KeyFileError(
                 f"{path} is damaged or cut off ({len(data)} bytes)",

@@ -11,6 +11,7 @@ import tomlkit
 
 from client_reference.errors import ConfigurationError
 from client_reference.nearest import did_you_mean
+from keys_policy.checks import public_bytes
 from keys_policy.model import ALGORITHMS, NAME, ONLINE_ROLES, KeyHolder
 from repo_tools.files import create_file, replace_file
 from repo_tools.signing.keyfiles import generate, public_key, write_private
@@ -121,9 +122,11 @@ def import_private(
     else:
         uri, key = import_key(uri, secrets)
         custody = KINDS[scheme].custody
-    if known is not None and known.key.keyid != key.keyid:
+    # A key that was adopted has the id that it had before.
+    if known is not None and public_bytes(known.key) != public_bytes(key):
         _check_new(ws, name)
-    open_signer(uri, KeyHolder(name, holder, custody, key), secrets, ws.directory)
+    about_key = KeyHolder(name, holder, custody, key)
+    open_signer(uri, known or about_key, secrets, ws.directory)
     if known is not None:
         ws.add_key_uri(name, uri)
         return known
@@ -148,10 +151,11 @@ def add_public(
             f"expected one of {', '.join(ALGORITHMS)}"
         )
     for other in ws.keyring.values():
-        if other.key.keyid == key.keyid:
+        if public_bytes(other.key) == public_bytes(key):
             raise ConfigurationError(
                 f"this key is here already, as {other.name}",
-                "one key has one name: a threshold would count it twice",
+                "one key has one name: a threshold would count it twice; its private half comes "
+                f"under that name: --name {other.name}",
             )
     document = tomlkit.document()
     fields = {

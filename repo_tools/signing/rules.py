@@ -44,7 +44,12 @@ class PolicyViolationError(RefusedError):
 def templates(ws: Workspace) -> dict[str, str]:
     """The section of the policy that rules each delegated role."""
     products = {name: product.channels for name, product in ws.config.products.items()}
-    roles = delegated_roles(products, device_tls="device-tls" in ws.policy.roles)
+    adopted = ws.adopted()
+    roles = delegated_roles(
+        products,
+        device_tls="device-tls" in ws.policy.roles,
+        adopted=adopted.roles if adopted is not None else (),
+    )
     return {role.name: role.template for role in roles}
 
 
@@ -98,7 +103,19 @@ def _evidence(ws: Workspace, now: datetime) -> Evidence:
     kinds = templates(ws)
     known = {"root", "targets", *kinds, *peoples_roles(ws)}
     pending = {each.role: each.signed for each in open_ceremonies(ws) if each.role in known}
-    return Evidence(ws.policy, ws.keyring, signed, pending, kinds, now, _live(ws), shipped(ws))
+    adopted = ws.adopted()
+    return Evidence(
+        ws.policy,
+        ws.keyring,
+        signed,
+        pending,
+        kinds,
+        now,
+        _live(ws),
+        shipped(ws),
+        frozenset(adopted.delegations) if adopted is not None else frozenset(),
+        adopted.keys if adopted is not None else {},
+    )
 
 
 def shipped(ws: Workspace) -> tuple[Shipped, ...]:
@@ -116,10 +133,15 @@ def shipped(ws: Workspace) -> tuple[Shipped, ...]:
         return ()
 
 
-def _born_with(ws: Workspace, export: str) -> frozenset[str]:
+def _born_with(ws: Workspace, export: str) -> dict[str, frozenset[str]]:
     born = load_factory(ws.directory / "factory" / export / "factory")
     root = parse(born.root, Root, f"the root of factory export {export}").signed
-    return frozenset(root.roles[Root.type].keyids)
+    found = {name: frozenset(role.keyids) for name, role in root.roles.items()}
+    if born.recovery_root is not None:
+        where = f"the recovery root of factory export {export}"
+        anchor = parse(born.recovery_root, Root, where).signed
+        found[RECOVERY] = frozenset(anchor.roles[Root.type].keyids)
+    return found
 
 
 def _live(ws: Workspace) -> dict[str, Root | Targets]:

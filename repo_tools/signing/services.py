@@ -319,7 +319,8 @@ def _translated(kind: Kind, uri: str, secrets: Secrets) -> Iterator[None]:
     except FirmrootError:
         raise
     except UnsupportedLibraryError as error:
-        extra = f"firmroot[{kind.extra}]" if kind.extra else "what securesystemslib names"
+        ours = f"firmroot[{kind.extra}]"
+        extra = ours if kind.extra else f"securesystemslib[{uri.partition(':')[0]}]"
         raise ConfigurationError(
             f"{uri}: {kind.what} needs a library that is not installed ({error})",
             f"pip install '{extra}'",

@@ -16,6 +16,7 @@ from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from client_reference.errors import ConfigurationError
+from keys_policy.checks import public_bytes
 from repo_tools.signing.keyfiles import load_private, public_key
 from repo_tools.signing.openssh import load_openssh
 from repo_tools.signing.services import KINDS, open_service
@@ -95,11 +96,12 @@ def _open_file(
     place = directory / Path(path).expanduser()
     private = load_file(scheme, place, secrets.passphrase(holder.name))
     found = public_key(private)
-    if not isinstance(holder.key, SSlibKey) or found.keyval != holder.key.keyval:
+    if not isinstance(holder.key, SSlibKey) or public_bytes(found) != public_bytes(holder.key):
         raise ConfigurationError(
             f"{path} is not the private key of {holder.name}: its key id is {found.keyid[:8]}, "
             f"keys/{holder.name}.toml has {holder.key.keyid[:8]}",
-            "firmroot key list shows which private key belongs to which name",
+            "if another one was made under its name elsewhere, move this file away; firmroot key "
+            "list shows which private key belongs to which name",
         )
     return CryptoSigner(private, holder.key)
 

@@ -61,11 +61,14 @@ def start_role(
         )
     signed = parse(before, Targets, role).signed
     rules = ws.policy.role(role, kinds[role])
+    adopted = ws.adopted()
+    theirs = adopted is not None and role in adopted.delegations
     return start_ceremony(
         ws,
         role,
         renewed(signed, rules, now),
-        _carried(ws, signed),
+        # Their files are where they were, and may be large: git gets none of them.
+        {} if theirs else _carried(ws, signed),
         discard_signatures=discard_signatures,
     )
 
@@ -115,6 +118,7 @@ def planned_targets(
         None if before is None else parse(before, Targets, "targets").signed,
         now,
         {**waiting, **(resets or {})},
+        adopted=ws.adopted(),
     )
 
 

@@ -1,7 +1,8 @@
 """A repository on S3, or on anything that speaks it: conditional writes and checksums.
 
-`s3://bucket/prefix`, and `?endpoint=https://host` for one that is not AWS. Credentials and region
-come by the usual chain of the SDK (environment, profile, role of the machine), never from us.
+`s3://bucket/prefix`, and `?endpoint=https://host` for one that is not AWS. With `?roots=hold` each
+root is created under a legal hold, where the bucket has object lock. Credentials and region come by
+the usual chain of the SDK (environment, profile, role of the machine), never from us.
 
 Rules:
 
@@ -88,15 +89,17 @@ class Place:
         bucket: its name.
         prefix: what every key begins with; empty, or ends with a slash.
         endpoint: URL of the service; empty for AWS.
+        held: roots are created under a legal hold: no version of one goes before that is lifted.
     """
 
     bucket: str
     prefix: str
     endpoint: str
+    held: bool = False
 
 
 def parse_place(url: str) -> Place:
-    """Read `s3://bucket/prefix?endpoint=URL`.
+    """Read `s3://bucket/prefix?endpoint=URL&roots=hold`.
 
     Raises:
         ConfigurationError: it is something else.
@@ -104,6 +107,12 @@ def parse_place(url: str) -> Place:
     parts = urlsplit(url)
     query = parse_qs(parts.query)
     endpoint = query.pop("endpoint", [""])[-1]
+    roots = query.pop("roots", [""])[-1]
+    if roots not in {"", "hold"}:
+        raise ConfigurationError(
+            f"{url!r}: roots={roots}: expected roots=hold",
+            "it asks for a legal hold on each root, on a bucket with object lock",
+        )
     if parts.scheme != "s3" or not parts.hostname or query or parts.fragment or parts.port:
         raise ConfigurationError(
             f"{url!r} is not a storage on S3",
@@ -113,7 +122,7 @@ def parse_place(url: str) -> Place:
     if endpoint and urlsplit(endpoint).scheme not in {"http", "https"}:
         raise ConfigurationError(f"{url!r}: the endpoint must begin with https:// or http://")
     prefix = parts.path.strip("/")
-    return Place(parts.hostname, f"{prefix}/" if prefix else "", endpoint)
+    return Place(parts.hostname, f"{prefix}/" if prefix else "", endpoint, roots == "hold")
 
 
 @cache
@@ -236,6 +245,7 @@ class S3Storage:
                     IfNoneMatch="*",
                     ChecksumSHA256=_base64(sha256),
                     CacheControl=_IMMUTABLE,
+                    **self._hold(path),
                 ),
             )
             if written is None and not self._is_there(path, source, sha256):
@@ -331,6 +341,11 @@ class S3Storage:
     def _at(self, path: str) -> dict[str, Any]:
         check_path(path)
         return {"Bucket": self._place.bucket, "Key": self._place.prefix + path}
+
+    def _hold(self, path: str) -> dict[str, str]:
+        """With the first byte, so that no root is ever there without it."""
+        held = self._place.held and path.endswith(".root.json")
+        return {"ObjectLockLegalHoldStatus": "ON"} if held else {}
 
     def _range(self, path: str, tag: str, first: int, last: int) -> bytes:
         with self._failures(path):
@@ -696,6 +711,11 @@ def _answered(  # noqa: PLR0911 # one for each thing that can be wrong
         return ConfigurationError(f"{place}: {_clocks(error)}", "set the clock (NTP), then run it")
     if code in _REGION or status == 301:  # noqa: PLR2004 # RFC 9110
         return _elsewhere(error, place)
+    if code == "InvalidRequest" and "ObjectLock" in str(error):
+        return ConfigurationError(
+            f"{place}: the bucket has no object lock, so that no root can be held (roots=hold)",
+            "take `?roots=hold` out of `storage`, or make a bucket with object lock",
+        )
     if code == "NoSuchBucket":
         return ConfigurationError(
             f"{place}: there is no such bucket ({code})",

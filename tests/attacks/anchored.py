@@ -297,6 +297,26 @@ def forked_anchor(scene: Scene) -> None:
     scene.urls[0].files = stolen.files
 
 
+@ANCHORED.row(
+    "a longer chain of the anchor, by recovery keys that were replaced since, on one of two URLs",
+    "design 7, a forked anchor",
+    "recovery",
+    does=UNHARMED,
+    says="the recovery anchor has two recovery roots 2, both signed well",
+    back=Back("one chain, on every recovery URL", lambda scene: scene.serve_anchor()),
+)
+def forked_anchor_by_retired_keys(scene: Scene) -> None:
+    scene.anchored(urls=2)
+    stolen = scene.stolen_anchor
+    for _ in range(2):
+        stolen.add_recovery_key()
+        stolen.publish("root")
+    assert scene.anchor is not None
+    scene.anchor.renew()
+    scene.serve_anchor()
+    scene.urls[0].files = stolen.files
+
+
 def _reflash(scene: Scene) -> None:
     """A new image, with recovery keys that nobody has stolen; what the device stored is erased."""
     assert scene.anchor is not None

@@ -380,7 +380,7 @@ for _id, _keys, _make, _what, _says in (
         TLS,
         _own_authority,
         "the thief's own CA becomes the device's",
-        "a new CA bundle was accepted; it serves from the next run on",
+        "a new CA bundle was accepted; it serves from now on",
     ),
     (
         "ca-bundle-garbage",

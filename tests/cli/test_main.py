@@ -234,7 +234,7 @@ def test_json_after_the_command_is_answered_in_json(capsys: pytest.CaptureFixtur
     assert "No such option" in capsys.readouterr().err
 
 
-NO_WORKSPACE_NEEDED = {"init", "demo", "policy explain"}
+NO_WORKSPACE_NEEDED = {"init", "adopt", "demo", "policy explain"}
 
 
 @pytest.mark.parametrize("path", sorted(set(LEAVES) - NO_WORKSPACE_NEEDED))

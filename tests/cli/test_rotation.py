@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tuf.api.metadata import Metadata, Root
 
+from client_reference.errors import ExitCode
 from repo_tools.metadata.rotation import replace_key
 from repo_tools.rotation import make_successor
 from repo_tools.signing.ceremony import open_ceremonies
@@ -114,6 +115,7 @@ def test_a_successor_that_nobody_has_is_named(live: Lab) -> None:
     done = live.run("rotate", "alice", "--to", "nobody")
     assert done.code == 2
     assert "there is no key 'nobody'; there are: alice" in done.err
+    assert "its holder makes it first: firmroot key new nobody" in done.err
     assert live.tree() == before
 
 
@@ -137,6 +139,15 @@ def test_an_online_key_of_another_machine_gets_no_address_here(live: Lab) -> Non
     live.ok("rotate", "publisher", "--to", "elsewhere")
     assert live.workspace.config.online == online
     assert live.workspace.policy.role("timestamp").keys == ("elsewhere",)
+
+
+def test_no_file_takes_the_place_of_a_key_in_a_service_unasked(live: Lab) -> None:
+    live.workspace.add_key_uri("publisher", "hv:publisher")
+    said = live.ok("recover", "stolen-key", "ci").out
+    assert "ci-2 takes the place of ci in: builds" in said
+    assert "publisher-2" not in live.workspace.keyring
+    assert "where publisher is: firmroot rotate publisher\n" in said
+    assert live.workspace.policy.role("snapshot").keys == ("publisher",)
 
 
 @pytest.mark.parametrize("names", [("bob", "carol"), ("alice", "bob", "carol")])
@@ -236,6 +247,27 @@ def test_a_recovery_that_is_run_again_keeps_the_signatures(live: Lab) -> None:
     later = late.later(hours=5)
     later.ok("recover", "expired-root")
     assert "signed by alice; 1 more of bob, carol" in later.ok("ceremony", "show", "root").out
+
+
+def test_a_root_that_was_rotated_after_it_expired_goes_live_with_what_else_expired(
+    live: Lab,
+) -> None:
+    late = Lab(live.directory, end_of_root(live))
+    late.ok("rotate", "alice")
+    late.ok("sign")
+    done = late.run("publish")
+    assert done.code == ExitCode.REFUSED
+    assert "gateway-stable expired" in done.err
+    said = late.ok("status").out
+    (following,) = [each for each in said.splitlines() if each.startswith("next: ")]
+    assert "firmroot ceremony start " in following
+    assert "gateway-stable" in following
+    assert "gateway-builds" in following
+    found = late.ok("--json", "recover", "expired-root").json
+    assert (found["ceremonies"], found["renewed"]) == (["gateway-stable-2"], ["gateway-builds"])
+    late.ok("sign")
+    assert "root 2, targets 2" in late.ok("publish").out
+    assert "trusted: everything that is live verifies" in late.ok("verify").out
 
 
 def test_a_root_ceremony_that_changes_keys_is_not_taken_for_the_recovery(live: Lab) -> None:

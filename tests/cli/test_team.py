@@ -175,6 +175,23 @@ def test_a_key_that_is_not_in_the_role_is_told_its_roles(run: Terminal) -> None:
     assert "error: key rita is not in role root; it is in: channel" in err
 
 
+def test_each_key_that_is_named_signs(
+    run: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("ceremony", "start", "root")
+    out = run("--yes", "sign", "--key", "carol", "--key", "bob")
+    (line,) = [each for each in out.splitlines() if each.startswith("root-1: signed by ")]
+    assert set(line.removeprefix("root-1: signed by ").split(", ")) == {"bob", "carol"}
+    assert "root: has all its signatures, staged" in out
+    run("ceremony", "start", "targets")
+    file = tmp_path / "targets-1.json"
+    run("ceremony", "export", "targets", "--to", file)
+    keys = ("--key", "file:alice.pem", "--key", "file:bob.pem")
+    monkeypatch.chdir(tmp_path)
+    err = run.at(type(tmp_path)())("sign", file.name, *keys, code=2)
+    assert "2 keys are named; without a workspace one signs at a time" in err
+
+
 def test_missing_signatures_are_named(run: Terminal) -> None:
     run("ceremony", "start", "root")
     run("--yes", "sign", "--key", "bob")
@@ -224,6 +241,9 @@ def test_keys_come_from_files(run: Terminal, tmp_path: Path) -> None:
     assert "ecdsa-sha2-nistp256" in run("key", "test", "dave")
     (tmp_path / "junk.pem").write_text("hello")
     assert "is not a key file" in run("key", "import", tmp_path / "junk.pem", code=2)
+    err = run("key", "import", "pkcs11:token=acme", "--name", "eve", code=2)
+    assert "'pkcs11:token=acme' is neither a file nor a key URI: those begin with file:," in err
+    assert "firmroot key list hsm:" in err
     err = run("key", "import", tmp_path / "dave.pem", "--name", "eve", code=2)
     assert "this key is here already, as dave" in err
     assert "there is a key dave already" in run("key", "new", "dave", code=2)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from client_reference.errors import ConfigurationError
+from client_reference.errors import ConfigurationError, ExitCode
 from repo_tools.gone import gone_keys, remember_gone
 from repo_tools.publishing.bridge import Gone
 from tests.publishing.lab import HARDWARE, PRODUCT, Lab
@@ -73,6 +73,16 @@ def test_what_cannot_be_dropped_is_told(ref: str, code: int, message: str, lab: 
     assert not gone_keys(lab.workspace)
 
 
+@pytest.mark.parametrize("version", ["1.0", "6.6"])
+def test_what_is_offered_live_or_on_its_way_cannot_be_dropped(version: str, lab: Lab) -> None:
+    """The next manifest alone says nothing of devices; the live one nothing of what is signed."""
+    lab.ok("channel", "promote", f"{PRODUCT}@6.6", "--to", "stable")
+    assert lab.ok("channel", "diff", f"{PRODUCT}/stable").out == "+ 6.6\n- 1.0\n"
+    done = lab.run("rotate", "ci", "--compromised", "--drop", f"{PRODUCT}@{version}")
+    assert done.code == 5
+    assert f"{PRODUCT}@{version} cannot be dropped: stable offers it" in done.err
+
+
 def test_dropping_needs_a_thief(lab: Lab) -> None:
     assert lab.run("rotate", "ci", "--drop", f"{PRODUCT}@6.6").code == 2
 
@@ -85,6 +95,33 @@ def test_the_power_of_a_key_is_told_for_each_role(lab: Lab) -> None:
             "signature"
         ) in said
     assert "signed again gateway@" not in said, "alice builds nothing"
+
+
+def test_thieves_with_a_threshold_of_root_are_told_apart(lab: Lab) -> None:
+    remember_gone(lab.workspace, "bob", Gone.STOLEN)
+    said = lab.ok("rotate", "alice", "--compromised").out
+    assert (
+        "stolen     root: its thief signs it; no rotation ends that: docs/runbooks/lost-root.md"
+    ) in said
+    assert "stolen     targets: its thief signs it; what is live carries" in said
+
+
+def test_a_root_of_which_too_few_keys_are_left_is_not_rotated(lab: Lab) -> None:
+    lab.ok("recover", "lost-key", "alice")
+    before = lab.tree()
+    done = lab.run("recover", "lost-key", "bob", "--discard-signatures", "root")
+    assert done.code == ExitCode.REFUSED
+    assert "root 1 is followed by what 2 of its keys sign" in done.err
+    assert "there are left: carol; no rotation helps" in done.err
+    assert "without a recovery anchor only a copy of a key helps" in done.err
+    made = {"keys/bob-2.toml", ".firmroot/keys/bob-2.pem", ".firmroot/keys.toml"}
+    after = lab.tree()
+    assert {each for each in after if after[each] != before.get(each)} <= made
+    # Her copy is found: it signs once more.
+    lab.ok("rotate", "bob")
+    lab.ok("sign")
+    lab.ok("publish")
+    assert lab.fresh_device()[1] == "installs 1.0"
 
 
 # gone.toml.

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from client_reference.durable import SPARE
 from client_reference.payload.segments import SEGMENT
 from client_reference.update import TLS_BUNDLE, TLS_ROLE
 from tests.simulators.certificates import Authority, make_authority
 from tests.simulators.mirror import Mirror, Trouble
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.simulators.device import DeviceOnDisk, Publisher
 
 IMAGE = bytes(SEGMENT + 1)
@@ -146,3 +148,79 @@ def test_a_first_mirror_alone_does_not_keep_a_bundle_away(
         assert said.code == 0
         assert "a new CA bundle was accepted" in said.err
         assert len([path for path in first.paths if "ca-bundle" in path]) == 2, "once past caches"
+
+
+def test_a_bundle_that_leaves_the_store_no_room_stops_no_update(
+    publisher: Publisher,
+    mirror: Mirror,
+    device: DeviceOnDisk,
+    authority: Authority,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or the store could change no more, and nothing that is published later would help."""
+    data = authority.bundle.read_bytes()
+    publisher.release("1.0", 1, IMAGE)
+    publish_bundle(publisher, data)
+    device.run("init")
+    state = device.directory / "state"
+    (state / "ca-bundle.pem.trial").write_bytes(data)  # a cut left it
+    room = len(data) - 1
+    real = os.statvfs
+
+    def statvfs(path: Path) -> os.statvfs_result:
+        fields = list(real(path))
+        fields[1], fields[4] = 1, SPARE + room  # f_frsize, f_bavail
+        return os.statvfs_result(fields)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    said = device.run("update")
+    assert said.code == 0, said.err
+    assert device.slot("B") == IMAGE
+    assert (
+        f"a new CA bundle could not be kept: it has {len(data)} bytes, {state} has room for {room};"
+        " free some space"
+    ) in said.err
+    assert not any("ca-bundle" in path for path in mirror.paths)
+    assert not [path for path in state.iterdir() if "ca-bundle" in path.name]
+    room += 1
+    assert "a new CA bundle was accepted" in device.run("check").err
+    assert (state / "ca-bundle.pem").read_bytes() == data
+
+
+@pytest.mark.parametrize("suffix", [".trial", ".new"])
+def test_a_disk_that_fills_up_under_a_bundle_stops_no_update_and_keeps_nothing_of_it(
+    publisher: Publisher,
+    device: DeviceOnDisk,
+    authority: Authority,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+) -> None:
+    publisher.release("1.0", 1, IMAGE)
+    publish_bundle(publisher, authority.bundle.read_bytes())
+    device.run("init")
+    place = device.directory / "state" / f"ca-bundle.pem{suffix}"
+    really = os.fsync
+
+    def full(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(data[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def sync(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == place:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        really(descriptor)
+
+    with monkeypatch.context() as patched:
+        if suffix == ".trial":
+            patched.setattr(Path, "write_bytes", full)
+        else:
+            patched.setattr(os, "fsync", sync)
+        said = device.run("check")
+    assert said.code == 0, said.err
+    assert "a new CA bundle could not be kept: " in said.err
+    assert "No space left on device" in said.err
+    assert not [path for path in place.parent.iterdir() if "ca-bundle" in path.name]
+    said = device.run("update")
+    assert said.code == 0
+    assert "a new CA bundle was accepted" in said.err

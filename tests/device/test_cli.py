@@ -74,6 +74,35 @@ def test_from_the_factory_to_a_confirmed_release(publisher: Publisher, ready: De
     assert "rejected   1 payload: 1 by `reject`" in ready.run("status").out
 
 
+LACKS = {
+    "its credentials": ("[repository]", '[repository]\ncredentials = "nowhere"'),
+    "its CA bundle": ("[tls]", '[tls]\nroots = "private"'),
+    "its identity": ('"literal:device-1"', '"file:/nowhere"'),
+}
+
+
+@pytest.mark.parametrize("what", LACKS)
+def test_a_new_system_that_lacks_something_can_be_rejected(
+    publisher: Publisher, ready: DeviceOnDisk, mirror: Mirror, what: str
+) -> None:
+    """What may be wrong with it must not keep it running."""
+    assert ready.run("update").code == 0
+    good = ready.config.read_text()
+    assert good.count(LACKS[what][0]) == 1
+    ready.config.write_text(good.replace(*LACKS[what]))
+    mirror.seen.clear()
+    assert ready.run("confirm").code == 2
+    rejected = ready.run("reject")
+    assert rejected.code == 0, rejected.err
+    assert "rejected: 1.0 is not tried again" in rejected.out
+    assert not mirror.seen
+    ready.config.write_text(good)
+    publisher.release("1.1", 2, IMAGE[::-1])
+    assert ready.run("update").code == 0
+    assert ready.slot("B") == IMAGE[::-1]
+    assert "confirmed: 1.1" in ready.run("confirm").out
+
+
 def test_a_rejection_and_a_roll_back_are_told_apart(
     publisher: Publisher, ready: DeviceOnDisk
 ) -> None:
@@ -984,6 +1013,22 @@ def test_a_warning_that_nobody_reads_stops_no_update(
     where = ("--config", str(ready.config))
     assert cli.main([*where, "update"], {"FIRMROOT_LAB_NOW": LAB_NOW}) == 0
     assert cli.main([*where, "confirm", "x"], {}) == 2
+    assert ready.slot("B") == IMAGE
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["lines", "JSON"])
+def test_a_command_whose_reader_has_gone_goes_on_and_ends_with_its_own_code(
+    ready: DeviceOnDisk, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    """`firmroot-device update | head -1`, and nothing is kept back for later."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with io.TextIOWrapper(io.FileIO(writer, "w"), write_through=True) as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        where = ("--config", str(ready.config), *options)
+        assert cli.main([*where, "check", "--exit-code"], {"FIRMROOT_LAB_NOW": LAB_NOW}) == 10
+        assert cli.main([*where, "update"], {"FIRMROOT_LAB_NOW": LAB_NOW}) == 0
+        assert cli.main([*where, "confirm", "x"], {}) == 2
     assert ready.slot("B") == IMAGE
 
 

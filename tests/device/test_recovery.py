@@ -514,6 +514,25 @@ def test_what_waits_for_the_restart_is_given_up_by_the_check_that_re_roots(world
     assert world.state.install.rejected == ()
 
 
+@pytest.mark.parametrize("command", ["check", "update"])
+def test_what_waits_for_the_restart_is_given_up_even_if_the_next_epoch_cannot_begin(
+    world: World, command: str
+) -> None:
+    """A thief who had it armed withholds the new root too."""
+    pending(world)
+    running = boots(world)["running"]
+    hidden = world.second.repo.files.pop("metadata/e1/1.root.json")
+    world.anchor.files.pop("e1/1.root.json")
+    world.make(ALWAYS)
+    said = world.device.run(command)
+    assert (said.code, world.epoch) == (4, 0)
+    assert "release 9.9 may not start: the recovery anchor has ended epoch 0, and the" in said.err
+    assert (boots(world)["trial"], boots(world)["bootable"]) == ("", [running])
+    assert world.say("status").json["candidate"] is None
+    world.served["metadata/e1/1.root.json"] = hidden
+    world.updates()
+
+
 def test_an_update_asks_before_it_boots_what_an_earlier_one_left(world: World) -> None:
     pending(world)
     said = world.say("update")
@@ -532,7 +551,7 @@ def test_an_update_boots_what_an_earlier_one_left_in_an_epoch_that_goes_on(world
         url.trouble = Trouble(status=503)
     said = world.say("update")
     assert (said.code, said.json["outcome"]) == (0, "rebooting")
-    assert world.mirror.paths == []
+    assert len(world.mirror.paths) == 2, "a check without news"
     (warning,) = said.json["warnings"]
     assert "the recovery anchor could not be asked" in warning
     assert world.device.run("confirm").code == 0
@@ -552,52 +571,101 @@ def test_a_cut_between_re_rooting_and_giving_up_is_shown_and_healed(world: World
     world.updates()
 
 
-def test_what_a_command_has_is_told_to_the_owner_and_not_booted_from_here(world: World) -> None:
-    got = world.device.directory / "got"
-    program = world.device.directory / "install"
-    program.write_text(f'#!/bin/sh\ncp "$1" {got}\n')
-    restart = world.device.directory / "restart"
-    restart.write_text(f"#!/bin/sh\ntouch {world.device.directory}/restarted\n")
-    for each in (program, restart):
-        each.chmod(0o755)
-    section = (
-        f'handler = "command"\n[install.command]\nrun = ["{program}", "{{path}}"]\n'
-        f'reject = ["false"]\nreboot = ["{restart}"]'
-    )
-    world.make(install=section)
-    assert world.device.run("init").code == 0
-    for url in world.urls:
-        url.trouble = Trouble(status=503)
+@dataclass
+class HandedOver:
+    """A thief's release, that a program got before the anchor ended the thief's epoch."""
 
-    def by_command(release: Release) -> Release:
-        payloads = tuple(replace(one, handler="command") for one in release.payloads)
-        return replace(release, payloads=payloads)
+    world: World
 
-    world.first.release("9.9", 9, b"the thief's" * 100, by_command, handler="command")
-    assert "boots next" in world.device.run("update", "--no-reboot").out
-    for url in world.urls:
-        url.trouble = Trouble(times=0)
-    world.served.maps.append(world.second.repo.files)
-    world.anchor.re_root(world.second.repo)
-    world.make(ALWAYS, install=section)
-    waits = f"release 9.9 is of epoch 0, which the recovery anchor has ended: {program} has it, and"
-    for command in ("check", "update", "check"):
-        said = world.say(command)
+    def __post_init__(self) -> None:
+        names = ("install", "confirm", "reject", "restart")
+        paths = {name: self.world.device.directory / f"{name}.sh" for name in names}
+        for name, path in paths.items():
+            path.write_text(f'#!/bin/sh\necho {name} >> "$(dirname "$0")/ran"\n')
+            path.chmod(0o755)
+        self.program = paths["install"]
+        self.got = self.world.device.directory / "got"
+        with self.program.open("a") as file:
+            file.write(f'cp "$1" {self.got}\n')
+        lines = [f'run = ["{self.program}", "{{path}}"]', f'reboot = ["{paths["restart"]}"]']
+        lines += [f'{name} = ["{paths[name]}"]' for name in ("confirm", "reject")]
+        section = "\n".join(['handler = "command"', "[install.command]", *lines])
+        world, urls = self.world, self.world.urls
+        world.make(install=section)
+        assert world.device.run("init").code == 0
+        for url in urls:
+            url.trouble = Trouble(status=503)
+        self.release(world.first, "9.9", 9, b"the thief's" * 100)
+        assert "boots next" in world.device.run("update", "--no-reboot").out
+        for url in urls:
+            url.trouble = Trouble(times=0)
+        world.served.maps.append(world.second.repo.files)
+        world.anchor.re_root(world.second.repo)
+        world.make(ALWAYS, install=section)
+
+    def release(self, publisher: Publisher, version: str, sequence: int, image: bytes) -> None:
+        def by_command(release: Release) -> Release:
+            payloads = tuple(replace(one, handler="command") for one in release.payloads)
+            return replace(release, payloads=payloads)
+
+        publisher.release(version, sequence, image, by_command, handler="command")
+
+    def told(self, command: str) -> str:
+        """What a command says of the thief's release."""
+        said = self.world.say(command)
         assert said.code == 0, said.err
-        (warning,) = [each for each in said.json["warnings"] if waits in each]
-        assert "do not restart this device before an update has put another" in warning
-        assert f"or take it back with {program} by hand" in warning
-        assert got.read_bytes().startswith(b"the thief's")
+        begins = "release 9.9 is of epoch 0, which the recovery anchor has ended: "
+        (warning,) = [each for each in said.json["warnings"] if each.startswith(begins)]
+        return str(warning.removeprefix(begins))
+
+    @property
+    def ran(self) -> list[str]:
+        """The programs that were run, in order."""
+        return (self.world.device.directory / "ran").read_text().split()
+
+    def updates(self) -> None:
+        """The honest release of the new epoch is installed instead."""
+        device = self.world.device
+        self.release(self.world.second, "2.0", 5, NEWER)
+        assert "restarting into 2.0" in device.run("update").out
+        assert self.got.read_bytes() == NEWER
+        assert self.ran == ["install", "install", "restart"]
+        device.restart()
+        assert device.run("confirm").code == 0
+        assert "2.0 is installed" in device.run("check").out
+
+
+def test_what_a_command_has_is_told_to_the_owner_and_not_booted_from_here(world: World) -> None:
+    handed = HandedOver(world)
+    for command in ("check", "update", "check"):
+        told = handed.told(command)
+        assert told.startswith(f"{handed.program} has it, and it boots next: do not restart this")
+        assert "before an update has put another release in its place" in told
+        assert f"or take it back with {handed.program} by hand" in told
+        assert handed.got.read_bytes().startswith(b"the thief's")
     shown = world.device.run("status").out
     assert "staged     9.9 (sequence 9), of an epoch that has ended\n" in shown
     assert shown.endswith("device.toml update\n")
-    assert not (world.device.directory / "restarted").exists()
-    world.second.release("2.0", 5, NEWER, by_command, handler="command")
-    assert "restarting into 2.0" in world.device.run("update").out
-    assert got.read_bytes() == NEWER
+    handed.updates()
+
+
+def test_a_restart_in_spite_of_that_is_said_and_what_may_run_now_is_not_confirmed(
+    world: World,
+) -> None:
+    handed = HandedOver(world)
+    handed.told("check")
     world.device.restart()
-    assert world.device.run("confirm").code == 0
-    assert "2.0 is installed" in world.device.run("check").out
+    assert "nothing is on trial" in world.device.run("confirm").out
+    assert handed.told("check").startswith(
+        f"{handed.program} had it when this device restarted, so it may be what runs now; it is "
+        "given up here and was not confirmed"
+    )
+    # Nobody here knows which system runs: its owner's programs are told nothing about it.
+    assert handed.ran == ["install"]
+    assert "phase      idle\n" in world.device.run("status").out
+    assert world.state.install.confirmed_sequence == 0
+    assert "epoch 0" not in world.device.run("check").err
+    handed.updates()
 
 
 def test_what_both_epochs_offer_is_of_the_new_one_once_it_is_installed(world: World) -> None:

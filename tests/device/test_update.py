@@ -25,8 +25,9 @@ from client_reference.errors import (
     RefusedError,
     RetryLaterError,
 )
+from client_reference.install.handlers import Withdrawal
 from client_reference.lifecycle import IllegalTransitionError
-from client_reference.manifest import Meaning
+from client_reference.manifest import Meaning, Withdrawn
 from client_reference.payload.segments import LONGEST, SEGMENT, SUFFIX, list_length
 from client_reference.selection import Reason, Selection, Skip, Waves
 from client_reference.trust.state import Image, InstallState, MemoryStore, Phase
@@ -160,9 +161,9 @@ class Slots:
         self.armed = ""
         self.power.step()
 
-    def withdraw(self, image: Image) -> str:
+    def withdraw(self, image: Image) -> Withdrawal:
         self.reject(image)
-        return ""
+        return Withdrawal(done=True, told="")
 
 
 class CutStore(MemoryStore):
@@ -237,7 +238,7 @@ class Bench:
             NOW,
             2**62,
             lambda *_: None,
-            recall=lambda image: not self.slots.withdraw(image),
+            recall=lambda image, _: self.slots.withdraw(image).done,
         )
 
     @property
@@ -395,13 +396,127 @@ def test_what_cannot_be_taken_back_is_not_booted_from_here(bench: Bench) -> None
     bench.install("1.0", 1, OLD)
     bench.publisher.release("1.1", 2, NEW)
     bench.update(restart=Restart.LATER)
-    bench.machine = replace(bench.machine, recall=lambda _: False)
+    bench.machine = replace(bench.machine, recall=lambda _, __: False)
     next_epoch(bench)
     for _ in range(2):
         with pytest.raises(FirmrootError):
             bench.update()
         assert bench.state.install.phase is Phase.STAGED
         assert (bench.slots.armed, bench.slots.runs) == ("A", "B")
+
+
+def armed(bench: Bench) -> None:
+    """1.0 is installed, and 1.1 boots next."""
+    bench.install("1.0", 1, OLD)
+    bench.publisher.release("1.1", 2, NEW)
+    assert bench.update(restart=Restart.LATER) is Outcome.READY
+    assert (bench.slots.armed, bench.slots.runs) == ("A", "B")
+
+
+def hold(bench: Bench) -> None:
+    bench.publisher.hold(2)
+
+
+def withdraw(bench: Bench) -> None:
+    gone = Withdrawn("1.1", 2, NOW, "it hangs")
+    bench.publisher.promote(*bench.publisher.manifest.releases, withdrawn=(gone,))
+
+
+STOPS = {"held": hold, "withdrawn": withdraw}
+
+
+@pytest.mark.parametrize("command", ["check", "update"])
+@pytest.mark.parametrize("stop", STOPS)
+def test_what_waits_to_be_booted_is_given_up_when_it_is_stopped(
+    bench: Bench, stop: str, command: str
+) -> None:
+    """At each cut somebody restarts the device: what was given up is not booted."""
+    armed(bench)
+    begun, files = bench.state, dict(bench.publisher.repo.files)
+    for cut_at in range(1, 30):
+        STOPS[stop](bench)
+        bench.power.steps, bench.power.cut_at = 0, cut_at
+        cut = False
+        try:
+            check(bench.machine) if command == "check" else bench.update()
+        except PowerCutError:
+            cut = True
+        bench.power.cut_at = 0
+        if not bench.slots.armed:
+            bench.slots.boot()
+            assert bench.slots.runs == "B"
+        for _ in range(2):
+            assert isinstance(check(bench.machine).decision, Skip)
+            install = bench.state.install
+            # After a cut it may count as written and verified still; nothing boots it.
+            assert install.phase in ({Phase.IDLE, Phase.STAGED} if cut else {Phase.IDLE})
+            assert (bench.slots.armed, bench.slots.runs) == ("", "B")
+            assert install.rejected == (), "what was stopped may start again"
+        if not cut:
+            break
+        bench.store.state = begun
+        bench.publisher.repo.files.clear()
+        bench.publisher.repo.files.update(files)
+        bench.slots.bootable.add("A")
+        bench.slots.armed = "A"
+    assert cut_at > 4
+    bench.publisher.release("1.2", 3, NEW + b"2")
+    assert bench.update() is Outcome.REBOOTING
+    assert confirmed(bench.machine) == "1.2"
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_what_is_stopped_and_only_the_owner_can_take_back_is_not_booted_from_here(
+    bench: Bench, stop: str
+) -> None:
+    armed(bench)
+    told: list[str] = []
+
+    def recall(image: Image, why: str) -> bool:
+        told.append(f"{image.version} {why}")
+        return False
+
+    bench.machine = replace(bench.machine, recall=recall)
+    STOPS[stop](bench)
+    for _ in range(2):
+        assert bench.update() is Outcome.NOTHING
+        assert bench.state.install.phase is Phase.STAGED
+        assert (bench.slots.armed, bench.slots.runs) == ("A", "B")
+    why = {"held": "it is on hold", "withdrawn": "it was withdrawn: it hangs"}[stop]
+    assert set(told) == {f"1.1 may not start, {why}"}
+
+
+def test_another_release_that_is_stopped_keeps_nothing_from_booting(bench: Bench) -> None:
+    armed(bench)
+    bench.publisher.hold(1, 3)
+    check(bench.machine)
+    assert (bench.state.install.phase, bench.slots.armed) == (Phase.TRIAL, "A")
+    assert bench.update() is Outcome.REBOOTING
+    assert confirmed(bench.machine) == "1.1"
+
+
+def test_a_release_on_trial_that_is_stopped_waits_for_its_verdict(bench: Bench) -> None:
+    bench.install("1.0", 1, OLD)
+    bench.publisher.release("1.1", 2, NEW)
+    assert bench.update() is Outcome.REBOOTING
+    bench.publisher.hold(2)
+    check(bench.machine)
+    assert (bench.state.install.phase, bench.slots.runs) == (Phase.TRIAL, "A")
+    assert confirmed(bench.machine) == "1.1"
+
+
+def test_who_only_downloads_does_not_restart_into_what_an_earlier_run_armed(bench: Bench) -> None:
+    armed(bench)
+    assert bench.update(Stop.AFTER_STAGING) is Outcome.READY
+    assert (bench.slots.armed, bench.slots.runs) == ("A", "B")
+    assert bench.update() is Outcome.REBOOTING
+
+
+def test_that_nobody_answers_stops_no_restart(bench: Bench) -> None:
+    armed(bench)
+    bench.publisher.repo.files.clear()
+    assert bench.update() is Outcome.REBOOTING
+    assert confirmed(bench.machine) == "1.1"
 
 
 def test_download_only_leaves_the_boot_loader_alone(bench: Bench) -> None:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-__all__ = ["DOCS", "IN_PROCESS", "PAGES", "console", "kinds", "vectors"]
+from tests.simulators.foreign import PASSPHRASE, make
+
+__all__ = [
+    "DOCS",
+    "IN_PROCESS",
+    "IN_SERVICES",
+    "PAGES",
+    "console",
+    "kinds",
+    "prepare",
+    "vectors",
+]
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -19,8 +30,21 @@ IN_PROCESS = (
     "sequence-reset",
     "three-machines",
     "withdraw",
+    "adopt",
     "refresh-job",
 )
+
+# Of these, the ones that take too long for every run.
+IN_SERVICES = ("adopt",)
+
+
+def prepare(page: str, directory: Path) -> None:
+    """What a page says is there before its first command, beside the firmware files."""
+    if page == "adopt":
+        theirs = make(directory / "theirs", keys_in=directory / "keys")
+        (directory / "passphrase").write_bytes(PASSPHRASE + b"\n")
+        (directory / "shipped-root.json").write_bytes(theirs.roots[1])
+
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _VECTOR = re.compile(r"^<!-- vector: ([^>]+) -->\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

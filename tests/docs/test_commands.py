@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import DOCS, IN_PROCESS, PAGES, console, kinds
+from tests.docs.pages import DOCS, IN_PROCESS, PAGES, console, kinds, prepare
 
 BIN = Path(sys.executable).parent
 KNOWN = {"console", "json", "text", "toml", ""}
@@ -29,6 +29,7 @@ WITH_COMMANDS = [
 def test_commands_of_a_page_run(tmp_path: Path, page: Path) -> None:
     for name, size in (("old.img", 3 << 20), ("new.img", 4 << 20)):
         (tmp_path / name).write_bytes(os.urandom(size))
+    prepare(page.stem, tmp_path)
     shell = shutil.which("bash")
     assert shell
     done = subprocess.run(

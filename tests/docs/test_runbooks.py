@@ -15,7 +15,7 @@ from unittest.mock import patch
 import pytest
 
 from repo_tools.cli.main import main
-from tests.docs.pages import DOCS, IN_PROCESS, console
+from tests.docs.pages import DOCS, IN_PROCESS, IN_SERVICES, console, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,12 +49,19 @@ def run(words: list[str]) -> None:
             raise AssertionError(f"the page has a command that this test does not know: {words}")
 
 
-@pytest.mark.parametrize("name", IN_PROCESS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.services] if name in IN_SERVICES else [])
+        for name in IN_PROCESS
+    ],
+)
 def test_commands_of_a_runbook_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for image, size in (("old.img", 70_000), ("new.img", 80_000)):
         (tmp_path / image).write_bytes(os.urandom(size))
+    prepare(name, tmp_path)
     monkeypatch.chdir(tmp_path)
     with patch.dict(os.environ):
         for words in commands(DOCS / "runbooks" / f"{name}.md"):

@@ -123,8 +123,9 @@ PLANTS = {
     "authorities": Plant(
         "a crash behind a comment of one form",
         "client_reference/transport/bundle.py",
-        "            trial.write_bytes(data)",
-        '            _ = {}["a"] if data[:2] == b"##" else 0\n            trial.write_bytes(data)',
+        "                trial.write_bytes(data)",
+        '                _ = {}["a"] if data[:2] == b"##" else 0\n'
+        "                trial.write_bytes(data)",
         "KeyError",
     ),
     "memory": Plant(

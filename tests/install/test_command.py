@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from client_reference.durable import SPARE
 from client_reference.errors import (
     ActionRequiredError,
     ConfigurationError,
@@ -302,11 +303,15 @@ def test_an_image_that_does_not_fit_is_refused_at_once(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     where = "client_reference.install.command.free_bytes"
-    monkeypatch.setattr(where, lambda _: len(NEW) - 1)
+    monkeypatch.setattr(where, lambda _: SPARE + len(NEW) - 1)
     with pytest.raises(LocalFailureError, match=f"has room for {len(NEW) - 1}") as caught:
         device.installer().begin(IMAGE)
     assert "free some space" in caught.value.hint
-    monkeypatch.setattr(where, lambda _: len(NEW))
+    # What the trust store needs to change is not there for an image.
+    monkeypatch.setattr(where, lambda _: SPARE - 1)
+    with pytest.raises(LocalFailureError, match="has room for 0"):
+        device.installer().begin(IMAGE)
+    monkeypatch.setattr(where, lambda _: SPARE + len(NEW))
     device.installer().begin(IMAGE)
 
 

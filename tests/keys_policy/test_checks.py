@@ -183,9 +183,25 @@ def test_what_is_allowed_is_not_found(policy: Policy) -> None:
 
 def test_a_channel_is_a_channel_whatever_its_name_ends_in() -> None:
     policy = policy_with(gateway_night_hold=RolePolicy(1, ("rita", "sam"), 90, 30))
-    assert found(policy) == []
+    assert run_checks(Evidence(policy, KEYRING)) == []
     delegated = {"gateway-night-hold": "channel"}
     assert ids(run_checks(Evidence(policy, KEYRING, delegated=delegated))) == ["threshold-two"]
+
+
+def test_a_section_of_a_role_that_no_product_has_binds_nobody() -> None:
+    policy = policy_with(gatewy_stable=RolePolicy(2, ("rita", "sam", "tess"), 30, 7))
+    assert run_checks(Evidence(policy, KEYRING)) == [], "without products nothing can be said"
+    (only,) = run_checks(Evidence(policy, KEYRING, delegated={"gateway-stable": "channel"}))
+    assert (only.check.id, only.severity, only.file) == (
+        "section-used",
+        Severity.AUDIT,
+        "policy.toml",
+    )
+    assert only.detail == (
+        "roles.gatewy-stable: no product has such a role; did you mean gateway-stable?"
+    )
+    delegated = {"gatewy-stable": "channel"}
+    assert run_checks(Evidence(policy, KEYRING, delegated=delegated)) == []
 
 
 def test_several_keys_in_one_pocket_are_one_person() -> None:

@@ -76,6 +76,20 @@ def test_two_keys_in_one_pocket_are_one_person() -> None:
     assert found(5, CLASSICAL + QUANTUM, quinn="alice", uma="bob", vera="carol") == []
 
 
+def test_a_builder_may_have_a_key_of_each_family_and_a_channel_not() -> None:
+    rules = RolePolicy(2, ("ci", "ci-q"), 365, 60, 1)
+    keyring = {**HYBRID, "ci-q": replace(holder("ci-q", "ml-dsa-65"), holder="ci")}
+    assert run_checks(Evidence(policy_with(builds=rules), keyring)) == []
+    alone = replace(rules, hybrid_left=0)
+    (only,) = run_checks(Evidence(policy_with(builds=alone), keyring))
+    assert only.detail == "roles.builds: threshold 2, but its keys have 1 holders: ci"
+    people = replace(rules, keys=("rita", "rita-q", "sam"))
+    keyring["rita-q"] = replace(holder("rita-q", "ml-dsa-65"), holder="sam")
+    keyring["rita"] = replace(keyring["rita"], holder="sam")
+    details = [each.detail for each in run_checks(Evidence(policy_with(channel=people), keyring))]
+    assert "roles.channel: threshold 2, but its keys have 1 holders: sam" in details
+
+
 def test_nothing_is_said_where_nothing_is_claimed_or_keys_are_still_to_come() -> None:
     assert found(2, CLASSICAL, left=0) == []
     assert found(5, (*CLASSICAL, *QUANTUM[:2], "later")) == []

@@ -119,10 +119,13 @@ def test_a_key_is_read() -> None:
     assert holder.key == KEYRING["alice"].key
     assert parse_key(key_file(), "alice", "x").holder == "alice"
     assert (holder.contact, holder.place, holder.made) == ("", "", None)
-    more = key_file(contact="alice@acme.example", place="safe 2") + "made = 2026-03-02\n"
+    more = (
+        key_file(contact="alice@acme.example", place="safe 2")
+        + "made = 2026-03-02\ndestroyed = 2027-01-31\n"
+    )
     holder = parse_key(more, "alice", "keys/alice.toml")
     assert (holder.contact, holder.place) == ("alice@acme.example", "safe 2")
-    assert holder.made == date(2026, 3, 2)
+    assert (holder.made, holder.destroyed) == (date(2026, 3, 2), date(2027, 1, 31))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from tuf.ngclient.config import UpdaterConfig
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 ROOT = next_root(POLICY, KEYRING, None, NOW, lab=False)
-TRUSTED = frozenset(ROOT.roles["root"].keyids)
+TRUSTED = {name: frozenset(role.keyids) for name, role in ROOT.roles.items()}
 EVIDENCE = Evidence(POLICY, KEYRING, {"root": ROOT}, now=NOW)
 EXPORT = Shipped("gateway-stable-1", "0.1.0", 120, TRUSTED)
 
@@ -66,7 +66,8 @@ def test_a_client_of_which_nobody_knows_the_version_reads_nothing() -> None:
 
 def test_retired_keys_that_shipped_devices_trust() -> None:
     old = holder("carol-2020").key.keyid
-    born = replace(EXPORT, trusted=TRUSTED - {KEYRING["carol"].key.keyid} | {old})
+    roots = TRUSTED["root"] - {KEYRING["carol"].key.keyid} | {old}
+    born = replace(EXPORT, trusted={**TRUSTED, "root": roots})
     also = replace(born, id="gateway-beta-1", count=0)
     keyring = {**KEYRING, "carol-2020": holder("carol-2020")}
     evidence = replace(EVIDENCE, keyring=keyring, shipped=(EXPORT, born, also))
@@ -75,16 +76,61 @@ def test_retired_keys_that_shipped_devices_trust() -> None:
             "retired-keys",
             Severity.WARNING,
             (
-                f"carol-2020 ({old[:8]}) is not in root 1, but at least 120 devices "
-                "(gateway-stable-1, gateway-beta-1) were made to trust it, and do until they see "
-                "a root without it"
+                f"carol-2020 ({old[:8]}) is no key of root any more, but at least 120 devices "
+                "(gateway-stable-1, gateway-beta-1) were made to trust it there, and do until they "
+                "see a root without it"
             ),
         )
     ]
     (only,) = found(replace(EVIDENCE, shipped=(also,)))
-    assert f"unknown key ({old[:8]}) is not in root 1, but an unknown number of devices" in only[2]
+    assert f"unknown key ({old[:8]}) is no key of root any more, but an unknown number" in only[2]
     assert found(replace(EVIDENCE, shipped=(EXPORT,))) == []
     assert found(replace(evidence, signed={})) == []
+
+
+def test_a_retired_key_that_is_destroyed_is_nobodys_any_more() -> None:
+    day = date(2026, 2, 1)
+    gone = replace(holder("carol-2020"), destroyed=day)
+    roots = TRUSTED["root"] | {gone.key.keyid}
+    born = replace(EXPORT, trusted={**TRUSTED, "root": roots})
+    evidence = replace(EVIDENCE, keyring={**KEYRING, gone.name: gone}, shipped=(born,))
+    assert found(evidence) == []
+    keyring = {**KEYRING, "carol": replace(KEYRING["carol"], destroyed=day)}
+    roles = [name for name, rules in POLICY.roles.items() if "carol" in rules.keys]
+    assert found(replace(EVIDENCE, keyring=keyring)) == [
+        (
+            "destroyed-keys",
+            Severity.ERROR,
+            f"keys/carol.toml: destroyed 2026-02-01, but carol is in roles.{role}",
+        )
+        for role in roles
+    ]
+    assert roles
+
+
+def test_retired_keys_below_root_are_named_once_with_their_roles() -> None:
+    old = holder("publisher-2020").key.keyid
+    born = replace(
+        EXPORT,
+        trusted={**TRUSTED, "snapshot": frozenset({old}), "timestamp": frozenset({old})},
+    )
+    (only,) = found(replace(EVIDENCE, shipped=(born,)))
+    assert only[0] == "retired-keys"
+    names = ", ".join(name for name in TRUSTED if name in {"snapshot", "timestamp"})
+    assert f"({old[:8]}) is no key of {names} any more, but 120 devices" in only[2]
+
+
+def test_retired_keys_of_the_anchor_lead_devices_to_another_root() -> None:
+    old = holder("noor-2020").key.keyid
+    born = replace(EXPORT, trusted={**TRUSTED, "recovery": frozenset({old})})
+    # The anchor of today: any root with keys of its own.
+    anchor = next_root(POLICY, KEYRING, None, NOW, lab=False)
+    evidence = replace(EVIDENCE, signed={"root": ROOT, "recovery": anchor}, shipped=(born,))
+    (only,) = [each for each in found(evidence) if each[0] == "retired-keys"]
+    assert f"({old[:8]}) is no key of recovery any more, but 120 devices" in only[2]
+    assert "until they see a recovery root without it" in only[2]
+    same = replace(born, trusted={**TRUSTED, "recovery": frozenset(anchor.roles["root"].keyids)})
+    assert "retired-keys" not in {each[0] for each in found(replace(evidence, shipped=(same,)))}
 
 
 def test_the_limits_are_those_of_the_clients() -> None:

@@ -113,9 +113,48 @@ def test_a_rotation_verifies_with_the_key_that_is_gone_and_the_new_one(live: Lab
     assert "verified: 3 published states" in said
 
 
-def test_an_epoch_has_records_of_its_own_that_verify(at: Callable[[str], Lab]) -> None:
+def test_each_epoch_has_records_and_all_are_shown_and_verify(at: Callable[[str], Lab]) -> None:
     there = at("there")
-    assert "verified: 1 published states" in there.ok("history", "--verify").out
+    done = json.loads(there.ok("--json", "history", "--verify").out)
+    assert [(each["epoch"], each["name"]) for each in done["published"]] == [
+        (0, "000001.json"),
+        (1, "000001.json"),
+    ]
+    said = there.ok("history", "--verify").out
+    assert said.startswith("epoch 0\n")
+    assert "epoch 1\n" in said
+    assert "verified: 2 published states, 8 ceremonies" in said
+    # Attack: what the fleet was sent before the re-rooting is rewritten.
+    (there.directory / "history/000001.json").unlink()
+    done = there.run("history", "--verify", "root")
+    assert done.code == ExitCode.NOT_TRUSTED
+    assert "no record says how metadata/root/1.json came to be live" in done.out
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (
+            lambda text: text.replace('"version":2', '"version":3'),
+            "ERROR metadata/recovery: recovery root 2 has good signatures of 0 keys",
+        ),
+        (None, "ERROR no record says who signed metadata/recovery/2.json"),
+    ],
+    ids=["changed", "without its ceremony"],
+)
+def test_the_recovery_roots_are_part_of_the_proof(
+    damage: Callable[[str], str] | None, problem: str, at: Callable[[str], Lab]
+) -> None:
+    there = at("there")
+    if damage is not None:
+        link = there.directory / "metadata/recovery/2.json"
+        link.write_text(damage(link.read_text()))
+    else:
+        for record in (there.directory / "history").rglob("recovery-2-*.json"):
+            record.unlink()
+    done = there.run("history", "--verify")
+    assert done.code == ExitCode.NOT_TRUSTED
+    assert problem in done.out
 
 
 def test_why_is_shown_to_signers_and_kept_with_what_changed(live: Lab) -> None:

@@ -132,6 +132,8 @@ def test_what_is_nobodys_is_left_alone(storage: LocalStorage) -> None:
         f"inbox/submissions/{'0' * 64}/../x".replace("../", "dir/"),
         f"inbox/submissions/{'0' * 63}/submission.json",
         f"inbox/submissions/{'0' * 64}/x",
+        f"inbox/others/{'0' * 64}/submission.json",
+        f"inbox/others/{'0' * 64}.json",
         f"inbox/waiting/{'A' * 64}.json",
     ]
     for path in odd:

@@ -67,3 +67,25 @@ def test_the_interpreter_has_nothing_to_add(ready: Lab) -> None:
     assert done.stderr.splitlines()[0].startswith(b"error: standard output cannot be written: ")
     assert len(done.stderr.splitlines()) == 2, done.stderr
     assert done.returncode == ExitCode.USAGE
+
+
+def unread() -> io.TextIOWrapper:
+    """A pipe whose reader has gone, and which keeps nothing back."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return io.TextIOWrapper(io.FileIO(writer, "w"), write_through=True)
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["lines", "JSON"])
+def test_a_publish_whose_reader_has_gone_goes_on(ready: Lab, options: tuple[str, ...]) -> None:
+    """`firmroot publish | head -1`."""
+    err = io.StringIO()
+    with (
+        unread() as stream,
+        ready.environment(),
+        contextlib.redirect_stdout(stream),
+        contextlib.redirect_stderr(err),
+    ):
+        assert main(["-C", str(ready.directory), *options, "publish"]) == 0, err.getvalue()
+        assert main(["-C", str(ready.directory), *options, "product", "show", "none"]) != 0
+    assert ready.fresh_device()[1] == "installs 1.0"

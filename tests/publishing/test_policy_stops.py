@@ -114,6 +114,17 @@ def test_mistakes_of_shape_and_of_sense_are_reported_in_one_run(live: Lab) -> No
     assert {each["severity"] for each in sensible} == {"audit"}, "it is a lab, and nothing else"
 
 
+def test_of_a_section_that_is_not_there_nothing_else_is_said(live: Lab) -> None:
+    text = (live.directory / "policy.toml").read_text().replace("lead_days = 0", "lead_days = 14")
+    (live.directory / "policy.toml").write_text(text.replace("[roles.hold]", "[roles.hodl]"))
+    found = json.loads(live.run("--json", "policy", "check").out)["findings"]
+    details = [each["detail"] for each in found if "roles.h" in each["detail"]]
+    assert [each.split(":")[0] for each in details] == [
+        "roles.hold is missing",
+        "roles.hodl is not a role",
+    ]
+
+
 def test_a_damaged_key_file_hides_no_other_mistake_and_makes_none(live: Lab) -> None:
     """Its key may be what the signed root has, and its holder somebody else than the others."""
     (live.directory / "keys/alice.toml").write_text("=")
@@ -212,9 +223,9 @@ def test_the_registry_says_what_was_shipped(live: Lab) -> None:
     export = load_registry(live.workspace)[0]
     root = live.workspace.newest_root()
     assert root is not None
-    keyids = frozenset(root.roles["root"].keyids)
+    trusted = {name: frozenset(role.keyids) for name, role in root.roles.items()}
     assert shipped(live.workspace) == (
-        Shipped(export.id, export.client_version, export.count, keyids),
+        Shipped(export.id, export.client_version, export.count, trusted),
     )
     live.ok("--yes", "factory", "retire", export.id)
     assert shipped(live.workspace) == ()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def renew(lab: Lab, workspace: Workspace | None = None) -> Targets:
     ws = workspace or lab.workspace
     secrets = Secrets(ws.lab_passphrase.read_bytes().strip())
-    version = renew_builds(ws, PRODUCT, secrets, lab.now)
+    version = renew_builds(ws, PRODUCT, secrets, lab.now).version
     signed = Metadata[Targets].from_file(str(ws.private / "staged/gateway-builds.json")).signed
     assert signed.version == version
     return signed

@@ -52,6 +52,17 @@ def ceremony(
 MINE = ceremony("bob", missing=("alice", "carol"))
 THEIRS = ceremony("alice", missing=("bob", "carol"))
 COMPLETE = ceremony("alice", "bob")
+SIGNED_CHANNEL = CeremonyStatus(
+    Ceremony(
+        Path("ceremonies/gateway-stable-8"),
+        "gateway-stable",
+        Base(7, ""),
+        Targets(8, expires=NOW),
+    ),
+    (Quorum("targets", 2, ("rita", "sam"), ()),),
+    (),
+    (),
+)
 
 NEXT = [
     ("all is well", WELL, "", "timestamp is next, from 2026-03-05"),
@@ -107,6 +118,18 @@ NEXT = [
     ),
     ("complete", replace(WELL, ceremonies=(COMPLETE,)), "firmroot sign", "gets staged"),
     (
+        "complete, but the role that says who signs it is not",
+        replace(WELL, ceremonies=(SIGNED_CHANNEL, THEIRS)),
+        "firmroot sign, by bob or carol",
+        "targets-6 waits for them",
+    ),
+    (
+        "complete, and so is the role that says who signs it",
+        replace(WELL, ceremonies=(SIGNED_CHANNEL, COMPLETE)),
+        "firmroot sign",
+        "gets staged",
+    ),
+    (
         "mine comes before others'",
         replace(WELL, ceremonies=(THEIRS, MINE)),
         "firmroot sign",
@@ -148,6 +171,26 @@ NEXT = [
         replace(WELL, live={"root": (3, NOW)}, staged=("root",)),
         "firmroot publish",
         "root: signed and staged",
+    ),
+    (
+        "what has expired beside what is signed again comes first",
+        replace(
+            WELL,
+            live={"root": (3, NOW), "gateway-stable": (7, NOW), "timestamp": (9, NOW)},
+            staged=("root",),
+        ),
+        "firmroot ceremony start gateway-stable",
+        "gateway-stable: time to sign again",
+    ),
+    (
+        "a root that has expired beside what is signed again comes first",
+        replace(
+            WELL,
+            live={"root": (3, NOW), "gateway-stable": (7, NOW)},
+            staged=("gateway-stable",),
+        ),
+        "firmroot recover expired-root",
+        "root: time to sign again",
     ),
     (
         "what is due is signed already",

@@ -147,6 +147,16 @@ def test_a_key_file_that_is_cut_off_is_named_and_its_backup(tmp_path: Path, left
     assert load_private(path, PASSPHRASE)
 
 
+def test_a_key_of_openssh_has_a_uri_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "id_ed25519"
+    path.write_bytes(
+        b"-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----"
+    )
+    with pytest.raises(KeyFileError, match="is a private key of OpenSSH") as caught:
+        load_private(path, PASSPHRASE)
+    assert caught.value.hint == f"its URI is ssh:{path}"
+
+
 def test_a_missing_key_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(KeyFileError, match="cannot be read: No such file or directory"):
         load_private(tmp_path / "k.pem", PASSPHRASE)

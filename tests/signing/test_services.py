@@ -317,6 +317,7 @@ def test_what_cannot_be_imported_is_told_and_nothing_is_written(
     said = run("key", "import", uri, "--name", "it", code=code)
     assert told in said
     assert "hint: " in said
+    assert ("pip install 'securesystemslib[gcpkms]'" in said) is (sentence == "no SDK")
     assert "Traceback" not in said
     assert not (run.directory / "keys/it.toml").exists()
     run("key", "import", "hv:publisher", "--name", "it")

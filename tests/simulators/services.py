@@ -148,14 +148,22 @@ def openbao(directory: Path) -> Iterator[dict[str, str]]:
 
 
 @contextlib.contextmanager
-def ministack(directory: Path) -> Iterator[dict[str, str]]:
-    """An emulator of AWS with KMS; the variables that lead to it."""
+def ministack(directory: Path, *, auth: bool = False) -> Iterator[dict[str, str]]:
+    """An emulator of AWS; the variables that lead to it, and make their bearer its root user.
+
+    Args:
+        directory: for its log.
+        auth: whether it asks who may do what.
+    """
     program, port = needed("ministack", "sh scripts/bootstrap services"), free_port()
     address = f"http://127.0.0.1:{port}"
     environment = {
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
         "IOT_MTLS_ENABLED": "false",
+        "AUTH": str(auth).lower(),
+        # It unpacks functions there, and leaves them.
+        "TMPDIR": str(directory),
         "HOME": str(directory),
     }
     with running(

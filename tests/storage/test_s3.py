@@ -221,6 +221,37 @@ def test_a_source_that_changed_is_refused_and_leaves_nothing(
         storage.read("image", 9)
 
 
+def test_a_rival_that_was_faster_keeps_a_large_object(
+    client: S3Client, storage: S3Storage, tmp_path: Path
+) -> None:
+    """Attack: what devices verified under a path is exchanged by the last request of another."""
+    (tmp_path / "image").write_bytes(IMAGE)
+
+    def overtaken(request: Callable[..., Any]) -> Callable[..., Any]:
+        def late(**arguments: Any) -> Any:  # noqa: ANN401 # whatever the real one takes
+            assert storage.create("image", b"rival", sha256(b"rival")) is Created.NEW
+            return request(**arguments)
+
+        return late
+
+    slow = over(storage, client, "complete_multipart_upload", overtaken)
+    with pytest.raises(LockedError, match=f"image exists with sha256 {sha256(b'rival')}, expected"):
+        slow.create("image", tmp_path / "image", sha256(IMAGE))
+    assert storage.read("image", 9).data == b"rival"
+    with storage.open("image") as stream:
+        assert stream.read() == b"rival"
+
+
+def test_a_stream_is_of_one_version(storage: S3Storage) -> None:
+    tag = storage.replace("t", b"before", None)
+    with storage.open("t") as stream:
+        storage.replace("t", b"after!", tag)
+        with pytest.raises(RetryLaterError, match="changed while it was read"):
+            stream.read()
+    with storage.open("t") as stream:
+        assert stream.read() == b"after!"
+
+
 def test_longer_than_allowed_is_not_trusted(storage: S3Storage) -> None:
     storage.create("a", b"12345", sha256(b"12345"))
     assert storage.read("a", 5).data == b"12345"

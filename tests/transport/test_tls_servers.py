@@ -314,6 +314,40 @@ def test_after_the_new_bundle_it_is_back_on_verified_tls_and_the_old_root_is_gon
         assert not any(seen.headers["Authorization"] for seen in mirror.seen)
 
 
+def test_the_new_bundle_serves_the_very_update_that_accepted_it(
+    site: Site, stranger: Issuer
+) -> None:
+    """Who is on verified TLS again gets artifacts behind credentials in the same run."""
+    publish_bundle(site, stranger)
+    header = site.file("header", f"Authorization: {SECRET}")
+    with Mirror(site.publisher.repo.files, stranger.server("new")) as mirror:
+        mirror.guard = lambda seen: not is_artifact(seen) or bool(seen.headers["Authorization"])
+        site.configure(mirror, repository=f'credentials = "{header}"')
+        updated = site.run("update")
+        assert updated.code == 0
+        assert "degraded transport" in updated.err
+        assert "a new CA bundle was accepted" in updated.err
+
+
+def test_the_old_authority_hears_no_credentials_in_the_update_that_accepted_a_new_one(
+    site: Site, stranger: Issuer
+) -> None:
+    publish_bundle(site, stranger)
+    header = site.file("header", f"Authorization: {SECRET}")
+    with Mirror(site.publisher.repo.files, site.issuer.server("old")) as mirror:
+        site.configure(mirror, repository=f'credentials = "{header}"')
+        updated = site.run("update")
+        assert updated.code == 0
+        assert "a new CA bundle was accepted" in updated.err
+        assert any(is_artifact(seen) for seen in mirror.seen)
+        assert not any(seen.headers["Authorization"] for seen in mirror.seen)
+        site.run("confirm")
+        site.publisher.release("1.1", 2, IMAGE[::-1])
+        mirror.context = stranger.server("new")
+        assert site.run("update").code == 0
+        assert any(seen.headers["Authorization"] for seen in mirror.seen)
+
+
 # Artifacts behind credentials
 
 
@@ -324,7 +358,7 @@ def is_artifact(seen: Seen) -> bool:
 def test_a_header_opens_the_artifacts_and_is_shown_for_nothing_else(site: Site) -> None:
     publish_bundle(site, site.issuer)
     with Mirror(site.publisher.repo.files, site.issuer.server("fw")) as mirror:
-        mirror.guard = lambda seen: not is_artifact(seen) or seen.headers["Authorization"] == SECRET
+        mirror.guard = lambda seen: not is_artifact(seen) or bool(seen.headers["Authorization"])
         site.configure(mirror)
         refused = site.run("update")
         assert refused.code == 4
@@ -458,6 +492,28 @@ def test_credentials_follow_a_redirect_to_a_configured_mirror_only(site: Site) -
         assert site.run("update").code == 0
         (seen,) = {(seen.peer, seen.headers["Authorization"]) for seen in second.seen}
         assert seen == ("device 7", SECRET)
+
+
+def test_a_redirect_that_anybody_could_have_sent_gets_no_credentials(site: Site) -> None:
+    """Attack: who answers plain HTTP has the secret sent to a place of theirs on that host."""
+    crt, key = site.issuer.files("device 7")
+    header = site.file("header", f"Authorization: {SECRET}")
+    settings = f'credentials = "{header}"\nclient_certificate = "{crt}"\nclient_key = "{key}"'
+    files = site.publisher.repo.files
+    path = next(p for p in files if p.endswith(".img"))
+    with Mirror(files) as plain, Mirror(files, asking_for_certificates(site)) as mirror:
+        mirror.guard = lambda seen: not is_artifact(seen) or bool(seen.headers["Authorization"])
+        place = {"Location": f"{mirror.url}~thief/{path}"}
+        plain.trouble = Trouble(status=302, path=".img", headers=place)
+        site.configure(plain, mirror, repository=settings)
+        assert site.run("update").code == 0
+        lured = [seen for seen in mirror.seen if "~thief" in seen.path]
+        assert lured
+        assert {(seen.peer, seen.headers["Authorization"]) for seen in lured} == {("", None)}
+        honest = [seen for seen in mirror.seen if seen.path == path]
+        assert {(seen.peer, seen.headers["Authorization"]) for seen in honest} == {
+            ("device 7", SECRET)
+        }
 
 
 def test_nothing_secret_is_in_what_the_device_says(site: Site) -> None:

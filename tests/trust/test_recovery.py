@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -285,15 +287,37 @@ def test_the_longest_chain_wins_in_whatever_order(order: tuple[int, int]) -> Non
     assert decide(trusted, 0, [Walk(longer), Walk(long), Walk()]) == Reroot(longer[-1])
 
 
-def test_of_two_chains_of_one_length_the_first_url_has_its_way() -> None:
+def test_two_chains_of_the_same_epochs_are_followed_by_nobody() -> None:
+    """Attack: the longer one is of whoever gathered a threshold of retired recovery keys."""
     trusted, one, other = branches()
     one.renew()
+    one.re_root(SECOND)
     other.add_recovery_key()
     other.publish("root")
-    first, second = links(one, trusted), links(other, trusted)
-    assert first[0].data != second[0].data
-    assert decide(trusted, 0, [Walk(first), Walk(second)]) == Renew(first[0])
-    assert decide(trusted, 0, [Walk(second), Walk(first)]) == Renew(second[0])
+    other.re_root(SECOND)
+    other.renew()
+    honest, thief = links(one, trusted), links(other, trusted)
+    assert len(thief) > len(honest)
+    for shown in ([honest, thief], [thief, honest], [honest[:1], thief], [thief[:1], honest]):
+        decision = decide(trusted, 0, [Walk(), *map(Walk, shown)])
+        assert isinstance(decision, Fork)
+        assert decision.error.epoch == 0
+        assert "two recovery roots 2, both signed well, with SHA-256" in decision.error.message
+        for each in (honest[0], thief[0]):
+            assert hashlib.sha256(each.data).hexdigest() in decision.error.message
+    # The way out is that one of the two is withdrawn.
+    assert decide(trusted, 0, [Walk(honest), Walk()]) == Reroot(honest[-1])
+
+
+def test_another_signature_on_the_same_root_is_no_fork() -> None:
+    trusted, one, _ = branches()
+    one.renew()
+    (first,) = links(one, trusted)
+    fewer = json.loads(first.data)
+    fewer["signatures"] = fewer["signatures"][::-1]
+    second = next_anchor(trusted, json.dumps(fewer).encode())
+    assert first.data != second.data
+    assert decide(trusted, 0, [Walk([first]), Walk([second])]) == Renew(first)
 
 
 def test_several_epochs_at_once_lead_to_the_newest() -> None:

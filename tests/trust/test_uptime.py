@@ -110,6 +110,13 @@ def test_a_lead_belongs_to_one_floor() -> None:
     assert effective_now(NOW, 5000, Lead(5000, 60)) == NOW
 
 
+def test_a_floor_at_the_end_of_all_dates_leads_no_further() -> None:
+    """Where nothing expires before the year 10000, a thief may sign such evidence."""
+    last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    floor = int(last.timestamp()) - 1
+    assert effective_now(EPOCH, floor, Lead(floor, 60)) == last
+
+
 def _issued(repo: RepositorySimulator) -> None:
     repo.timestamp.unrecognized_fields[ISSUED] = repo.now.strftime(SECONDS)
     repo.publish("timestamp")

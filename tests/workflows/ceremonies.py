@@ -40,6 +40,7 @@ from client_reference.trust.updater import Floors
 from repo_tools.cli.main import main
 from repo_tools.publishing.rehearse import Device, meet
 from repo_tools.signing.keyfiles import generate, write_private
+from tests.people import PEOPLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,15 +48,7 @@ if TYPE_CHECKING:
 
 PASSPHRASE = b"correct horse battery"
 FIVE = ("alice", "bob", "carol", "dave", "erin")
-OFFICE = {
-    "rita": ("channel",),
-    "sam": ("channel",),
-    "tess": ("channel",),
-    "oncall-1": ("hold",),
-    "oncall-2": ("hold",),
-    "ci": ("builds",),
-    "publisher": ("snapshot", "timestamp"),
-}
+OFFICE = {name: roles for name, roles in PEOPLE.items() if "root" not in roles}
 EXPECTED = ("--accept-unusual", "same-person")
 """Carol's old key goes and a new one of hers comes: everybody is asked, and knows it from her."""
 

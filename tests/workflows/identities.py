@@ -18,6 +18,7 @@ from client_reference.trust.updater import Floors
 from repo_tools.cli.main import main
 from repo_tools.publishing.rehearse import Device, meet
 from repo_tools.workspace import Workspace
+from tests.people import PEOPLE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,19 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["KEYS", "Company", "Machine", "found"]
 
 PASSPHRASE = "correct horse battery\n"
-KEYS = {
-    "alice": ("root", "targets"),
-    "bob": ("root", "targets"),
-    "carol": ("root", "targets"),
-    "rita": ("channel",),
-    "sam": ("channel",),
-    "tess": ("channel",),
-    "oncall-1": ("hold",),
-    "oncall-2": ("hold",),
-    "ci": ("builds",),
-    "ci-2": ("builds",),
-    "publisher": ("snapshot", "timestamp"),
-}
+KEYS = {**PEOPLE, "ci-2": ("builds",)}
 LABELS = ("-p", "gateway", "--hardware", "acme,gw-2")
 
 

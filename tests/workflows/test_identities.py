@@ -386,9 +386,9 @@ def test_a_stolen_builds_key_makes_no_key_of_the_publisher_elsewhere(live: Compa
     keys = [path.stem for path in ci.directory.glob(".firmroot/keys/*.pem")]
     assert sorted(keys) == ["ci", "ci-3"]
     assert ci.workspace.config.online == before
-    assert "where publisher is: firmroot rotate publisher --to NEW --compromised" in said
+    assert said.count("where publisher is: firmroot rotate publisher --to NEW\n") == 1
 
     # The publisher's own machine has it, so the command works there.
     publisher("key", "new", "publisher-2")
-    said = publisher("rotate", "publisher", "--to", "publisher-2", "--compromised")
+    said = publisher("rotate", "publisher", "--to", "publisher-2")
     assert "publisher-2 takes the place of publisher in: snapshot, timestamp" in said

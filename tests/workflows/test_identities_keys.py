@@ -66,7 +66,7 @@ def test_a_builders_key_is_replaced_on_the_builders_machine(
     assert private(ci)[-1] == "ci-3"
     if words[-1] == "stolen-key":
         # Attack: the snapshot key, of all, where the thief was.
-        assert ("where publisher is: firmroot rotate publisher --to NEW --compromised") in said
+        assert "where publisher is: firmroot rotate publisher --to NEW\n" in said
 
     # Until the targets role that names the new key is here, nothing can be handed in: it says why.
     said = ci("submit", code=ExitCode.ACTION_REQUIRED)
@@ -76,7 +76,8 @@ def test_a_builders_key_is_replaced_on_the_builders_machine(
     pull(live, "office", "ci", "publisher")
     if words[-1] == "stolen-key":
         publisher("key", "new", "publisher-2")
-        publisher("rotate", "publisher", "--to", "publisher-2", "--compromised")
+        # Nobody else has the publisher's key: a bridge, and no device notices.
+        assert "a bridge" in publisher("rotate", "publisher", "--to", "publisher-2")
         pull(live, "publisher", "office")
         live["office"]("sign", "--accept-unusual", "same-person")
         pull(live, "office", "ci", "publisher")
@@ -90,9 +91,9 @@ def test_a_builders_key_is_replaced_on_the_builders_machine(
     assert not [name for name in private(ci) if name.startswith("pub")]
     assert private(publisher) == ["publisher", "publisher-2"][: 1 + (words[-1] == "stolen-key")]
 
-    said = publisher("publish")
-    assert "gateway-builds 2" in said
-    assert "targets 2" in said
+    said = publisher("publish", "--no-wait")
+    assert ("root 2" if words[-1] == "stolen-key" else "targets 2, gateway-builds 2") in said
+    assert publisher("verify").count("version 2, good until") >= 2
     assert "published" in ci.submit("--status")
     ci.submit()
     pull(live, "publisher", "ci", "rita", "sam")
@@ -132,14 +133,154 @@ def test_what_went_live_with_the_key_that_goes_is_not_signed_unseen(live: Compan
     before = ci.staged.read_bytes()
     said = ci.submit(code=ExitCode.REFUSED)
     assert "meanwhile builds/gateway/6.6/evil.img went live with the old ones" in said
+    # The same to a clone that has the policy, and not yet the targets role of the people.
+    shutil.rmtree(ci.directory / "staged")
+    said = ci.submit(code=ExitCode.REFUSED)
+    assert "meanwhile builds/gateway/6.6/evil.img went live with the old ones" in said
     assert ci.staged.read_bytes() == before
 
     # They look at it, and say that it is theirs.
-    pull(live, "office", "publisher")
-    ci.staged.unlink()
-    ci.build("1.1")
+    pull(live, "office", "publisher", "ci")
+    said = ci("ceremony", "start", "gateway-builds")
+    assert "1.1 has sequence 3 now, not 2: a channel that was to offer it must be promoted" in said
     ci.submit()
     assert "gateway-builds" in publisher("publish")
+    assert "published" in ci.submit("--status")
+    assert built(ci) == ["1.0", "1.1", "6.6"]
+
+
+def test_a_release_manager_who_lost_a_key_signs_on_with_the_next(live: Company) -> None:
+    rita, office, publisher = live["rita"], live["office"], live["publisher"]
+    (rita.directory / ".firmroot/keys/rita.pem").unlink()
+    rita("key", "new", "rita-2")
+    said = rita("recover", "lost-key", "rita", "--to", "rita-2")
+    assert "gateway-stable: signed again" in said
+    assert set(rita.workspace.own_key_uris()) == {"rita-2"}
+    pull(live, "rita", "office", "sam")
+    office("sign", "--key", "alice", "--key", "bob")
+    live["sam"]("sign")
+    for name in ("office", "sam"):
+        shutil.copytree(
+            live[name].directory / "ceremonies",
+            rita.directory / "ceremonies",
+            dirs_exist_ok=True,
+        )
+    shutil.rmtree(rita.directory / "ceremonies/targets-2")
+    pull_staged = (office.directory / "staged", rita.directory / "staged")
+    shutil.copytree(*pull_staged, dirs_exist_ok=True)
+    assert "gateway-stable: has all its signatures, staged" in rita("sign")
+    rita.submit()
+    pull(live, "office", "publisher")
+    said = publisher("publish")
+    assert "targets 2" in said
+    assert "gateway-stable 2" in said
+    rita.submit()
+    pull(live, "publisher", "rita", "sam", "ci")
+    live.ship("1.1")
+
+
+def built(machine: Machine) -> list[str]:
+    """The versions that the next builds role of a machine has."""
+    return sorted(each["version"] for each in machine.json("firmware", "list")["firmware"])
+
+
+def test_what_a_thief_built_is_left_out_across_machines(live: Company) -> None:
+    ci, thief, publisher = live["ci"], live["thief"], live["publisher"]
+    shutil.copytree(ci.directory, thief.directory)
+    thief.build("6.6", name="evil.img")
+    thief.submit()
+    publisher("publish")
+    said = replace_key(live, "recover", "stolen-key", "--drop", "gateway@6.6")
+    assert "dropped      gateway@6.6 (sequence 2), no channel offers it" in said
+    # Attack: it comes back with the next build, of which nobody thinks while people still sign.
+    ci.build("1.1")
+    assert built(ci) == ["1.0", "1.1"]
+    # Attack: more of them, as long as the publisher takes what the old key signs.
+    for version in ("6.7", "6.8"):
+        thief.submit()
+        thief.build(version, name=f"evil-{version}.img")
+    thief.submit()
+    publisher("publish")
+    pull(live, "office", "ci", "publisher")
+    said = ci.submit(code=ExitCode.REFUSED)
+    assert "6.6/evil.img" not in said
+    assert "6.7/evil-6.7.img" in said
+    assert "start gateway-builds --drop gateway@6.7 --drop gateway@6.8; then: firmroot" in said
+    said = ci(
+        *("recover", "stolen-key", "ci", "--to", "ci-3", "--drop", "gateway@6.7"),
+        code=ExitCode.USAGE,
+    )
+    assert "firmroot ceremony start PRODUCT-builds --drop REF" in said
+    start = ("ceremony", "start", "gateway-builds")
+    said = ci(*start, "--drop", "gateway@1.0", code=ExitCode.REFUSED)
+    assert "gateway@1.0 cannot be dropped: stable offers it" in said
+    ci(*start, "--drop", "gateway@6.7")
+    assert built(ci) == ["1.0", "1.1", "6.8"]
+    ci(*start, "--drop", "gateway@6.8")
+    ci.submit()
+    publisher("publish")
+    ci.submit()
+    assert built(ci) == ["1.0", "1.1"]
+    pull(live, "publisher", "ci", "rita", "sam")
+    live.ship("1.2")
+
+
+def test_what_is_dropped_is_dropped_on_what_is_live_by_then(live: Company) -> None:
+    ci, other, publisher = live["ci"], live["ci-2"], live["publisher"]
+    ci.build("6.6", name="evil.img")
+    ci.submit()
+    publisher("publish")
+    ci.submit()
+    ci("ceremony", "start", "gateway-builds", "--drop", "gateway@6.6")
+    # Another builder is faster, and has the same version number.
+    other.build("1.1")
+    other.submit()
+    publisher("publish")
+    assert "made anew" in ci.submit()
+    publisher("publish")
+    ci.submit()
+    assert built(ci) == ["1.0", "1.1"]
+    assert "--drop goes with" in ci("ceremony", "start", "root", "--drop", "gateway@1.1", code=2)
+
+
+def test_a_builder_whose_clone_is_behind_pulls_and_suspects_nobody(live: Company) -> None:
+    ci, other, publisher = live["ci"], live["ci-2"], live["publisher"]
+    other.build("1.1")
+    replace_key(live, "rotate")
+    pull(live, "office", "ci", "publisher")
+    ci.submit()
+    publisher("publish")
+    ci.submit()
+    ci.build("1.2")
+    ci.submit()
+    publisher("publish")
+    said = other.submit(code=ExitCode.REFUSED)
+    assert (
+        "targets 2 is live and gives gateway-builds other keys; this clone knows targets 1" in said
+    )
+    assert "git pull, then: firmroot submit" in said
+    assert "--drop" not in said
+    pull(live, "publisher", "ci-2")
+    assert "made anew" in other.submit()
+    publisher("publish")
+    other.submit()
+    assert built(other) == ["1.0", "1.1", "1.2"]
+
+
+def test_a_role_that_was_signed_with_new_keys_stays_when_the_old_ones_sign_again(
+    live: Company,
+) -> None:
+    ci, thief, publisher = live["ci"], live["thief"], live["publisher"]
+    shutil.copytree(ci.directory, thief.directory)
+    replace_key(live, "rotate")
+    pull(live, "office", "ci")
+    # Attack: the same once more, so that nothing is left to be signed but the keys.
+    thief("ceremony", "start", "gateway-builds")
+    thief.submit()
+    publisher("publish")
+    pull(live, "office", "publisher")
+    ci.submit()
+    assert "gateway-builds 3" in publisher("publish")
     assert "published" in ci.submit("--status")
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -22,22 +24,10 @@ from client_reference.transport.fetcher import DirectoryFetcher
 from client_reference.trust.updater import Floors
 from repo_tools.cli.main import main
 from repo_tools.publishing.rehearse import Device, meet
+from tests.people import PEOPLE
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-ROLES = {
-    "alice": ("root", "targets"),
-    "bob": ("root", "targets"),
-    "carol": ("root", "targets"),
-    "rita": ("channel",),
-    "sam": ("channel",),
-    "tess": ("channel",),
-    "oncall-1": ("hold",),
-    "oncall-2": ("hold",),
-    "ci": ("builds",),
-    "publisher": ("snapshot", "timestamp"),
-}
 
 
 @dataclass(frozen=True)
@@ -118,7 +108,7 @@ def company(tmp_path: Path) -> Company:
         pytest.skip("git is not installed")
     origin, storage = tmp_path / "origin.git", tmp_path / "storage"
     subprocess.run(["git", "init", "--quiet", "--bare", "-b", "main", str(origin)], check=True)
-    people = {name: Person(name, tmp_path / name) for name in ROLES}
+    people = {name: Person(name, tmp_path / name) for name in PEOPLE}
     founder = people["alice"]
     founder.clone.mkdir()
     founder.firmroot("init", ".", "--storage", f"file://{storage}")
@@ -131,7 +121,7 @@ def company(tmp_path: Path) -> Company:
         if person is not founder:
             subprocess.run(["git", "clone", "-q", str(origin), str(person.clone)], check=True)
         person.pull()
-        roles = [word for role in ROLES[person.name] for word in ("--role", role)]
+        roles = [word for role in PEOPLE[person.name] for word in ("--role", role)]
         person.firmroot("key", "new", person.name, *roles)
         person.push(f"The key of {person.name}")
     founder.pull()
@@ -234,3 +224,137 @@ def test_signatures_given_at_the_same_time_merge_without_conflict(company: Compa
     said = _publish(company, "Root 2")
     assert "root 2" in said
     assert "still waits: targets-2, 2 more of alice, bob, carol" in said
+
+
+# Two at once: each machine has a clone of its own, so no lock is between them.
+
+
+CONFLICT = re.compile(r"<<<<<<< [^\n]*\n(.*?)=======\n(.*?)>>>>>>> [^\n]*\n", re.DOTALL)
+
+
+def _standby(company: Company) -> Person:
+    """A second machine that publishes, with a key of its own; root, targets and 1.0 are live."""
+    standby = Person("standby", company["publisher"].clone.parent / "standby")
+    alice = company["alice"]
+    alice.git("clone", "-q", alice.git("remote", "get-url", "origin").strip(), str(standby.clone))
+    standby.firmroot("key", "new", "standby", "--role", "snapshot", "--role", "timestamp")
+    standby.firmroot("ceremony", "start", "root")
+    standby.push("A machine that stands by")
+    _sign_apart(company, ("alice", "bob"))
+    _publish(company, "Root 1")
+    company["ci"].pull()
+    (file := company.storage.parent / "gw2.img").write_bytes(b"firmware 1.0")
+    labels = ("-p", "gateway", "-V", "1.0", "--hardware", "acme,gw-2")
+    company["ci"].firmroot("firmware", "add", file, *labels)
+    company["ci"].firmroot("submit")
+    _publish(company, "Builds of gateway")
+    company["rita"].pull()
+    company["rita"].firmroot("channel", "promote", "gateway@1.0", "--to", "stable")
+    company["rita"].push("Promote gateway 1.0")
+    _sign_apart(company, ("rita", "tess"))
+    _publish(company, "gateway 1.0 on stable")
+    standby.pull()
+    return standby
+
+
+def _conflicts(person: Person) -> list[str]:
+    """Merge what the others pushed; the files that git could not merge."""
+    with pytest.raises(AssertionError, match="CONFLICT"):
+        person.pull()
+    return person.git("diff", "--name-only", "--diff-filter=U").split()
+
+
+def _put_together(file: Path, text: str | None = None) -> None:
+    """Somebody resolves a conflict: both sides, or what they wrote."""
+    both = CONFLICT.sub(lambda found: text or found[1] + found[2], file.read_text())
+    file.write_text(both)
+
+
+@pytest.mark.services
+def test_two_machines_that_recover_at_once_are_led_back_to_one_root(company: Company) -> None:
+    standby, publisher = _standby(company), company["publisher"]
+    root = (company.storage / "metadata/1.root.json").read_bytes()
+    for each in (publisher, standby):
+        each.firmroot("key", "new", f"{each.name}-2")
+        said = each.firmroot("recover", "stolen-key", each.name, "--to", f"{each.name}-2")
+        assert "publish, a cut: the new root" in said
+    standby.push("The key of standby is stolen")
+    publisher.git("add", "--all")
+    publisher.git("commit", "--quiet", "-m", "The key of publisher is stolen")
+    assert _conflicts(publisher) == [
+        "ceremonies/root-2/payload.json",
+        "firmroot.toml",
+        "gone.toml",
+        "policy.toml",
+    ]
+    # Each file is named until it is put together; nothing is signed or published meanwhile.
+    marks = "has the marks of a git conflict"
+    clone = publisher.clone
+    assert f"firmroot.toml {marks}" in publisher.firmroot("status", code=2)
+    uri = "file:.firmroot/keys/{0}.pem"
+    names = ("publisher-2", "standby-2")
+    uris = "".join(f'{name} = "{uri.format(name)}"\n' for name in names)
+    _put_together(clone / "firmroot.toml", uris)
+    assert f"policy.toml: {marks}" in publisher.firmroot("publish", code=2)
+    _put_together(clone / "policy.toml", 'keys = ["publisher-2", "standby-2"]\n')
+    said = publisher.firmroot("publish", code=6)
+    assert f"ceremonies/root-2/payload.json {marks}" in said
+    assert "git checkout --theirs ceremonies/root-2" in said
+    publisher.git("checkout", "--quiet", "--theirs", "ceremonies/root-2")
+    said = publisher.firmroot("recover", "stolen-key", "publisher", "--to", "publisher-2", code=2)
+    assert f"gone.toml {marks}" in said
+    _put_together(clone / "gone.toml")
+
+    # That ceremony is one side's: nobody signs half a recovery, and starting it anew mends it.
+    publisher.push("Both")
+    said = publisher.firmroot("status", code=0)
+    assert "root 2: snapshot is 1 of publisher, standby-2; the policy expects" in said
+    assert "next: firmroot ceremony start root" in said
+    company["alice"].pull()
+    company["alice"].firmroot("sign", code=5)
+    publisher.firmroot("ceremony", "start", "root")
+    publisher.push("The root of both")
+    _sign_apart(company, ("alice", "bob"))
+    for each in (publisher, standby):
+        each.pull()
+    # Whoever is second finds it done, and takes the record from git.
+    assert "root 2" in standby.firmroot("publish")
+    assert "everything that is signed is live" in publisher.firmroot("publish")
+    assert "git pull" in publisher.firmroot("history", "--verify", code=6)
+    standby.push("Root 2")
+    publisher.push("Root 2, as well")
+    publisher.firmroot("history", "--verify")
+    live = json.loads((company.storage / "metadata/2.root.json").read_bytes())["signed"]
+    assert len(live["roles"]["timestamp"]["keyids"]) == 2
+    assert not set(live["roles"]["timestamp"]["keyids"]) & {
+        json.loads(standby.firmroot("--json", "key", "list"))[name]["keyid"]
+        for name in ("publisher", "standby")
+    }
+    assert company.device(root) == "installs 1.0"
+
+
+@pytest.mark.services
+def test_two_machines_that_make_a_key_of_one_name_use_neither_by_mistake(company: Company) -> None:
+    standby, publisher = _standby(company), company["publisher"]
+    for each in (publisher, standby):  # either of them sees to it, when the publisher's key is lost
+        each.firmroot("key", "new", "publisher-2")
+        each.firmroot("recover", "lost-key", "publisher", "--to", "publisher-2")
+    publisher.push("The key of publisher is lost")
+    standby.git("add", "--all")
+    standby.git("commit", "--quiet", "-m", "The key of publisher is lost")
+    assert _conflicts(standby) == ["ceremonies/root-2/payload.json", "keys/publisher-2.toml"]
+    assert "keys/publisher-2.toml: has the marks of a git" in standby.firmroot("status", code=2)
+    standby.git("checkout", "--quiet", "--theirs", "keys/publisher-2.toml", "ceremonies/root-2")
+    standby.push("That of the publisher")
+    _sign_apart(company, ("alice", "bob"))
+    for each in (publisher, standby):
+        each.pull()
+    # The machine whose key lost does not sign with it; its own one still does.
+    said = standby.firmroot("publish", code=2)
+    assert "publisher-2.pem is not the private key of publisher-2" in said
+    assert "if another one was made under its name elsewhere, move this file away" in said
+    assert "root 2" in publisher.firmroot("publish", "--no-wait")
+    publisher.push("Root 2")
+    (standby.clone / ".firmroot/keys/publisher-2.pem").rename(standby.clone / ".firmroot/mine.pem")
+    standby.push("What the publish that was refused had found complete")
+    assert ": signed, good until" in standby.firmroot("refresh")

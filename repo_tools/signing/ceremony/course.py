@@ -15,7 +15,7 @@ from client_reference.errors import ActionRequiredError
 from repo_tools.files import TEMPORARY_SUFFIX, remove_file, replace_file
 from repo_tools.metadata.edits import signed_bytes
 from repo_tools.metadata.repository import parse, sha256
-from repo_tools.metadata.roles import TOP_LEVEL
+from repo_tools.metadata.roles import delegator
 from repo_tools.signing.ceremony.chronicle import Ending, keep_record
 from repo_tools.signing.ceremony.guards import check_ceremony, check_content, check_path
 from repo_tools.signing.ceremony.reading import (
@@ -190,9 +190,9 @@ def finish(ws: Workspace, ceremony: Ceremony) -> Path:
             "firmroot sign",
         )
     if isinstance(ceremony.signed, Targets):
-        for path, target in ceremony.signed.targets.items():
-            stored = ws.staged / "targets" / target.get_prefixed_paths()[0]
-            replace_file(stored, ceremony.carries[path].read_bytes())
+        for path, file in ceremony.carries.items():
+            stored = ws.staged / "targets" / ceremony.signed.targets[path].get_prefixed_paths()[0]
+            replace_file(stored, file.read_bytes())
     keep_record(ws, ceremony, Ending.SIGNED)
     staged = ws.staged / f"{ceremony.role}.json"
     replace_file(staged, data)
@@ -210,10 +210,7 @@ def _is_staged(ws: Workspace, ceremony: Ceremony) -> bool:
 
 def _waits_for(ceremonies: Sequence[Ceremony], ceremony: Ceremony) -> Ceremony | None:
     """The open ceremony of the role that delegates to this one."""
-    if ceremony.role in ROOTS:
-        return None
-    delegator = "root" if ceremony.role in TOP_LEVEL else "targets"
-    return next((each for each in ceremonies if each.role == delegator), None)
+    return next((each for each in ceremonies if each.role == delegator(ceremony.role)), None)
 
 
 def finish_complete(ws: Workspace) -> list[Path]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tuf.api.metadata import Key
 
+    from repo_tools.metadata.adopted import Adopted
     from repo_tools.signing.ceremony.reading import Ceremony, Signable
     from repo_tools.workspace import Workspace
 
@@ -49,7 +50,7 @@ def check_ceremony(ws: Workspace, ceremony: Ceremony) -> None:
             "but that is no longer the newest signed one",
             f"start it again: firmroot ceremony abandon {ceremony.role}, then redo the change",
         )
-    check_content(ws, ceremony, carried(ceremony))
+    check_content(ws, ceremony, _files(ceremony))
     check_paths(ws, ceremony.role, ceremony.signed)
 
 
@@ -59,9 +60,13 @@ def carried(ceremony: Ceremony) -> dict[str, bytes]:
     Raises:
         RefusedError: they are not those that are to be signed.
     """
-    carries = {path: file.read_bytes() for path, file in ceremony.carries.items()}
+    carries = _files(ceremony)
     check_carried(ceremony.name, ceremony.role, ceremony.signed, carries)
     return carries
+
+
+def _files(ceremony: Ceremony) -> dict[str, bytes]:
+    return {path: file.read_bytes() for path, file in ceremony.carries.items()}
 
 
 def check_content(ws: Workspace, ceremony: Ceremony, carries: Mapping[str, bytes]) -> None:
@@ -80,14 +85,41 @@ def check_content(ws: Workspace, ceremony: Ceremony, carries: Mapping[str, bytes
             "versions rise by one (design 4, guard on fast-forward)",
         )
     _check_keys(ws, role, signed)
-    check_carried(ceremony.name, ceremony.role, ceremony.signed, carries)
-    check_alone(role, signed)
+    adopted = ws.adopted()
+    if adopted is not None and role in adopted.delegations:
+        _check_unchanged(ws, role, signed, carries)
+    else:
+        check_carried(ceremony.name, ceremony.role, ceremony.signed, carries)
+    check_alone(role, signed, adopted)
     if role == RECOVERY and isinstance(signed, Root):
         _check_anchor(ws, signed)
 
 
-def check_alone(role: str, signed: Signable) -> None:
+def _check_unchanged(
+    ws: Workspace, role: str, signed: Signable, carries: Mapping[str, bytes]
+) -> None:
+    """An adopted role is signed again as it is: what is new goes through products.
+
+    Raises:
+        RefusedError: its target files are not those of the version before.
+    """
+    before = predecessor(ws, role)
+    known = parse(before, Targets, role).signed.targets if before is not None else {}
+    if carries or not isinstance(signed, Targets) or signed.targets != known:
+        raise RefusedError(
+            f"{role} version {signed.version} is adopted, and speaks for other files than before",
+            "it can be signed again as it is: firmroot ceremony start; new files are firmware of a "
+            "product",
+        )
+
+
+def check_alone(role: str, signed: Signable, adopted: Adopted | None = None) -> None:
     """The guards that the content alone can break.
+
+    Args:
+        role: what is signed.
+        signed: its content.
+        adopted: what was there before `firmroot adopt`.
 
     Raises:
         RefusedError: it does.
@@ -100,9 +132,13 @@ def check_alone(role: str, signed: Signable) -> None:
             raise RefusedError(f"{RECOVERY} {signed.version} gives its roles different keys")
         return
     if role == "targets":
-        check_delegations(signed.delegations)
-        if signed.targets:
-            raise RefusedError("targets names target files itself; it may only delegate")
+        check_delegations(signed.delegations, adopted.delegations if adopted is not None else None)
+        if signed.targets != (adopted.files if adopted is not None else {}):
+            raise RefusedError(
+                "targets names target files itself; it may only delegate"
+                if adopted is None
+                else "targets names other target files than those that were adopted"
+            )
         return
     check_leaf(role, signed)
 
@@ -135,11 +171,13 @@ def _check_keys(ws: Workspace, role: str, signed: Signable) -> None:
     payload puts under an id: a stranger who exchanges the keys would have his own signed unseen.
     """
     known = {holder.key.keyid: holder.key for holder in ws.keyring.values()}
+    adopted = ws.adopted()
     if (before := predecessor(ws, role)) is not None:
         known = {**keys_of(parse_role(before, role, role)), **known}
     for keyid, key in keys_of(signed).items():
         name = f"{role} version {signed.version}: {ws.key_name(keyid)} ({keyid[:8]})"
-        if derived_keyid(key) != keyid:
+        vouched = adopted is not None and adopted.vouches(keyid, key)
+        if not vouched and derived_keyid(key) != keyid:
             raise RefusedError(
                 f"{name} is another public key than its key id says", "find out who wrote this"
             )
@@ -207,8 +245,8 @@ def check_paths(ws: Workspace, role: str, signed: Signable) -> None:
     Raises:
         RefusedError: nobody delegates one of its target paths to it.
     """
-    if not isinstance(signed, Targets):
-        return
+    if not isinstance(signed, Targets) or role == Targets.type:
+        return  # what targets itself may name, `check_alone` says
     targets = targets_in_force(ws)
     delegations = targets.delegations if targets else None
     delegated = (delegations.roles or {}).get(role) if delegations else None

@@ -1,0 +1,1 @@
+"""The release side as a function of a cloud."""

@@ -1,0 +1,1 @@
+"""Tests of the release side as a function of a cloud."""
