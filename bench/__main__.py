@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench import upload
 from bench.aged import ROOTS, make_aged
 from bench.measure import CLIENTS, Command, Figures, measured, median, state_writes
 from bench.repository import MIB, Device, Repository, make_repository
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 RUNS, QUICK_RUNS = 7, 5
 IMAGE, QUICK_IMAGE = 300 * MIB, 32 * MIB
+QUICK_UPLOAD = 64
 CPU_TARGET, PEAK_TARGET = 1.0, 1.05
 JUDGED = {"first start", "no-change check"}
 
@@ -250,6 +252,13 @@ def main() -> int:
         table = {transport: [asdict(row) for row in each] for transport, each in rows.items()}
         arguments.json.write_text(json.dumps({"runs": runs, "rows": table}, indent=1) + "\n")
     problems = missed(rows)
+    if not upload.is_possible():
+        print("\nupload to S3: SeaweedFS is not installed (sh scripts/bootstrap services)")
+    elif not upload.show(
+        upload_size := QUICK_UPLOAD if arguments.quick else upload.SIZE,
+        upload.measure(upload_size, max(upload.PAIRS, arguments.runs or 0)),
+    ):
+        problems.append(f"upload to S3: less than {upload.TARGET} of the throughput of boto3")
     for problem in problems:
         print(f"MISSED {problem}")
     return 1 if problems else 0

@@ -50,11 +50,13 @@ def gc(context: Context, older: str, descriptor: int | None, *, dry_run: bool) -
     with ws.lock():
         found = look(ws, context.now - window)
         _show(context, found.garbage)
-        if dry_run or not (found.garbage.entries or found.interrupted):
+        left = found.garbage.unfinished
+        if dry_run or not (found.garbage.entries or left or found.interrupted):
             context.printer.result(_facts(found.garbage, 0, 0))
             return
         count = len(found.garbage.entries)
-        context.confirm(f"Remove {count} objects, {found.garbage.length} bytes, for ever?")
+        parts = f" and {len(left)} unfinished uploads" if left else ""
+        context.confirm(f"Remove {count} objects, {found.garbage.length} bytes{parts}, for ever?")
         keys = OnlineKeys(ws, context.secrets(ws, descriptor))
         removed, length = clean(
             ws,
@@ -63,7 +65,7 @@ def gc(context: Context, older: str, descriptor: int | None, *, dry_run: bool) -
             context.now,
             progress=context.printer.say if context.verbose else lambda _: None,
         )
-    context.printer.say(f"removed {removed} objects, {length} bytes")
+    context.printer.say(f"removed {removed} objects, {length} bytes{parts}")
     context.printer.result(_facts(found.garbage, removed, length))
 
 
@@ -79,7 +81,9 @@ def _show(context: Context, garbage: Garbage) -> None:
         context.printer.say(f"{folder}/: {count} objects, {length} bytes can go")
     for path in garbage.strangers[: None if context.verbose else _SHOWN]:
         context.printer.say(f"not from a publish, left alone: {path}")
-    if not entries:
+    for upload in garbage.unfinished[: None if context.verbose else _SHOWN]:
+        context.printer.say(f"{upload.begun:%Y-%m-%d}  never finished: {upload.path}")
+    if not entries and not garbage.unfinished:
         context.printer.say(f"nothing can go; {garbage.kept} objects stay")
 
 
@@ -90,6 +94,7 @@ def _facts(garbage: Garbage, removed: int, length: int) -> dict[str, object]:
         "paths": [entry.path for entry in garbage.entries],
         "kept": garbage.kept,
         "strangers": list(garbage.strangers),
+        "unfinished": [upload.path for upload in garbage.unfinished],
         "removed": removed,
         "removed_bytes": length,
     }

@@ -12,6 +12,10 @@ What is never removed, however old it is:
 * what this workspace has signed and not published;
 * whatever is younger than the window: a publish may have uploaded it and not yet committed.
 
+Parts of large objects whose upload was begun before the window and never ended go as well: no
+listing shows them, and the storage is paid for them. Should somebody still go on with one after all
+that time, their publish begins it anew.
+
 An old object may become needed again at this very moment: a publish finds the identical bytes there
 and relies on them. Age does not help against that, so a clean-up is *fenced*: it puts a mark into
 the storage, then has `timestamp.json` replaced (a refresh), and only then looks and removes. A
@@ -44,7 +48,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from repo_tools.metadata.repository import RepositoryState
-    from repo_tools.storage.protocol import Entry, Storage
+    from repo_tools.storage.protocol import Entry, Storage, Unfinished
 
 __all__ = [
     "MARK",
@@ -60,7 +64,7 @@ __all__ = [
 MARK = "gc/running.json"
 """The fence; never served."""
 
-_BATCH = 50
+_BATCH = 1000
 _MAX_MARK = 4096
 _METADATA = re.compile(
     r"metadata/(?:e([1-9]\d*)/)?([1-9]\d*)\.([a-z0-9]+(?:-[a-z0-9]+)*(?:_-[0-9a-f]+)?)\.json"
@@ -78,11 +82,13 @@ class Garbage:
         entries: sorted by path.
         kept: how many objects stay.
         strangers: old objects that no publish would write; they are never touched.
+        unfinished: uploads that somebody began before the window and never ended.
     """
 
     entries: tuple[Entry, ...]
     kept: int
     strangers: tuple[str, ...]
+    unfinished: tuple[Unfinished, ...] = ()
 
     @property
     def length(self) -> int:
@@ -132,6 +138,7 @@ def find_garbage(
         strangers=tuple(
             sorted(entry.path for entry in old if entry.path not in gone and _is_strange(entry))
         ),
+        unfinished=tuple(storage.unfinished(cutoff)),
     )
 
 
@@ -373,14 +380,16 @@ def sweep(
         LockedError: somebody else took the mark.
         RetryLaterError: the storage failed; run it again.
     """
-    count = length = 0
-    for entry in garbage.entries:
-        if count % _BATCH == 0:
-            _check_ours(storage, tag)
-        progress(f"remove {entry.path}")
-        storage.remove(entry.path)
-        count, length = count + 1, length + entry.length
-    return count, length
+    for first in range(0, len(garbage.entries), _BATCH):
+        _check_ours(storage, tag)
+        some = garbage.entries[first : first + _BATCH]
+        for entry in some:
+            progress(f"remove {entry.path}")
+        storage.remove_all([entry.path for entry in some])
+    for upload in garbage.unfinished:
+        progress(f"drop the unfinished upload of {upload.path}")
+        storage.abandon(upload)
+    return len(garbage.entries), garbage.length
 
 
 def _check_ours(storage: Storage, tag: str) -> None:

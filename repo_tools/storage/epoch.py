@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
+    from datetime import datetime
     from pathlib import Path
 
     from client_reference.transport.fetcher import Fetcher
-    from repo_tools.storage.protocol import Blob, Created, Entry, Storage
+    from repo_tools.storage.protocol import Blob, Created, Entry, Storage, Unfinished
 
 __all__ = ["EpochFetcher", "EpochStorage", "epoch_path"]
 
@@ -66,6 +67,18 @@ class EpochStorage:
     def remove(self, path: str) -> None:
         """Remove an object, or find it gone. See `Storage.remove`."""
         self._whole.remove(epoch_path(path, self._epoch))
+
+    def remove_all(self, paths: Sequence[str]) -> None:
+        """Remove many objects. See `Storage.remove_all`."""
+        self._whole.remove_all([epoch_path(path, self._epoch) for path in paths])
+
+    def unfinished(self, before: datetime) -> Sequence[Unfinished]:
+        """Of every epoch: large objects are target files. See `Storage.unfinished`."""
+        return self._whole.unfinished(before)
+
+    def abandon(self, upload: Unfinished) -> None:
+        """Drop an upload. See `Storage.abandon`."""
+        self._whole.abandon(upload)
 
     def paths(self, prefix: str) -> Iterator[str]:
         """Every object of this epoch under a prefix, sorted; metadata of others are not there."""

@@ -36,10 +36,10 @@ from repo_tools.files import (
     temporary_file,
     translate_disk_full,
 )
-from repo_tools.storage.protocol import Blob, Created, Entry, check_path
+from repo_tools.storage.protocol import Blob, Created, Entry, Unfinished, check_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 __all__ = ["LocalStorage"]
@@ -146,6 +146,19 @@ class LocalStorage:
         if path.startswith(_CLEARED):
             with contextlib.suppress(OSError):  # others are in it, or it is gone
                 final.parent.rmdir()
+
+    def remove_all(self, paths: Sequence[str]) -> None:
+        """One by one. See `Storage.remove_all`."""
+        for path in paths:
+            self.remove(path)
+
+    def unfinished(self, before: datetime) -> Sequence[Unfinished]:
+        """None: what a killed publisher left half-written goes with the next commit."""
+        del before
+        return ()
+
+    def abandon(self, upload: Unfinished) -> None:
+        """There is none. See `Storage.abandon`."""
 
     def paths(self, prefix: str) -> Iterator[str]:
         """Every object under a prefix, sorted. See `Storage.paths`."""

@@ -3,7 +3,7 @@
 These three are what an object store with conditional writes offers, and all that publishing needs.
 Paths are relative, `/`-separated, without `.` or `..` segments. `timestamp.json` is the only object
 that is ever replaced. Only the inbox, which no device reads, is ever cleared (`remove`), and what
-no state needs any more is collected (`entries`, `remove`).
+no state needs any more is collected (`entries`, `remove_all`; `unfinished`, `abandon`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from client_reference.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
     from pathlib import Path
 
-__all__ = ["Blob", "Created", "Entry", "Storage", "check_path"]
+__all__ = ["Blob", "Created", "Entry", "Storage", "Unfinished", "check_path"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,21 @@ class Entry:
     path: str
     length: int
     modified: datetime
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A large object that was begun and has not ended; whoever stores it is paid for its parts.
+
+    Attributes:
+        path: where it would be.
+        id: the storage's own.
+        begun: when, by the storage's own clock; aware UTC.
+    """
+
+    path: str
+    id: str
+    begun: datetime
 
 
 class Storage(Protocol):
@@ -103,6 +118,15 @@ class Storage(Protocol):
         Raises:
             RetryLaterError: the storage failed; the object is there or gone.
         """
+
+    def remove_all(self, paths: Sequence[str]) -> None:
+        """The same for many objects, in as few requests as there can be. Raises as `remove`."""
+
+    def unfinished(self, before: datetime) -> Sequence[Unfinished]:
+        """Uploads that were begun before then and made no object."""
+
+    def abandon(self, upload: Unfinished) -> None:
+        """Drop the parts of an upload, or find it ended. Raises as `remove`."""
 
     def paths(self, prefix: str) -> Iterator[str]:
         """Every object under a prefix, sorted. For audits and clean-up, never for truth."""

@@ -32,7 +32,7 @@ import io
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
@@ -48,10 +48,11 @@ from client_reference.errors import (
     RetryLaterError,
 )
 from repo_tools.sdks import show
-from repo_tools.storage.protocol import Blob, Created, Entry, check_path
+from repo_tools.storage.protocol import Blob, Created, Entry, Unfinished, check_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
 
@@ -60,11 +61,12 @@ S3Client: TypeAlias = Any
 
 __all__ = ["Place", "S3Storage", "parse_place"]
 
-PART = 16 << 20
-"""Bytes of a part: 10,000 of them (S3's limit) are 156 GiB, more than firmroot installs."""
+PART = 8 << 20
+"""Bytes of a part; more for an object that would have too many of them."""
+_MOST_PARTS = 10_000
 LARGE = 32 << 20
 """From so many bytes on an object goes up in parts."""
-WORKERS = 4
+WORKERS = 8
 ATTEMPTS = 5
 CONFLICTS = 5
 """How often a 409 is asked again; the SDK does not."""
@@ -72,6 +74,7 @@ PAUSE = 0.2
 """Seconds before a 409 is asked again; each further one waits twice as long."""
 _NEVER = '"00000000000000000000000000000000"'
 """An ETag that no object has."""
+_AT_ONCE = 1000
 _CHUNK = 1 << 20
 _WINDOW = 1 << 20
 _IMMUTABLE = "public, max-age=31536000, immutable"
@@ -283,6 +286,40 @@ class S3Storage:
         with self._failures(path):
             self._client.delete_object(**self._at(path))
 
+    def remove_all(self, paths: Sequence[str]) -> None:
+        """Up to 1,000 objects with one request. See `Storage.remove_all`."""
+        for path in paths:
+            check_path(path)
+        for first in range(0, len(paths), _AT_ONCE):
+            some = paths[first : first + _AT_ONCE]
+            with self._failures(some[0]):
+                keys = [{"Key": self._place.prefix + path} for path in some]
+                answer = self._client.delete_objects(
+                    Bucket=self._place.bucket, Delete={"Objects": keys, "Quiet": True}
+                )
+            for error in answer.get("Errors", ()):
+                raise _not_removed(error, self._url)
+
+    def unfinished(self, before: datetime) -> Sequence[Unfinished]:
+        """Uploads in parts that nobody completed. See `Storage.unfinished`."""
+        with self._failures("the unfinished uploads"):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._place.bucket, Prefix=self._place.prefix
+            )
+            return [
+                Unfinished(
+                    one["Key"].removeprefix(self._place.prefix), one["UploadId"], one["Initiated"]
+                )
+                for page in pages
+                for one in page.get("Uploads", ())
+                if one["Initiated"] < before
+            ]
+
+    def abandon(self, upload: Unfinished) -> None:
+        """Drop its parts. See `Storage.abandon`."""
+        with contextlib.suppress(NotFoundError), self._failures(upload.path):
+            self._client.abort_multipart_upload(**self._at(upload.path), UploadId=upload.id)
+
     def paths(self, prefix: str) -> Iterator[str]:
         """Every object under a prefix, sorted. See `Storage.paths`."""
         yield from (entry.path for entry in self.entries(prefix))
@@ -413,8 +450,9 @@ class S3Storage:
         """Whether a checksum of checksums is that of the source in parts of our size."""
         if "-" not in stored or isinstance(source, bytes):
             return False
+        size = self._part_of(source.stat().st_size)
         with source.open("rb") as file:
-            digests = [hashlib.sha256(piece).digest() for piece in _pieces(file, self._part)]
+            digests = [hashlib.sha256(piece).digest() for piece in _pieces(file, size)]
         whole = base64.b64encode(hashlib.sha256(b"".join(digests)).digest()).decode()
         return stored == f"{whole}-{len(digests)}"
 
@@ -423,31 +461,14 @@ class S3Storage:
     def _create_in_parts(
         self, path: str, source: bytes | Path, length: int, sha256: str
     ) -> Created:
-        whole, wanted = _digests(source, self._part)
-        _require_digest(path, whole, sha256)
-        upload, there = self._begin(path, wanted)
-
-        def send(number: int) -> None:
-            data = _piece(source, (number - 1) * self._part, self._part)
-            # The source may have changed since it was hashed: the storage would refuse it too.
-            _require_digest(path, hashlib.sha256(data).hexdigest(), wanted[number - 1].sha256)
-            answer = self._client.upload_part(
-                **self._at(path),
-                UploadId=upload,
-                PartNumber=number,
-                Body=data,
-                ChecksumSHA256=_base64(wanted[number - 1].sha256),
-            )
-            there[number] = answer["ETag"]
-
-        missing = [n for n in range(1, len(wanted) + 1) if n not in there]
-        with ThreadPoolExecutor(WORKERS) as pool:
-            for done in [pool.submit(send, number) for number in missing]:
-                done.result()
-        parts = [
-            {"PartNumber": n, "ETag": there[n], "ChecksumSHA256": _base64(part.sha256)}
-            for n, part in enumerate(wanted, 1)
-        ]
+        """Read once: what is read for the digest of the whole is what is sent."""
+        upload, listed = self._begin(path)
+        try:
+            parts = self._send_parts(path, source, length, sha256, (upload, listed))
+        except RefusedError:
+            # The source has changed: what was sent of it is of no use to anybody.
+            self._client.abort_multipart_upload(**self._at(path), UploadId=upload)
+            raise
         try:
             written = self._conditional(
                 path,
@@ -470,8 +491,58 @@ class S3Storage:
             f"{path} in {self._url}: {length} bytes were sent, and the upload is gone", _AGAIN
         )
 
-    def _begin(self, path: str, wanted: list[_Part]) -> tuple[str, dict[int, str]]:
-        """An upload to go on with, and the ETag of each part of it that is as it should be."""
+    def _send_parts(
+        self,
+        path: str,
+        source: bytes | Path,
+        length: int,
+        sha256: str,
+        begun: tuple[str, Mapping[int, Mapping[str, Any]]],
+    ) -> list[dict[str, Any]]:
+        """Send every part that is not there yet, some at a time; what the last request names.
+
+        Raises:
+            RefusedError: the source does not have that digest.
+        """
+        upload, listed = begun
+        whole = hashlib.sha256()
+        sent: list[Future[dict[str, Any]]] = []
+        # As many parts are in memory as there are workers, and one that waits for one.
+        free = threading.Semaphore(WORKERS + 1)
+
+        def send(number: int, data: bytes) -> dict[str, Any]:
+            try:
+                digest = hashlib.sha256(data)
+                part = {"PartNumber": number, "ChecksumSHA256": _base64(digest.hexdigest())}
+                if (there := listed.get(number)) and _is_part(there, data, digest.digest()):
+                    return {**part, "ETag": there["ETag"]}
+                answer = self._client.upload_part(
+                    **self._at(path), **part, UploadId=upload, Body=data
+                )
+                return {**part, "ETag": answer["ETag"]}
+            finally:
+                free.release()
+
+        with (
+            io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file,
+            ThreadPoolExecutor(WORKERS) as pool,
+        ):
+            for number, data in enumerate(_pieces(file, self._part_of(length)), 1):
+                free.acquire()
+                if any(each.done() and each.exception() for each in sent[-2 * WORKERS :]):
+                    break
+                sent.append(pool.submit(send, number, data))
+                whole.update(data)
+        parts = [each.result() for each in sent]
+        _require_digest(path, whole.hexdigest(), sha256)
+        return parts
+
+    def _part_of(self, length: int) -> int:
+        """Bytes of each part of an object: S3 takes 10,000 at most."""
+        return max(self._part, -(-length // _MOST_PARTS))
+
+    def _begin(self, path: str) -> tuple[str, Mapping[int, Mapping[str, Any]]]:
+        """An upload to go on with, and its parts by number; with luck one that was interrupted."""
         at = self._at(path)
         open_ones = self._client.list_multipart_uploads(Bucket=at["Bucket"], Prefix=at["Key"]).get(
             "Uploads", []
@@ -479,14 +550,10 @@ class S3Storage:
         for one in open_ones:
             if one["Key"] != at["Key"]:
                 continue
-            there = {
-                part["PartNumber"]: part["ETag"]
-                for page in self._client.get_paginator("list_parts").paginate(
-                    **at, UploadId=one["UploadId"]
-                )
-                for part in page.get("Parts", ())
-                if part["PartNumber"] <= len(wanted) and wanted[part["PartNumber"] - 1].is_in(part)
-            }
+            pages = self._client.get_paginator("list_parts").paginate(
+                **at, UploadId=one["UploadId"]
+            )
+            there = {part["PartNumber"]: part for page in pages for part in page.get("Parts", ())}
             if there:
                 return one["UploadId"], there
         begun = self._client.create_multipart_upload(
@@ -537,46 +604,21 @@ class _Ranges(io.RawIOBase):
         return len(data)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What a part of the source is, in hex. MD5 is what ETags are made of, no proof of anything."""
+def _is_part(listed: Mapping[str, Any], data: bytes, digest: bytes) -> bool:
+    """Whether an uploaded part is this one, so far as the listing tells.
 
-    sha256: str
-    md5: str
-
-    def is_in(self, listed: Mapping[str, Any]) -> bool:
-        """Whether an uploaded part is this one, so far as the listing tells.
-
-        Not every service lists checksums; every one compares those of the last request with its
-        own before the object exists.
-        """
-        if checksum := listed.get("ChecksumSHA256"):
-            return bool(checksum == _base64(self.sha256))
-        return bool(listed["ETag"].strip('"') == self.md5)
-
-
-def _digests(source: bytes | Path, size: int) -> tuple[str, list[_Part]]:
-    """SHA-256 of the whole, and what each part is, in one reading and constant memory."""
-    whole, parts = hashlib.sha256(), []
-    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-        for piece in _pieces(file, size):
-            whole.update(piece)
-            md5 = hashlib.md5(piece, usedforsecurity=False).hexdigest()
-            parts.append(_Part(hashlib.sha256(piece).hexdigest(), md5))
-    return whole.hexdigest(), parts
+    Not every service lists checksums; every one compares those of the last request with its own
+    before the object exists. MD5 is what ETags are made of, no proof of anything.
+    """
+    if checksum := listed.get("ChecksumSHA256"):
+        return bool(checksum == base64.b64encode(digest).decode())
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    return bool(listed["ETag"].strip('"') == md5)
 
 
 def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
     while piece := file.read(size):
         yield piece
-
-
-def _piece(source: bytes | Path, first: int, size: int) -> bytes:
-    if isinstance(source, bytes):
-        return source[first : first + size]
-    with source.open("rb") as file:
-        file.seek(first)
-        return file.read(size)
 
 
 def _require_digest(path: str, found: str, expected: str) -> None:
@@ -692,6 +734,19 @@ def _answered(  # noqa: PLR0911 # one for each thing that can be wrong
     if status == 412:  # noqa: PLR2004 # RFC 9110
         return RetryLaterError(f"{place}: changed while it was read", _AGAIN)
     return RetryLaterError(f"{place}: {error}", _AGAIN)
+
+
+def _not_removed(error: Mapping[str, Any], url: str) -> FirmrootError:
+    """One object of many that could not be removed."""
+    place, code = f"{error.get('Key', '?')} in {url}", error.get("Code", "")
+    if code == "AccessDenied":
+        at = parse_place(url)
+        return ConfigurationError(
+            f"{place}: access denied to DeleteObject ({error.get('Message', '')})",
+            f"these credentials need s3:DeleteObject on arn:aws:s3:::{at.bucket}/{at.prefix}*; an "
+            "object that is locked goes when its lock has ended",
+        )
+    return RetryLaterError(f"{place}: not removed ({code}: {error.get('Message', '')})", _AGAIN)
 
 
 def _clocks(error: Any) -> str:  # noqa: ANN401 # a ClientError

@@ -38,6 +38,15 @@ def test_what_no_state_of_the_window_needs_goes(
         storage = S3Storage(url)
         storage.create("targets/of somebody else", b"", "e3b0c44298fc1c149afbf4c8996fb924"
                        "27ae41e4649b934ca495991b7852b855")  # fmt: skip
+        # What a killed publish left of a large object, and somebody else's beside the repository.
+        client = service.client()
+        for key in ("firmware/targets/builds/large.img", "other/large.img"):
+            begun = client.create_multipart_upload(Bucket="acme", Key=key)["UploadId"]
+            client.upload_part(
+                Bucket="acme", Key=key, UploadId=begun, PartNumber=1, Body=bytes(5 << 20)
+            )
+        now = lab.ok("--json", "gc", "--older", "1d", "--dry-run").json
+        assert now["unfinished"] == [], "a publish may be at it"
         later = lab.later(days=90)
         later.ok("refresh")
         before = set(storage.paths(""))
@@ -46,6 +55,9 @@ def test_what_no_state_of_the_window_needs_goes(
         assert sorted(before - after) == done["paths"]
         assert "metadata/1.snapshot.json" in done["paths"]
         assert done["strangers"] == ["targets/of somebody else"]
+        assert done["unfinished"] == ["targets/builds/large.img"]
+        left = client.list_multipart_uploads(Bucket="acme")["Uploads"]
+        assert [each["Key"] for each in left] == ["other/large.img"]
         assert not is_marked(storage)
         later.ok("verify")
         later.ship("1.2")

@@ -302,3 +302,62 @@ def test_a_listing_for_clean_up_has_sizes_and_ages(storage: S3Storage) -> None:
     storage.remove("metadata/x")
     storage.remove("metadata/x")
     assert [each.path for each in storage.entries("")] == ["targets/y"]
+
+
+def test_many_objects_go_with_one_request(client: S3Client, storage: S3Storage) -> None:
+    names = [f"targets/{number}" for number in range(1003)]
+    for name in names[:3] + names[-3:]:
+        storage.create(name, name.encode(), sha256(name.encode()))
+    asked: list[int] = []
+
+    def counted(request: Callable[..., Any]) -> Callable[..., Any]:
+        def once(**arguments: Any) -> Any:  # noqa: ANN401 # whatever the real one takes
+            asked.append(len(arguments["Delete"]["Objects"]))
+            return request(**arguments)
+
+        return once
+
+    over(storage, client, "delete_objects", counted).remove_all(names)
+    assert asked == [1000, 3]
+    assert list(storage.paths("")) == []
+    storage.remove_all([])
+
+
+def test_uploads_that_never_ended_are_listed_by_age_and_dropped(
+    client: S3Client, storage: S3Storage, tmp_path: Path
+) -> None:
+    (tmp_path / "image").write_bytes(IMAGE)
+    dying = over(storage, client, "complete_multipart_upload", killed)
+    with pytest.raises(Killed):
+        dying.create("image", tmp_path / "image", sha256(IMAGE))
+    now = datetime.now(UTC)
+    assert list(storage.unfinished(now - timedelta(hours=1))) == []
+    (left,) = storage.unfinished(now + timedelta(hours=1))
+    assert left.path == "image"
+    storage.abandon(left)
+    storage.abandon(left)
+    assert list(storage.unfinished(now + timedelta(hours=1))) == []
+    assert storage.create("image", tmp_path / "image", sha256(IMAGE)) is Created.NEW
+
+
+def test_a_large_object_is_read_once(
+    storage: S3Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "image"
+    file.write_bytes(IMAGE)
+    opened = []
+    real = type(file).open
+
+    def counted(path: Path, *arguments: Any) -> Any:  # noqa: ANN401 # as the real one
+        opened.append(path)
+        return real(path, *arguments)
+
+    monkeypatch.setattr(type(file), "open", counted)
+    assert storage.create("image", file, sha256(IMAGE)) is Created.NEW
+    assert opened.count(file) == 1
+
+
+def test_an_object_with_too_many_parts_has_larger_ones(storage: S3Storage) -> None:
+    assert storage._part_of(10_000 * PART) == PART
+    assert storage._part_of(10_000 * PART + 1) == PART + 1
+    assert 10_000 * storage._part_of(256 << 30) >= 256 << 30
