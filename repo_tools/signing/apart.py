@@ -68,7 +68,7 @@ def find_holder(
         keyid = names[name]
     elif scheme in FILES:
         path = directory / Path(place).expanduser()
-        keyid = public_key(load_file(scheme, path, secrets.passphrase(uri))).keyid
+        keyid = public_key(load_file(scheme, path, secrets, uri)).keyid
         if keyid not in members:
             raise RefusedError(
                 f"{uri} holds the key {keyid[:8]}, which has no say in {portable.name}; those who "

@@ -117,7 +117,7 @@ def import_private(
         _check_new(ws, name)
     scheme, _, place = uri.partition(":")
     if scheme in FILES:
-        key = public_key(load_file(scheme, Path(place), secrets.passphrase(name)))
+        key = public_key(load_file(scheme, Path(place), secrets, name))
         custody = "file"
     else:
         uri, key = import_key(uri, secrets)

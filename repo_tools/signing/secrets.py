@@ -30,12 +30,23 @@ class Secrets:
 
     Attributes:
         fixed: one passphrase for every key, from a descriptor or file; None to ask.
+        source: where that is from, as an error names it.
         prompt: asks a person, given the question; None where nobody is there.
     """
 
     fixed: bytes | None = field(default=None, repr=False)
     prompt: Callable[[str], str] | None = None
+    source: str = ""
     _known: dict[str, bytes] = field(default_factory=dict, repr=False)
+
+    @property
+    def after_wrong(self) -> str:
+        """What to do about a passphrase or PIN that was wrong; nothing was signed."""
+        if self.fixed is None:
+            return "nothing was signed; try again"
+        return (
+            f"nothing was signed; it is from {self.source}: correct that, or leave it to be asked"
+        )
 
     def passphrase(self, name: str) -> bytes:
         """The passphrase of a key.
@@ -108,11 +119,14 @@ def open_secrets(
         ConfigurationError: the source that was named cannot be read or is empty.
     """
     if descriptor is not None:
-        return Secrets(_read_descriptor(descriptor))
+        return Secrets(_read_descriptor(descriptor), source=f"--passphrase-fd {descriptor}")
     if path := environment.get(PASSPHRASE_FILE):
-        return Secrets(_read_file(Path(path), PASSPHRASE_FILE))
+        return Secrets(
+            _read_file(Path(path), PASSPHRASE_FILE), source=f"{PASSPHRASE_FILE} ({path})"
+        )
     if fallback is not None and fallback.exists():
-        return Secrets(_read_file(fallback, "the lab passphrase"))
+        what = "the lab passphrase"
+        return Secrets(_read_file(fallback, what), source=f"{what} ({fallback})")
     return Secrets(prompt=prompt)
 
 

@@ -378,9 +378,7 @@ def _explain_token(
     found: FirmrootError | None = None
     if kind in _WRONG:
         secrets.forget_pin(_token(where))
-        found = ConfigurationError(
-            f"wrong PIN for {name}{_tries_left(where)}", "nothing was signed; try again"
-        )
+        found = ConfigurationError(f"wrong PIN for {name}{_tries_left(where)}", secrets.after_wrong)
     elif kind == "PinLocked":
         found = ConfigurationError(
             f"the PIN of {name} is locked after too many wrong ones",

@@ -90,7 +90,7 @@ def my_keys(ws: Workspace, key: str | None, secrets: Secrets) -> tuple[dict[str,
             f"{did_you_mean(key, uris)}",
             "name one of them, or a key file: --key file:PATH",
         )
-    private = load_file(scheme, ws.directory / place, secrets.passphrase(key))
+    private = load_file(scheme, ws.directory / place, secrets, key)
     return _known(ws, public_key(private).keyid, key, secrets)
 
 

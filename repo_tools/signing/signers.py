@@ -17,7 +17,7 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from client_reference.errors import ConfigurationError
 from keys_policy.checks import public_bytes
-from repo_tools.signing.keyfiles import load_private, public_key
+from repo_tools.signing.keyfiles import WrongPassphraseError, load_private, public_key
 from repo_tools.signing.openssh import load_openssh
 from repo_tools.signing.services import KINDS, open_service
 
@@ -81,20 +81,26 @@ def sign(signer: Signer, holder: KeyHolder, payload: bytes) -> Signature:
     return signature
 
 
-def load_file(scheme: str, path: Path, passphrase: bytes) -> PrivateKey:
-    """Open a key file of either form.
+def load_file(scheme: str, path: Path, secrets: Secrets, name: str) -> PrivateKey:
+    """Open a key file of either form with the passphrase of that name.
 
     Raises:
-        WrongPassphraseError, KeyFileError: as `keyfiles.load_private`.
+        ActionRequiredError: as `Secrets.passphrase`.
+        WrongPassphraseError, KeyFileError: as `keyfiles.load_private`; says where a wrong one is
+            from.
     """
-    return FILES[scheme](path, passphrase)
+    passphrase = secrets.passphrase(name)
+    try:
+        return FILES[scheme](path, passphrase)
+    except WrongPassphraseError as error:
+        raise WrongPassphraseError(error.message, secrets.after_wrong) from error
 
 
 def _open_file(
     scheme: str, path: str, holder: KeyHolder, secrets: Secrets, directory: Path
 ) -> Signer:
     place = directory / Path(path).expanduser()
-    private = load_file(scheme, place, secrets.passphrase(holder.name))
+    private = load_file(scheme, place, secrets, holder.name)
     found = public_key(private)
     if not isinstance(holder.key, SSlibKey) or public_bytes(found) != public_bytes(holder.key):
         raise ConfigurationError(

@@ -165,7 +165,8 @@ def test_a_wrong_passphrase_signs_nothing(run: Terminal) -> None:
     err = run("--yes", "sign", "--passphrase-fd", str(reader), code=ExitCode.USAGE)
     os.close(reader)
     assert "wrong passphrase for" in err
-    assert "hint: try again; nothing was signed" in err
+    where = f"--passphrase-fd {reader}: correct that, or leave it to be asked"
+    assert f"hint: nothing was signed; it is from {where}" in err
     assert "signed by nobody" in run("ceremony", "list")
 
 

@@ -71,7 +71,7 @@ SABOTAGES = {
         "durable.py", "        os.fsync(file.fileno())\n", "", INSTALL, slots_after
     ),
     "a replaced file's directory is not synced": Sabotage(
-        "durable.py", "replace(path)\n    sync_directory(path.parent)", "replace(path)",
+        "durable.py", "        raise\n    sync_directory(path.parent)", "        raise",
         INSTALL, slots_after,
     ),
     "a file is replaced in place": Sabotage(

@@ -65,6 +65,19 @@ def test_then_a_person_once_for_each_key(tmp_path: Path) -> None:
     assert len(asked) == 3
 
 
+def test_what_was_wrong_is_told_with_where_it_is_from(
+    sources: tuple[dict[str, str], Path],
+) -> None:
+    environment, lab = sources
+    named = environment["FIRMROOT_PASSPHRASE_FILE"]
+    for secrets, where in (
+        (open_secrets(None, environment, never, lab), f"from FIRMROOT_PASSPHRASE_FILE ({named}): "),
+        (open_secrets(None, {}, never, lab), f"from the lab passphrase ({lab}): "),
+        (open_secrets(None, {}, never), "nothing was signed; try again"),
+    ):
+        assert where in secrets.after_wrong
+
+
 def test_without_a_terminal_the_options_are_named() -> None:
     with pytest.raises(ActionRequiredError) as caught:
         open_secrets(None, {}, None).passphrase("alice")
