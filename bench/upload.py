@@ -2,7 +2,7 @@
 
     python -m bench.upload [--size MIB] [--pairs N]
 
-Both in whole processes, in turn, to SeaweedFS on loopback with a fresh key each time. Ours proves
+Both in whole processes, in turn, each to a new SeaweedFS on loopback. Ours proves
 what it sends by SHA-256, of the whole and of each part, and creates only; boto3 sends a CRC32.
 """
 
@@ -13,13 +13,14 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from tests.simulators.seaweed import ACCESS, SECRET, Service, seaweed
+from tests.simulators.seaweed import ACCESS, SECRET, seaweed
 
 # The terminal is what this program is for.
 # ruff: noqa: T201
@@ -36,27 +37,28 @@ def is_possible() -> bool:
     return (Path(sys.executable).parent / "weed").exists()
 
 
-def upload(who: str, file: Path, service: Service, digest: str, number: int) -> Figures:
-    """Seconds, seconds of CPU and MiB of one upload; the object is gone afterwards."""
-    key = f"{who}-{number}"
-    url = f"s3://bench/{key}?endpoint={service.endpoint}"
-    environment = {
-        **os.environ,
-        "AWS_ACCESS_KEY_ID": ACCESS,
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_REGION": "us-east-1",
-        "PYTHONPATH": str(Path(__file__).parent.parent),
-    }
-    line = [sys.executable, str(CLIENT), who, str(file), url, digest]
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=True)  # noqa: S603 # our own
-    told = done.stdout
-    wall, cpu, peak = json.loads(told)
-    client = service.client()
-    name = f"bench/{key}" if who == "ours" else key
-    found = client.head_object(Bucket="bench", Key=name)["ContentLength"]
+def upload(who: str, file: Path, digest: str, top: Path) -> Figures:
+    """Seconds, seconds of CPU and MiB of one upload, to a service that is new."""
+    directory = Path(tempfile.mkdtemp(dir=top))
+    with seaweed(directory) as service:
+        client = service.client()
+        client.create_bucket(Bucket="bench")
+        environment = {
+            **os.environ,
+            "AWS_ACCESS_KEY_ID": ACCESS,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_REGION": "us-east-1",
+            "PYTHONPATH": str(Path(__file__).parent.parent),
+        }
+        url = f"s3://bench/image?endpoint={service.endpoint}"
+        line = [sys.executable, str(CLIENT), who, str(file), url, digest]
+        done = subprocess.run(line, env=environment, stdout=subprocess.PIPE, check=True)  # noqa: S603 # our own
+        key = "bench/image" if who == "ours" else "image"
+        found = client.head_object(Bucket="bench", Key=key)["ContentLength"]
+    shutil.rmtree(directory)
     if found != file.stat().st_size:
         raise SystemExit(f"{who} uploaded {found} bytes of {file.stat().st_size}")
-    client.delete_object(Bucket="bench", Key=name)
+    wall, cpu, peak = json.loads(done.stdout)
     return wall, cpu, peak / 1024
 
 
@@ -71,16 +73,11 @@ def measure(size: int, pairs: int) -> list[tuple[Figures, Figures]]:
                 piece = noise.randbytes(MIB)
                 whole.update(piece)
                 out.write(piece)
-        with seaweed(top) as service:
-            service.client().create_bucket(Bucket="bench")
-            digest = whole.hexdigest()
-            return [
-                (
-                    upload("ours", file, service, digest, number),
-                    upload("boto3", file, service, digest, number),
-                )
-                for number in range(pairs)
-            ]
+        digest = whole.hexdigest()
+        return [
+            (upload("ours", file, digest, top), upload("boto3", file, digest, top))
+            for _ in range(pairs)
+        ]
 
 
 def show(size: int, found: list[tuple[Figures, Figures]]) -> bool:

@@ -2,8 +2,7 @@
 
     python upload.py ours|boto3 FILE s3://BUCKET/KEY?endpoint=URL SHA256
 
-Prints, as JSON, seconds, seconds of CPU, `VmHWM` in KiB, and how many bytes were hashed for the
-whole file; what it takes to start is not counted.
+Prints, as JSON, seconds, seconds of CPU, and `VmHWM` in KiB; what it takes to start is not counted.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ def main() -> None:
     who, file, url, sha256 = sys.argv[1:]
     place = parse_place(url)
     client = connect(place)
-    bucket, _, key = (place.bucket, None, place.prefix.rstrip("/"))
+    bucket, key = place.bucket, place.prefix.rstrip("/")
     client.head_bucket(Bucket=bucket)
     wall, cpu = time.monotonic(), time.process_time()
     if who == "ours":
-        storage = S3Storage(url.replace(key, "bench"), client)
+        storage = S3Storage(url.replace("/image?", "/bench?"), client)
         storage.create(key, Path(file), sha256)
     else:
         client.upload_file(file, bucket, key)
