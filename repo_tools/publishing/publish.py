@@ -34,6 +34,7 @@ from client_reference.trust.updater import Floors, Updater, initial_state
 from repo_tools.metadata.edits import format_time
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import RECOVERY
+from repo_tools.publishing.abandoned import take_over, way_out
 from repo_tools.publishing.cache import Cache
 from repo_tools.publishing.collect import check_no_sweep
 from repo_tools.publishing.edges import NoEdges
@@ -187,8 +188,11 @@ def publish(  # noqa: PLR0913  each is a decision of the caller
                 # which only the old keys signed. Also after an interruption, whenever that was.
                 edges.wait(TIMESTAMP, found.plan.admitted.base.timestamp or b"")
             commit(workspace, storage, found.plan, now, record, progress, edges)
-        except LockedError:
+        except LockedError as error:
             losses += 1
+            taken = take_over(workspace, storage, found.plan.admitted)
+            if losses == _ATTEMPTS and taken:
+                raise LockedError(error.message, way_out(taken)) from error
             if losses == _ATTEMPTS:
                 raise
             progress("somebody else published meanwhile; starting again from what is live now")

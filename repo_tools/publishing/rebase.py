@@ -19,6 +19,7 @@ from repo_tools.metadata.bins import bins_of, builds_of, is_bin, read_index
 from repo_tools.metadata.edits import add_artifacts, assemble, dropped_paths, signed_bytes, without
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import builds_role
+from repo_tools.publishing.abandoned import other_upload
 from repo_tools.publishing.examine import delegated
 from repo_tools.publishing.firmware import Builds, open_signers, stage_bins
 from repo_tools.publishing.plan import StaleError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from repo_tools.metadata.repository import RepositoryState
+    from repo_tools.publishing.live import Readable
     from repo_tools.signing.secrets import Secrets
     from repo_tools.workspace import Workspace
 
@@ -60,12 +62,20 @@ class Rebased:
 
 
 def rebase_builds(
-    ws: Workspace, state: RepositoryState, product: str, secrets: Secrets, now: datetime
+    ws: Workspace,
+    storage: Readable,
+    state: RepositoryState,
+    product: str,
+    secrets: Secrets,
+    now: datetime,
 ) -> Rebased | None:
     """Make the staged builds role of a product anew, if it was not made from what is live.
 
+    Also if an upload has its name that nobody published (`abandoned`).
+
     Args:
         ws: the workspace; the caller holds its lock.
+        storage: what it is to be published to.
         state: the verified live state.
         product: whose builds.
         secrets: of the builds keys.
@@ -80,37 +90,42 @@ def rebase_builds(
     """
     role = builds_role(product)
     data, live = ws.staged_role(role), state.role(role)
-    if data is None or live is None or data == state.roles[role]:
+    if data is None or data == state.roles.get(role):
         return None
     staged = parse(data, Targets, role).signed
     dropped = dropped_paths(staged)
-    wanted = {path: each for path, each in live.targets.items() if path not in dropped}
+    there, version = ({}, 0) if live is None else (live.targets, live.version)
+    wanted = {path: each for path, each in there.items() if path not in dropped}
     kept = all(staged.targets.get(path) == target for path, target in wanted.items())
-    if kept and staged.version > live.version:
+    taken = other_upload(storage, role, data) is not None
+    if kept and staged.version > version and not taken:
         return None
     rules = ws.policy.role(role, "builds")
     changes = {ws.key_name(keyid) for keyid in delegated(state, role).keyids} != set(rules.keys)
     if changes:
         _check_known(ws, state, role)
         _check_seen(role, staged, wanted)
-    new = {path: each for path, each in staged.targets.items() if live.targets.get(path) != each}
-    if not new and not changes and len(wanted) == len(live.targets):
+    new = {path: each for path, each in staged.targets.items() if there.get(path) != each}
+    if not new and not changes and len(wanted) == len(there):
         remove_file(ws.memory / "staged" / f"{role}.json")
         return Rebased(role, 0)
     try:
         signers = open_signers(ws, product, secrets)
     except ActionRequiredError as error:
         names = " or ".join(rules.keys)
+        why = f"was made from what is no longer live (version {version} is)"
+        if taken:
+            why = "has a name that somebody else's upload has"
         raise ActionRequiredError(
-            f"{role} {staged.version} was made from what is no longer live (version "
-            f"{live.version} is), and it must be signed again by {names}: {error.message}",
+            f"{role} {staged.version} {why}, and it must be signed again by {names}: "
+            f"{error.message}",
             f"where the key {names} is, add the firmware again (firmroot firmware add), then: "
             "firmroot submit",
         ) from error
     given = sequences(wanted, new)
     targets = [numbered(each, given) for each in new.values()]
     signed = without(add_artifacts(role, live, targets, rules, now), (), dropped)
-    signed.version = max(live.version, staged.version) + 1
+    signed.version = max(version, staged.version) + 1
     payload = signed_bytes(signed)
     signatures = [sign(signer, holder, payload) for signer, holder in signers]
     again = assemble(signed, signatures)
@@ -119,7 +134,12 @@ def rebase_builds(
 
 
 def rebase_bins(
-    ws: Workspace, state: RepositoryState, product: str, secrets: Secrets, now: datetime
+    ws: Workspace,
+    storage: Readable,
+    state: RepositoryState,
+    product: str,
+    secrets: Secrets,
+    now: datetime,
 ) -> Rebased | None:
     """The same for a builds role in hash bins: those of this machine, made anew on what is live.
 
@@ -127,6 +147,7 @@ def rebase_bins(
 
     Args:
         ws: as `rebase_builds`.
+        storage: likewise.
         state: likewise, with the bins that are staged here.
         product: likewise.
         secrets: likewise.
@@ -139,11 +160,12 @@ def rebase_bins(
     live = state.role(role)
     if bins_of(live) is None or ws.staged_role(role) is not None:
         return None
-    pieces = {
-        name: parse(data, Targets, name).signed
+    files = {
+        name: data
         for name, data in ws.staged_roles().items()
         if is_bin(name) and builds_of(name) == role and data != state.roles.get(name)
     }
+    pieces = {name: parse(data, Targets, name).signed for name, data in files.items()}
     new: dict[str, TargetFile] = {}
     stands = True
     for name, staged in pieces.items():
@@ -154,6 +176,7 @@ def rebase_bins(
         gone = dropped_paths(staged)
         kept = all(staged.targets.get(p) == each for p, each in before.items() if p not in gone)
         stands = stands and kept and staged.version > version
+        stands = stands and other_upload(storage, name, files[name]) is None
     index = read_index(state.parsed_snapshot(), product)
     taken = {each.version: each.sequence for each in index}
     given = _sequences_after(taken, new)

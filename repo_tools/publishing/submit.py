@@ -119,7 +119,7 @@ def submit(
         each
         for product in ws.config.products
         for rebase in (rebase_builds, rebase_bins)
-        if (each := rebase(ws, state, product, secrets, now)) is not None
+        if (each := rebase(ws, storage, state, product, secrets, now)) is not None
     ]
     found: list[Standing] = []
     staged = ws.staged_roles()

@@ -635,6 +635,20 @@ def test_a_builder_who_lost_the_race_gets_the_next_sequence(apart: tuple[Lab, La
 
 
 @large
+def test_a_bin_whose_name_somebody_took_and_left_is_made_anew(live: Lab) -> None:
+    live.add("1.1")
+    (name,) = [each for each in live.workspace.staged_roles() if pure.is_bin(each)]
+    number = parse(live.workspace.staged_roles()[name], Targets, name).signed.version
+    (live.repository / f"metadata/{number}.{name}.json").write_bytes(b"{}")
+    done = live.run("publish")
+    assert (done.code, "firmroot submit makes it anew" in done.err) == (7, True)
+    live.ok("submit")
+    live.ok("publish")
+    assert (live.repository / f"metadata/{number + 1}.{name}.json").exists()
+    live.ok("verify", "--every-bin")
+
+
+@large
 def test_a_bin_that_was_handed_in_with_a_foreign_path_is_refused(apart: tuple[Lab, Lab]) -> None:
     builder, publisher = apart
     path = "builds/gateway/9.0/other.img"

@@ -687,6 +687,55 @@ def test_an_abandoned_role_of_somebody_else_is_a_rival(following: Lab) -> None:
     done = following.run("publish")
     assert done.code == 7
     assert "2.gateway-stable.json exists" in done.err
+    assert "ask the others who hold these keys" in done.err
+
+
+def test_a_builds_role_whose_name_somebody_took_and_left_is_made_anew(following: Lab) -> None:
+    """They died after the upload, for good: nobody waits for the clean-up, months later."""
+    (following.repository / "metadata/2.gateway-builds.json").write_bytes(b"{}")
+    done = following.run("publish")
+    assert done.code == 7
+    assert "2.gateway-builds.json exists" in done.err
+    assert "firmroot submit makes it anew with a higher version" in done.err
+    following.ok("submit")
+    following.ok("publish")
+    assert (following.repository / "metadata/3.gateway-builds.json").exists()
+    assert following.fresh_device()[1] == "installs 1.1"
+
+
+def test_the_first_builds_role_whose_name_was_taken_is_made_anew(new: Lab) -> None:
+    new.ok("sign")
+    new.ok("publish")
+    new.add("1.0")
+    (new.repository / "metadata/1.gateway-builds.json").write_bytes(b"{}")
+    assert new.run("publish").code == 7
+    new.ok("submit")
+    new.ok("publish")
+    new.promote("1.0")
+    new.ok("publish")
+    assert new.fresh_device()[1] == "installs 1.0"
+
+
+@pytest.mark.parametrize("spoilt", [False, True], ids=["signed well", "the signatures are none"])
+def test_what_says_the_same_is_taken_over_if_it_is_signed(following: Lab, *, spoilt: bool) -> None:
+    """A rival completed the same ceremony with other signatures, uploaded it and died."""
+    staged = following.directory / "staged/gateway-stable.json"
+    ours = staged.read_bytes()
+    document = json.loads(ours)
+    if spoilt:
+        for signature in document["signatures"]:
+            signature["sig"] = "00" * 64
+    theirs = json.dumps(document, indent=3).encode()
+    taken = following.repository / "metadata/2.gateway-stable.json"
+    taken.write_bytes(theirs)
+    done = following.run("publish")
+    if spoilt:
+        assert (done.code, staged.read_bytes()) == (7, ours)
+        taken.unlink()
+        following.ok("publish")
+    assert done.code in {0, 7}
+    assert taken.read_bytes() == (ours if spoilt else theirs)
+    assert following.fresh_device()[1] == "installs 1.1"
 
 
 def test_one_publisher_at_a_time_in_a_workspace(following: Lab) -> None:
