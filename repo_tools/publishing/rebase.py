@@ -97,8 +97,8 @@ def rebase_builds(
     there, version = ({}, 0) if live is None else (live.targets, live.version)
     wanted = {path: each for path, each in there.items() if path not in dropped}
     kept = all(staged.targets.get(path) == target for path, target in wanted.items())
-    taken = other_upload(storage, role, data) is not None
-    if kept and staged.version > version and not taken:
+    stale = not kept or staged.version <= version
+    if not stale and other_upload(storage, role, data) is None:
         return None
     rules = ws.policy.role(role, "builds")
     changes = {ws.key_name(keyid) for keyid in delegated(state, role).keyids} != set(rules.keys)
@@ -113,9 +113,9 @@ def rebase_builds(
         signers = open_signers(ws, product, secrets)
     except ActionRequiredError as error:
         names = " or ".join(rules.keys)
-        why = f"was made from what is no longer live (version {version} is)"
-        if taken:
-            why = "has a name that somebody else's upload has"
+        why = "has a name that somebody else's upload has"
+        if stale:
+            why = f"was made from what is no longer live (version {version} is)"
         raise ActionRequiredError(
             f"{role} {staged.version} {why}, and it must be signed again by {names}: "
             f"{error.message}",
