@@ -136,7 +136,7 @@ def connect(place: Place) -> S3Client:
     try:
         import boto3  # noqa: PLC0415 # a fifth of a second, for those whose storage it is
         from botocore.config import Config  # noqa: PLC0415 # likewise
-        from botocore.exceptions import BotoCoreError  # noqa: PLC0415 # likewise
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 # likewise
     except ImportError as error:
         raise ConfigurationError(
             "the storage is on S3, and boto3 is not installed", "pip install 'firmroot[s3]'"
@@ -152,7 +152,7 @@ def connect(place: Place) -> S3Client:
         s3={"addressing_style": "path" if place.endpoint else "auto"},
     )
     try:
-        return boto3.session.Session().client(
+        client: S3Client = boto3.session.Session().client(
             "s3", endpoint_url=place.endpoint or None, config=settings
         )
     except BotoCoreError as error:
@@ -160,6 +160,14 @@ def connect(place: Place) -> S3Client:
             f"no connection to S3 can be made: {error}",
             "set AWS_REGION and AWS_PROFILE, or what your credentials need",
         ) from error
+
+    def refuse(**_: object) -> None:
+        # The SDK asks it for the region of a bucket when it is redirected, and of a service that
+        # redirects that too, without a region, it asks until the stack ends.
+        raise ClientError({"ResponseMetadata": {"HTTPHeaders": {}}}, "HeadBucket")
+
+    client.meta.events.register("before-call.s3.HeadBucket", refuse)
+    return client
 
 
 class S3Storage:
@@ -207,11 +215,18 @@ class S3Storage:
     def read(self, path: str, max_length: int) -> Blob:
         """One whole object; its tag is its ETag. See `Storage.read`."""
         with self._failures(path):
-            answer = self._client.get_object(**self._at(path))
-            with contextlib.closing(answer["Body"]) as body:
-                if answer["ContentLength"] > max_length:
-                    raise NotTrustedError(f"{path} is longer than the {max_length} bytes allowed")
-                return Blob(body.read(), answer["ETag"])
+            for _ in range(ATTEMPTS):
+                answer = self._client.get_object(**self._at(path))
+                with contextlib.closing(answer["Body"]) as body:
+                    if answer["ContentLength"] > max_length:
+                        raise NotTrustedError(
+                            f"{path} is longer than the {max_length} bytes allowed"
+                        )
+                    data = body.read()
+                # A service may lose it in a race with who replaces the object.
+                if tag := answer.get("ETag"):
+                    return Blob(data, tag)
+            raise RetryLaterError(f"{path} in {self._url}: the service names no ETag of it", _AGAIN)
 
     @contextlib.contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:
@@ -245,6 +260,7 @@ class S3Storage:
                     IfNoneMatch="*",
                     ChecksumSHA256=_base64(sha256),
                     CacheControl=_IMMUTABLE,
+                    ContentType=_content_type(path),
                     **self._hold(path),
                 ),
             )
@@ -265,11 +281,12 @@ class S3Storage:
                     Body=data,
                     ChecksumSHA256=_base64(hashlib.sha256(data).hexdigest()),
                     CacheControl=_BRIEF,
+                    ContentType=_content_type(path),
                     **condition,
                 ),
             )
-        if written is not None:
-            return str(written["ETag"])
+        if written is not None and (tag := written.get("ETag")):
+            return str(tag)
         # Refused; or executed, the answer lost, and refused when the SDK asked again.
         with contextlib.suppress(NotFoundError, NotTrustedError):
             found = self.read(path, len(data))
@@ -627,6 +644,12 @@ def _require_digest(path: str, found: str, expected: str) -> None:
             f"{path}: expected sha256 {expected}, the source has {found}",
             "the file changed while it was read; add it again",
         )
+
+
+def _content_type(path: str) -> str:
+    """What an object is. A CDN compresses what it is told is JSON: a snapshot of many bins is."""
+    named = path.startswith("metadata/") and path.endswith(".json")
+    return "application/json" if named else "application/octet-stream"
 
 
 def _base64(sha256: str) -> str:

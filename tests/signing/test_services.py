@@ -265,7 +265,7 @@ def test_a_wrong_pin_is_told_with_its_token_and_asked_again(
     (tmp_path / "passphrase").write_text("wrong\n")
     said = run("key", "import", "hsm:1?label=acme-root", "--name", "it", code=2)
     assert "wrong PIN for token acme-root" in said
-    assert "nothing was signed; try again" in said
+    assert "nothing was signed; it is from FIRMROOT_PASSPHRASE_FILE (" in said
     assert not (run.directory / "keys/it.toml").exists()
     (tmp_path / "passphrase").write_text(f"{PIN}\n")
     run("key", "import", "hsm:1?label=acme-root", "--name", "it", "--role", "root")

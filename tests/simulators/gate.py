@@ -39,6 +39,7 @@ class Rule:
         times: for how many requests it holds.
         executed: whether the request reaches S3 all the same.
         lost: no answer, the connection ends.
+        without: a header that the answer of S3 loses, in small letters.
     """
 
     method: str = ""
@@ -51,6 +52,7 @@ class Rule:
     times: int = 1 << 30
     executed: bool = False
     lost: bool = False
+    without: str = ""
 
     def takes(self, method: str, path: str) -> bool:
         """Whether this request is one of them; counts it."""
@@ -120,7 +122,9 @@ class _Visit(BaseHTTPRequestHandler):
         elif rule.status or answer is None:
             self._refuse(rule)
         else:
-            self._send(*answer)
+            status, headers, data = answer
+            kept = [each for each in headers if each[0].lower() != rule.without]
+            self._send(status, kept, data)
 
     def _forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         link = http.client.HTTPConnection(*self.server.origin, timeout=30)

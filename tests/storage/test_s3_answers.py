@@ -17,7 +17,7 @@ from client_reference.errors import (
     NotFoundError,
     RetryLaterError,
 )
-from repo_tools.storage.protocol import Created
+from repo_tools.storage.protocol import Blob, Created
 from repo_tools.storage.s3 import ATTEMPTS, CONFLICTS, S3Storage
 from tests.simulators.gate import Gate, Rule
 from tests.simulators.seaweed import ACCESS, SECRET, Service, seaweed
@@ -287,3 +287,16 @@ def test_a_policy_that_demands_a_condition_is_as_good_as_the_condition(
     assert storage.create("a", b"x", sha256(b"x")) is Created.NEW
     assert storage.create("b", b"x", sha256(b"x")) is Created.NEW
     assert sum(method == "PUT" for method, _ in gate.asked) == 4
+
+
+def test_an_answer_without_an_etag_is_asked_for_again(gate: Gate, storage: S3Storage) -> None:
+    """Seen of a service while somebody else replaced the object."""
+    tag = storage.replace(TIMESTAMP, b"1", None)
+    gate.rules.append(Rule("GET", "timestamp.json", without="etag", times=2))
+    assert storage.read(TIMESTAMP, 9) == Blob(b"1", tag)
+    gate.rules[:] = [Rule("GET", "timestamp.json", without="etag")]
+    with pytest.raises(RetryLaterError, match="the service names no ETag of it"):
+        storage.read(TIMESTAMP, 9)
+    gate.rules[:] = [Rule("PUT", "timestamp.json", without="etag", times=1)]
+    after = storage.replace(TIMESTAMP, b"2", tag)
+    assert storage.read(TIMESTAMP, 9) == Blob(b"2", after)
