@@ -16,11 +16,13 @@ Linux on x86-64. Where there is none this says so, and the exit code is 2.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -176,9 +178,13 @@ def fuzz(
 def _run(command: Sequence[str], root: Path, work: Path, limit: int) -> tuple[str, int]:
     """What it printed and its exit code. Files that a target leaves when it dies are in `work`."""
     log = work / "log"
+    # A shell between: libFuzzer takes the peak memory of whoever starts it for its own, since
+    # `ru_maxrss` survives `exec`.
+    between = ("/bin/sh", "-c", '"$@"; exit $?', "sh")
     with log.open("wb") as output:
         child = subprocess.Popen(  # noqa: S603 # this project's own module
-            command,
+            [*between, *command],
+            start_new_session=True,
             cwd=root,
             env=os.environ
             | {"TMPDIR": str(work), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"},
@@ -191,7 +197,8 @@ def _run(command: Sequence[str], root: Path, work: Path, limit: int) -> tuple[st
         except subprocess.TimeoutExpired:
             code = MISSING
         finally:
-            child.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
             child.wait()
     return log.read_text("utf-8", errors="replace"), code
 
