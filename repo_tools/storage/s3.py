@@ -125,13 +125,20 @@ def parse_place(url: str) -> Place:
     return Place(parts.hostname, f"{prefix}/" if prefix else "", endpoint, roots == "hold")
 
 
-@cache
 def connect(place: Place) -> S3Client:
     """A client by the SDK's own chain of credentials; one for a process, since it is slow to make.
 
     Raises:
         ConfigurationError: the SDK is not installed, or has no region or profile to work with.
     """
+    # A child that a process forked off must not speak on the connections of its parent: each would
+    # read the other's answers.
+    return _connect(place, os.getpid())
+
+
+@cache
+def _connect(place: Place, _process: int) -> S3Client:
+    """See `connect`."""
     show()
     try:
         import boto3  # noqa: PLC0415 # a fifth of a second, for those whose storage it is
@@ -215,17 +222,13 @@ class S3Storage:
     def read(self, path: str, max_length: int) -> Blob:
         """One whole object; its tag is its ETag. See `Storage.read`."""
         with self._failures(path):
-            for _ in range(ATTEMPTS):
-                answer = self._client.get_object(**self._at(path))
-                with contextlib.closing(answer["Body"]) as body:
-                    if answer["ContentLength"] > max_length:
-                        raise NotTrustedError(
-                            f"{path} is longer than the {max_length} bytes allowed"
-                        )
-                    data = body.read()
-                # A service may lose it in a race with who replaces the object.
-                if tag := answer.get("ETag"):
-                    return Blob(data, tag)
+            answer = self._client.get_object(**self._at(path))
+            with contextlib.closing(answer["Body"]) as body:
+                if answer["ContentLength"] > max_length:
+                    raise NotTrustedError(f"{path} is longer than the {max_length} bytes allowed")
+                data = body.read()
+            if tag := answer.get("ETag"):
+                return Blob(data, tag)
             raise RetryLaterError(f"{path} in {self._url}: the service names no ETag of it", _AGAIN)
 
     @contextlib.contextmanager

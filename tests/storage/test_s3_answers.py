@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import re
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from client_reference.errors import (
     RetryLaterError,
 )
 from repo_tools.storage.protocol import Blob, Created
-from repo_tools.storage.s3 import ATTEMPTS, CONFLICTS, S3Storage
+from repo_tools.storage.s3 import ATTEMPTS, CONFLICTS, S3Storage, connect, parse_place
 from tests.simulators.gate import Gate, Rule
 from tests.simulators.seaweed import ACCESS, SECRET, Service, seaweed
 
@@ -289,14 +290,22 @@ def test_a_policy_that_demands_a_condition_is_as_good_as_the_condition(
     assert sum(method == "PUT" for method, _ in gate.asked) == 4
 
 
-def test_an_answer_without_an_etag_is_asked_for_again(gate: Gate, storage: S3Storage) -> None:
-    """Seen of a service while somebody else replaced the object."""
+def test_an_answer_without_an_etag_is_not_built_upon(gate: Gate, storage: S3Storage) -> None:
     tag = storage.replace(TIMESTAMP, b"1", None)
-    gate.rules.append(Rule("GET", "timestamp.json", without="etag", times=2))
-    assert storage.read(TIMESTAMP, 9) == Blob(b"1", tag)
     gate.rules[:] = [Rule("GET", "timestamp.json", without="etag")]
     with pytest.raises(RetryLaterError, match="the service names no ETag of it"):
         storage.read(TIMESTAMP, 9)
     gate.rules[:] = [Rule("PUT", "timestamp.json", without="etag", times=1)]
     after = storage.replace(TIMESTAMP, b"2", tag)
     assert storage.read(TIMESTAMP, 9) == Blob(b"2", after)
+
+
+def test_a_forked_child_does_not_speak_on_the_connections_of_its_parent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each would read answers to the other: bytes of other objects, without their ETag."""
+    place = parse_place("s3://acme/x?endpoint=http://127.0.0.1:9")
+    ours = connect(place)
+    assert connect(place) is ours
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert connect(place) is not ours
