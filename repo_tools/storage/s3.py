@@ -126,11 +126,7 @@ def parse_place(url: str) -> Place:
 
 
 def connect(place: Place) -> S3Client:
-    """A client by the SDK's own chain of credentials; one for a process, since it is slow to make.
-
-    Raises:
-        ConfigurationError: the SDK is not installed, or has no region or profile to work with.
-    """
+    """The client of this process: as `make_client`, once, since it is slow to make."""
     # A child that a process forked off must not speak on the connections of its parent: each would
     # read the other's answers.
     return _connect(place, os.getpid())
@@ -138,7 +134,15 @@ def connect(place: Place) -> S3Client:
 
 @cache
 def _connect(place: Place, _process: int) -> S3Client:
-    """See `connect`."""
+    return make_client(place)
+
+
+def make_client(place: Place) -> S3Client:
+    """A client by the SDK's own chain of credentials, with connections of its own.
+
+    Raises:
+        ConfigurationError: the SDK is not installed, or has no region or profile to work with.
+    """
     show()
     try:
         import boto3  # noqa: PLC0415 # a fifth of a second, for those whose storage it is

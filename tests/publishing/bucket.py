@@ -67,8 +67,11 @@ class Bucket:
 
     @cached_property
     def connected(self) -> S3Client:
-        """As the publisher connects; made once, since that takes longer than most commands."""
-        return s3.connect(s3.parse_place(self.url))
+        """For children: made once, since that takes longer than most commands.
+
+        Not used here: a child that is forked off would have the connections of this process.
+        """
+        return s3.make_client(s3.parse_place(self.url))
 
     def tags(self) -> dict[str, str]:
         """The ETag of everything that is there, by path."""
