@@ -37,6 +37,14 @@ def firmware() -> None:
     """Firmware files and their releases."""
 
 
+_handler = click.option(
+    "--handler",
+    default="slot",
+    show_default=True,
+    help=f"How devices install it: {' or '.join(HANDLERS)}.",
+)
+
+
 @firmware.command(
     epilog=example(
         "firmroot firmware add build/gw2.ext4 -p gateway -V 1.0 --hardware acme,gw-2",
@@ -46,12 +54,7 @@ def firmware() -> None:
 @click.option("-p", "--product", required=True, help="Whose firmware it is.")
 @click.option("-V", "--version", required=True, help="A label; never compared.")
 @click.option("--hardware", multiple=True, required=True, metavar="ID", help="May be repeated.")
-@click.option(
-    "--handler",
-    default="slot",
-    show_default=True,
-    help=f"How devices install it: {' or '.join(HANDLERS)}.",
-)
+@_handler
 @passphrase_option
 @click.pass_obj
 def add(
@@ -103,12 +106,7 @@ def _progress_bar(context: Context, file: Path, length: int | None = None) -> An
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("-p", "--product", required=True, help="Whose firmware it is.")
 @click.option("--hardware", multiple=True, required=True, metavar="ID", help="May be repeated.")
-@click.option(
-    "--handler",
-    default="slot",
-    show_default=True,
-    help=f"How devices install it: {' or '.join(HANDLERS)}.",
-)
+@_handler
 @passphrase_option
 @click.pass_obj
 def import_(

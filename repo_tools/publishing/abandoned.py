@@ -20,7 +20,6 @@ from client_reference.trust.verified import authentic, read
 from repo_tools.files import replace_file
 from repo_tools.metadata.bins import builds_of, is_bin
 from repo_tools.metadata.repository import parse
-from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.live import MAX_METADATA, metadata_path
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def _is_as_good(admitted: Admitted, role: str, ours: bytes, there: bytes) -> boo
 
 def way_out(roles: Sequence[str]) -> str:
     """What to do about roles whose names are taken."""
-    if all(is_bin(role) or role == builds_role(role.removesuffix("-builds")) for role in roles):
+    if all(is_bin(role) or role.endswith("-builds") for role in roles):
         return (
             "if somebody else is at work, run the command again; if they gave up, firmroot submit "
             "makes it anew with a higher version, and then: firmroot publish"

@@ -14,16 +14,15 @@ from tuf.api.metadata import TargetFile, Targets
 
 from client_reference.errors import ActionRequiredError, RefusedError
 from client_reference.payload.segments import SUFFIX
-from repo_tools.files import remove_file, replace_file
+from repo_tools.files import remove_file
 from repo_tools.metadata.bins import bins_of, builds_of, is_bin, read_index
-from repo_tools.metadata.edits import add_artifacts, assemble, dropped_paths, signed_bytes, without
+from repo_tools.metadata.edits import add_artifacts, dropped_paths, without
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.abandoned import other_upload
 from repo_tools.publishing.examine import delegated
-from repo_tools.publishing.firmware import Builds, open_signers, stage_bins
+from repo_tools.publishing.firmware import Builds, open_signers, stage_bins, write_role
 from repo_tools.publishing.plan import StaleError
-from repo_tools.signing.signers import sign
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,10 +125,7 @@ def rebase_builds(
     targets = [numbered(each, given) for each in new.values()]
     signed = without(add_artifacts(role, live, targets, rules, now), (), dropped)
     signed.version = max(version, staged.version) + 1
-    payload = signed_bytes(signed)
-    signatures = [sign(signer, holder, payload) for signer, holder in signers]
-    again = assemble(signed, signatures)
-    replace_file(ws.memory / "staged" / f"{role}.json", again)
+    write_role(ws, role, signed, signers)
     return Rebased(role, signed.version, renumbered(new, given))
 
 
