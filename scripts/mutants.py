@@ -84,6 +84,7 @@ CEREMONY = tuple(
 BINS = ("tests/publishing/test_bins.py",)
 INBOX = (
     "tests/publishing/test_inbox.py",
+    *BINS,
     "tests/workflows/test_inbox_attacks.py",
     "tests/workflows/test_identities.py",
     "tests/workflows/test_identities_keys.py",

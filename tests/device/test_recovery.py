@@ -19,6 +19,7 @@ from client_reference.transport.fetch import Ambient
 from client_reference.transport.pace import Patience
 from client_reference.trust import recovery
 from client_reference.trust.clock import ISSUED
+from client_reference.trust.state import Phase
 from client_reference.trust.store import SqliteStore
 from tests.simulators.anchor import AnchorSimulator, first_root
 from tests.simulators.certificates import make_authority
@@ -530,6 +531,26 @@ def test_what_waits_for_the_restart_is_given_up_even_if_the_next_epoch_cannot_be
     assert (boots(world)["trial"], boots(world)["bootable"]) == ("", [running])
     assert world.say("status").json["candidate"] is None
     world.served["metadata/e1/1.root.json"] = hidden
+    world.updates()
+
+
+def test_what_runs_already_is_left_to_its_verdict_though_the_next_epoch_cannot_begin(
+    world: World,
+) -> None:
+    world.settle()
+    world.first.release("9.9", 9, b"the thief's" * 100)
+    assert world.device.run("update").code == 0
+    world.re_root()
+    hidden = world.second.repo.files.pop("metadata/e1/1.root.json")
+    world.anchor.files.pop("e1/1.root.json")
+    world.make(ALWAYS)
+    before = boots(world)
+    said = world.device.run("check")
+    assert (said.code, world.epoch) == (4, 0)
+    assert "may not start" not in said.err
+    assert (boots(world), world.state.install.phase) == (before, Phase.TRIAL)
+    world.served["metadata/e1/1.root.json"] = hidden
+    assert world.device.run("reject").code == 0
     world.updates()
 
 

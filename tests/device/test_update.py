@@ -504,9 +504,19 @@ def test_what_is_stopped_and_only_the_owner_can_take_back_is_not_booted_from_her
 
 def test_another_release_that_is_stopped_keeps_nothing_from_booting(bench: Bench) -> None:
     armed(bench)
+    bench.publisher.release("1.2", 3, NEW + b"2")
     bench.publisher.hold(1, 3)
     check(bench.machine)
     assert (bench.state.install.phase, bench.slots.armed) == (Phase.TRIAL, "A")
+    assert bench.update() is Outcome.REBOOTING
+    assert confirmed(bench.machine) == "1.1"
+
+
+def test_a_check_does_not_stumble_over_an_armed_boot_that_no_record_tells_of(bench: Bench) -> None:
+    fresh = bench.state
+    armed(bench)
+    bench.store.state = fresh
+    assert not isinstance(check(bench.machine).decision, Skip)
     assert bench.update() is Outcome.REBOOTING
     assert confirmed(bench.machine) == "1.1"
 
