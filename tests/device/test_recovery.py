@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -551,6 +552,23 @@ def test_what_runs_already_is_left_to_its_verdict_though_the_next_epoch_cannot_b
     assert (boots(world), world.state.install.phase) == (before, Phase.TRIAL)
     world.served["metadata/e1/1.root.json"] = hidden
     assert world.device.run("reject").code == 0
+    world.updates()
+
+
+def test_an_armed_boot_of_an_ended_epoch_that_no_record_tells_of_stops_no_check(
+    world: World,
+) -> None:
+    """The trust state was lost as well: there is no image to speak of."""
+    pending(world)
+    hidden = world.second.repo.files.pop("metadata/e1/1.root.json")
+    world.anchor.files.pop("e1/1.root.json")
+    world.make(ALWAYS)
+    shutil.rmtree(world.device.directory / "state")
+    assert world.device.run("init").code == 0
+    said = world.device.run("check")
+    assert (said.code, world.epoch) == (4, 0), said.err
+    assert "the recovery anchor has ended epoch 0" in said.err
+    world.served["metadata/e1/1.root.json"] = hidden
     world.updates()
 
 

@@ -363,6 +363,13 @@ def test_what_waits_to_be_booted_is_given_up_when_its_epoch_ends(
     """At each cut the device is restarted by hand; it never boots what was given up."""
     bench.install("1.0", 1, OLD)
     bench.publisher.release("1.1", 2, NEW)
+    takes_back, taken = bench.machine.recall, set[str]()
+
+    def recall(image: Image, why: str) -> bool:
+        taken.add(image.version)
+        return takes_back(image, why)
+
+    bench.machine = replace(bench.machine, recall=recall)
     for cut_at in range(1, 20):
         stop = Stop.AFTER_STAGING if pending is Phase.STAGED else Stop.NEVER
         bench.update(stop, Restart.LATER)
@@ -392,6 +399,8 @@ def test_what_waits_to_be_booted_is_given_up_when_its_epoch_ends(
         if stopped.type is not PowerCutError:
             break
     assert cut_at > {Phase.WRITING: 2, Phase.STAGED: 4, Phase.TRIAL: 6}[pending]
+    # Nobody is told that something is taken back which no boot loader had.
+    assert taken == (set() if pending is Phase.WRITING else {"1.1"})
     assert bench.update() is Outcome.REBOOTING
     assert confirmed(bench.machine) == "1.1"
 
