@@ -102,6 +102,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/trust/test_rootchain.py",
         "tests/trust/test_uptime.py",
         "tests/trust/test_epochs.py",
+        "tests/device/test_sequence_reset.py",
         "tests/oracle",
     ),
     "client_reference/trust/rootchain.py": ("tests/trust/test_rootchain.py",),

@@ -582,6 +582,20 @@ def test_an_update_asks_before_it_boots_what_an_earlier_one_left(world: World) -
     assert "2.0 is installed" in world.device.run("check").out
 
 
+def test_an_update_asks_before_it_boots_what_an_earlier_one_left_though_no_mirror_answers(
+    world: World,
+) -> None:
+    pending(world)
+    running = boots(world)["running"]
+    world.mirror.trouble = Trouble(status=503)
+    said = world.device.run("update")
+    assert (said.code, world.epoch) == (4, 1)
+    assert (boots(world)["running"], boots(world)["trial"]) == (running, "")
+    assert GIVEN_UP in said.err
+    world.mirror.trouble = Trouble(times=0)
+    world.updates()
+
+
 def test_an_update_boots_what_an_earlier_one_left_in_an_epoch_that_goes_on(world: World) -> None:
     world.settle()
     world.first.release("1.1", 2, NEWER)

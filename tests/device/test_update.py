@@ -346,8 +346,10 @@ def test_a_trial_that_does_not_come_up_is_a_rollback(bench: Bench) -> None:
 def test_a_running_trial_waits_for_its_verdict(bench: Bench) -> None:
     bench.publisher.release("1.0", 1, OLD)
     bench.update()
+    bench.publisher.repo.requests.clear()
     with pytest.raises(ActionRequiredError, match=r"1\.0 is on trial and not yet confirmed"):
         bench.update()
+    assert not bench.publisher.repo.requests, "nobody needs to be asked"
 
 
 def next_epoch(bench: Bench) -> None:
@@ -526,7 +528,9 @@ def test_a_check_does_not_stumble_over_an_armed_boot_that_no_record_tells_of(ben
     armed(bench)
     bench.store.state = fresh
     assert not isinstance(check(bench.machine).decision, Skip)
+    bench.publisher.repo.requests.clear()
     assert bench.update() is Outcome.REBOOTING
+    assert bench.publisher.repo.requests.count("metadata/timestamp.json") == 1
     assert confirmed(bench.machine) == "1.1"
 
 

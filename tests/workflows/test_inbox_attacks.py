@@ -539,10 +539,10 @@ def test_a_promotion_that_strands_devices_waits_and_can_be_replaced(
 
 
 def test_what_was_refused_is_told_to_its_submitter_and_can_be_handed_in_again(
-    company: Company, tmp_path: Path
+    shipped: Company, tmp_path: Path
 ) -> None:
     """Somebody refuses honest work with a forged answer: it is told, and overruled by --again."""
-    here = company.copy(tmp_path / "acme")
+    here = shipped.copy(tmp_path / "acme")
     for name in ("rita", "sam", "ci"):
         here[name].submit()
     builder = here["ci"]
