@@ -21,6 +21,7 @@ from tuf.api.metadata import Delegations, Metadata, TargetFile, Targets
 from client_reference.errors import ExitCode
 from client_reference.manifest import Manifest, Meaning, parse, serialize
 from client_reference.payload.segments import SEGMENT, SUFFIX
+from client_reference.trust.updater import Limits
 from repo_tools.metadata.edits import assemble, signed_bytes
 from repo_tools.publishing import intake
 from repo_tools.publishing.examine import examine
@@ -598,6 +599,22 @@ def test_what_people_signed_is_looked_at_before_it_is_handed_in(
     assert sorted(here.inbox.rglob("*")) == before
     shutil.rmtree(staged)
     here.ship("2.0")
+
+
+def test_a_role_that_no_client_reads_to_its_end_is_refused_by_its_length(
+    shipped: Company, tmp_path: Path
+) -> None:
+    here = shipped.copy(tmp_path / "acme")
+    builder, publisher = here["ci"], here["publisher"]
+    builder.build("2.0")
+    builder.submit()
+    length = len(builder.staged.read_bytes())
+    with patch.object(intake, "Limits", lambda: Limits(targets=length - 1)):
+        said = publisher("publish")
+    assert f"has {length} bytes; every client that was shipped stops reading at {length - 1}" in said
+    builder.submit("--again")
+    with patch.object(intake, "Limits", lambda: Limits(targets=length)):
+        assert "gateway-builds 2" in publisher("publish")
 
 
 def test_an_answer_that_says_published_is_not_believed(company: Company, tmp_path: Path) -> None:
