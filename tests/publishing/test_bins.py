@@ -616,6 +616,21 @@ def test_a_bin_that_was_handed_in_is_published(apart: tuple[Lab, Lab]) -> None:
 
 
 @large
+def test_what_goes_into_a_bin_that_is_live_is_handed_in_on_top_of_it(
+    apart: tuple[Lab, Lab],
+) -> None:
+    builder, publisher = apart
+    [home] = live_bins(publisher)
+    versions = (f"2.{number}" for number in range(10_000))
+    path = "builds/gateway/{}/firmware.img".format
+    version = next(each for each in versions if _bin(publisher, path(each), 2, each)[0] == home)
+    builder.add(version)
+    assert f"{home} 2  handed in" in builder.ok("submit").out
+    publisher.ok("publish")
+    assert live_bins(publisher) == {home: 2}
+
+
+@large
 def test_a_builder_who_lost_the_race_gets_the_next_sequence(apart: tuple[Lab, Lab]) -> None:
     builder, publisher = apart
     builder.add("1.1")
