@@ -190,7 +190,10 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_interrupted.py",
         "tests/publishing/test_publish.py",
     ),
-    "repo_tools/publishing/abandoned.py": ("tests/publishing/test_publish.py",),
+    "repo_tools/publishing/abandoned.py": (
+        "tests/publishing/test_abandoned.py",
+        "tests/publishing/test_publish.py",
+    ),
     "repo_tools/publishing/artifacts.py": ("tests/publishing/test_artifacts.py",),
     "repo_tools/publishing/promote.py": (
         "tests/publishing/test_promote.py",

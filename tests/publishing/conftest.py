@@ -167,3 +167,9 @@ def binned_moments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lab]:
         clock.now.return_value = NOW
         fill(many.directory, 640, PRODUCT)
     return {"live": lab, "many": many}
+
+
+@pytest.fixture
+def binned(binned_moments: dict[str, Lab], tmp_path: Path) -> Lab:
+    """1.0 is live in 64 hash bins."""
+    return binned_moments["live"].copy(tmp_path / "acme")

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
+from tuf.api.metadata import Targets
 
 from client_reference.errors import LockedError, NotTrustedError
 from repo_tools.publishing import inbox, intake
+from repo_tools.publishing.examine import AwaitedError
 from repo_tools.publishing.inbox import Answer, Listing, Submission
 from repo_tools.storage.local import LocalStorage
 
@@ -197,3 +199,31 @@ def test_builds_go_before_what_offers_them_and_the_newest_of_a_role_first(tmp_pa
         for role in ("gateway-builds", "gateway_-0a", "gateway_-0b", "gateway-beta")
         for version in (3, 2)
     ]
+
+
+def test_a_bin_that_is_looked_at_before_its_role_is_looked_at_again(tmp_path: Path) -> None:
+    """Ids are digests: which of the two comes first is chance."""
+    role, home = (replace(WORK, role=name) for name in ("gateway-builds", "gateway_-0a"))
+    known = {each.id: each for each in (role, home)}
+
+    def look(
+        judges: intake._Judges, identity: str, submission: Submission, *, fetch: bool
+    ) -> intake._Item:
+        if submission is home and not judges.builds:
+            raise AwaitedError("no role has this bin", "hand it in")
+        if submission is role:
+            judges.builds[role.role] = Targets()
+        return intake._Item(identity, submission, tmp_path, handover=fetch)
+
+    for pending, found, said in (
+        ([home.id, role.id], [role, home], []),
+        ([role.id, home.id], [role, home], []),
+        ([home.id], [], [(home.id, intake.Outcome.WAITS, "no role has this bin")]),
+    ):
+        judges = intake._Judges(*[None] * 5)  # type: ignore[arg-type]  # as above
+        with (
+            patch.object(intake._Judges, "_look", look),
+            patch.object(inbox, "read_submission", lambda _, identity: known[identity]),
+        ):
+            assert [each.submission for each in judges.gather(pending)] == found
+        assert [(each.id, each.outcome, each.reason) for each in judges.verdicts] == said
