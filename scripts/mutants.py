@@ -213,7 +213,11 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/inbox.py": INBOX,
     "repo_tools/publishing/intake.py": INBOX,
     "repo_tools/publishing/submit.py": INBOX,
-    "repo_tools/publishing/rebase.py": INBOX,
+    "repo_tools/publishing/rebase.py": (
+        "tests/publishing/test_rebase.py",
+        *INBOX,
+        "tests/publishing/test_publish.py",
+    ),
     "repo_tools/publishing/verify.py": (
         "tests/publishing/test_verify.py",
         "tests/publishing/test_through.py",
