@@ -274,3 +274,30 @@ def test_a_disk_that_fills_up_under_a_bundle_stops_no_update_and_keeps_nothing_o
     said = device.run("update")
     assert said.code == 0
     assert "a new CA bundle was accepted" in said.err
+
+
+def test_a_factory_directory_that_nobody_may_enter_ends_no_updates(
+    publisher: Publisher, device: DeviceOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bundle, and the anchor of a later image, are what a device can do without."""
+    publisher.release("1.0", 1, b"image")
+    device.config.write_text(
+        device.config.read_text().replace(
+            "[identity]", 'recovery = ["http://127.0.0.1:9/"]\n[identity]'
+        )
+    )
+    assert device.run("init").code == 0
+    real = Path.exists
+
+    def exists(path: Path) -> bool:
+        # The tests may run as root, whom no permission stops.
+        if path.parent == device.directory / "factory":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "exists", exists)
+    said = device.run("update")
+    assert (said.code, device.slot("B")) == (0, b"image"), said.err
+    text = device.config.read_text().replace("[tls]", '[tls]\nroots = "private"')
+    device.config.write_text(text)
+    assert device.run("check").code == 2
