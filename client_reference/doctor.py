@@ -33,6 +33,7 @@ from client_reference.errors import (
     FirmrootError,
     NotFoundError,
 )
+from client_reference.install.bootloader import BOOT_RECORD
 from client_reference.install.handlers import open_installer
 from client_reference.lifecycle import observe_boot, unknown_trial
 from client_reference.selection import Reason, Selection, Waves
@@ -359,6 +360,11 @@ def _installer(patient: Patient) -> Iterator[Finding]:
         elif not os.access(here, os.W_OK):
             text = f"{name} is {path}, and {here} cannot be written"
             yield Finding(Severity.ERROR, "slots", text, ExitCode.REFUSED)
+    if (record := _volatile_record(settings)) is not None:
+        text = f"the boot record is {record}, which a restart loses: then every command waits for "
+        text += "somebody to say which slot runs; name the slots by links in a directory that "
+        text += "survives restarts"
+        yield Finding(Severity.WARNING, "slots", text)
     if settings.handler == "command":
         yield from _programs(settings)
         if patient.config.reboot is Reboot.AUTOMATIC and not settings.reboot:
@@ -374,6 +380,14 @@ def _installer(patient: Patient) -> Iterator[Finding]:
         text += "run `firmroot-device reject`"
         yield Finding(Severity.ERROR, "installer", text, ExitCode.REFUSED)
     yield from _candidate(observed)
+
+
+def _volatile_record(settings: InstallSettings) -> Path | None:
+    """The boot record, if it is where the kernel makes all files anew at each boot."""
+    if settings.handler != "slot":
+        return None
+    directory = next(iter(settings.slots.values())).parent
+    return directory / BOOT_RECORD if _DEVICES in (directory, *directory.parents) else None
 
 
 def _programs(settings: InstallSettings) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import enum
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from tuf.api.metadata import Snapshot, TargetFile, Targets, Timestamp
 
@@ -107,6 +107,9 @@ _ASK = "only what builder and release managers agree on is installed; ask the pu
 
 T = TypeVar("T")
 E = TypeVar("E", bound=FirmrootError)
+
+_Sought: TypeAlias = dict[int | str, str]
+"""What no mirror had in this cycle, and why: the root after a version, a CA bundle."""
 
 
 class DisagreementError(NotTrustedError):
@@ -424,12 +427,12 @@ def check(machine: Machine, waves: Waves = Waves.OBEY) -> Checked:
     A mirror whose bytes do not verify, or that lacks an object, is left for the next one, as long
     as there is one.
     """
-    sought: set[int] = set()
+    sought: _Sought = {}
     with _heed_end(machine):
         return anchored(machine.anchor, machine.mirrors, lambda: _offered(machine, waves, sought))
 
 
-def _offered(machine: Machine, waves: Waves, sought: set[int]) -> Checked:
+def _offered(machine: Machine, waves: Waves, sought: _Sought) -> Checked:
     """One check, and the anchor asked before anybody hears of a release that is to be installed."""
     checked = _check(machine, waves, sought)
     if machine.anchor is not None and isinstance(checked.decision, Selection):
@@ -437,7 +440,7 @@ def _offered(machine: Machine, waves: Waves, sought: set[int]) -> Checked:
     return checked
 
 
-def _check(machine: Machine, waves: Waves, sought: set[int]) -> Checked:
+def _check(machine: Machine, waves: Waves, sought: _Sought) -> Checked:
     """One check; again with another mirror if this one lacks a root that it announces itself.
 
     The announcement comes from an online key, so it may cost one request for each way to a mirror,
@@ -447,16 +450,16 @@ def _check(machine: Machine, waves: Waves, sought: set[int]) -> Checked:
     Args:
         machine: see there.
         waves: see `select`.
-        sought: versions of the root after which nobody had the next, in this cycle.
+        sought: what nobody had in this cycle is not looked for again.
     """
-    found = _check_once(machine, waves)
+    found = _check_once(machine, waves, sought)
     while found.updater.missing_root is not None and found.updater.root.version not in sought:
         if not machine.mirrors.another_way():
-            sought.add(found.updater.root.version)
+            sought[found.updater.root.version] = ""
             machine.mirrors.every_mirror()
         elif found.updater.finds_next_root():
             try:
-                found = _check_once(machine, waves)
+                found = _check_once(machine, waves, sought)
             except EpochEndedError:
                 raise  # what was found belongs to an epoch that has ended
             except (NotTrustedError, RetryLaterError):
@@ -464,7 +467,7 @@ def _check(machine: Machine, waves: Waves, sought: set[int]) -> Checked:
     return found
 
 
-def _check_once(machine: Machine, waves: Waves) -> Checked:
+def _check_once(machine: Machine, waves: Waves, sought: _Sought) -> Checked:
     updater = Updater(
         machine.store,
         machine.mirrors,
@@ -479,33 +482,55 @@ def _check_once(machine: Machine, waves: Waves) -> Checked:
     decision = evaluate(updater, position, waves)
     _heed_epoch(machine, updater, before)
     install = _heed_stop(machine, decision, install)
-    notice = _renew_bundle(machine, updater)
+    notice = _renew_bundle(machine, updater, sought)
     updater.keep()
     return Checked(decision, updater, observation.boot, install, notice)
 
 
-def _renew_bundle(machine: Machine, updater: Updater) -> str:
-    """Take a new CA bundle, if the role that speaks for it has one. Its failure stops nothing."""
+def _renew_bundle(machine: Machine, updater: Updater, sought: _Sought) -> str:
+    """Take a new CA bundle, if the role that speaks for it has one. Its failure stops nothing.
+
+    Nor does it cost a mirror: with all of them given up for a bundle that nobody has, the first one
+    could lie about all that follows, and none would be asked after it.
+    """
     if machine.bundle is None:
         return ""
-    while True:
+    this = f"e{updater.state.trust.epoch}/{TLS_BUNDLE}"
+    while this not in sought:
         try:
             target = updater.target(TLS_ROLE, TLS_BUNDLE)
             if target is None or target.hashes.get("sha256") == machine.bundle.sha256():
                 return ""
             machine.bundle.require_room(target.length)
-            machine.bundle.keep(updater.fetch_target(target, MAX_BUNDLE))
+            data = updater.fetch_target(target, MAX_BUNDLE)
         except EpochEndedError:
             raise
         except LocalFailureError as error:
-            hint = f"; {error.hint}" if error.hint else ""
-            return f"a new CA bundle could not be kept: {error}{hint}"
+            return _not_kept(error)
         except (NotTrustedError, RetryLaterError) as error:
             if not machine.mirrors.another_way(error.message):
-                return f"a new CA bundle could not be had: {error}"
+                sought[this] = f"a new CA bundle could not be had: {error}"
+                machine.mirrors.every_mirror()
         else:
-            machine.renewed()
-            return "a new CA bundle was accepted; it serves from now on"
+            return _kept_bundle(machine, machine.bundle, data)
+    return sought[this]
+
+
+def _kept_bundle(machine: Machine, bundle: BundleFile, data: bytes) -> str:
+    """Use a bundle that verified. If it is none, that is what was signed, and no mirror's fault."""
+    try:
+        bundle.keep(data)
+    except NotTrustedError as error:
+        return f"a new CA bundle could not be had: {error}"
+    except LocalFailureError as error:
+        return _not_kept(error)
+    machine.renewed()
+    return "a new CA bundle was accepted; it serves from now on"
+
+
+def _not_kept(error: LocalFailureError) -> str:
+    hint = f"; {error.hint}" if error.hint else ""
+    return f"a new CA bundle could not be kept: {error}{hint}"
 
 
 def anchored(anchor: RecoveryAnchor | None, mirrors: Mirrors, step: Callable[[], T]) -> T:
@@ -669,7 +694,7 @@ def _bring_on(machine: Machine, waves: Waves, stop: Stop, restart: Restart) -> R
         if machine.installer.running() == unknown:
             raise _unknown(unknown)
         machine.installer.reject(_nameless(unknown))  # armed by a state that was lost
-    sought: set[int] = set()
+    sought: _Sought = {}
     checked, image = anchored(
         machine.anchor, machine.mirrors, lambda: _check_and_stage(machine, waves, sought)
     )
@@ -723,7 +748,7 @@ def _nameless(slot: str) -> Image:
 
 
 def _check_and_stage(
-    machine: Machine, waves: Waves, sought: set[int]
+    machine: Machine, waves: Waves, sought: _Sought
 ) -> tuple[Checked, Image | None]:
     checked = _offered(machine, waves, sought)
     decision = checked.decision

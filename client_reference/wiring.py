@@ -313,7 +313,7 @@ def _with_anchor(config: DeviceConfig, store: SqliteStore, state: DeviceState) -
     It takes the anchor from an image of its own chain only, so of its epoch. Whatever is wrong with
     that image stops nothing: the stored state needs none.
     """
-    if not (config.trust.factory / "recovery-root.json").exists():
+    if not _can_be_seen(config.trust.factory / "recovery-root.json"):
         return state
     try:
         factory = factory_state(config, config.trust.factory)
@@ -359,8 +359,8 @@ def transport_settings(run: Run, config: DeviceConfig) -> Settings:
         ConfigurationError: a bundle or the credentials that the configuration names are not there.
     """
     accepted, carried = bundles = (config.trust.state / BUNDLE, config.trust.factory / BUNDLE)
-    bundle = next((path for path in bundles if path.exists()), None)
-    image = carried if bundle == accepted and carried.exists() else None
+    bundle = accepted if accepted.exists() else carried if _can_be_seen(carried) else None
+    image = carried if bundle == accepted and _can_be_seen(carried) else None
     if config.tls.roots is TlsRoots.SYSTEM:
         bundle = image = None
     elif config.tls.roots is TlsRoots.PRIVATE and bundle is None:
@@ -381,6 +381,13 @@ def transport_settings(run: Run, config: DeviceConfig) -> Settings:
         proxy=_proxy(run, config),
         minimum_rate=config.download.minimum_rate,
     )
+
+
+def _can_be_seen(carried: Path) -> bool:
+    """Whether a file of the image is there. A directory that nobody may enter ends no updates."""
+    with suppress(OSError):
+        return carried.exists()
+    return False
 
 
 def _proxy(run: Run, config: DeviceConfig) -> Callable[[Mirror], ProxyServer | None]:

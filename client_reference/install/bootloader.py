@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BOOTLOADERS",
+    "BOOT_RECORD",
     "TRIES",
     "BootRecord",
     "Bootloader",
@@ -38,6 +39,7 @@ __all__ = [
     "open_bootloader",
 ]
 
+BOOT_RECORD = "boot.json"  # beside the first slot
 TRIES = 3  # boots that an image on trial gets: one power cut during a trial must not condemn it
 _SCHEMA = 1
 _MAX_RECORD = 64 * 1024
@@ -268,7 +270,7 @@ def _holds_something(place: Path) -> bool:
 
 def _file(slots: Mapping[str, Path]) -> Bootloader:
     first = next(iter(slots.values()))
-    return FileBootloader(first.parent / "boot.json", tuple(slots), places=slots)
+    return FileBootloader(first.parent / BOOT_RECORD, tuple(slots), places=slots)
 
 
 BOOTLOADERS: Mapping[str, Callable[[Mapping[str, Path]], Bootloader]] = {"file": _file}

@@ -155,7 +155,18 @@ def parse_mirror(url: str) -> Mirror:
     if parts.query or parts.fragment:
         raise ConfigurationError(f"mirror {url!r} must not have a query or a fragment")
     base = quote(unquote(parts.path), safe="/").rstrip("/") + "/"
-    return Mirror(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], base)
+    return Mirror(parts.scheme, _host(parts.hostname, url), port or _PORTS[parts.scheme], base)
+
+
+def _host(name: str, url: str) -> str:
+    """A host as it is written in a request, which takes letters, digits and signs of ASCII only."""
+    try:
+        host = name if name.isascii() else name.encode("idna").decode()
+    except UnicodeError as error:
+        raise ConfigurationError(f"mirror {url!r} has a host that is no name: {error}") from error
+    if not host.isprintable() or " " in host:
+        raise ConfigurationError(f"mirror {url!r} has a host with a space or a control character")
+    return host
 
 
 def preferred(mirrors: Sequence[Mirror], worked: str) -> tuple[Mirror, ...]:
@@ -165,10 +176,12 @@ def preferred(mirrors: Sequence[Mirror], worked: str) -> tuple[Mirror, ...]:
         mirrors: in the order of the configuration.
         worked: URL of the one that worked last time, an untrusted hint; empty if there is none.
     """
-    remembered = next((mirror for mirror in mirrors if mirror.url == worked), None)
+    # One that is written twice is one: it would never be given up often enough (`another_way`).
+    once = tuple(dict.fromkeys(mirrors))
+    remembered = next((mirror for mirror in once if mirror.url == worked), None)
     if remembered is None:
-        return tuple(mirrors)
-    rest = [mirror for mirror in mirrors if mirror != remembered]
+        return once
+    rest = [mirror for mirror in once if mirror != remembered]
     safer = [one for one in rest if one.scheme == "https" and remembered.scheme == "http"]
     return (*safer, remembered, *(one for one in rest if one not in safer))
 

@@ -296,6 +296,7 @@ def _lacks(trusted: Anchor, fetcher: Fetcher) -> str:
             f"it has neither {newer} nor {here}, which this device trusts: there is no recovery "
             "repository, or one that lags behind"
         )
-    except RetryLaterError as error:
+    except (NotTrustedError, RetryLaterError) as error:
+        # Attack: a file there that does not end must not end the check.
         return error.message
     return f"its {here} is not the one that this device trusts"

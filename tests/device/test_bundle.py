@@ -16,6 +16,8 @@ from tests.simulators.certificates import Authority, make_authority
 from tests.simulators.mirror import Mirror, Trouble
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.simulators.device import DeviceOnDisk, Publisher
 
 IMAGE = bytes(SEGMENT + 1)
@@ -117,6 +119,54 @@ def test_a_bundle_that_is_not_served_stops_no_update(
     said = device.run("update")
     assert said.code == 0
     assert "a new CA bundle could not be had" in said.err
+
+
+def garbage(publisher: Publisher) -> None:
+    publish_bundle(publisher, b"no certificate")
+
+
+def not_served(publisher: Publisher) -> None:
+    garbage(publisher)
+    for path in [path for path in publisher.repo.files if "ca-bundle" in path]:
+        del publisher.repo.files[path]
+
+
+def role_that_does_not_verify(publisher: Publisher) -> None:
+    garbage(publisher)
+    publisher.repo.files[publisher.repo.location(TLS_ROLE)] += b" "
+
+
+@pytest.mark.parametrize(
+    ("publish", "trouble"),
+    [
+        (garbage, {"flip": 3}),
+        (not_served, {"status": 404}),
+        (role_that_does_not_verify, {"flip": 3}),
+    ],
+)
+def test_a_bundle_that_nobody_has_leaves_every_mirror_to_what_follows(
+    publisher: Publisher,
+    device: DeviceOnDisk,
+    publish: Callable[[Publisher], None],
+    trouble: dict[str, int],
+) -> None:
+    """Attack: the first mirror lies about the image; the second one was given up already."""
+    publisher.release("1.0", 1, b"image")
+    publish(publisher)
+    with Mirror(publisher.repo.files) as first, Mirror(publisher.repo.files) as second:
+        first.trouble = Trouble("gw2.img", **trouble)  # type: ignore[arg-type] # fields of it
+        device.make(publisher.repo.files["metadata/1.root.json"], [first.url, second.url])
+        device.run("init")
+        said = device.run("update")
+        assert said.code == 0
+        assert said.err.count("a new CA bundle could not be had") == 1
+        assert device.slot("B") == b"image"
+        second.trouble = first.trouble
+        assert device.run("confirm").code == 0
+        publisher.release("1.1", 2, b"next")
+        assert device.run("update").code == (4 if "status" in trouble else 6), "and it ends"
+        first.trouble = second.trouble = Trouble(times=0)
+        assert device.run("update").code == 0
 
 
 def test_a_bundle_is_taken_from_its_own_role_only(
@@ -224,3 +274,30 @@ def test_a_disk_that_fills_up_under_a_bundle_stops_no_update_and_keeps_nothing_o
     said = device.run("update")
     assert said.code == 0
     assert "a new CA bundle was accepted" in said.err
+
+
+def test_a_factory_directory_that_nobody_may_enter_ends_no_updates(
+    publisher: Publisher, device: DeviceOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bundle, and the anchor of a later image, are what a device can do without."""
+    publisher.release("1.0", 1, b"image")
+    device.config.write_text(
+        device.config.read_text().replace(
+            "[identity]", 'recovery = ["http://127.0.0.1:9/"]\n[identity]'
+        )
+    )
+    assert device.run("init").code == 0
+    real = Path.exists
+
+    def exists(path: Path) -> bool:
+        # The tests may run as root, whom no permission stops.
+        if path.parent == device.directory / "factory":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "exists", exists)
+    said = device.run("update")
+    assert (said.code, device.slot("B")) == (0, b"image"), said.err
+    text = device.config.read_text().replace("[tls]", '[tls]\nroots = "private"')
+    device.config.write_text(text)
+    assert device.run("check").code == 2

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from client_reference import doctor
 from client_reference.errors import ExitCode
 from tests.power.recorder import read_tree
 from tests.simulators.anchor import AnchorSimulator
@@ -418,3 +419,24 @@ def test_a_mirror_that_is_gone_has_no_certificate_to_judge(
     mirror.trouble = Trouble(times=0)
     said = device.run("doctor", "--clock", "1970")
     told(said, "warning", "https://127.0.0.1:9/: ")
+
+
+# The boot record
+
+
+def test_a_boot_record_that_a_restart_loses_is_a_warning(
+    ready: DeviceOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Partitions are in /dev, and what lies beside them there is gone after a restart."""
+    assert ready.run("update").code == 0
+    assert "which a restart loses" not in ready.run("doctor").out
+    monkeypatch.setattr(doctor, "_DEVICES", ready.directory / "slots")
+    told(ready.run("doctor"), "warning", "slots/boot.json, which a restart loses")
+    (ready.directory / "data").mkdir()
+    for name in ("A.img", "B.img"):
+        (ready.directory / "data" / name).symlink_to(ready.directory / "slots" / name)
+    (ready.directory / "slots" / "boot.json").rename(ready.directory / "data" / "boot.json")
+    ready.config.write_text(ready.config.read_text().replace("slots/", "data/"))
+    assert "which a restart loses" not in ready.run("doctor").out
+    assert ready.run("confirm").code == 0
+    assert ready.slot("B") == b"an image" * 100

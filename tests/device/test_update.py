@@ -1085,11 +1085,11 @@ def test_an_epoch_that_ends_during_the_second_look_is_heeded(
     bench.network.repo, bench.network.others = hide_root(bench), [bench.publisher.repo]
     once, looks = update_module._check_once, []
 
-    def look(machine: Machine, waves: Waves) -> Checked:
+    def look(machine: Machine, waves: Waves, sought: dict[int | str, str]) -> Checked:
         looks.append(waves)
         if len(looks) == 2:
             raise EpochEndedError("the recovery anchor began another epoch")
-        return once(machine, waves)
+        return once(machine, waves, sought)
 
     monkeypatch.setattr(update_module, "_check_once", look)
     assert isinstance(check(bench.machine).decision, Selection)

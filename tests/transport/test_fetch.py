@@ -202,6 +202,17 @@ def test_a_mirror_that_lies_is_left_for_this_cycle(mirror: Mirror, waits: Waits)
         assert liar.seen[-1].headers["Cache-Control"] is None
 
 
+def test_a_mirror_that_is_written_twice_is_one(mirror: Mirror, waits: Waits) -> None:
+    """Or a device whose only mirror lies would ask it for ever."""
+    with fetcher(waits, mirror, mirror.url.rstrip("/")) as http:
+        for _ in ("as usual", "past its caches"):
+            http.fetch(META, 100)
+            left = http.another_way()
+        assert not left
+        http.every_mirror()
+        assert http.fetch(META, 100) == FILES[META]
+
+
 def test_a_stream_that_breaks_off_does_not_ask_past_caches(mirror: Mirror, waits: Waits) -> None:
     """The bytes were good as far as they came: it goes on at once, elsewhere if it can."""
     mirror.trouble = Trouble(cut=140_000, times=1)

@@ -72,6 +72,7 @@ MIRRORS = {
     "https://FW.acme.example:8443/a/b": Mirror("https", "fw.acme.example", 8443, "/a/b/"),
     "http://[::1]:8080/": Mirror("http", "::1", 8080, "/"),
     "https://fw.acme.example/a b/": Mirror("https", "fw.acme.example", 443, "/a%20b/"),
+    "https://bücher.example/": Mirror("https", "xn--bcher-kva.example", 443, "/"),
     "https://fw.acme.example/a%20b/": Mirror("https", "fw.acme.example", 443, "/a%20b/"),
 }
 
@@ -94,6 +95,9 @@ NO_MIRRORS = {
     "https://user:secret@a.example/": "has a user name",
     "https://a.example/?token=1": "query or a fragment",
     "https://a.example/#x": "query or a fragment",
+    "https://a b.example/": "a space or a control character",
+    "https://a\0b.example/": "a space or a control character",
+    f"https://{'ü' * 64}.example/": "no name",
 }
 
 

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from client_reference.errors import LocalFailureError, NotFoundError, RetryLaterError
+from client_reference.errors import (
+    LocalFailureError,
+    NotFoundError,
+    NotTrustedError,
+    RetryLaterError,
+)
 from client_reference.trust.anchor import Occasion, Outcome, Probe, RecoveryAnchor
 from client_reference.trust.state import MemoryStore
 from client_reference.trust.updater import Floors, Updater, initial_state
@@ -18,6 +23,7 @@ from tests.simulators.repository import NOW, RepositorySimulator
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from client_reference.errors import FirmrootError
     from client_reference.transport.fetcher import Fetcher
     from client_reference.trust.state import DeviceState
 
@@ -307,26 +313,32 @@ def test_one_that_lags_behind_is_no_answer_either(
 
 
 class Closing:
-    """A URL that says "not there" for the next link, and then nothing any more."""
+    """A URL that says "not there" for the next link, and fails at the trusted one."""
 
-    def __init__(self, trusted: str) -> None:
+    def __init__(self, trusted: str, error: type[FirmrootError] = RetryLaterError) -> None:
         self.trusted = trusted
+        self.error = error
 
     def fetch(self, path: str, max_length: int) -> bytes:
         del max_length
         if path == self.trusted:
-            raise RetryLaterError(f"no answer for {path}")
+            raise self.error(f"no answer for {path}")
         raise NotFoundError(f"{path} is not there")
 
     def stream(self, path: str, offset: int, length: int) -> Iterator[bytes]:
         raise NotImplementedError
 
 
+@pytest.mark.parametrize("error", [RetryLaterError, NotTrustedError])
 def test_one_that_cannot_be_asked_for_what_is_trusted_is_no_answer(
-    device: Device, simulator: AnchorSimulator
+    device: Device, simulator: AnchorSimulator, error: type[FirmrootError]
 ) -> None:
-    assert asked(device, Closing("1.root.json")).failures == {URL: "no answer for 1.root.json"}
+    """Nor one with a file there that does not end: it must hide nothing, and stop no check."""
+    bad = Closing("1.root.json", error)
+    assert asked(device, bad).failures == {URL: "no answer for 1.root.json"}
     assert asked(device, simulator).failures == {}
+    simulator.renew()
+    assert asked(device, bad, simulator).outcome is Outcome.RENEWED
 
 
 def test_one_that_showed_a_link_is_asked_for_nothing_more(
