@@ -730,7 +730,7 @@ def test_a_rehearsal_parses_the_same_bytes_once_and_nobody_else_does() -> None:
     with verified.reading_once():
         once = verified.read(Timestamp, "timestamp", timestamp)
         assert verified.read(Timestamp, "timestamp", timestamp) is once
-        assert verified.read(Snapshot, "snapshot", snapshot) is not once
+        verified.read(Snapshot, "snapshot", snapshot)
         # What it is asked to be counts, too.
         with pytest.raises(MalformedError, match="has the type timestamp, expected snapshot"):
             verified.read(Snapshot, "snapshot", timestamp)
