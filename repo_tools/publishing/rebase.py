@@ -177,7 +177,7 @@ def rebase_bins(
     taken = {each.version: each.sequence for each in index}
     given = _sequences_after(taken, new)
     wanted = _by_version(new)
-    if not pieces or (stands and given == wanted):
+    if stands and given == wanted:
         return None
     signers = open_signers(ws, product, secrets) if new else []
     for name in pieces:
