@@ -55,7 +55,7 @@ COPIED_FILES = ("pyproject.toml",)
 MINIMUM_LIMIT = 10
 SLOWNESS = 15
 # So many tests that reach the changed place are tried before the others.
-NEAR = 40
+NEAR = 60
 # With --quiet, a line after so many verdicts.
 TOLD = 20
 
@@ -84,10 +84,11 @@ CEREMONY = tuple(
 BINS = ("tests/publishing/test_bins.py",)
 INBOX = (
     "tests/publishing/test_inbox.py",
-    *BINS,
+    "tests/publishing/test_rebase.py",
     "tests/workflows/test_inbox_attacks.py",
     "tests/workflows/test_identities.py",
     "tests/workflows/test_identities_keys.py",
+    *BINS,
 )
 MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/trust/verified.py": ("tests/trust", "tests/oracle"),
@@ -214,7 +215,6 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/intake.py": INBOX,
     "repo_tools/publishing/submit.py": INBOX,
     "repo_tools/publishing/rebase.py": (
-        "tests/publishing/test_rebase.py",
         *INBOX,
         "tests/publishing/test_publish.py",
     ),

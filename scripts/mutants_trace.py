@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FILE = os.environ["MUTANTS_FILE"]
 
 _lines: dict[str, list[int]] = {}
+_shared: dict[str, set[int]] = {}
 _seconds: dict[str, float] = {}
 _current: set[int] = set()
 
@@ -38,6 +39,21 @@ def _note_line(frame: FrameType, _event: str, _argument: object) -> TraceFunctio
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[object],
+) -> Iterator[object]:
+    """Remember what a fixture runs that several tests share: each of them depends on it."""
+    before = set(_current)
+    _current.clear()
+    try:
+        return (yield)
+    finally:
+        if fixturedef.scope != "function":
+            _shared.setdefault(fixturedef.argname, set()).update(_current)
+        _current.update(before)
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Watch one test, its fixtures included."""
     _current.clear()
@@ -48,7 +64,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     finally:
         sys.settrace(None)
         _seconds[item.nodeid] = time.process_time() - start
-        _lines[item.nodeid] = sorted(_current)
+        used = (_shared.get(name, set()) for name in getattr(item, "fixturenames", ()))
+        _lines[item.nodeid] = sorted(_current.union(*used))
 
 
 def pytest_sessionfinish() -> None:
