@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from types import FrameType
 
     from _typeshed import TraceFunction
@@ -41,7 +41,7 @@ def _note_line(frame: FrameType, _event: str, _argument: object) -> TraceFunctio
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[object],
-) -> Iterator[object]:
+) -> Generator[None, object, object]:
     """Remember what a fixture runs that several tests share: each of them depends on it."""
     before = set(_current)
     _current.clear()
