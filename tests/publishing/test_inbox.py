@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 from unittest.mock import patch
 
 import pytest
-from tuf.api.metadata import Targets
+from tuf.api.metadata import TargetFile, Targets
 
-from client_reference.errors import LockedError, NotTrustedError
+from client_reference.errors import LockedError, NotTrustedError, RefusedError
+from client_reference.payload.segments import SEGMENT, SUFFIX
+from repo_tools.files import sync_directory
 from repo_tools.publishing import inbox, intake
-from repo_tools.publishing.examine import AwaitedError
+from repo_tools.publishing.examine import AwaitedError, Examined
 from repo_tools.publishing.inbox import Answer, Listing, Submission
 from repo_tools.storage.local import LocalStorage
 
@@ -227,3 +230,116 @@ def test_a_bin_that_is_looked_at_before_its_role_is_looked_at_again(tmp_path: Pa
         ):
             assert [each.submission for each in judges.gather(pending)] == found
         assert [(each.id, each.outcome, each.reason) for each in judges.verdicts] == said
+
+
+# The copy of a file that was handed in
+
+SEGMENT_ = bytes(range(256)) * (SEGMENT // 256)
+LONG = SEGMENT_ + b"the second segment"
+
+
+class Endless:
+    """A file of the inbox that does not end."""
+
+    def __init__(self) -> None:
+        self.read_so_far = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def read(self, size: int) -> bytes:
+        self.read_so_far += size
+        assert self.read_so_far <= 4 * SEGMENT, "whoever reads on fills the disk"
+        return b"x" * size
+
+
+def copy(
+    storage: LocalStorage, where: Path, data: bytes, signed: bytes = LONG, listed: object = None
+) -> Path:
+    """Copy what lies in the inbox, and what is signed may be something else."""
+    if data and not list(storage.paths("inbox/")):
+        storage.create("inbox/file", data, sha256(data))
+    target = TargetFile.from_data("builds/p/1/a.img", signed, ["sha256"])
+    role = Targets()
+    if isinstance(listed, str):
+        target.unrecognized_fields["custom"] = {"segments": listed}
+    elif isinstance(listed, bytes):
+        beside = TargetFile.from_data(target.path + SUFFIX, listed, ["sha256"])
+        role.targets[beside.path] = beside
+    final = where / "targets/a.img"
+    assert intake._copy(storage, "inbox/file", target, Examined(role, {}), final) is bool(data)
+    return final
+
+
+def segments(data: bytes) -> bytes:
+    pieces = (data[at : at + SEGMENT] for at in range(0, len(data), SEGMENT))
+    return b"".join(hashlib.sha256(piece).digest() for piece in pieces)
+
+
+@pytest.mark.parametrize("listed", [None, segments(LONG), sha256(segments(LONG))])
+def test_a_file_is_copied_if_it_is_what_is_signed(
+    storage: LocalStorage, tmp_path: Path, listed: object
+) -> None:
+    assert copy(storage, tmp_path, LONG, listed=listed).read_bytes() == LONG
+
+
+@pytest.mark.parametrize("listed", [b"another list", sha256(b"another list")])
+def test_a_file_whose_list_of_segments_is_another_is_refused(
+    storage: LocalStorage, tmp_path: Path, listed: object
+) -> None:
+    """No device could install it."""
+    with pytest.raises(RefusedError, match="is not the list of its segments"):
+        copy(storage, tmp_path, LONG, listed=listed)
+    assert not list(tmp_path.rglob("a.img"))
+
+
+@pytest.mark.parametrize("data", [LONG[:-1], LONG + b"x", SEGMENT_, SEGMENT_ + b"x"])
+def test_a_file_of_another_length_is_refused(
+    storage: LocalStorage, tmp_path: Path, data: bytes
+) -> None:
+    signed = SEGMENT_ if data == SEGMENT_ + b"x" else LONG
+    with pytest.raises(NotTrustedError, match=f"expected {len(signed)} bytes"):
+        copy(storage, tmp_path, data, signed)
+    assert not list(tmp_path.rglob("a.img"))
+
+
+def test_a_file_that_does_not_end_is_not_read_to_its_end(
+    storage: LocalStorage, tmp_path: Path
+) -> None:
+    with (
+        patch.object(storage, "open", lambda _: Endless()),
+        pytest.raises(NotTrustedError, match="expected"),
+    ):
+        copy(storage, tmp_path, LONG)
+
+
+def test_a_file_that_is_not_there_leaves_nothing(storage: LocalStorage, tmp_path: Path) -> None:
+    assert not copy(storage, tmp_path, b"").exists()
+
+
+def test_a_file_is_on_disk_before_it_has_its_name_and_its_name_before_it_counts(
+    storage: LocalStorage, tmp_path: Path
+) -> None:
+    events: list[str] = []
+    final = tmp_path / "targets/a.img"
+    storage.create("inbox/file", LONG, sha256(LONG))
+    sync, name = os.fsync, sync_directory
+
+    def synced(descriptor: int) -> None:
+        events.append(f"file, named: {final.exists()}")
+        sync(descriptor)
+
+    def named(directory: Path) -> None:
+        name(directory)
+        events.append(f"directory, named: {final.exists()}")
+
+    with (
+        patch("os.fsync", synced),
+        patch("repo_tools.publishing.intake.sync_directory", named),
+    ):
+        copy(storage, tmp_path, LONG)
+    # Directories that are made on the way are synced by this, too.
+    assert events[-2:] == ["file, named: False", "directory, named: True"]
