@@ -59,6 +59,7 @@ __all__ = [
     "KEY_CHECKS",
     "MENDED",
     "MIN_RSA_BITS",
+    "ROTATED",
     "Check",
     "Evidence",
     "Finding",
@@ -765,8 +766,11 @@ def _lab(evidence: Evidence) -> Iterator[str]:
 BINDS = "policy-binds"
 AHEAD = "policy-ahead"
 
-MENDED = frozenset({BINDS, "delegations"})
+MENDED = frozenset({BINDS, "delegations", "expiry"})
 """Checks that a new ceremony mends, and that must therefore not stop one from being opened."""
+
+ROTATED = frozenset({"algorithm", "algorithm-until", "destroyed-keys"})
+"""Checks of single keys that a rotation mends: those of others must not stop that of one."""
 
 # Checks that want several people, which a maker does not have.
 _PEOPLE = frozenset({"threshold-two", "threshold-spare", "distinct-holders", "recovery-holders"})
@@ -905,7 +909,8 @@ CHECKS: tuple[Check, ...] = (
         Severity.ERROR,
         f"RSA keys have at least {MIN_RSA_BITS} bits.",
         "Smaller ones will not outlive the devices.",
-        "Replace the key: firmroot rotate KEY.",
+        "Take the key out of policy.toml and keys/, and make another: firmroot key new NAME --role "
+        "ROLE.",
         _rsa_size,
     ),
     Check(
