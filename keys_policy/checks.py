@@ -901,7 +901,7 @@ CHECKS: tuple[Check, ...] = (
         Severity.ERROR,
         "A key id is the hash of its key.",
         "An id that somebody chose may stand for another key elsewhere.",
-        "Import the key again: firmroot key import FILE --name NAME.",
+        "Remove keys/NAME.toml, then import the key again: firmroot key import FILE --name NAME.",
         _keyid_derived,
     ),
     Check(
