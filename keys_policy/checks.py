@@ -124,6 +124,7 @@ class Evidence:
         shipped: what was made in the factory.
         adopted: delegated roles that were there before `firmroot adopt`.
         adopted_keys: keys that were, by the ids that they had.
+        stolen: ids of keys that are known to be in other hands.
     """
 
     policy: Policy
@@ -136,6 +137,7 @@ class Evidence:
     shipped: tuple[Shipped, ...] = ()
     adopted: frozenset[str] = frozenset()
     adopted_keys: Mapping[str, Key] = field(default_factory=dict)
+    stolen: frozenset[str] = frozenset()
 
     def rules(self) -> Iterator[tuple[str, RolePolicy]]:
         """Every section of the policy; an anchor without keys is one that is not set up yet."""
@@ -531,6 +533,14 @@ def _destroyed_keys(evidence: Evidence) -> Iterator[str]:
                 yield f"{place}: destroyed {holder.destroyed}, but {holder.name} is in roles.{name}"
 
 
+def _stolen_keys(evidence: Evidence) -> Iterator[str]:
+    """Attack, or a mistake: a key comes back that was replaced because of a thief."""
+    for name, rules in evidence.rules():
+        for holder in evidence.keys(rules):
+            if holder.key.keyid in evidence.stolen:
+                yield f"roles.{name}: {holder.name} is in other hands, as gone.toml says"
+
+
 def _held_now(evidence: Evidence) -> dict[str, frozenset[str]]:
     """The key ids that the newest root gives each of its roles, and of the recovery anchor."""
     root, anchor = evidence.signed.get(Root.type), evidence.signed.get(RECOVERY)
@@ -769,7 +779,7 @@ AHEAD = "policy-ahead"
 MENDED = frozenset({BINDS, "delegations", "expiry"})
 """Checks that a new ceremony mends, and that must therefore not stop one from being opened."""
 
-ROTATED = frozenset({"algorithm", "algorithm-until", "destroyed-keys"})
+ROTATED = frozenset({"algorithm", "algorithm-until", "destroyed-keys", "stolen-keys"})
 """Checks of single keys that a rotation mends: those of others must not stop that of one."""
 
 # Checks that want several people, which a maker does not have.
@@ -951,6 +961,15 @@ CHECKS: tuple[Check, ...] = (
         "It would be counted among those that can sign.",
         "Rotate it out: firmroot recover lost-key KEY; or correct the day in keys/NAME.toml.",
         _destroyed_keys,
+    ),
+    Check(
+        "stolen-keys",
+        Severity.ERROR,
+        "No key that is known to be stolen has a role.",
+        "Its thief would sign with it, and its rotation was for nothing.",
+        "Rotate it out: firmroot recover stolen-key KEY. It never comes back; its holder makes "
+        "another: firmroot key new NAME.",
+        _stolen_keys,
     ),
     Check(
         "signed-size",

@@ -11,8 +11,10 @@ from client_reference.errors import ConfigurationError, NotTrustedError, Refused
 from client_reference.factory import load as load_factory
 from keys_policy.checks import MENDED, ROTATED, Evidence, Severity, Shipped, run_checks
 from keys_policy.load import PolicyError, read_rules
+from repo_tools.gone import gone_keys
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import RECOVERY, delegated_roles
+from repo_tools.publishing.bridge import Gone
 from repo_tools.publishing.factory import load_registry
 from repo_tools.signing.ceremony import open_ceremonies
 from repo_tools.workspace import Workspace
@@ -115,6 +117,7 @@ def _evidence(ws: Workspace, now: datetime) -> Evidence:
         shipped(ws),
         frozenset(adopted.delegations) if adopted is not None else frozenset(),
         adopted.keys if adopted is not None else {},
+        frozenset(keyid for keyid, how in gone_keys(ws).items() if how is Gone.STOLEN),
     )
 
 
