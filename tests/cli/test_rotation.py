@@ -192,6 +192,22 @@ def test_before_targets_are_signed_for_the_first_time_builds_are_signed_again(ad
     assert (found["ceremonies"], found["renewed"]) == (["targets-1"], ["gateway-builds"])
 
 
+def test_builds_that_wait_for_the_next_targets_stop_no_hold(live: Lab) -> None:
+    """An emergency needs one key, also while people are asked about a new builder."""
+    live.ok("recover", "lost-key", "ci")
+    done = live.run("publish")
+    assert done.code == ExitCode.ACTION_REQUIRED
+    assert "nothing can be published: targets-2 needs 2 more signature(s)" in done.err
+    assert "firmroot sign" in done.err
+    live.ok("channel", "hold", f"{PRODUCT}@1.0", "--on", "stable")
+    live.ok("sign", "--key", "oncall-1")
+    said = live.ok("publish").out
+    assert "gateway-stable-hold 1" in said
+    assert "waits    gateway-builds: it has keys of targets 2, which waits for signatures" in said
+    live.ok("sign")
+    assert "targets 2, gateway-builds 2" in live.ok("publish").out
+
+
 def test_an_online_key_of_another_machine_gets_no_address_here(live: Lab) -> None:
     live.ok("key", "new", "elsewhere", "--holder", "publisher")
     live.workspace.remove_key_uri("elsewhere")
