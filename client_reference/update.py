@@ -169,7 +169,9 @@ class Identified:
     def position(self, install: InstallState, epoch: int = 0) -> DevicePosition:
         """Where this device stands with what it has installed, in an epoch of the anchor."""
         current = install.current
-        believed = current is None or (current.epoch, current.reset) == (epoch, install.reset)
+        doubted = ""
+        if current is not None and (current.epoch, current.reset) != (epoch, install.reset):
+            doubted = current.sha256
         return DevicePosition(
             product=self.product,
             channel=self.channel,
@@ -181,7 +183,7 @@ class Identified:
             confirmed_sequence=install.confirmed_sequence,
             rejected=install.rejected,
             refused=self.refused,
-            doubted="" if current is None or believed else current.sha256,
+            doubted=doubted,
         )
 
 
@@ -555,7 +557,7 @@ def _heed_stop(machine: Machine, decision: Selection | Skip, install: InstallSta
         if verdict.sequence == image.sequence and verdict.reason in _STOPPED
     )
     why = next(stopped, "")
-    if not why or install.phase is Phase.WRITING:
+    if not why:
         return install
     return _take_back(machine, install.phase, image, f"may not start, {why}")
 

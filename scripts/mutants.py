@@ -84,6 +84,7 @@ CEREMONY = tuple(
 BINS = ("tests/publishing/test_bins.py",)
 INBOX = (
     "tests/publishing/test_inbox.py",
+    *BINS,
     "tests/workflows/test_inbox_attacks.py",
     "tests/workflows/test_identities.py",
     "tests/workflows/test_identities_keys.py",
@@ -101,6 +102,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/trust/test_rootchain.py",
         "tests/trust/test_uptime.py",
         "tests/trust/test_epochs.py",
+        "tests/device/test_sequence_reset.py",
         "tests/oracle",
     ),
     "client_reference/trust/rootchain.py": ("tests/trust/test_rootchain.py",),

@@ -396,17 +396,19 @@ class Updater:
         itself and another in a bin, so that two clients read two things.
         """
         delegations, outer = role.delegations, self.targets.delegations
-        if delegations is None or delegations.succinct_roles is None or outer is None:
+        own = self._delegation(name)
+        if delegations is None or delegations.succinct_roles is None:
             raise AssertionError("asked about bins of a role that has none")
-        bins, own = delegations.succinct_roles, self._delegation(name)
+        if outer is None or own is None:
+            raise AssertionError("asked about a role that targets does not name")
+        bins = delegations.succinct_roles
         problem = ""
         if role.targets:
             problem = "lists target files beside its hash bins"
         elif bins.name_prefix != bin_prefix(name):
             problem = f"calls its hash bins {shortened(bins.name_prefix)}, not {bin_prefix(name)}"
         elif (
-            own is None
-            or bins.threshold != own.threshold
+            bins.threshold != own.threshold
             or set(bins.keyids) != set(own.keyids)
             or any(delegations.keys.get(each) != outer.keys.get(each) for each in own.keyids)
         ):
@@ -583,8 +585,7 @@ class Updater:
 
     def _is_of_the_root_before(self, timestamp: bytes) -> bool:
         """Whether the keys of the root before the one in hand signed a timestamp."""
-        *before, _ = self._store.root_chain() or (b"",)
-        for data in before[-1:]:
+        for data in self._store.root_chain()[-2:-1]:
             with suppress(NotTrustedError):
                 root = verified.first_root(bytes(data))
                 verified.authentic(Timestamp, root, Timestamp.type, timestamp)

@@ -67,7 +67,7 @@ from repo_tools.publishing.publish import NO_EDGES, finish_interrupted, plan_pub
 from repo_tools.publishing.publish import publish as publish_staged
 from repo_tools.publishing.submit import signers
 from repo_tools.signing.ceremony import finish_complete
-from repo_tools.signing.rules import enforce, templates
+from repo_tools.signing.rules import enforce
 from repo_tools.signing.start import planned_targets
 
 if TYPE_CHECKING:
@@ -270,8 +270,6 @@ class _Judges:
     def _awaited(self, role: str, data: bytes) -> ActionRequiredError | None:
         """Why a role waits that the keys of the policy have signed, and no signed targets names."""
         ws = self.workspace
-        if role not in templates(ws):
-            return None
         try:
             authentic(Targets, planned_targets(ws, ws.config.products, self.now), role, data)
         except FirmrootError:

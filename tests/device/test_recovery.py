@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from client_reference.transport.fetch import Ambient
 from client_reference.transport.pace import Patience
 from client_reference.trust import recovery
 from client_reference.trust.clock import ISSUED
+from client_reference.trust.state import Phase
 from client_reference.trust.store import SqliteStore
 from tests.simulators.anchor import AnchorSimulator, first_root
 from tests.simulators.certificates import make_authority
@@ -533,6 +535,43 @@ def test_what_waits_for_the_restart_is_given_up_even_if_the_next_epoch_cannot_be
     world.updates()
 
 
+def test_what_runs_already_is_left_to_its_verdict_though_the_next_epoch_cannot_begin(
+    world: World,
+) -> None:
+    world.settle()
+    world.first.release("9.9", 9, b"the thief's" * 100)
+    assert world.device.run("update").code == 0
+    world.re_root()
+    hidden = world.second.repo.files.pop("metadata/e1/1.root.json")
+    world.anchor.files.pop("e1/1.root.json")
+    world.make(ALWAYS)
+    before = boots(world)
+    said = world.device.run("check")
+    assert (said.code, world.epoch) == (4, 0)
+    assert "may not start" not in said.err
+    assert (boots(world), world.state.install.phase) == (before, Phase.TRIAL)
+    world.served["metadata/e1/1.root.json"] = hidden
+    assert world.device.run("reject").code == 0
+    world.updates()
+
+
+def test_an_armed_boot_of_an_ended_epoch_that_no_record_tells_of_stops_no_check(
+    world: World,
+) -> None:
+    """The trust state was lost as well: there is no image to speak of."""
+    pending(world)
+    hidden = world.second.repo.files.pop("metadata/e1/1.root.json")
+    world.anchor.files.pop("e1/1.root.json")
+    world.make(ALWAYS)
+    shutil.rmtree(world.device.directory / "state")
+    assert world.device.run("init").code == 0
+    said = world.device.run("check")
+    assert (said.code, world.epoch) == (4, 0), said.err
+    assert "the recovery anchor has ended epoch 0" in said.err
+    world.served["metadata/e1/1.root.json"] = hidden
+    world.updates()
+
+
 def test_an_update_asks_before_it_boots_what_an_earlier_one_left(world: World) -> None:
     pending(world)
     said = world.say("update")
@@ -541,6 +580,20 @@ def test_an_update_asks_before_it_boots_what_an_earlier_one_left(world: World) -
     assert any(GIVEN_UP in warning for warning in said.json["warnings"])
     assert world.device.run("confirm").code == 0
     assert "2.0 is installed" in world.device.run("check").out
+
+
+def test_an_update_asks_before_it_boots_what_an_earlier_one_left_though_no_mirror_answers(
+    world: World,
+) -> None:
+    pending(world)
+    running = boots(world)["running"]
+    world.mirror.trouble = Trouble(status=503)
+    said = world.device.run("update")
+    assert (said.code, world.epoch) == (4, 1)
+    assert (boots(world)["running"], boots(world)["trial"]) == (running, "")
+    assert GIVEN_UP in said.err
+    world.mirror.trouble = Trouble(times=0)
+    world.updates()
 
 
 def test_an_update_boots_what_an_earlier_one_left_in_an_epoch_that_goes_on(world: World) -> None:

@@ -346,8 +346,10 @@ def test_a_trial_that_does_not_come_up_is_a_rollback(bench: Bench) -> None:
 def test_a_running_trial_waits_for_its_verdict(bench: Bench) -> None:
     bench.publisher.release("1.0", 1, OLD)
     bench.update()
+    bench.publisher.repo.requests.clear()
     with pytest.raises(ActionRequiredError, match=r"1\.0 is on trial and not yet confirmed"):
         bench.update()
+    assert not bench.publisher.repo.requests, "nobody needs to be asked"
 
 
 def next_epoch(bench: Bench) -> None:
@@ -363,6 +365,13 @@ def test_what_waits_to_be_booted_is_given_up_when_its_epoch_ends(
     """At each cut the device is restarted by hand; it never boots what was given up."""
     bench.install("1.0", 1, OLD)
     bench.publisher.release("1.1", 2, NEW)
+    takes_back, taken = bench.machine.recall, set[str]()
+
+    def recall(image: Image, why: str) -> bool:
+        taken.add(image.version)
+        return takes_back(image, why)
+
+    bench.machine = replace(bench.machine, recall=recall)
     for cut_at in range(1, 20):
         stop = Stop.AFTER_STAGING if pending is Phase.STAGED else Stop.NEVER
         bench.update(stop, Restart.LATER)
@@ -392,6 +401,8 @@ def test_what_waits_to_be_booted_is_given_up_when_its_epoch_ends(
         if stopped.type is not PowerCutError:
             break
     assert cut_at > {Phase.WRITING: 2, Phase.STAGED: 4, Phase.TRIAL: 6}[pending]
+    # Nobody is told that something is taken back which no boot loader had.
+    assert taken == (set() if pending is Phase.WRITING else {"1.1"})
     assert bench.update() is Outcome.REBOOTING
     assert confirmed(bench.machine) == "1.1"
 
@@ -504,10 +515,22 @@ def test_what_is_stopped_and_only_the_owner_can_take_back_is_not_booted_from_her
 
 def test_another_release_that_is_stopped_keeps_nothing_from_booting(bench: Bench) -> None:
     armed(bench)
+    bench.publisher.release("1.2", 3, NEW + b"2")
     bench.publisher.hold(1, 3)
     check(bench.machine)
     assert (bench.state.install.phase, bench.slots.armed) == (Phase.TRIAL, "A")
     assert bench.update() is Outcome.REBOOTING
+    assert confirmed(bench.machine) == "1.1"
+
+
+def test_a_check_does_not_stumble_over_an_armed_boot_that_no_record_tells_of(bench: Bench) -> None:
+    fresh = bench.state
+    armed(bench)
+    bench.store.state = fresh
+    assert not isinstance(check(bench.machine).decision, Skip)
+    bench.publisher.repo.requests.clear()
+    assert bench.update() is Outcome.REBOOTING
+    assert bench.publisher.repo.requests.count("metadata/timestamp.json") == 1
     assert confirmed(bench.machine) == "1.1"
 
 

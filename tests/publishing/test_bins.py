@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 from unittest.mock import patch
 
@@ -15,9 +16,9 @@ from tuf.api.metadata import Snapshot, TargetFile, Targets
 from client_reference.errors import NotTrustedError
 from client_reference.trust.updater import bin_prefix
 from repo_tools.metadata import bins as pure
-from repo_tools.metadata.bins import Release, bins_of, number_for, read_index, sizes
+from repo_tools.metadata.bins import Release, bins_of, is_bin, number_for, read_index, sizes
 from repo_tools.metadata.repository import parse
-from repo_tools.publishing import firmware
+from repo_tools.publishing import firmware, inbox
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.firmware import open_signers, write_role
 from repo_tools.publishing.inherit import inherited_builds
@@ -30,6 +31,8 @@ from tests.publishing.lab import HARDWARE, NOW, PRODUCT, Lab
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from repo_tools.storage.protocol import Storage
 
 large = pytest.mark.services  # whole lives of a repository, beside the large matrices
 BUILDS = f"{PRODUCT}-builds"
@@ -613,6 +616,21 @@ def test_a_bin_that_was_handed_in_is_published(apart: tuple[Lab, Lab]) -> None:
 
 
 @large
+def test_what_goes_into_a_bin_that_is_live_is_handed_in_on_top_of_it(
+    apart: tuple[Lab, Lab],
+) -> None:
+    builder, publisher = apart
+    [home] = live_bins(publisher)
+    versions = (f"2.{number}" for number in range(10_000))
+    path = "builds/gateway/{}/firmware.img".format
+    version = next(each for each in versions if _bin(publisher, path(each), 2, each)[0] == home)
+    builder.add(version)
+    assert f"{home} 2  handed in" in builder.ok("submit").out
+    publisher.ok("publish")
+    assert live_bins(publisher) == {home: 2}
+
+
+@large
 def test_a_builder_who_lost_the_race_gets_the_next_sequence(apart: tuple[Lab, Lab]) -> None:
     builder, publisher = apart
     builder.add("1.1")
@@ -669,8 +687,9 @@ def test_a_bin_that_was_handed_in_with_a_foreign_path_is_refused(apart: tuple[La
 
 
 @large
+@pytest.mark.parametrize("bin_first", [True, False], ids=["bin first", "role first"])
 def test_the_first_builds_of_a_product_are_handed_in_with_their_bin(
-    apart: tuple[Lab, Lab],
+    apart: tuple[Lab, Lab], tmp_path: Path, *, bin_first: bool
 ) -> None:
     builder, publisher = apart
     for lab in (publisher, builder):
@@ -691,8 +710,29 @@ def test_the_first_builds_of_a_product_are_handed_in_with_their_bin(
     file.write_bytes(SMALL)
     builder.ok("firmware", "add", file, "-p", "sensor", "-V", "1", "--hardware", "s-1")
     builder.ok("submit")
-    publisher.ok("publish")
-    assert sorted(name for name in live_bins(publisher) if name.startswith("sensor_")) != []
+    look, storage = inbox.list_inbox, publisher.workspace.storage()
+    found = look(storage)
+    roles = {each: inbox.read_submission(storage, each).role for each in found.pending}
+    assert sorted(map(is_bin, roles.values())) == [False, True]
+
+    # By itself a bin waits for its role, and is in nobody's way.
+    [role] = [each for each in roles if not is_bin(roles[each])]
+    there, hidden = tmp_path / "shared/inbox/submissions" / role, tmp_path / "hidden"
+    shutil.move(there, hidden)
+    assert "waits: " in publisher.ok("publish").out
+    assert not [name for name in live_bins(publisher) if name.startswith("sensor_")]
+    shutil.move(hidden, there)
+
+    def ordered(storage: Storage) -> inbox.Listing:
+        def place(identity: str) -> bool:
+            return is_bin(roles[identity]) is not bin_first
+
+        found = look(storage)
+        return replace(found, pending=tuple(sorted(found.pending, key=place)))
+
+    with patch.object(inbox, "list_inbox", ordered):
+        publisher.ok("publish")
+    assert len([name for name in live_bins(publisher) if name.startswith("sensor_")]) == 1
 
 
 # The next epoch

@@ -177,3 +177,23 @@ def test_new_ones_go_first_and_those_that_wait_take_turns() -> None:
     assert len(first) == len(later) == 13
     assert set(first[3:]) != set(later[3:]), "nobody can choose to stand before the others"
     assert set(first[3:]) <= set(noted)
+
+
+def test_builds_go_before_what_offers_them_and_the_newest_of_a_role_first(tmp_path: Path) -> None:
+    """Whatever the channels are called: `gateway-beta` comes before `gateway-builds` in a list."""
+    roles = ("gateway-beta", "gateway_-0a", "gateway-builds", "gateway_-0b")
+    work = [replace(WORK, role=role, version=n) for role in roles for n in (2, 3)]
+    items = {each.id: intake._Item(each.id, each, tmp_path, handover=False) for each in work}
+    judges = intake._Judges(*[None] * 5)  # type: ignore[arg-type]  # of what is in its items only
+
+    def judge(_: object, identity: str, *, fetch: bool) -> intake._Item:
+        assert fetch
+        return items[identity]
+
+    with patch.object(intake._Judges, "_judge", judge):
+        found = judges.gather(items)
+    assert [(each.submission.role, each.submission.version) for each in found] == [
+        (role, version)
+        for role in ("gateway-builds", "gateway_-0a", "gateway_-0b", "gateway-beta")
+        for version in (3, 2)
+    ]

@@ -585,9 +585,11 @@ def test_until_it_can_be_had_nothing_changes_and_nothing_goes_on(
     damage(simulator)
     before = device.state
     cycle = device.cycle(simulator)
+    assert cycle.over == ""
     for ask in (cycle.at_start, cycle.before_install, cycle.after_failure):
         with pytest.raises(RetryLaterError, match="has ended epoch 0, and the first root of") as e:
             ask()
+        assert cycle.over == e.value.message
         assert not isinstance(e.value, NotFoundError)
         assert "nothing of the old epoch is installed" in e.value.hint
     assert cycle.probe == Probe(Occasion.START, Outcome.PENDING, 0, 1, {})

@@ -199,6 +199,18 @@ def _key_for_bins(repo: Binned) -> str:
     return PATH
 
 
+def _key_beside(repo: Binned) -> str:
+    """The thief's key stands beside the builder's."""
+    signer = repo.new_signer()
+    delegations = repo.role(BUILDS).delegations
+    assert delegations is not None
+    delegations.keys[signer.public_key.keyid] = signer.public_key
+    repo.bins.keyids.append(signer.public_key.keyid)
+    repo.signers[repo.home()] = {signer.public_key.keyid: signer}
+    repo.publish(repo.home(), BUILDS)
+    return PATH
+
+
 def _same_id_other_key(repo: Binned) -> str:
     delegations = repo.role(BUILDS).delegations
     assert delegations is not None
@@ -246,6 +258,7 @@ ATTACKS: dict[str, tuple[Callable[[Binned], str], type[FirmrootError] | None]] =
     "a snapshot that lists a bin no more": (_unlisted, RollbackError),
     "a bin that another key signed": (_other_key, BadSignatureError),
     "bins that are given another key": (_key_for_bins, DelegationError),
+    "bins that are given one key more": (_key_beside, DelegationError),
     "bins that are given another key under the same id": (_same_id_other_key, DelegationError),
     "bins with a lower threshold": (_threshold, DelegationError),
     "bins that are named after other roles": (_name, DelegationError),

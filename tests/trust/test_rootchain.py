@@ -291,7 +291,11 @@ def test_a_root_that_is_announced_and_not_there_is_told() -> None:
     store = device(repo)
     updater = refresh(store, repo)
     assert updater.missing_root == 2
+    assert not updater.finds_next_root()
+    repo.files["metadata/2.root.json"] = RepositorySimulator().files["metadata/1.root.json"]
+    assert not updater.finds_next_root(), "it is signed by nobody whom this device trusts"
     repo.files["metadata/2.root.json"] = hidden
+    assert updater.finds_next_root()
     updater = refresh(store, repo)
     assert updater.missing_root is None
     assert updater.root.version == 2

@@ -228,6 +228,7 @@ def test_asking_before_the_refresh_is_a_bug_that_says_so(repo: RepositorySimulat
 HINTS = [
     ("both", {"x-firmroot-root": 7, "x-firmroot-epoch": 1}, Hints(7, 1)),
     ("none", {}, Hints(None, None)),
+    ("below zero", {"x-firmroot-root": 0, "x-firmroot-epoch": -1}, Hints(0, None)),
     ("no integers", {"x-firmroot-root": "7", "x-firmroot-epoch": True}, Hints(None, None)),
 ]
 
@@ -1041,6 +1042,14 @@ def test_a_leaf_role_that_delegates_is_refused(repo: RepositorySimulator) -> Non
     repo.publish("deeper", LEAF)
     with pytest.raises(DelegationError, match="expected a leaf role"):
         Device(repo).check(repo)
+
+
+def test_a_leaf_role_that_delegates_to_nobody_is_read(repo: RepositorySimulator) -> None:
+    repo.role(LEAF).delegations = Delegations({}, {})
+    repo.publish(LEAF)
+    updater = Updater(Device(repo).store, repo, NOW)
+    updater.refresh()
+    assert updater.target(LEAF, MANIFEST) is not None
 
 
 def test_targets_may_have_hash_bins_and_then_have_no_named_roles(repo: RepositorySimulator) -> None:

@@ -722,3 +722,22 @@ def test_what_lacks_signatures_is_named_and_counted(needed: int, got: int, told:
 def test_a_timestamp_that_nobody_signed_may_be_signed_by_keys_of_a_root_that_is_withheld() -> None:
     assert "may withhold a newer root" in BadSignatureError("timestamp", 1, 0).hint
     assert "newer root" not in BadSignatureError("snapshot", 1, 0).hint
+
+
+def test_a_rehearsal_parses_the_same_bytes_once_and_nobody_else_does() -> None:
+    files = RepositorySimulator().files
+    timestamp, snapshot = files["metadata/timestamp.json"], files["metadata/1.snapshot.json"]
+    with verified.reading_once():
+        once = verified.read(Timestamp, "timestamp", timestamp)
+        assert verified.read(Timestamp, "timestamp", timestamp) is once
+        assert verified.read(Snapshot, "snapshot", snapshot) is not once
+        # What it is asked to be counts, too.
+        with pytest.raises(MalformedError, match="has the type timestamp, expected snapshot"):
+            verified.read(Snapshot, "snapshot", timestamp)
+        with verified.reading_once():
+            assert verified.read(Timestamp, "timestamp", timestamp) is not once
+        assert verified.read(Timestamp, "timestamp", timestamp) is once
+    assert verified.read(Timestamp, "timestamp", timestamp) is not once
+    assert verified.read(Timestamp, "timestamp", timestamp) is not verified.read(
+        Timestamp, "timestamp", timestamp
+    )

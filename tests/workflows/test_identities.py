@@ -113,7 +113,9 @@ def test_a_channel_that_is_handed_in_before_its_build_waits_for_it(live: Company
     said = sam.submit("--status", code=ExitCode.RETRY_LATER)
     assert "gateway-stable 2  waits" in said
     assert "no builds role that lists it is live" in said
-    ci.submit()
+    asked = (sam.submission(), ci.submission())
+    found = ci.json("submit", "--status", *asked, code=ExitCode.RETRY_LATER)["submissions"]
+    assert [each["role"] for each in found] == ["gateway-builds", "gateway-stable"]
     said = publisher("publish")
     assert "gateway-builds 2, gateway-stable 2" in said
     assert live.device() == "installs 1.1"
@@ -186,6 +188,45 @@ def test_a_release_manager_who_loses_the_race_is_told_who_signs_again(live: Comp
     live.ship("1.2")
 
 
+def test_what_is_signed_on_top_of_what_was_handed_in_goes_after_it(live: Company) -> None:
+    """Two promotions in a row, without a look at what became of the first."""
+    ci, rita, sam, publisher = (live[name] for name in ("ci", "rita", "sam", "publisher"))
+    for version in ("1.1", "1.2", "1.3"):
+        ci.build(version, name=f"{version}.img")
+    ci.submit()
+    publisher("publish")
+    for machine in (rita, sam):
+        machine.submit()
+    live.copy(live.top.parent / "elsewhere")
+    live.promote("1.1").submit()
+    shutil.copytree(sam.directory / "staged", rita.directory / "staged", dirs_exist_ok=True)
+    live.promote("1.2")
+    publisher("publish")
+    assert live.device() == "installs 1.1"
+
+    # Who signed the same two elsewhere did not make them from what is live, and is told so: the
+    # first one with what was handed in here in mind, the second one without.
+    other = Company(live.top.parent / "elsewhere")
+    shutil.rmtree(other.storage)
+    other.storage.symlink_to(live.storage)
+    late = other.promote("1.2")
+    stale = "gateway-stable {} was made from version 1, and version 2 is live"
+    before, after = (each.directory / ".firmroot/submitted" for each in (late, sam))
+    shutil.copytree(before, live.top / "before")
+    shutil.copytree(after, before, dirs_exist_ok=True)
+    assert stale.format(2) in late.submit(code=ExitCode.REFUSED)
+    shutil.rmtree(before)
+    shutil.copytree(live.top / "before", before)
+    staged = other["rita"].directory / "staged"
+    shutil.copytree(late.directory / "staged", staged, dirs_exist_ok=True)
+    other.promote("1.3")
+    assert stale.format(3) in late.submit(code=ExitCode.REFUSED)
+
+    assert "gateway-stable 3  handed in" in sam.submit()
+    publisher("publish")
+    assert live.device() == "installs 1.2"
+
+
 def test_whoever_is_on_call_stops_a_release_from_another_machine(live: Company) -> None:
     call = live["oncall-1"]
     call.submit()
@@ -242,6 +283,17 @@ def test_what_root_and_targets_signed_does_not_go_by_the_inbox(company: Company)
     said = office.submit()
     assert "targets: not by the inbox; it goes to the publisher by git" in said
     assert not list(company.inbox.rglob("*.json"))
+    # Its root is staged as well, and live: nobody needs to take that anywhere. Nor a build.
+    assert (office.directory / "staged/root.json").exists()
+    company["ci"].build("1.0")
+    office.staged.parent.mkdir(exist_ok=True)
+    shutil.copy(company["ci"].staged, office.staged)
+    shutil.copytree(
+        company["ci"].directory / ".firmroot/outbox", office.directory / ".firmroot/outbox"
+    )
+    found = office.json("submit")
+    assert found["by_git"] == ["targets"]
+    assert [each["role"] for each in found["submissions"]] == ["gateway-builds"]
 
 
 def test_json_says_the_same(company: Company) -> None:
@@ -258,7 +310,8 @@ def test_json_says_the_same(company: Company) -> None:
     assert status["fate"] == "published"
     # Whoever has never seen it can ask as well: a CI runner has no memory.
     [status] = company["rita"].json("submit", "--status", handed["id"])["submissions"]
-    assert (status["role"], status["fate"]) == ("gateway-builds", "published")
+    known = status["role"], status["version"], status["fate"]
+    assert known == ("gateway-builds", 1, "published")
 
 
 def test_nonsense_on_the_command_line(company: Company) -> None:
@@ -320,6 +373,19 @@ def test_a_publisher_who_loses_the_race_looks_at_the_inbox_again(live: Company) 
     late = one if "refused" in _standing(one) else two
     assert "handed in" in late.submit()
     assert "gateway-builds 3" in publisher("publish")
+
+
+def test_what_was_handed_in_by_half_is_told_and_finished(live: Company) -> None:
+    ci, publisher = live["ci"], live["publisher"]
+    ci.build("1.1")
+    identity = ci.submission()
+    (live.inbox / "submissions" / identity / "submission.json").unlink()
+    for words in ((), (identity,)):
+        said = ci.submit("--status", *words, code=ExitCode.RETRY_LATER)
+        assert "gateway-builds 2  unfinished" in said
+    assert "nothing to publish" in publisher("publish")
+    assert "gateway-builds 2  handed in" in ci.submit()
+    assert "gateway-builds 2" in publisher("publish")
 
 
 def test_a_full_disk_of_the_publisher_is_nobodys_fault(live: Company) -> None:

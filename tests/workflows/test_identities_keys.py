@@ -358,3 +358,24 @@ def test_a_targets_role_that_too_few_have_signed_brings_no_key_in(live: Company)
     whole.write_bytes(honest)
     publisher("publish")
     assert "published" in ci.submit("--status")
+
+
+def test_a_signature_that_does_not_count_is_said_with_who_signs_again(live: Company) -> None:
+    ci = live["ci"]
+    ci.build("1.1")
+    good = ci.staged.read_bytes()
+    envelope = json.loads(good)
+    envelope["signatures"][0]["sig"] = "00" * 64
+    ci.staged.write_text(json.dumps(envelope))
+    again = "they sign it again: firmroot firmware add FILE, then: firmroot submit"
+    said = ci.submit(code=ExitCode.ACTION_REQUIRED)
+    assert "gateway-builds 2 is not signed by the keys that the live targets role names, ci" in said
+    assert again in said
+    # Nor does a clone that does not know the product yet guess at other keys.
+    config = ci.directory / "firmroot.toml"
+    known = config.read_text()
+    config.write_text(known[: known.index("[products")])
+    assert again in ci.submit(code=ExitCode.ACTION_REQUIRED)
+    config.write_text(known)
+    ci.staged.write_bytes(good)
+    assert "gateway-builds 2  handed in" in ci.submit()

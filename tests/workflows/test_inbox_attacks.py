@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from tuf.api.metadata import Delegations, Metadata, TargetFile, Targets
 from client_reference.errors import ExitCode
 from client_reference.manifest import Manifest, Meaning, parse, serialize
 from client_reference.payload.segments import SEGMENT, SUFFIX
+from client_reference.trust.updater import Limits
 from repo_tools.metadata.edits import assemble, signed_bytes
 from repo_tools.publishing import intake
 from repo_tools.publishing.examine import examine
@@ -538,29 +540,81 @@ def test_a_promotion_that_strands_devices_waits_and_can_be_replaced(
 
 
 def test_what_was_refused_is_told_to_its_submitter_and_can_be_handed_in_again(
-    company: Company, tmp_path: Path
+    shipped: Company, tmp_path: Path
 ) -> None:
     """Somebody refuses honest work with a forged answer: it is told, and overruled by --again."""
-    here = company.copy(tmp_path / "acme")
+    here = shipped.copy(tmp_path / "acme")
     for name in ("rita", "sam", "ci"):
         here[name].submit()
     builder = here["ci"]
     builder.build("2.0")
     identity = builder.submission()
     answer = {
-        "schema": 1, "outcome": "refused", "role": BUILDS, "version": 9, "when": "",
+        "schema": 1, "outcome": "refused", "role": STABLE, "version": 9, "when": "",
         "reason": "no \x1b[31mreason", "hint": "give up",
     }  # fmt: skip
     (here.inbox / "answers").mkdir(exist_ok=True)
     (here.inbox / "answers" / f"{identity}.json").write_text(json.dumps(answer))
     said = builder.submit("--status", code=ExitCode.REFUSED)
-    assert "refused" in said
+    assert "gateway-builds 2  refused" in said, "it is the submitter who knows what it was"
     assert "no \\x1b[31mreason" in said
     assert "give up" in builder.submit(code=ExitCode.REFUSED)
     assert "handed in" in builder.submit("--again")
     assert "already there" in builder.submit()
+    # Of two refusals the last one is told, also when what it refused was cleared away since.
+    again = builder.submission()
+    assert again != identity
+    answer["reason"] = "a second time"
+    (here.inbox / "answers" / f"{again}.json").write_text(json.dumps(answer))
+    shutil.move(here.inbox / "submissions" / again, tmp_path / "cleared")
+    said = builder.submit(code=ExitCode.REFUSED)
+    assert "a second time" in said
+    assert again in said
+    assert "handed in" in builder.submit("--again")
     here["publisher"]("publish")
     assert "published" in builder.submit("--status")
+
+
+def test_what_people_signed_is_looked_at_before_it_is_handed_in(
+    shipped: Company, tmp_path: Path
+) -> None:
+    """What the publisher would refuse, and what nobody has, is told to who signed it."""
+    here = shipped.copy(tmp_path / "acme")
+    sam, den = here["sam"], Den(here)
+    sam.submit()
+    before = sorted(here.inbox.rglob("*"))
+    plant = channel(den, serialize(Manifest("gateway", "beta", 0, ())), "rita", "sam")
+    staged = sam.directory / "staged"
+    staged.mkdir(exist_ok=True)
+    (staged / f"{STABLE}.json").write_bytes(den.signed(plant.signed, plant.keys))
+    [(digest, manifest)] = plant.objects.items()
+    there = staged / "targets/channels/gateway"
+    there.mkdir(parents=True, exist_ok=True)
+    (there / f"{digest}.stable.json").write_bytes(manifest)
+    said = sam.submit(code=ExitCode.REFUSED)
+    assert "channels/gateway/stable.json what belongs into channels/gateway/beta.json" in said
+    (there / f"{digest}.stable.json").unlink()
+    said = sam.submit(code=ExitCode.REFUSED)
+    assert "stable.json is signed, but its bytes are neither here nor in the storage" in said
+    assert sorted(here.inbox.rglob("*")) == before
+    shutil.rmtree(staged)
+    here.ship("2.0")
+
+
+def test_a_role_that_no_client_reads_to_its_end_is_refused_by_its_length(
+    shipped: Company, tmp_path: Path
+) -> None:
+    here = shipped.copy(tmp_path / "acme")
+    builder, publisher = here["ci"], here["publisher"]
+    builder.build("2.0")
+    builder.submit()
+    length = len(builder.staged.read_bytes())
+    with patch.object(intake, "Limits", lambda: Limits(targets=length - 1)):
+        said = publisher("publish")
+    assert f"2 has {length} bytes; every client that was shipped stops reading at" in said
+    builder.submit("--again")
+    with patch.object(intake, "Limits", lambda: Limits(targets=length)):
+        assert "gateway-builds 2" in publisher("publish")
 
 
 def test_an_answer_that_says_published_is_not_believed(company: Company, tmp_path: Path) -> None:
