@@ -59,6 +59,7 @@ __all__ = [
     "KEY_CHECKS",
     "MENDED",
     "MIN_RSA_BITS",
+    "ROTATED",
     "Check",
     "Evidence",
     "Finding",
@@ -123,6 +124,7 @@ class Evidence:
         shipped: what was made in the factory.
         adopted: delegated roles that were there before `firmroot adopt`.
         adopted_keys: keys that were, by the ids that they had.
+        stolen: ids of keys that are known to be in other hands.
     """
 
     policy: Policy
@@ -135,6 +137,7 @@ class Evidence:
     shipped: tuple[Shipped, ...] = ()
     adopted: frozenset[str] = frozenset()
     adopted_keys: Mapping[str, Key] = field(default_factory=dict)
+    stolen: frozenset[str] = frozenset()
 
     def rules(self) -> Iterator[tuple[str, RolePolicy]]:
         """Every section of the policy; an anchor without keys is one that is not set up yet."""
@@ -530,6 +533,14 @@ def _destroyed_keys(evidence: Evidence) -> Iterator[str]:
                 yield f"{place}: destroyed {holder.destroyed}, but {holder.name} is in roles.{name}"
 
 
+def _stolen_keys(evidence: Evidence) -> Iterator[str]:
+    """Attack, or a mistake: a key comes back that was replaced because of a thief."""
+    for name, rules in evidence.rules():
+        for holder in evidence.keys(rules):
+            if holder.key.keyid in evidence.stolen:
+                yield f"roles.{name}: {holder.name} is in other hands, as gone.toml says"
+
+
 def _held_now(evidence: Evidence) -> dict[str, frozenset[str]]:
     """The key ids that the newest root gives each of its roles, and of the recovery anchor."""
     root, anchor = evidence.signed.get(Root.type), evidence.signed.get(RECOVERY)
@@ -765,8 +776,11 @@ def _lab(evidence: Evidence) -> Iterator[str]:
 BINDS = "policy-binds"
 AHEAD = "policy-ahead"
 
-MENDED = frozenset({BINDS, "delegations"})
+MENDED = frozenset({BINDS, "delegations", "expiry"})
 """Checks that a new ceremony mends, and that must therefore not stop one from being opened."""
+
+ROTATED = frozenset({"algorithm", "algorithm-until", "destroyed-keys", "stolen-keys"})
+"""Checks of single keys that a rotation mends: those of others must not stop that of one."""
 
 # Checks that want several people, which a maker does not have.
 _PEOPLE = frozenset({"threshold-two", "threshold-spare", "distinct-holders", "recovery-holders"})
@@ -897,7 +911,7 @@ CHECKS: tuple[Check, ...] = (
         Severity.ERROR,
         "A key id is the hash of its key.",
         "An id that somebody chose may stand for another key elsewhere.",
-        "Import the key again: firmroot key import FILE --name NAME.",
+        "Remove keys/NAME.toml, then import the key again: firmroot key import FILE --name NAME.",
         _keyid_derived,
     ),
     Check(
@@ -905,7 +919,8 @@ CHECKS: tuple[Check, ...] = (
         Severity.ERROR,
         f"RSA keys have at least {MIN_RSA_BITS} bits.",
         "Smaller ones will not outlive the devices.",
-        "Replace the key: firmroot rotate KEY.",
+        "Take the key out of policy.toml and keys/, and make another: firmroot key new NAME --role "
+        "ROLE.",
         _rsa_size,
     ),
     Check(
@@ -946,6 +961,15 @@ CHECKS: tuple[Check, ...] = (
         "It would be counted among those that can sign.",
         "Rotate it out: firmroot recover lost-key KEY; or correct the day in keys/NAME.toml.",
         _destroyed_keys,
+    ),
+    Check(
+        "stolen-keys",
+        Severity.ERROR,
+        "No key that is known to be stolen has a role.",
+        "Its thief would sign with it, and its rotation was for nothing.",
+        "Rotate it out: firmroot recover stolen-key KEY. It never comes back; its holder makes "
+        "another: firmroot key new NAME.",
+        _stolen_keys,
     ),
     Check(
         "signed-size",

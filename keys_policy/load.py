@@ -466,7 +466,8 @@ def _key(
     if (keytype, scheme) not in ALGORITHMS.values() and len(mistakes) == before:
         known = ", ".join(f"{kind} with {scheme}" for kind, scheme in ALGORITHMS.values())
         detail = f"keytype {keytype!r} with scheme {scheme!r}: expected {known}"
-        fix = f"Import the key again: firmroot key import FILE --name {name}."
+        again = f"firmroot key import FILE --name {name}"
+        fix = f"Remove {source}, then import the key again: {again}."
         mistakes.append(Mistake(source, detail, fix))
     readable = len(mistakes) == before
     table.integer("schema", (1,))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import TYPE_CHECKING
 
 import tomlkit
@@ -15,6 +16,7 @@ from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import ActionRequiredError, ConfigurationError, RefusedError
 from client_reference.nearest import did_you_mean
+from keys_policy.model import ALGORITHMS
 from repo_tools.anchor import renew_anchor, underway
 from repo_tools.files import replace_file
 from repo_tools.gone import gone_keys, remember_gone
@@ -44,9 +46,9 @@ from repo_tools.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-    from datetime import date, datetime
+    from datetime import datetime
 
-    from keys_policy.model import KeyHolder
+    from keys_policy.model import KeyHolder, Policy
     from repo_tools.metadata.rotation import Rotation
     from repo_tools.signing.ceremony import Ceremony
     from repo_tools.signing.secrets import Secrets
@@ -179,19 +181,36 @@ def make_successor(
         count += 1
         name = f"{base}-{count + 1}"
     if name not in ws.keyring:
-        _make(ws, name, before.holder, passphrase(name), About(before.contact, made=made))
+        _make(ws, name, before, passphrase(name), made)
     return name
 
 
-def _make(ws: Workspace, name: str, holder: str, passphrase: bytes, about: About) -> None:
+def _make(
+    ws: Workspace, name: str, before: KeyHolder, passphrase: bytes, made: date | None
+) -> None:
     """Make a key; one whose private half a killed run has left is completed, not made again."""
-    place = f"{KEY_DIRECTORY}/{name}.pem"
+    place, about = f"{KEY_DIRECTORY}/{name}.pem", About(before.contact, made=made)
     if not (ws.directory / place).exists():
-        new_key(ws, name, ws.policy.algorithms[0], holder, passphrase, about)
+        new_key(ws, name, _algorithm(ws.policy, before, made), before.holder, passphrase, about)
         return
     key = public_key(load_private(ws.directory / place, passphrase))
     ws.add_key_uri(name, f"file:{place}")
-    add_public(ws, name, key, holder, "file", about)
+    add_public(ws, name, key, before.holder, "file", about)
+
+
+def _algorithm(policy: Policy, before: KeyHolder, today: date | None) -> str:
+    """That of the key before, so that a hybrid role stays one; another where it has ended."""
+    rules = [policy.roles[name] for name in policy.roles_of(before.name)]
+    ends = policy.algorithms_until
+    allowed = [
+        name
+        for name in policy.algorithms
+        if (today is None or today < ends.get(name, date.max))
+        and all(name in (each.algorithms or policy.algorithms) for each in rules)
+    ]
+    same = (before.key.keytype, before.key.scheme)
+    allowed.sort(key=lambda name: ALGORITHMS[name] != same)
+    return next(iter(allowed), policy.algorithms[0])
 
 
 def free_name(ws: Workspace, old: str) -> str:
@@ -319,7 +338,7 @@ def check_rotations(
         DiscardedSignaturesError: signatures would be lost.
         ActionRequiredError: a signed root must be published first.
     """
-    enforce_sound(replace(ws, policy=rotations[-1].policy), now)
+    enforce_sound(replace(ws, policy=rotations[-1].policy), now, before=ws)
     for role, needed in (
         ("root", any(each.root for each in rotations)),
         ("targets", any(each.targets for each in rotations)),

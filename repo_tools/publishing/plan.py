@@ -154,7 +154,10 @@ class Plan:
 
 
 def admit(
-    base: RepositoryState, staged: Mapping[str, bytes], known: Mapping[str, bytes | None]
+    base: RepositoryState,
+    staged: Mapping[str, bytes],
+    known: Mapping[str, bytes | None],
+    coming: Targets | None = None,
 ) -> Admitted:
     """Decide which staged roles may be published now.
 
@@ -162,6 +165,8 @@ def admit(
         base: the verified live state; empty before the first publish.
         staged: signed roles by name, `root` included.
         known: for each staged role that people sign, what the workspace believes to be live.
+        coming: the next targets role, which waits for signatures; what is signed with keys that it
+            brings waits with it.
 
     Raises:
         StaleError: the live role moved on since a staged one was made.
@@ -182,7 +187,7 @@ def admit(
             admitted = replace(admitted, waiting={**admitted.waiting, role: waits})
         else:
             check_loaded(base, role)
-            admitted = _admit_role(admitted, delegator, role, data, known)
+            admitted = _admit_role(admitted, delegator, role, data, known, coming)
     check_admitted(admitted)
     return admitted
 
@@ -208,6 +213,7 @@ def _admit_role(
     role: str,
     data: bytes,
     known: Mapping[str, bytes | None],
+    coming: Targets | None = None,
 ) -> Admitted:
     live = admitted.base.roles.get(role)
     if data == live:
@@ -231,6 +237,9 @@ def _admit_role(
         )
         return replace(admitted, waiting={**admitted.waiting, role: waits})
     except BadSignatureError as error:
+        if coming is not None and _is_authentic(coming, role, data):
+            waits = f"it has keys of targets {coming.version}, which waits for signatures"
+            return replace(admitted, waiting={**admitted.waiting, role: waits})
         raise ActionRequiredError(
             f"staged {role} {version} is not signed by the keys that the new "
             f"{'root' if role == 'targets' else 'targets'} names for it: {error.message}",
@@ -239,6 +248,14 @@ def _admit_role(
     if role not in known and bins_of(signed) is None:
         check_keeps_artifacts(role, signed, admitted.base.role(role))
     return replace(admitted, roles={**admitted.roles, role: data})
+
+
+def _is_authentic(delegator: Targets, role: str, data: bytes) -> bool:
+    try:
+        authentic(Targets, delegator, role, data)
+    except (BadSignatureError, DelegationError):
+        return False
+    return True
 
 
 def check_keeps_artifacts(role: str, signed: Targets, live: Targets | None) -> None:

@@ -267,7 +267,9 @@ def admit_staged(workspace: Workspace, base: RepositoryState) -> Admitted:
     # `intake` has seen that what it took is made from what is live.
     taken = {path.stem for top in workspace.taken for path in top.glob("*.json")}
     known |= {role: base.roles[role] for role in taken.intersection(people_roles(base))}
-    return admit(base, workspace.staged_roles(), known)
+    opened = (each.signed for each in open_ceremonies(workspace) if each.role == Targets.type)
+    coming = next((each for each in opened if isinstance(each, Targets)), None)
+    return admit(base, workspace.staged_roles(), known, coming)
 
 
 def next_targets(workspace: Workspace, base: RepositoryState) -> Targets | None:

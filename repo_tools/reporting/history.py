@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -63,6 +64,8 @@ Changes: TypeAlias = "Mapping[tuple[str, str], tuple[str, ...]]"
 """What each publish changed in each role, in sentences, by name of the record and role."""
 
 _TIMESTAMP = "timestamp"
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -188,6 +191,13 @@ def _read_publication(path: Path) -> Publication:
         record = Publication(path.name, sha256(data), json.loads(data))
         list(record.lines({}))
         _expect(record.facts, root=int, previous=(dict, type(None)), ceremonies=list)
+        if record.facts["previous"] is not None:
+            _expect(record.facts["previous"], name=str, sha256=str)
+        if not all(isinstance(name, str) for name in record.facts["ceremonies"]):
+            raise TypeError("ceremonies")  # noqa: TRY301  told below, with what else is damaged
+        for each in record.roles.values():
+            if _DIGEST.fullmatch(each["sha256"]) is None:  # it names a file of history/objects
+                raise ValueError(each["sha256"])  # noqa: TRY301  as above
         _claimed(record)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(f"history/{path.name}", error) from error

@@ -15,6 +15,7 @@ from securesystemslib.signer import Signature
 from client_reference.errors import ConfigurationError
 from repo_tools.metadata.edits import signed_bytes
 from repo_tools.signing.ceremony import (
+    DiscardedSignaturesError,
     add_signature,
     check_paths,
     electorate,
@@ -91,7 +92,14 @@ def adopt(ws: Workspace, path: Path) -> Ceremony:
     """
     found = read_portable(path, among=peoples_roles(ws))
     check_paths(ws, found.role, found.signed)
-    return start_ceremony(ws, found.role, found.signed, found.carries)
+    try:
+        return start_ceremony(ws, found.role, found.signed, found.carries)
+    except DiscardedSignaturesError as error:
+        raise DiscardedSignaturesError(
+            f"{path} has another content than the {found.name} that is open here; {error.message}",
+            "compare the words of both (firmroot ceremony show). If the file is right: firmroot "
+            f"ceremony abandon {found.role}, then sign it again",
+        ) from error
 
 
 # Signatures that come back.

@@ -29,7 +29,6 @@ from client_reference.trust.recovery import check_follows, read_statement
 from keys_policy.checks import derived_keyid
 from keys_policy.model import NAME
 from repo_tools.metadata.edits import signed_bytes
-from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import RECOVERY
 from repo_tools.signing.ceremony.electorate import Electorate, is_signed
 from repo_tools.signing.ceremony.guards import check_alone, check_carried, keys_of
@@ -357,10 +356,9 @@ def _check_predecessor(portable: Portable) -> None:
 
 def _check_chain(portable: Portable) -> None:
     """Each root follows the one before it, with the thresholds of both (TUF 5.3.4)."""
-    trusted: Root | None = None
+    trusted: Signable | None = None
     for number, data in enumerate(portable.roots, start=1):
-        metadata = parse(data, Root, f"{portable.role} {number}")
-        root = metadata.signed
+        root = parse_role(data, Root.type, f"{portable.role} {number}")
         if root.version != number:
             raise NotTrustedError(f"{portable.role} {root.version} stands where {number} should")
         if not all(is_signed(each, Root.type, data) for each in (root, trusted or root)):

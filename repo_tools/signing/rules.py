@@ -9,10 +9,12 @@ from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import ConfigurationError, NotTrustedError, RefusedError
 from client_reference.factory import load as load_factory
-from keys_policy.checks import MENDED, Evidence, Severity, Shipped, run_checks
+from keys_policy.checks import MENDED, ROTATED, Evidence, Severity, Shipped, run_checks
 from keys_policy.load import PolicyError, read_rules
+from repo_tools.gone import gone_keys
 from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import RECOVERY, delegated_roles
+from repo_tools.publishing.bridge import Gone
 from repo_tools.publishing.factory import load_registry
 from repo_tools.signing.ceremony import open_ceremonies
 from repo_tools.workspace import Workspace
@@ -115,6 +117,7 @@ def _evidence(ws: Workspace, now: datetime) -> Evidence:
         shipped(ws),
         frozenset(adopted.delegations) if adopted is not None else frozenset(),
         adopted.keys if adopted is not None else {},
+        frozenset(keyid for keyid, how in gone_keys(ws).items() if how is Gone.STOLEN),
     )
 
 
@@ -162,13 +165,25 @@ def enforce(ws: Workspace, now: datetime) -> None:
     _stop_at(findings(ws, now))
 
 
-def enforce_sound(ws: Workspace, now: datetime) -> None:
+def enforce_sound(ws: Workspace, now: datetime, before: Workspace | None = None) -> None:
     """Stop here if a rule is violated, but not for one that opening a ceremony mends.
+
+    Args:
+        ws: the workspace, as it will be.
+        now: the time.
+        before: as it is, where one key is replaced: what is wrong with others is no reason to keep
+            it, since they are replaced one after the other.
 
     Raises:
         PolicyViolationError: as `enforce`.
     """
-    _stop_at(each for each in findings(ws, now) if each.check.id not in MENDED)
+    there = findings(before, now) if before is not None else ()
+    known = {(each.check.id, each.detail) for each in there if each.check.id in ROTATED}
+    _stop_at(
+        each
+        for each in findings(ws, now)
+        if each.check.id not in MENDED and (each.check.id, each.detail) not in known
+    )
 
 
 def _stop_at(found: Iterable[Finding]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -107,7 +107,67 @@ def test_a_key_that_is_signed_into_a_role_is_no_successor(live: Lab) -> None:
     assert successor(undone, "alice") == "alice-3"
 
 
+def test_a_successor_has_the_algorithm_of_the_key_before_unless_that_has_ended(
+    ws: Workspace,
+) -> None:
+    """Otherwise the rotation of a post-quantum key would end a hybrid role."""
+    new_key(ws, "dora", "ecdsa-p384", "Dora", PASSPHRASE)
+    ws = Workspace.open(ws.directory)
+    today = date(2030, 1, 1)
+    ends = {"ecdsa-p384": today, "ed25519": today - timedelta(days=1)}
+    for until, now, scheme in (
+        ({}, today, "ecdsa-sha2-nistp384"),
+        (ends, today - timedelta(days=1), "ecdsa-sha2-nistp384"),
+        (ends, today, "ecdsa-sha2-nistp256"),
+    ):
+        ended = replace(ws, policy=replace(ws.policy, algorithms_until=until))
+        made = make_successor(ended, "dora", lambda _: PASSPHRASE, now)
+        ws = Workspace.open(ws.directory)
+        assert ws.keyring[made].key.scheme == scheme
+        ws.remove_key_uri(made)
+
+
 # What a rotation does.
+
+
+@pytest.mark.parametrize("how", ["algorithm", "destroyed"])
+def test_keys_that_the_policy_gives_up_are_rotated_one_after_the_other(live: Lab, how: str) -> None:
+    """Each of them used to stop the rotation of the others."""
+    keys, policy = ("alice", "bob"), live.directory / "policy.toml"
+    if how == "algorithm":
+        rules = policy.read_text().replace(
+            "[roles.root]", '[roles.root]\nalgorithms = ["ecdsa-p256"]'
+        )
+        policy.write_text(rules.replace('"carol"]', '"carol-p"]', 1))
+        live.ok("key", "new", "carol-p", "--type", "ecdsa-p256", "--holder", "carol")
+    else:
+        for name in keys:
+            with (live.directory / f"keys/{name}.toml").open("a") as file:
+                file.write("destroyed = 2026-01-31\n")
+    first = live.run("rotate", "alice")
+    assert first.code == 0, first.err
+    done = live.run("sign")
+    assert done.code == ExitCode.REFUSED
+    assert "bob is" in done.err
+    assert "alice" not in done.err
+    live.ok("rotate", "bob")
+    live.ok("sign")
+    live.ok("publish")
+    live.ok("verify")
+
+
+def test_a_successor_that_the_policy_does_not_allow_is_refused(live: Lab) -> None:
+    policy = live.directory / "policy.toml"
+    policy.write_text(
+        policy.read_text().replace("[roles.root]", '[roles.root]\nalgorithms = ["ecdsa-p384"]')
+    )
+    live.ok("key", "new", "alice-p", "--type", "ecdsa-p256", "--holder", "alice")
+    before = live.tree()
+    done = live.run("rotate", "alice", "--to", "alice-p")
+    assert done.code == ExitCode.REFUSED
+    assert "roles.root: alice-p is ecdsa" in done.err
+    assert "bob" not in done.err
+    assert live.tree() == before
 
 
 def test_a_successor_that_nobody_has_is_named(live: Lab) -> None:
@@ -130,6 +190,22 @@ def test_before_targets_are_signed_for_the_first_time_builds_are_signed_again(ad
         added.ok("--yes", "ceremony", "abandon", name)
     found = added.ok("--json", "rotate", "ci").json
     assert (found["ceremonies"], found["renewed"]) == (["targets-1"], ["gateway-builds"])
+
+
+def test_builds_that_wait_for_the_next_targets_stop_no_hold(live: Lab) -> None:
+    """An emergency needs one key, also while people are asked about a new builder."""
+    live.ok("recover", "lost-key", "ci")
+    done = live.run("publish")
+    assert done.code == ExitCode.ACTION_REQUIRED
+    assert "nothing can be published: targets-2 needs 2 more signature(s)" in done.err
+    assert "firmroot sign" in done.err
+    live.ok("channel", "hold", f"{PRODUCT}@1.0", "--on", "stable")
+    live.ok("sign", "--key", "oncall-1")
+    said = live.ok("publish").out
+    assert "gateway-stable-hold 1" in said
+    assert "waits    gateway-builds: it has keys of targets 2, which waits for signatures" in said
+    live.ok("sign")
+    assert "targets 2, gateway-builds 2" in live.ok("publish").out
 
 
 def test_an_online_key_of_another_machine_gets_no_address_here(live: Lab) -> None:

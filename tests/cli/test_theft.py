@@ -167,6 +167,29 @@ def test_each_command_remembers_what_it_was_told(
 # The steps that are shown, and who must sign.
 
 
+def test_a_stolen_key_never_comes_back(lab: Lab) -> None:
+    """Attack: whoever has it waits until somebody takes the key for the holder's other one."""
+    lab.ok("recover", "stolen-key", "sam")
+    lab.ok("recover", "lost-key", "tess")
+    policy = lab.directory / "policy.toml"
+    before = policy.read_text()
+    for old in ("sam-2", "oncall-1"):
+        done = lab.run("rotate", old, "--to", "sam")
+        assert done.code == ExitCode.REFUSED
+        assert "sam is in other hands, as gone.toml says [stolen-keys]" in done.err
+        assert "It never comes back; its holder makes another" in done.err
+        assert policy.read_text() == before
+    policy.write_text(before.replace('"sam-2"', '"sam"'))
+    for command in ("sign", "publish"):
+        done = lab.run(command)
+        assert done.code == ExitCode.REFUSED
+        assert "[stolen-keys]" in done.err
+    lab.ok("recover", "stolen-key", "sam", "--to", "sam-2")
+    lab.ok("rotate", "tess-2", "--to", "tess")  # lost and found is another matter
+    lab.ok("sign")
+    lab.ok("publish")
+
+
 def test_a_bridge_is_announced_step_by_step(lab: Lab) -> None:
     said = lab.ok("rotate", "publisher").out
     steps = [line.strip() for line in said.splitlines() if line.startswith("  ")]

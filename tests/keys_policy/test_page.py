@@ -32,6 +32,7 @@ IDS = (
     "client-reads",
     "retired-keys",
     "destroyed-keys",
+    "stolen-keys",
     "signed-size",
     "signed-size-elsewhere",
     "algorithm-until",

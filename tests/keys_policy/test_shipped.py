@@ -108,6 +108,21 @@ def test_a_retired_key_that_is_destroyed_is_nobodys_any_more() -> None:
     assert roles
 
 
+def test_a_stolen_key_has_no_role() -> None:
+    keyid = KEYRING["carol"].key.keyid
+    roles = [name for name, rules in POLICY.roles.items() if "carol" in rules.keys]
+    assert found(replace(EVIDENCE, stolen=frozenset({keyid}))) == [
+        (
+            "stolen-keys",
+            Severity.ERROR,
+            f"roles.{role}: carol is in other hands, as gone.toml says",
+        )
+        for role in roles
+    ]
+    assert roles
+    assert found(replace(EVIDENCE, stolen=frozenset({"ab" * 32}))) == []
+
+
 def test_retired_keys_below_root_are_named_once_with_their_roles() -> None:
     old = holder("publisher-2020").key.keyid
     born = replace(

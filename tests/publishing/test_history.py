@@ -258,6 +258,31 @@ def test_a_record_without_its_predecessor_or_a_field_is_a_problem(two: Lab) -> N
     two.ok("history", "--verify")
 
 
+def test_a_record_whose_fields_are_of_another_kind_is_damaged(two: Lab) -> None:
+    path = two.directory / "history/000002.json"
+    whole = path.read_bytes()
+    for *way, last, value in (
+        ("timestamp", "sha256", 1),
+        ("timestamp", "sha256", "../../../../../../../../etc/hostname"),
+        ("roles", "snapshot", "sha256", "\ud800"),
+        ("roles", "snapshot", "sha256", []),
+        ("previous", {}),
+        ("previous", "name", []),
+        ("previous", "sha256", 1),
+        ("ceremonies", [[]]),
+    ):
+        document = table = json.loads(whole)
+        for name in way:
+            table = table[name]
+        table[last] = value
+        path.write_text(json.dumps(document))
+        done = two.run("history", "--verify")
+        assert done.code == ExitCode.NOT_TRUSTED, done.err
+        assert "history/000002.json is damaged" in done.err
+    path.write_bytes(whole)
+    two.ok("history", "--verify")
+
+
 def test_a_record_that_claims_another_root_or_role_is_named(two: Lab) -> None:
     path = two.directory / "history/000002.json"
     whole = path.read_bytes()

@@ -145,6 +145,25 @@ def test_a_damaged_key_file_hides_no_other_mistake_and_makes_none(live: Lab) -> 
     ]
 
 
+@pytest.mark.parametrize(("field", "wrong"), [("keyid", "ab" * 32), ("scheme", "rsassa-pkcs1v15")])
+def test_a_key_file_that_is_wrong_is_mended_as_the_finding_says(
+    live: Lab, field: str, wrong: str
+) -> None:
+    file = live.directory / "keys/bob.toml"
+    whole = tomlkit.parse(file.read_text())
+    file.write_text(tomlkit.dumps({**whole, field: wrong}))
+    found = json.loads(live.run("--json", "policy", "check").out)["findings"]
+    fixes = [each["fix"] for each in found if each["file"] == "keys/bob.toml"]
+    assert any(
+        each.startswith("Remove keys/") and "then import the key again: firmroot key import" in each
+        for each in fixes
+    )
+    file.unlink()
+    live.ok("key", "import", str(live.directory / ".firmroot/keys/bob.pem"), "--name", "bob")
+    assert tomlkit.parse(file.read_text())[field] == whole[field]
+    live.ok("sign")
+
+
 AHEAD = "root {}: root is 2 of alice, bob, carol; the policy expects 2 of alice, bob, carol, dave"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -383,6 +384,23 @@ def test_a_channel_waits_for_the_targets_that_delegate_to_it(
         finish(ws, channel)
     give(ws, targets, "alice", "bob")
     assert len(finish_complete(ws)) == 2
+
+
+def test_what_is_good_for_both_targets_waits_for_none(ws: Workspace, targets: Ceremony) -> None:
+    """A hold takes one key, also while people sign the next targets; a new key counts with it."""
+    give(ws, targets, "alice", "bob")
+    finish(ws, targets)
+    roles = ws.policy.roles
+    section = replace(roles["channel"], keys=("alice", "rita", "sam"))
+    ahead = replace(ws, policy=replace(ws.policy, roles={**roles, "channel": section}))
+    start_targets(ahead, ahead.config.products, NOW)
+    channel = promotion(ws)
+    give(ws, channel, "alice", "rita")
+    assert finish_complete(ws) == []
+    with pytest.raises(ActionRequiredError, match="targets-2, which delegates to it, is not"):
+        finish(ws, channel)
+    give(ws, channel, "sam")
+    assert [path.name for path in finish_complete(ws)] == [f"{CHANNEL}.json"]
 
 
 def test_a_root_waits_for_nobody(ws: Workspace, targets: Ceremony) -> None:

@@ -145,6 +145,12 @@ def unsigned_link(document: dict[str, Any]) -> None:
     document["roots"][0] = json.dumps({**first, "signatures": first["signatures"][:1]})
 
 
+def fraction_in_link(document: dict[str, Any]) -> None:
+    first = json.loads(document["roots"][0])
+    first["signed"]["x-more"] = 1.5
+    document["roots"][0] = json.dumps(first)
+
+
 def other_key(document: dict[str, Any]) -> None:
     first, second = list(document["signed"]["keys"])[:2]
     document["signed"]["keys"][first] = document["signed"]["keys"][second]
@@ -203,6 +209,14 @@ FORGED: list[tuple[str, str, Change, type[Exception], str]] = [
     ("signatures that are none", "channel", edit("signatures", [1]), ConfigurationError,
      "is not an exported ceremony"),
     ("metadata that is none", "root", edit("roots", ["nothing"]), NotTrustedError, "root 1 is not"),
+    ("a fraction", "root", edit("signed.x-more", 1.5), NotTrustedError,
+     "c.json has no canonical form, so nobody can sign it"),
+    ("half a character", "channel", edit("signed.x-more", "\ud800"), NotTrustedError,
+     "c.json has no canonical form, so nobody can sign it"),
+    ("a fraction in a root before", "root", fraction_in_link, NotTrustedError,
+     "root 1 has no canonical form"),
+    ("a key id that is no text", "root", edit("signed.roles.snapshot.keyids", [None]),
+     NotTrustedError, "a key id of snapshot is None, expected text"),
 ]  # fmt: skip
 
 
@@ -218,6 +232,21 @@ def test_a_forged_file_is_refused_before_it_is_shown(
     with pytest.raises(error, match=said):
         read_portable(sent(ws, ceremony, file, change))
     assert read_portable(sent(ws, ceremony, file)).name == ceremony.name
+
+
+def test_a_key_id_without_a_key_cannot_sign_and_stops_nobody(ws: Workspace, file: Path) -> None:
+    """TUF allows it: such an id never counts."""
+    ceremony = channel(ws)
+
+    def one_key_less(document: dict[str, Any]) -> None:
+        delegations = document["delegators"][0]["signed"]["delegations"]
+        role = next(each for each in delegations["roles"] if each["name"] == "gateway-stable")
+        del delegations["keys"][role["keyids"][0]]
+
+    found = read_portable(sent(ws, ceremony, file, one_key_less))
+    assert len(found.electorate.members()) == 2
+    assert len(found.count()[0][0].missing) == 2
+    assert len(read_portable(sent(ws, ceremony, file)).electorate.members()) == 3
 
 
 def test_a_file_without_end_is_not_read_to_it(

@@ -14,6 +14,7 @@ from repo_tools.creation import LAB_KEYS
 from repo_tools.metadata.edits import manifest_targets
 from repo_tools.signing.ceremony import (
     DiscardedSignaturesError,
+    abandon,
     find_ceremony,
     finish,
     open_ceremonies,
@@ -222,8 +223,13 @@ def test_a_file_never_replaces_what_was_signed_here(
     document["signed"]["expires"] = "2026-04-01T00:00:00Z"
     (tmp_path / "c.json").write_text(json.dumps(document))
     give(ws, targets, "alice")
-    with pytest.raises(DiscardedSignaturesError, match="has been signed by alice"):
+    with pytest.raises(DiscardedSignaturesError, match="has been signed by alice") as caught:
         adopt(ws, tmp_path / "c.json")
+    # `firmroot sign` has no --discard-signatures: whoever wants the file ends the other first.
+    assert "c.json has another content than the targets-1 that is open here" in str(caught.value)
+    assert "firmroot ceremony abandon targets, then sign it again" in caught.value.hint
+    abandon(targets)
+    assert adopt(ws, tmp_path / "c.json").payload != targets.payload
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"role": 1, "signed": {}, "targets": []}'])

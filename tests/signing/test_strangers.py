@@ -283,3 +283,15 @@ def test_a_threshold_below_the_policy_stops_signing_but_not_its_correction(ws: W
     enforce_sound(ws, NOW)
     start_targets(ws, ws.config.products, NOW)
     enforce(ws, NOW)
+
+
+def test_a_ceremony_that_ends_too_late_stops_signing_but_not_its_correction(ws: Workspace) -> None:
+    start_targets(ws, ws.config.products, NOW)
+    section = replace(ws.policy.role("targets"), expiry_days=90)
+    ws = replace(ws, policy=replace(ws.policy, roles={**ws.policy.roles, "targets": section}))
+    with pytest.raises(PolicyViolationError, match="targets 2 expires on") as caught:
+        enforce(ws, NOW)
+    assert "Start the ceremony again" in caught.value.hint
+    enforce_sound(ws, NOW)
+    start_targets(ws, ws.config.products, NOW)
+    enforce(ws, NOW)

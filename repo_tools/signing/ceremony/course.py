@@ -17,6 +17,7 @@ from repo_tools.metadata.edits import signed_bytes
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import delegator
 from repo_tools.signing.ceremony.chronicle import Ending, keep_record
+from repo_tools.signing.ceremony.electorate import is_signed
 from repo_tools.signing.ceremony.guards import check_ceremony, check_content, check_path
 from repo_tools.signing.ceremony.reading import (
     ROOTS,
@@ -32,7 +33,7 @@ from repo_tools.signing.ceremony.reading import (
 from repo_tools.signing.ceremony.signatures import assemble, status
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from repo_tools.signing.ceremony.reading import Signable
@@ -184,7 +185,7 @@ def finish(ws: Workspace, ceremony: Ceremony) -> Path:
             f"{ceremony.name} needs {needed} more of: {', '.join(found.missing)}",
             "they run: firmroot sign",
         )
-    if (waits := _waits_for(open_ceremonies(ws), ceremony)) is not None:
+    if (waits := _waits_for(ws, ceremony)) is not None:
         raise ActionRequiredError(
             f"{ceremony.name} is signed, but {waits.name}, which delegates to it, is not",
             "firmroot sign",
@@ -208,9 +209,19 @@ def _is_staged(ws: Workspace, ceremony: Ceremony) -> bool:
     return signed_bytes(parse_role(staged, ceremony.role, ceremony.role)) == ceremony.payload
 
 
-def _waits_for(ceremonies: Sequence[Ceremony], ceremony: Ceremony) -> Ceremony | None:
-    """The open ceremony of the role that delegates to this one."""
-    return next((each for each in ceremonies if each.role == delegator(ceremony.role)), None)
+def _waits_for(ws: Workspace, ceremony: Ceremony) -> Ceremony | None:
+    """The open ceremony of the role that delegates to this one, if it must be signed before.
+
+    A hold takes one key, also in the weeks in which people sign the next targets: what is good for
+    that and for the one before need not wait.
+    """
+    above = delegator(ceremony.role)
+    waits = next((each for each in open_ceremonies(ws) if each.role == above), None)
+    if waits is None or above != Targets.type:
+        return waits
+    newest, data = ws.newest_targets(), assemble(ws, ceremony)
+    good = newest is not None and data is not None and is_signed(newest, ceremony.role, data)
+    return None if good else waits
 
 
 def finish_complete(ws: Workspace) -> list[Path]:
@@ -218,7 +229,7 @@ def finish_complete(ws: Workspace) -> list[Path]:
     return [
         finish(ws, ceremony)
         for ceremony in open_ceremonies(ws)
-        if status(ws, ceremony).complete and _waits_for(open_ceremonies(ws), ceremony) is None
+        if status(ws, ceremony).complete and _waits_for(ws, ceremony) is None
     ]
 
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from securesystemslib.exceptions import UnverifiedSignatureError
 from tuf.api.exceptions import UnsignedMetadataError
-from tuf.api.metadata import Metadata
+from tuf.api.metadata import Metadata, Targets
 
 from client_reference.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from securesystemslib.signer import Signature
-    from tuf.api.metadata import Key, Root, Targets
+    from tuf.api.metadata import Key, Root
 
 __all__ = ["Electorate", "Quorum", "is_signed"]
 
@@ -78,7 +78,9 @@ class Electorate:
                     f"firmroot product list; to end the ceremony: firmroot ceremony abandon "
                     f"{self.role}",
                 ) from error
-            found.update({keyid: delegator.get_key(keyid) for keyid in keyids})
+            known = _keys(delegator)
+            # A key id without a key is legal in TUF: it can never sign.
+            found.update({keyid: known[keyid] for keyid in keyids if keyid in known})
         return found
 
     def problem(self, signature: Signature) -> str | None:
@@ -110,6 +112,12 @@ class Electorate:
 
     def _names(self, keyids: Iterable[str]) -> tuple[str, ...]:
         return tuple(sorted(map(self.name_of, keyids)))
+
+
+def _keys(delegator: Root | Targets) -> Mapping[str, Key]:
+    if not isinstance(delegator, Targets):
+        return delegator.keys
+    return delegator.delegations.keys if delegator.delegations else {}
 
 
 def is_signed(delegator: Root | Targets, role: str, data: bytes) -> bool:

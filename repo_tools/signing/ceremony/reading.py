@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tuf.api.metadata import Root, Targets
+from tuf.api.serialization import SerializationError
 
 from client_reference.errors import ConfigurationError, NotTrustedError
 from client_reference.nearest import did_you_mean
@@ -18,6 +19,8 @@ from repo_tools.metadata.roles import RECOVERY
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from tuf.api.metadata import Role
 
     from repo_tools.workspace import Workspace
 
@@ -186,8 +189,32 @@ def load_ceremony(directory: Path) -> Ceremony:
 
 
 def parse_role(data: bytes, role: str, name: str) -> Signable:
-    """The content of a metadata file of this role. Raises as `parse`."""
-    return parse(data, Root, name).signed if role in ROOTS else parse(data, Targets, name).signed
+    """The content of a metadata file of this role, of a form that can be signed.
+
+    Raises:
+        NotTrustedError: it is not; or as `parse`.
+    """
+    signed = parse(data, Root, name).signed if role in ROOTS else parse(data, Targets, name).signed
+    try:
+        signed_bytes(signed)  # there are none for a fraction, or half a character
+    except SerializationError as error:
+        raise NotTrustedError(
+            f"{name} has no canonical form, so nobody can sign it: {error.__cause__}",
+            "find out who wrote this",
+        ) from error
+    for title, held in _roles(signed).items():
+        if wrong := [keyid for keyid in held.keyids if not isinstance(keyid, str)]:
+            raise NotTrustedError(
+                f"{name}: a key id of {title} is {wrong[0]!r}, expected text",
+                "find out who wrote this",
+            )
+    return signed
+
+
+def _roles(signed: Signable) -> Mapping[str, Role]:
+    if isinstance(signed, Root):
+        return signed.roles
+    return (signed.delegations.roles or {}) if signed.delegations else {}
 
 
 def readable(value: Any) -> bytes:  # noqa: ANN401  any JSON value
