@@ -6,6 +6,7 @@ import hashlib
 import os
 from dataclasses import replace
 from datetime import UTC, datetime
+from stat import S_ISDIR
 from typing import TYPE_CHECKING, Self
 from unittest.mock import patch
 
@@ -14,7 +15,6 @@ from tuf.api.metadata import TargetFile, Targets
 
 from client_reference.errors import LockedError, NotTrustedError, RefusedError
 from client_reference.payload.segments import SEGMENT, SUFFIX
-from repo_tools.files import sync_directory
 from repo_tools.publishing import inbox, intake
 from repo_tools.publishing.examine import AwaitedError, Examined
 from repo_tools.publishing.inbox import Answer, Listing, Submission
@@ -323,23 +323,16 @@ def test_a_file_that_is_not_there_leaves_nothing(storage: LocalStorage, tmp_path
 def test_a_file_is_on_disk_before_it_has_its_name_and_its_name_before_it_counts(
     storage: LocalStorage, tmp_path: Path
 ) -> None:
-    events: list[str] = []
+    events: list[tuple[bool, bool]] = []
     final = tmp_path / "targets/a.img"
     storage.create("inbox/file", LONG, sha256(LONG))
-    sync, name = os.fsync, sync_directory
+    sync = os.fsync
 
     def synced(descriptor: int) -> None:
-        events.append(f"file, named: {final.exists()}")
+        events.append((S_ISDIR(os.fstat(descriptor).st_mode), final.exists()))
         sync(descriptor)
 
-    def named(directory: Path) -> None:
-        name(directory)
-        events.append(f"directory, named: {final.exists()}")
-
-    with (
-        patch("os.fsync", synced),
-        patch("repo_tools.publishing.intake.sync_directory", named),
-    ):
+    with patch("os.fsync", synced):
         copy(storage, tmp_path, LONG)
-    # Directories that are made on the way are synced by this, too.
-    assert events[-2:] == ["file, named: False", "directory, named: True"]
+    # Directories that are made on the way are synced before it.
+    assert events[-2:] == [(False, False), (True, True)]
