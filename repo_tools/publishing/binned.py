@@ -184,7 +184,7 @@ def same_artifact(
     binned: TargetFile | None, flat: TargetFile, targets: Mapping[str, TargetFile]
 ) -> bool:
     """Whether a bin says of an artifact what a role in one piece says, its segments included."""
-    return binned is not None and in_bin(flat, targets) == binned
+    return binned == in_bin(flat, targets)
 
 
 def in_bin(flat: TargetFile, targets: Mapping[str, TargetFile]) -> TargetFile:

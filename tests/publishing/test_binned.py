@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import pytest
+from tuf.api.metadata import Targets
 
-from repo_tools.metadata.bins import bins_of
+from client_reference.errors import ExitCode
+from repo_tools.metadata.bins import bins_of, is_bin
+from repo_tools.metadata.repository import parse
 from repo_tools.publishing.binned import artifact, check_loaded
+from repo_tools.publishing.firmware import open_signers, write_role
 from repo_tools.publishing.live import read_bins
 from repo_tools.publishing.prepare import read_base
+from repo_tools.signing.secrets import Secrets
 from tests.publishing.lab import PRODUCT
 
 if TYPE_CHECKING:
@@ -32,3 +38,46 @@ def test_a_bin_that_nobody_read_is_not_taken_for_one_that_does_not_exist(binned:
     state = read_bins(storage, state, [home])
     assert artifact(state, PRODUCT, PATH) is not None
     assert artifact(state, "sensor", PATH) is None
+
+
+@pytest.mark.parametrize("says", ["nothing", "another meaning"])
+def test_bins_that_do_not_say_what_the_role_in_one_piece_says_are_not_published(
+    live: Lab, says: str
+) -> None:
+    """An artifact would be gone for every device and its sequence free, or be another one."""
+    live.ok("product", "bins", PRODUCT, "--number", "16")
+    ws = live.workspace
+    [home] = [name for name in ws.staged_roles() if is_bin(name)]
+    whole = parse(ws.staged_roles()[home], Targets, home).signed
+    assert set(whole.targets) == {PATH}
+    wrong = Targets(expires=whole.expires)
+    if says != "nothing":
+        wrong.targets = {PATH: deepcopy(whole.targets[PATH])}
+        wrong.targets[PATH].unrecognized_fields["custom"]["version"] = "1.1"
+    secrets = Secrets(ws.lab_passphrase.read_bytes().strip())
+    write_role(ws, home, wrong, open_signers(ws, PRODUCT, secrets))
+    done = live.run("publish")
+    assert done.code == ExitCode.REFUSED
+    assert f"the hash bins of {PRODUCT}-builds do not have {PATH} as it is live" in done.err
+    assert "run the command that made them again" in done.err
+    write_role(ws, home, whole, open_signers(ws, PRODUCT, secrets))
+    live.ok("publish")
+    assert live.fresh_device()[1] == "installs 1.0"
+
+
+def test_two_products_with_bins_go_together(binned: Lab) -> None:
+    binned.ok("product", "add", "sensor", "--hardware", "s-1", "--expect", "5000")
+    binned.ok("sign")
+    binned.ok("publish")
+    file = binned.directory.parent / "s.img"
+    file.write_bytes(b"sensor")
+    binned.ok("firmware", "add", file, "-p", "sensor", "-V", "1", "--hardware", "s-1")
+    binned.add("1.1")
+    said = binned.ok("publish").out
+    assert "sensor-builds 1" in said
+    listed = [line.split()[0] for line in binned.ok("firmware", "list").out.splitlines() if line]
+    assert {each for each in listed if "@" in each} == {
+        f"{PRODUCT}@1.0",
+        f"{PRODUCT}@1.1",
+        "sensor@1",
+    }
