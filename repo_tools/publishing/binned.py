@@ -200,8 +200,14 @@ def _check_together(admitted: Admitted, above: str, bins: SuccinctRoles) -> None
     before = bins_of(admitted.base.role(above))
     if before is None:
         return
+    if bins.bit_length != before.bit_length:
+        raise RefusedError(
+            f"{above} has {2**bins.bit_length} hash bins, and {2**before.bit_length} are live: "
+            "another number would move every artifact",
+            f"remove .firmroot/staged/{above}.json and its bins, then add the firmware again",
+        )
     left = set(listed_bins(admitted.base.parsed_snapshot(), before)) - set(admitted.roles)
-    if left or bins.bit_length != before.bit_length:
+    if left:
         raise ActionRequiredError(
             f"{above} changes, and {len(left)} of its hash bins were not signed with it",
             f"on the builder's machine: firmroot ceremony start {above}",

@@ -172,4 +172,7 @@ def binned_moments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lab]:
 @pytest.fixture
 def binned(binned_moments: dict[str, Lab], tmp_path: Path) -> Lab:
     """1.0 is live in 64 hash bins."""
-    return binned_moments["live"].copy(tmp_path / "acme")
+    found = binned_moments["live"].copy(tmp_path / "acme")
+    root = (found.directory / "metadata/root/1.json").read_bytes()
+    (tmp_path / "factory-root.json").write_bytes(root)
+    return found

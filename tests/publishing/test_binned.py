@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import pytest
-from tuf.api.metadata import Targets
+from tuf.api.metadata import SuccinctRoles, Targets
 
 from client_reference.errors import ExitCode
 from repo_tools.metadata.bins import bins_of, is_bin
@@ -63,6 +63,27 @@ def test_bins_that_do_not_say_what_the_role_in_one_piece_says_are_not_published(
     write_role(ws, home, whole, open_signers(ws, PRODUCT, secrets))
     live.ok("publish")
     assert live.fresh_device()[1] == "installs 1.0"
+
+
+def test_the_number_of_bins_never_changes(binned: Lab) -> None:
+    ws = binned.workspace
+    builds = read_base(ws, ws.storage()).state.role(f"{PRODUCT}-builds")
+    bins = bins_of(builds)
+    assert builds is not None
+    assert builds.delegations is not None
+    assert bins is not None
+    builds.version = 2
+    more = SuccinctRoles(list(bins.keyids), bins.threshold, 7, bins.name_prefix)
+    builds.delegations.succinct_roles = more
+    secrets = Secrets(ws.lab_passphrase.read_bytes().strip())
+    write_role(ws, f"{PRODUCT}-builds", builds, open_signers(ws, PRODUCT, secrets))
+    done = binned.run("publish")
+    assert done.code == ExitCode.REFUSED
+    assert f"{PRODUCT}-builds has 128 hash bins, and 64 are live" in done.err
+    assert f"remove .firmroot/staged/{PRODUCT}-builds.json" in done.err
+    (ws.memory / f"staged/{PRODUCT}-builds.json").unlink()
+    binned.ship("1.1")
+    assert binned.fresh_device()[1] == "installs 1.1"
 
 
 def test_two_products_with_bins_go_together(binned: Lab) -> None:
