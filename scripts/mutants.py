@@ -82,13 +82,14 @@ CEREMONY = tuple(
     f"tests/signing/test_{name}.py" for name in ("ceremony", "strangers", "anchor_ceremony")
 )
 BINS = ("tests/publishing/test_bins.py",)
-INBOX = (
-    "tests/publishing/test_inbox.py",
-    "tests/publishing/test_rebase.py",
-    "tests/workflows/test_inbox_attacks.py",
+IDENTITIES = (
     "tests/workflows/test_identities.py",
     "tests/workflows/test_identities_keys.py",
-    *BINS,
+)
+INBOX = (
+    "tests/publishing/test_inbox.py",
+    "tests/workflows/test_inbox_attacks.py",
+    *IDENTITIES,
 )
 MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/trust/verified.py": ("tests/trust", "tests/oracle"),
@@ -210,12 +211,13 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/watch.py": ("tests/publishing/test_refresh_job.py",),
     "repo_tools/reporting/metrics.py": ("tests/reporting/test_metrics.py",),
     "repo_tools/publishing/withdraw.py": ("tests/publishing/test_withdraw.py",),
-    "repo_tools/publishing/examine.py": INBOX,
+    "repo_tools/publishing/examine.py": (*INBOX, *BINS),
     "repo_tools/publishing/inbox.py": INBOX,
     "repo_tools/publishing/intake.py": INBOX,
-    "repo_tools/publishing/submit.py": INBOX,
+    "repo_tools/publishing/submit.py": (*INBOX, *BINS),
     "repo_tools/publishing/rebase.py": (
-        *INBOX,
+        "tests/publishing/test_rebase.py",
+        *IDENTITIES,
         "tests/publishing/test_publish.py",
     ),
     "repo_tools/publishing/verify.py": (
