@@ -228,7 +228,7 @@ def check_releases(
     taken: dict[int, str] = {}
     for release in found:
         version, sequence = release.version, release.sequence
-        free = given[version] == sequence if version in given else sequence > highest or not index
+        free = given[version] == sequence if version in given else sequence > highest
         if not free or taken.setdefault(sequence, version) != version:
             raise TakenSequenceError(
                 f"{product}@{version} has sequence {sequence}, which is not free: "
@@ -242,13 +242,11 @@ def check_releases(
 
 def _new(admitted: Admitted, roles: Sequence[str]) -> dict[str, TargetFile]:
     """Artifacts that bins name for the first time."""
-    flat = admitted.base.role(builds_of(roles[0])) if roles else None
-    known = dict(flat.targets) if flat is not None else {}
     found: dict[str, TargetFile] = {}
     for role in roles:
         check_loaded(admitted.base, role)
         live = admitted.base.role(role)
-        before = live.targets if live is not None else known
+        before = live.targets if live is not None else {}
         now = read(Targets, role, admitted.roles[role]).signed.targets
         found |= {path: target for path, target in now.items() if path not in before}
     return found
@@ -262,7 +260,7 @@ def next_index(admitted: Admitted) -> Mapping[str, Any]:
     products = dict.fromkeys((*before, *(_product(role) for role in admitted.roles)))
     index: dict[str, Sequence[Release]] = {}
     for product in products:
-        if not product or bins_of(candidate.role(builds_role(product))) is None:
+        if bins_of(candidate.role(builds_role(product))) is None:
             continue
         mine = [each for each in admitted.roles if is_bin(each) and _product(each) == product]
         converted = bins_of(base.role(builds_role(product))) is None

@@ -16,6 +16,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from tuf.api.metadata import TargetFile
+
 from client_reference.selection import DevicePosition
 from client_reference.transport.fetcher import DirectoryFetcher
 from client_reference.trust.updater import Floors
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["HARDWARE", "NOW", "PRODUCT", "Done", "Lab", "image"]
+__all__ = ["HARDWARE", "NOW", "PRODUCT", "Done", "Lab", "entry", "image"]
 
 NOW = datetime(2026, 3, 2, 6, 0, tzinfo=UTC)
 PRODUCT, HARDWARE = "gateway", "acme,gw-2"
@@ -50,6 +52,19 @@ class Done:
     @property
     def json(self) -> Any:  # noqa: ANN401  whatever the command printed
         return json.loads(self.out)
+
+
+def entry(path: str, version: str, sequence: int) -> TargetFile:
+    """What a builds role or a bin says of one artifact."""
+    target = TargetFile.from_data(path, version.encode(), ["sha256"])
+    target.unrecognized_fields["custom"] = {
+        "handler": "slot",
+        "hardware": [HARDWARE],
+        "product": PRODUCT,
+        "sequence": sequence,
+        "version": version,
+    }
+    return target
 
 
 @dataclass

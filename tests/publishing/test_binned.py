@@ -9,14 +9,21 @@ import pytest
 from tuf.api.metadata import SuccinctRoles, Targets
 
 from client_reference.errors import ExitCode
-from repo_tools.metadata.bins import bins_of, is_bin
+from repo_tools.metadata.bins import FIELD, Release, bins_of, is_bin
 from repo_tools.metadata.repository import parse
-from repo_tools.publishing.binned import artifact, check_loaded
+from repo_tools.publishing.binned import (
+    TakenSequenceError,
+    artifact,
+    check_loaded,
+    check_releases,
+    next_index,
+)
 from repo_tools.publishing.firmware import open_signers, write_role
 from repo_tools.publishing.live import read_bins
+from repo_tools.publishing.plan import Admitted
 from repo_tools.publishing.prepare import read_base
 from repo_tools.signing.secrets import Secrets
-from tests.publishing.lab import PRODUCT
+from tests.publishing.lab import PRODUCT, entry
 
 if TYPE_CHECKING:
     from tests.publishing.lab import Lab
@@ -102,3 +109,51 @@ def test_two_products_with_bins_go_together(binned: Lab) -> None:
         f"{PRODUCT}@1.1",
         "sensor@1",
     }
+
+
+SEQUENCES = {
+    "the first one": ((), {"1.0": 1}, ""),
+    "any number is free where nothing is live": ((), {"1.0": 7}, ""),
+    "above what is live": ((("1.0", 3),), {"1.1": 4}, ""),
+    "a hole is left": ((("1.0", 3),), {"1.1": 9}, ""),
+    "another file of what is live": ((("1.0", 3), ("1.1", 4)), {"1.0": 3}, ""),
+    "what is live, under another number": ((("1.0", 3),), {"1.0": 4}, "3 is the one of that"),
+    "the number of what is live": ((("1.0", 3),), {"1.1": 3}, "3 is the highest that is live"),
+    "below what is live": ((("1.0", 3),), {"1.1": 2}, "3 is the highest that is live"),
+    "one number for two": ((("1.0", 3),), {"1.1": 4, "1.2": 4}, "which is not free"),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_a_sequence_is_of_one_version_and_above_what_is_live(name: str) -> None:
+    live, new, refused = SEQUENCES[name]
+    index = [Release(version, sequence, ()) for version, sequence in live]
+    targets = {each: entry(each, each, sequence) for each, sequence in new.items()}
+    if not refused:
+        found = check_releases(PRODUCT, index, targets)
+        assert {each.version: each.sequence for each in found} == new
+        return
+    with pytest.raises(TakenSequenceError, match=refused):
+        check_releases(PRODUCT, index, targets)
+
+
+def test_an_index_is_not_made_from_bins_that_nobody_read(binned: Lab) -> None:
+    binned.add("1.1")
+    ws, storage = binned.workspace, binned.workspace.storage()
+    base = read_base(ws, storage).state
+    [role] = ws.staged_roles()
+    admitted = Admitted(base, roles=ws.staged_roles())
+    assert [each[0] for each in next_index(admitted)[PRODUCT]] == ["1.1", "1.0"]
+    snapshot = base.parsed_snapshot()
+    assert snapshot is not None
+    [home] = [name for each in snapshot.meta if is_bin(name := each.removesuffix(".json"))]
+    admitted = Admitted(base, roles={home: ws.staged_roles()[role]})
+    with pytest.raises(AssertionError, match=f"{home} is live and was not read"):
+        next_index(admitted)
+
+
+def test_a_product_in_one_piece_has_no_index(following: Lab) -> None:
+    following.ok("publish")
+    snapshot = read_base(following.workspace, following.workspace.storage()).state.parsed_snapshot()
+    assert snapshot is not None
+    assert PRODUCT not in snapshot.unrecognized_fields.get(FIELD, {})

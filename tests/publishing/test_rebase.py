@@ -24,7 +24,7 @@ from repo_tools.publishing.rebase import (
     sequences,
 )
 from repo_tools.signing.secrets import Secrets
-from tests.publishing.lab import HARDWARE, NOW, PRODUCT
+from tests.publishing.lab import NOW, PRODUCT, entry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,19 +33,6 @@ if TYPE_CHECKING:
     from tests.publishing.lab import Lab
 
 BUILDS = f"{PRODUCT}-builds"
-
-
-def entry(path: str, version: str, sequence: int) -> TargetFile:
-    """One artifact."""
-    target = TargetFile.from_data(path, version.encode(), ["sha256"])
-    target.unrecognized_fields["custom"] = {
-        "handler": "slot",
-        "hardware": [HARDWARE],
-        "product": PRODUCT,
-        "sequence": sequence,
-        "version": version,
-    }
-    return target
 
 
 def segments_of(path: str) -> TargetFile:
