@@ -10,6 +10,7 @@ from tuf.api.metadata import SuccinctRoles, Targets
 
 from client_reference.errors import ExitCode
 from repo_tools.metadata.bins import FIELD, Release, bins_of, is_bin
+from repo_tools.metadata.edits import without
 from repo_tools.metadata.repository import parse
 from repo_tools.publishing.binned import (
     TakenSequenceError,
@@ -150,6 +151,22 @@ def test_an_index_is_not_made_from_bins_that_nobody_read(binned: Lab) -> None:
     admitted = Admitted(base, roles={home: ws.staged_roles()[role]})
     with pytest.raises(AssertionError, match=f"{home} is live and was not read"):
         next_index(admitted)
+
+
+def test_what_is_left_out_on_purpose_leaves_the_index(binned: Lab) -> None:
+    ws, storage = binned.workspace, binned.workspace.storage()
+    base = read_base(ws, storage).state
+    bins = bins_of(base.role(f"{PRODUCT}-builds"))
+    assert bins is not None
+    home = bins.get_role_for_target(PATH)
+    base = read_bins(storage, base, [home])
+    live = base.role(home)
+    assert live is not None
+    secrets = Secrets(ws.lab_passphrase.read_bytes().strip())
+    for signed, left in ((live, [["1.0", 1, ["firmware.img"]]]), (without(live, ["1.0"]), [])):
+        signed.version = 2
+        write_role(ws, home, signed, open_signers(ws, PRODUCT, secrets))
+        assert next_index(Admitted(base, roles=ws.staged_roles())).get(PRODUCT, []) == left
 
 
 def test_a_product_in_one_piece_has_no_index(following: Lab) -> None:
