@@ -213,7 +213,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/withdraw.py": ("tests/publishing/test_withdraw.py",),
     "repo_tools/publishing/examine.py": (*INBOX, *BINS),
     "repo_tools/publishing/inbox.py": INBOX,
-    "repo_tools/publishing/intake.py": INBOX,
+    "repo_tools/publishing/intake.py": (*INBOX, *BINS),
     "repo_tools/publishing/submit.py": (*INBOX, *BINS),
     "repo_tools/publishing/rebase.py": (
         "tests/publishing/test_rebase.py",
