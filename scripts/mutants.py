@@ -211,7 +211,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/watch.py": ("tests/publishing/test_refresh_job.py",),
     "repo_tools/reporting/metrics.py": ("tests/reporting/test_metrics.py",),
     "repo_tools/publishing/withdraw.py": ("tests/publishing/test_withdraw.py",),
-    "repo_tools/publishing/examine.py": (*INBOX, *BINS),
+    "repo_tools/publishing/examine.py": ("tests/publishing/test_examine.py", *INBOX, *BINS),
     "repo_tools/publishing/inbox.py": INBOX,
     "repo_tools/publishing/intake.py": (*INBOX, *BINS),
     "repo_tools/publishing/submit.py": (*INBOX, *BINS),
