@@ -188,6 +188,7 @@ def test_a_release_manager_who_loses_the_race_is_told_who_signs_again(live: Comp
     live.ship("1.2")
 
 
+@pytest.mark.services  # long
 def test_what_is_signed_on_top_of_what_was_handed_in_goes_after_it(live: Company) -> None:
     """Two promotions in a row, without a look at what became of the first."""
     ci, rita, sam, publisher = (live[name] for name in ("ci", "rita", "sam", "publisher"))
