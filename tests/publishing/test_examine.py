@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 from tuf.api.metadata import Targets
 
+from client_reference.trust.verified import BadSignatureError
 from repo_tools.metadata.edits import assemble
-from repo_tools.metadata.repository import RepositoryState
-from repo_tools.publishing.examine import is_live
-from repo_tools.publishing.prepare import read_base
-from tests.publishing.lab import PRODUCT, entry
+from repo_tools.metadata.repository import RepositoryState, parse, sha256
+from repo_tools.publishing.examine import examine, is_live
+from repo_tools.publishing.inbox import Submission
+from repo_tools.publishing.prepare import next_targets, read_base
+from tests.publishing.lab import NOW, PRODUCT, entry
 
 if TYPE_CHECKING:
     from tests.publishing.lab import Lab
@@ -64,3 +66,32 @@ def test_what_people_sign_is_live_to_the_letter_or_not_at_all(state: RepositoryS
     """An older channel with the same manifest is no submission that has been published."""
     assert not is_live(state, STABLE, made(state, STABLE, 1))
     assert not is_live(state, STABLE, made(state, STABLE, 2))
+
+
+def submission(state: RepositoryState, role: str, data: bytes) -> Submission:
+    """As an honest submitter says it."""
+    version = parse(data, Targets, role).signed.version
+    return Submission(role, version, len(data), sha256(data), sha256(state.roles[role]), 0)
+
+
+def test_only_what_is_new_is_looked_for(following: Lab) -> None:
+    """A repository has years of artifacts, and a submission brings one."""
+    ws = following.workspace
+    state = read_base(ws, ws.storage()).state
+    data = ws.staged_roles()[BUILDS]
+    found = examine(state, submission(state, BUILDS, data), data, 0, NOW, None)
+    assert {each.path.split("/")[2] for each in found.new.values()} == {"1.1"}
+    assert not found.handover
+
+
+def test_a_role_in_bins_goes_over_with_the_targets_role_that_names_its_keys(binned: Lab) -> None:
+    (old,) = binned.workspace.policy.role(BUILDS, "builds").keys
+    binned.ok("rotate", old)
+    binned.ok("sign")
+    ws = binned.workspace
+    state = read_base(ws, ws.storage()).state
+    data = ws.staged_roles()[BUILDS]
+    work = submission(state, BUILDS, data)
+    assert examine(state, work, data, 0, NOW, next_targets(ws, state)).handover
+    with pytest.raises(BadSignatureError):
+        examine(state, work, data, 0, NOW, None)
