@@ -13,7 +13,7 @@ from repo_tools.metadata.edits import assemble
 from repo_tools.metadata.repository import RepositoryState, parse, sha256
 from repo_tools.publishing.examine import examine, is_live
 from repo_tools.publishing.inbox import Submission
-from repo_tools.publishing.prepare import next_targets, read_base
+from repo_tools.publishing.prepare import read_base
 from tests.publishing.lab import NOW, PRODUCT, entry
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def test_a_role_in_bins_goes_over_with_the_targets_role_that_names_its_keys(binn
     state = read_base(ws, ws.storage()).state
     data = ws.staged_roles()[BUILDS]
     work = submission(state, BUILDS, data)
-    assert examine(state, work, data, 0, NOW, next_targets(ws, state)).handover
+    following = parse(ws.staged_roles()["targets"], Targets, "targets").signed
+    assert examine(state, work, data, 0, NOW, following).handover
     with pytest.raises(BadSignatureError):
         examine(state, work, data, 0, NOW, None)
