@@ -440,6 +440,9 @@ def test_what_is_wrong_with_the_publisher_is_not_blamed_on_a_submitter(live: Com
     key.rename(live.top / "away.pem")
     said = publisher("publish", code=ExitCode.ACTION_REQUIRED)
     assert "this machine cannot sign as publisher" in said
+    assert "inbox" not in said
+    [status] = ci.json("submit", "--status", identity, code=ExitCode.RETRY_LATER)["submissions"]
+    assert (status["fate"], status["reason"]) == ("waits", "for the publisher")
     (live.top / "away.pem").rename(key)
     assert f"({identity[:8]}): published" in publisher("publish")
 
