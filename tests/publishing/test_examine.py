@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 from tuf.api.metadata import Targets
 
+from client_reference.errors import RefusedError
 from client_reference.trust.verified import BadSignatureError
+from repo_tools.metadata.bins import bins_of
 from repo_tools.metadata.edits import assemble
 from repo_tools.metadata.repository import RepositoryState, parse, sha256
+from repo_tools.publishing.binned import StaleError
 from repo_tools.publishing.examine import examine, is_live
+from repo_tools.publishing.firmware import open_signers, write_role
 from repo_tools.publishing.inbox import Submission
 from repo_tools.publishing.prepare import read_base
+from repo_tools.signing.secrets import Secrets
 from tests.publishing.lab import NOW, PRODUCT, entry
 
 if TYPE_CHECKING:
@@ -96,3 +101,47 @@ def test_a_role_in_bins_goes_over_with_the_targets_role_that_names_its_keys(binn
     assert examine(state, work, data, 0, NOW, following).handover
     with pytest.raises(BadSignatureError):
         examine(state, work, data, 0, NOW, None)
+
+
+def signed_by_builder(lab: Lab, role: str, signed: Targets) -> bytes:
+    """What whoever has the builder's key can sign."""
+    ws = lab.workspace
+    secrets = Secrets(ws.lab_passphrase.read_bytes().strip())
+    write_role(ws, role, signed, open_signers(ws, PRODUCT, secrets))
+    return ws.staged_roles()[role]
+
+
+def test_a_role_that_gives_its_bins_another_threshold_is_refused(binned: Lab) -> None:
+    """Attack: what the bins say outlives the rotation of the stolen key."""
+    state = read_base(binned.workspace, binned.workspace.storage()).state
+    role = state.role(BUILDS)
+    assert role is not None
+    bins = bins_of(role)
+    assert bins is not None
+    role.version = 2
+    honest = signed_by_builder(binned, BUILDS, role)
+    assert examine(state, submission(state, BUILDS, honest), honest, 0, NOW, None).new == {}
+    bins.keyids = [*bins.keyids, "0" * 64]
+    bins.threshold = 2
+    evil = signed_by_builder(binned, BUILDS, role)
+    with pytest.raises(RefusedError, match="gives its hash bins other keys, or another"):
+        examine(state, submission(state, BUILDS, evil), evil, 0, NOW, None)
+
+
+def test_a_bin_that_takes_the_sequence_of_what_is_live_is_refused(binned: Lab) -> None:
+    state = read_base(binned.workspace, binned.workspace.storage()).state
+    role = state.role(BUILDS)
+    bins = bins_of(role)
+    assert role is not None
+    assert bins is not None
+    path = f"builds/{PRODUCT}/7.0/firmware.img"
+    home = bins.get_role_for_target(path)
+    for sequence in (1, 2):
+        signed = Targets(expires=role.expires, targets={path: entry(path, "7.0", sequence)})
+        data = signed_by_builder(binned, home, signed)
+        work = Submission(home, 1, len(data), sha256(data), "", 0)
+        if sequence == 2:
+            assert len(examine(state, work, data, 0, NOW, None).new) == 1
+            continue
+        with pytest.raises(StaleError, match="has sequence 1, which is not free"):
+            examine(state, work, data, 0, NOW, None)

@@ -403,3 +403,4 @@ def test_what_people_signed_and_what_goes_with_it_are_published_together(live: C
     said = publisher("publish")
     assert "targets 2, gateway-builds 2" in said
     assert "): published" in said
+    assert "waits" not in said
