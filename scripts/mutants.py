@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 EQUIVALENTS = ROOT / "scripts" / "mutants.toml"
-COPIED = ("bench", "client_reference", "keys_policy", "repo_tools", "tests", "scripts")
+COPIED = ("bench", "client_reference", "docs", "keys_policy", "repo_tools", "tests", "scripts")
 COPIED_FILES = ("pyproject.toml",)
 # CPU seconds of one run of tests at least, and how often the wall clock may be slower.
 MINIMUM_LIMIT = 10
