@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
-from tuf.api.metadata import Targets
+from tuf.api.metadata import TargetFile, Targets
 
 from client_reference.errors import RefusedError
+from client_reference.manifest import MAX_MANIFEST
 from client_reference.trust.verified import BadSignatureError
 from repo_tools.metadata.bins import bins_of
 from repo_tools.metadata.edits import assemble
 from repo_tools.metadata.repository import RepositoryState, parse, sha256
 from repo_tools.publishing.binned import StaleError
-from repo_tools.publishing.examine import examine, is_live
+from repo_tools.publishing.examine import Examined, examine, is_live
 from repo_tools.publishing.firmware import open_signers, write_role
 from repo_tools.publishing.inbox import Submission
 from repo_tools.publishing.prepare import read_base
@@ -145,3 +148,84 @@ def test_a_bin_that_takes_the_sequence_of_what_is_live_is_refused(binned: Lab) -
             continue
         with pytest.raises(StaleError, match="has sequence 1, which is not free"):
             examine(state, work, data, 0, NOW, None)
+
+
+# What a builder may not say of a file
+
+PLACE = f"builds/{PRODUCT}/1.1/"
+NO_PLACE = {
+    "a line break": PLACE + "a\nb.img",
+    "a backslash": PLACE + "a\\b.img",
+    "an empty segment": PLACE + "/b.img",
+    "a step up": PLACE + "../b.img",
+    "a step nowhere": PLACE + "./b.img",
+}
+
+
+def one_more(state: RepositoryState, target: TargetFile) -> bytes:
+    """The live builds role and one entry, as nobody signed it: the file is judged after that."""
+    live = state.role(BUILDS)
+    assert live is not None
+    targets = live.targets | {target.path: target}
+    return assemble(Targets(live.version + 1, expires=live.expires, targets=targets), [])
+
+
+def judged(state: RepositoryState, role: str, data: bytes, **other: str) -> Examined:
+    """Examined as if its signatures were good."""
+    work = replace(submission(state, role, data), **other)  # type: ignore[arg-type]  # fields
+    signed = parse(data, Targets, role).signed
+    with patch("repo_tools.publishing.examine.authentic", return_value=signed):
+        return examine(state, work, data, 0, NOW, None)
+
+
+@pytest.mark.parametrize("name", NO_PLACE)
+def test_a_path_that_leads_elsewhere_is_refused(state: RepositoryState, name: str) -> None:
+    with pytest.raises(RefusedError, match="expected segments with single '/' between them"):
+        judged(state, BUILDS, one_more(state, entry(NO_PLACE[name], "1.1", 2)))
+
+
+@pytest.mark.parametrize("digest", ["", "0" * 63, "0" * 65, "A" * 64, "../" + "0" * 61])
+def test_a_digest_that_is_none_is_refused(state: RepositoryState, digest: str) -> None:
+    target = entry(PLACE + "b.img", "1.1", 2)
+    target.hashes = {"sha256": digest} if digest else {"md5": "0" * 32}
+    with pytest.raises(RefusedError, match="has no SHA-256 of 64 hex digits"):
+        judged(state, BUILDS, one_more(state, target))
+
+
+def test_a_manifest_may_have_so_many_bytes_and_not_one_more(state: RepositoryState) -> None:
+    live = state.role(STABLE)
+    assert live is not None
+    [target] = live.targets.values()
+    for length in (0, 1, MAX_MANIFEST, MAX_MANIFEST + 1):
+        target.length = length
+        data = assemble(Targets(3, expires=live.expires, targets=live.targets), [])
+        if 0 < length <= MAX_MANIFEST:
+            assert len(judged(state, STABLE, data).new) == 1
+            continue
+        with pytest.raises(RefusedError, match=f"has {length} bytes, expected 1 to"):
+            judged(state, STABLE, data)
+
+
+def test_what_was_made_from_something_else_is_stale(state: RepositoryState) -> None:
+    target = entry(f"builds/{PRODUCT}/1.2/b.img", "1.2", 3)
+    good = one_more(state, target)
+    assert len(judged(state, BUILDS, good).new) == 1
+    with pytest.raises(StaleError, match="version 2 is"):
+        judged(state, BUILDS, good, base="0" * 64)
+    live = state.role(BUILDS)
+    assert live is not None
+    same = Targets(2, expires=live.expires, targets=live.targets | {target.path: target})
+    with pytest.raises(StaleError, match="version 2 is"):
+        judged(state, BUILDS, assemble(same, []))
+
+
+def test_a_first_role_is_made_from_nothing(new: Lab) -> None:
+    new.ok("sign")
+    new.ok("publish")
+    new.add("1.0")
+    state = read_base(new.workspace, new.workspace.storage()).state
+    data = new.workspace.staged_roles()[BUILDS]
+    work = Submission(BUILDS, 1, len(data), sha256(data), "", 0)
+    with pytest.raises(StaleError, match="version 0 is"):
+        examine(state, replace(work, base="0" * 64), data, 0, NOW, None)
+    assert len(examine(state, work, data, 0, NOW, None).new) == 2
