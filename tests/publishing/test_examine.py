@@ -8,18 +8,26 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
-from tuf.api.metadata import TargetFile, Targets
+from tuf.api.metadata import (
+    DelegatedRole,
+    Delegations,
+    SuccinctRoles,
+    TargetFile,
+    Targets,
+)
 
 from client_reference.errors import RefusedError
 from client_reference.manifest import MAX_MANIFEST
 from client_reference.trust.verified import BadSignatureError
-from repo_tools.metadata.bins import bins_of
+from repo_tools.metadata.bins import bins_of, is_bin
 from repo_tools.metadata.edits import assemble
 from repo_tools.metadata.repository import RepositoryState, parse, sha256
 from repo_tools.publishing.binned import StaleError
-from repo_tools.publishing.examine import Examined, examine, is_live
+from repo_tools.publishing.examine import AwaitedError, Examined, examine, is_builds, is_live
 from repo_tools.publishing.firmware import open_signers, write_role
 from repo_tools.publishing.inbox import Submission
+from repo_tools.publishing.live import read_bins
+from repo_tools.publishing.plan import MAX_JUMP
 from repo_tools.publishing.prepare import read_base
 from repo_tools.signing.secrets import Secrets
 from tests.publishing.lab import NOW, PRODUCT, entry
@@ -229,3 +237,68 @@ def test_a_first_role_is_made_from_nothing(new: Lab) -> None:
     with pytest.raises(StaleError, match="version 0 is"):
         examine(state, replace(work, base="0" * 64), data, 0, NOW, None)
     assert len(examine(state, work, data, 0, NOW, None).new) == 2
+
+
+def test_the_next_number_may_be_so_far_away_and_no_further(state: RepositoryState) -> None:
+    """Attack: whoever has a builds key takes the last number that there is."""
+    path = f"builds/{PRODUCT}/1.2/b.img"
+    assert judged(state, BUILDS, one_more(state, entry(path, "1.2", 2 + MAX_JUMP))).new
+    with pytest.raises(RefusedError, match=f"expected at most {MAX_JUMP} more"):
+        judged(state, BUILDS, one_more(state, entry(path, "1.2", 3 + MAX_JUMP)))
+
+
+# Who may sign
+
+
+@pytest.mark.parametrize(
+    "delegations", [None, Delegations({}, succinct_roles=SuccinctRoles([], 1, 1, "bin"))]
+)
+def test_a_role_that_targets_does_not_name_is_refused(
+    state: RepositoryState, delegations: Delegations | None
+) -> None:
+    targets = assemble(Targets(delegations=delegations), [])
+    alone = RepositoryState(roots=state.roots, roles={"targets": targets})
+    data = state.roles[BUILDS]
+    with pytest.raises(RefusedError, match="does not delegate to 'gateway-builds'"):
+        examine(alone, submission(state, BUILDS, data), data, 0, NOW, None)
+
+
+def test_signatures_of_nobody_do_not_get_better_by_what_comes_next(state: RepositoryState) -> None:
+    data = made(state, BUILDS, 3)
+    for following in (None, Targets()):
+        with pytest.raises(BadSignatureError):
+            examine(state, submission(state, BUILDS, data), data, 0, NOW, following)
+
+
+def test_only_paths_of_builds_make_a_builds_role() -> None:
+    for paths, found in ((["builds/p/*/*"], True), (["channels/p/x.json"], False), (None, False)):
+        prefixes = ["00"] if paths is None else None
+        way = DelegatedRole("p", [], 1, terminating=True, paths=paths, path_hash_prefixes=prefixes)
+        assert is_builds(way) is found
+
+
+def test_a_bin_of_a_product_in_one_piece_waits_for_its_role(state: RepositoryState) -> None:
+    data = assemble(Targets(expires=NOW + timedelta(1)), [])
+    work = Submission(f"{PRODUCT}_-0a", 1, len(data), sha256(data), "", 0)
+    with pytest.raises(AwaitedError, match="is a hash bin, and gateway-builds has none"):
+        examine(state, work, data, 0, NOW, None)
+
+
+def test_a_bin_goes_over_with_its_role_and_the_targets_role_that_names_its_keys(
+    binned: Lab,
+) -> None:
+    (old,) = binned.workspace.policy.role(BUILDS, "builds").keys
+    binned.ok("rotate", old)
+    binned.ok("sign")
+    ws = binned.workspace
+    state = read_base(ws, ws.storage()).state
+    staged = ws.staged_roles()
+    [home] = [name for name in staged if is_bin(name)]
+    state = read_bins(ws.storage(), state, [home])
+    work = submission(state, home, staged[home])
+    above = parse(staged[BUILDS], Targets, BUILDS).signed
+    coming = parse(staged["targets"], Targets, "targets").signed
+    assert examine(state, work, staged[home], 0, NOW, coming, above).handover
+    for following in (None, state.targets):
+        with pytest.raises(RefusedError, match="gives its hash bins other keys"):
+            examine(state, work, staged[home], 0, NOW, following, above)
