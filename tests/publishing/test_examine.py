@@ -18,6 +18,7 @@ from tuf.api.metadata import (
 
 from client_reference.errors import RefusedError
 from client_reference.manifest import MAX_MANIFEST
+from client_reference.payload.segments import SUFFIX
 from client_reference.trust.verified import BadSignatureError
 from repo_tools.metadata.bins import bins_of, is_bin
 from repo_tools.metadata.edits import assemble
@@ -245,6 +246,36 @@ def test_the_next_number_may_be_so_far_away_and_no_further(state: RepositoryStat
     assert judged(state, BUILDS, one_more(state, entry(path, "1.2", 2 + MAX_JUMP))).new
     with pytest.raises(RefusedError, match=f"expected at most {MAX_JUMP} more"):
         judged(state, BUILDS, one_more(state, entry(path, "1.2", 3 + MAX_JUMP)))
+
+
+def test_a_list_of_segments_belongs_to_an_artifact_that_has_some(state: RepositoryState) -> None:
+    small = entry(f"builds/{PRODUCT}/1.2/b.img", "1.2", 3)
+    listed = TargetFile.from_data(small.path + SUFFIX, b"s" * 32, ["sha256"])
+    listed.unrecognized_fields["custom"] = {"segments-of": small.path}
+    live = state.role(BUILDS)
+    assert live is not None
+    targets = live.targets | {small.path: small, listed.path: listed}
+    data = assemble(Targets(3, expires=live.expires, targets=targets), [])
+    with pytest.raises(RefusedError, match="belongs to no artifact of this role that has segments"):
+        judged(state, BUILDS, data)
+
+
+def test_an_artifact_of_a_bin_names_its_segments_itself(binned: Lab) -> None:
+    binned.add("1.1")
+    ws = binned.workspace
+    state = read_base(ws, ws.storage()).state
+    [(home, data)] = ws.staged_roles().items()
+    state = read_bins(ws.storage(), state, [home])
+    live = state.roles.get(home)
+    work = Submission(home, 1, len(data), sha256(data), sha256(live) if live else "", 0)
+    assert len(examine(state, work, data, 0, NOW, None).new) == 2
+    unnamed = parse(data, Targets, home).signed
+    path = f"builds/{PRODUCT}/1.1/firmware.img"
+    del unnamed.targets[path].unrecognized_fields["custom"]["segments"]
+    data = signed_by_builder(binned, home, unnamed)
+    work = replace(work, length=len(data), sha256=sha256(data))
+    with pytest.raises(RefusedError, match="bytes and no list of segments"):
+        examine(state, work, data, 0, NOW, None)
 
 
 # Who may sign

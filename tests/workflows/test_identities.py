@@ -407,6 +407,12 @@ def test_what_was_handed_in_by_half_is_told_and_finished(live: Company) -> None:
     assert "nothing to publish" in publisher("publish")
     assert "gateway-builds 2  handed in" in ci.submit()
     assert "gateway-builds 2" in publisher("publish")
+    # And what somebody answered and did not clear away, the next one does.
+    there = live.inbox / "submissions" / identity
+    there.mkdir()
+    (there / "submission.json").write_bytes(b"{}")
+    publisher("publish")
+    assert not there.exists()
 
 
 def test_a_full_disk_of_the_publisher_is_nobodys_fault(live: Company) -> None:
