@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from securesystemslib.signer import SSlibKey
+from tuf.api.metadata import DelegatedRole
 
 from keys_policy.checks import (
     CHECKS,
@@ -422,3 +423,23 @@ def test_the_examples_are_policies(example: str, scale: str) -> None:
     expected = {"threshold-reachable"} if example != "lab" else {"lab"}
     stops = {each.check.id for each in found(policy, {}) if each.severity is not Severity.WARNING}
     assert expected <= stops <= expected | {"distinct-holders"}
+
+
+def test_delegations_of_before_an_adoption_stay_as_devices_know_them() -> None:
+    targets = next_targets(POLICY, KEYRING, {"gateway": ["stable"]}, None, NOW)
+    assert targets.delegations is not None
+    assert targets.delegations.roles is not None
+    one = next(iter(targets.delegations.roles.values()))
+    targets.delegations.roles["old"] = replace_role(one, "old")
+
+    def said(*adopted: str) -> list[str]:
+        evidence = Evidence(POLICY, KEYRING, {"targets": targets}, adopted=frozenset(adopted))
+        return [each.detail for each in run_checks(evidence) if each.check.id == "delegations"]
+
+    assert said(), "two roles for one path, and one that does not end the search"
+    assert said("old") == []
+
+
+def replace_role(role: DelegatedRole, name: str) -> DelegatedRole:
+    """Another one for the same paths, that does not terminate."""
+    return DelegatedRole(name, role.keyids, role.threshold, terminating=False, paths=role.paths)
