@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from tests.workflows.identities import Company, Machine
 
+# Each takes seconds: beside the other lives of a company.
+pytestmark = pytest.mark.services
+
 MERGED = ("metadata", "history", "keys")
 TAKEN = ("ceremonies", "staged", "policy.toml", "gone.toml", "firmroot.toml")
 
@@ -381,7 +384,6 @@ def test_a_signature_that_does_not_count_is_said_with_who_signs_again(live: Comp
     assert "gateway-builds 2  handed in" in ci.submit()
 
 
-@pytest.mark.services  # long
 def test_what_people_signed_and_what_goes_with_it_are_published_together(live: Company) -> None:
     """The signatures of two people met in git, and nobody has put them together yet."""
     ci, publisher, office = live["ci"], live["publisher"], live["office"]
