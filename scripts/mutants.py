@@ -293,7 +293,12 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/signing/test_session.py",
         "tests/signing/test_strangers.py",
     ),
-    "repo_tools/signing/portable.py": ("tests/signing/test_portable.py",),
+    "repo_tools/signing/portable.py": (
+        "tests/signing/test_portable.py",
+        "tests/signing/test_session.py",
+        "tests/signing/test_strangers.py",
+        "tests/signing/test_anchor_ceremony.py",
+    ),
     "repo_tools/signing/apart.py": ("tests/signing/test_portable.py", "tests/cli/test_apart.py"),
     "repo_tools/signing/unusual.py": ("tests/signing/test_unusual.py",),
     "repo_tools/signing/review.py": ("tests/signing/test_unusual.py",),

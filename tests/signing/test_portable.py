@@ -114,7 +114,10 @@ def test_a_predecessor_is_proven_by_who_rules_over_it(ws: Workspace, file: Path)
     finish(ws, waiting)
     publish_by_hand(ws)
     again = start_targets(ws, ws.config.products, NOW)
-    assert read_portable(sent(ws, again, file)).proven
+    found = read_portable(sent(ws, again, file))
+    assert found.proven
+    assert found.before is not None
+    assert (found.version(1), found.version(2)) == (found.before, None)
 
     def unsigned(document: dict[str, Any]) -> None:
         before = json.loads(document["predecessor"])
@@ -143,6 +146,17 @@ def delegator_beside(document: dict[str, Any]) -> None:
 def unsigned_link(document: dict[str, Any]) -> None:
     first = json.loads(document["roots"][0])
     document["roots"][0] = json.dumps({**first, "signatures": first["signatures"][:1]})
+
+
+def bins_only(document: dict[str, Any]) -> None:
+    bins = {"keyids": [], "threshold": 1, "bit_length": 2, "name_prefix": "bin"}
+    delegations = {"keys": {}, "succinct_roles": bins}
+    document["delegators"][0]["signed"]["delegations"] = delegations
+
+
+def other_path(document: dict[str, Any]) -> None:
+    for files in (document["targets"], document["signed"]["targets"]):
+        files["channels/gateway/other.json"] = files.pop(MANIFEST)
 
 
 def fraction_in_link(document: dict[str, Any]) -> None:
@@ -187,6 +201,13 @@ FORGED: list[tuple[str, str, Change, type[Exception], str]] = [
      "does not say who may sign"),
     ("a delegator that does not know the role", "channel", edit("role", "gateway-nightly"),
      RefusedError, "gateway-nightly may not speak for"),
+    ("a delegator that delegates nothing", "channel",
+     lambda d: d["delegators"][0]["signed"].pop("delegations"), RefusedError,
+     "gateway-stable may not speak for"),
+    ("a delegator of hash bins", "channel", bins_only, RefusedError,
+     "gateway-stable may not speak for"),
+    ("the path of another role", "channel", other_path, RefusedError,
+     "gateway-stable may not speak for channels/gateway/other.json"),
     ("another file than is signed", "channel",
      edit("targets", {MANIFEST: base64.b64encode(b"x").decode()}), RefusedError,
      "carries another channels/gateway/stable.json"),
@@ -232,6 +253,43 @@ def test_a_forged_file_is_refused_before_it_is_shown(
     with pytest.raises(error, match=said):
         read_portable(sent(ws, ceremony, file, change))
     assert read_portable(sent(ws, ceremony, file)).name == ceremony.name
+
+
+@pytest.mark.parametrize("lacks", ["bob", "tess"])
+def test_a_chain_has_the_thresholds_of_both_generations_at_each_link(
+    ws: Workspace, file: Path, lacks: str
+) -> None:
+    """Whoever has the new keys only would begin a chain of his own after an honest root."""
+    publish_by_hand(ws)
+    policy = ws.directory / "policy.toml"
+    policy.write_text(
+        policy.read_text().replace('["alice", "bob", "carol"]', '["tess", "sam", "alice"]', 1)
+    )
+    ws = Workspace.open(ws.directory)
+    second = start_root(ws, NOW)
+    give(ws, second, "alice", "bob", "tess")
+    finish(ws, second)
+    publish_by_hand(ws)
+    third = start_root(ws, NOW)
+
+    def one_less(document: dict[str, Any]) -> None:
+        link, keyid = json.loads(document["roots"][1]), ws.keyring[lacks].key.keyid
+        link["signatures"] = [each for each in link["signatures"] if each["keyid"] != keyid]
+        document["roots"][1] = json.dumps(link)
+
+    with pytest.raises(NotTrustedError, match="root 2 in the file is not signed as it must be"):
+        read_portable(sent(ws, third, file, one_less))
+    found = read_portable(sent(ws, third, file))
+    chain = [found.version(number) for number in range(4)]
+    assert [each and each.version for each in chain] == [None, 1, 2, None]
+    assert chain[2] == found.before
+
+
+def test_the_first_root_is_signed_by_its_own_keys(ws: Workspace, file: Path) -> None:
+    (ws.staged / "root.json").unlink()
+    found = read_portable(sent(ws, start_root(ws, NOW), file))
+    assert [quorum.delegator for quorum in found.count()[0]] == ["the new root"]
+    assert len(found.electorate.members()) == 3
 
 
 def test_a_key_id_without_a_key_cannot_sign_and_stops_nobody(ws: Workspace, file: Path) -> None:
