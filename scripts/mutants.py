@@ -278,7 +278,11 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/workflows/test_drills_anchor_keys.py",
     ),
     "repo_tools/signing/ceremony/reading.py": (*CEREMONY, "tests/signing/test_portable.py"),
-    "repo_tools/signing/ceremony/guards.py": (*CEREMONY, "tests/workflows/test_adopt.py"),
+    "repo_tools/signing/ceremony/guards.py": (
+        *CEREMONY,
+        "tests/signing/test_adopted.py",
+        "tests/workflows/test_adopt.py",
+    ),
     "repo_tools/signing/ceremony/signatures.py": CEREMONY,
     "repo_tools/signing/ceremony/course.py": CEREMONY,
     "repo_tools/signing/ceremony/electorate.py": CEREMONY,
@@ -308,9 +312,12 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/signing/start.py": (
         "tests/signing/test_session.py",
         "tests/signing/test_ceremony.py",
+        "tests/signing/test_adopted.py",
     ),
     "repo_tools/signing/rules.py": (
         "tests/signing/test_rules.py",
+        "tests/signing/test_adopted.py",
+        "tests/signing/test_anchor_ceremony.py",
         "tests/signing/test_session.py",
         "tests/signing/test_strangers.py",
     ),
