@@ -177,7 +177,7 @@ def _is_whole(pem: bytes) -> bool:
     """Whether a PEM file ends where its outermost DER element says (X.690, 8.1.3)."""
     if not pem.rstrip().endswith(b"-----END ENCRYPTED PRIVATE KEY-----"):
         return False
-    body = b"".join(line for line in pem.splitlines() if line and not line.startswith(b"-----"))
+    body = b"".join(line for line in pem.splitlines() if not line.startswith(b"-----"))
     try:
         der = base64.b64decode(body, validate=True)
     except ValueError:

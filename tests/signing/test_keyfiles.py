@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import importlib
 import os
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.dsa import generate_private_key as generate_dsa
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -108,6 +110,42 @@ def test_a_wrong_passphrase_that_decrypts_to_garbage_is_no_damage(tmp_path: Path
     for number in range(1500):
         with pytest.raises(WrongPassphraseError, match="wrong passphrase for"):
             load_private(path, b"%d" % number)
+
+
+@pytest.mark.parametrize(
+    ("der", "whole"),
+    [
+        (b"", False),
+        (b"\x30\x01\x00", False),
+        (b"\x31\x02\x05\x00", False),
+        (b"\x30\x03\x05\x00", False),
+        (b"\x30\x02\x05\x00", True),
+    ],
+    ids=["nothing", "too short", "no sequence", "cut off", "whole"],
+)
+def test_only_what_is_whole_may_have_another_passphrase(
+    tmp_path: Path, der: bytes, whole: bool
+) -> None:
+    """Who believes that a cut-off key has another passphrase looks for that, not for a backup."""
+    path, body = tmp_path / "k.pem", base64.b64encode(der)
+    name = b"ENCRYPTED PRIVATE KEY-----\n"
+    path.write_bytes(b"-----BEGIN " + name + body + b"\n-----END " + name)
+    expected = (WrongPassphraseError, "wrong passphrase") if whole else (KeyFileError, "is damaged")
+    with pytest.raises(expected[0], match=expected[1]):
+        load_private(path, PASSPHRASE)
+
+
+def test_the_older_kind_of_encrypted_file_has_a_wrong_passphrase_too(tmp_path: Path) -> None:
+    path, made = tmp_path / "k.pem", generate("ecdsa-p256")
+    assert isinstance(made, EllipticCurvePrivateKey)
+    path.write_bytes(
+        made.private_bytes(
+            Encoding.PEM, PrivateFormat.TraditionalOpenSSL, BestAvailableEncryption(PASSPHRASE)
+        )
+    )
+    with pytest.raises(WrongPassphraseError, match="wrong passphrase for"):
+        load_private(path, b"wrong wrong wrong")
+    assert public_key(load_private(path, PASSPHRASE)).keyid == public_key(made).keyid
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,9 @@ def test_a_wrong_name_is_refused_before_anything_is_written(
         new_key(far, name, "ed25519", "Dora", PASSPHRASE)
     with pytest.raises(ConfigurationError, match=WRONG_NAMES[name]):
         import_private(far, name, f"file:{stick}", "Dora", Secrets(PASSPHRASE))
+    if name not in far.keyring:  # nobody is asked for a passphrase or PIN for nothing
+        with pytest.raises(ConfigurationError, match=WRONG_NAMES[name]):
+            import_private(far, name, f"file:{tmp_path}/none", "Dora", Secrets(PASSPHRASE))
     with pytest.raises(ConfigurationError, match=WRONG_NAMES[name]):
         add_public(far, name, public_key(private), "Dora", "file")
     assert tree(far) == before

@@ -15,6 +15,7 @@ from repo_tools.metadata.edits import manifest_targets
 from repo_tools.signing import portable as module
 from repo_tools.signing.apart import find_holder, review_apart
 from repo_tools.signing.ceremony import finish, signature_path, start_ceremony, status
+from repo_tools.signing.ceremony.guards import keys_of
 from repo_tools.signing.exchange import export, merge
 from repo_tools.signing.known_good import KnownGood
 from repo_tools.signing.portable import read_portable
@@ -126,6 +127,24 @@ def test_a_predecessor_is_proven_by_who_rules_over_it(ws: Workspace, file: Path)
     assert not read_portable(sent(ws, again, file, unsigned)).proven
 
 
+def test_a_file_names_the_keys_of_before_and_of_now_and_no_others(
+    ws: Workspace, file: Path
+) -> None:
+    """Signers read whose key goes; and who else has keys is nobody's business."""
+    waiting = targets(ws)
+    give(ws, waiting, "alice", "bob")
+    finish(ws, waiting)
+    publish_by_hand(ws)
+    policy = ws.directory / "policy.toml"
+    policy.write_text(policy.read_text().replace('["rita", "sam", "tess"]', '["rita", "sam"]'))
+    ws = Workspace.open(ws.directory)
+    found = read_portable(sent(ws, start_targets(ws, ws.config.products, NOW), file))
+    named = {who.name for who in found.people.values()}
+    assert {"rita", "sam", "tess", "alice", "bob", "carol"} <= named
+    assert not {"publisher", "noor"} & named
+    assert ws.keyring["tess"].key.keyid not in keys_of(found.signed)
+
+
 def edit(place: str, value: object) -> Change:
     """Set a field, by its dotted path."""
     *way, last = place.split(".")
@@ -168,6 +187,10 @@ def fraction_in_link(document: dict[str, Any]) -> None:
 def other_key(document: dict[str, Any]) -> None:
     first, second = list(document["signed"]["keys"])[:2]
     document["signed"]["keys"][first] = document["signed"]["keys"][second]
+
+
+def key_id_that_is_no_text(document: dict[str, Any]) -> None:
+    document["signed"]["delegations"]["roles"][0]["keyids"] = [None]
 
 
 def climbing_name(document: dict[str, Any]) -> None:
@@ -238,6 +261,8 @@ FORGED: list[tuple[str, str, Change, type[Exception], str]] = [
      "root 1 has no canonical form"),
     ("a key id that is no text", "root", edit("signed.roles.snapshot.keyids", [None]),
      NotTrustedError, "a key id of snapshot is None, expected text"),
+    ("a delegated key id that is no text", "targets", key_id_that_is_no_text,
+     NotTrustedError, "is None, expected text"),
 ]  # fmt: skip
 
 
@@ -329,7 +354,10 @@ def test_a_key_file_says_whose_it_is(ws: Workspace, file: Path) -> None:
     found, keys = opened(ws, file), ws.directory / ".firmroot/keys"
     secrets = Secrets(PASSPHRASE)
     holder = find_holder(found, "file:bob.pem", None, secrets, keys)
-    assert (holder.name, holder.key) == ("bob", ws.keyring["bob"].key)
+    assert (holder.name, holder.holder) == ("bob", ws.keyring["bob"].holder)
+    assert holder.key == ws.keyring["bob"].key
+    with pytest.raises(ConfigurationError, match="'file' is not a key URI: expected file:"):
+        find_holder(found, "file", None, secrets, keys)
     with pytest.raises(RefusedError, match=r"which has no say in root-2; .*: alice, bob, carol"):
         find_holder(found, "file:rita.pem", None, secrets, keys)
 

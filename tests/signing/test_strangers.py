@@ -21,11 +21,13 @@ from repo_tools.signing.ceremony import (
     check_ceremony,
     find_ceremony,
     finish,
+    open_ceremonies,
     start_ceremony,
     tidy,
 )
 from repo_tools.signing.ceremony.course import _write
 from repo_tools.signing.exchange import adopt, export
+from repo_tools.signing.portable import read_portable
 from repo_tools.signing.rules import PolicyViolationError, enforce, enforce_sound
 from repo_tools.signing.start import start_root, start_targets
 from repo_tools.workspace import Workspace
@@ -193,6 +195,27 @@ def test_a_ceremony_writes_no_path_that_leads_out_whoever_starts_it(
         _write(made, {path: b"x"})
     assert not (ws.directory / "up").exists()
     assert set(names(ws.directory.parent)) <= set(before)
+
+
+def test_a_file_does_not_say_itself_what_a_role_may_speak_for(
+    ws: Workspace, tmp_path: Path
+) -> None:
+    """Attack: it brings targets of its own, which let the role offer the builds of another."""
+    honest = promotion(ws)
+    document = json.loads(export(ws, honest, []))
+    abandon(honest)
+    path = "channels/gateway/other.json"
+    _sign_for(path)(document)
+    for delegator in document["delegators"]:
+        for role in delegator["signed"]["delegations"]["roles"]:
+            role["paths"] = ["channels/gateway/*"]
+    file = tmp_path / "c.json"
+    file.write_text(json.dumps(document))
+    assert read_portable(file).role == CHANNEL
+    with pytest.raises(RefusedError, match=f"{CHANNEL} may not speak for {path}"):
+        adopt(ws, file)
+    assert all(each.role != CHANNEL for each in open_ceremonies(ws))
+    assert promotion(ws) == honest
 
 
 def test_an_honest_file_is_adopted(ws: Workspace, tmp_path: Path) -> None:
