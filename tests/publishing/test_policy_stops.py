@@ -10,6 +10,7 @@ import tomlkit
 
 from client_reference.errors import ExitCode
 from keys_policy.checks import Shipped
+from repo_tools.metadata.roles import RECOVERY
 from repo_tools.publishing.factory import load_registry
 from repo_tools.signing.rules import shipped
 from tests.publishing.lab import PRODUCT
@@ -248,6 +249,18 @@ def test_the_registry_says_what_was_shipped(live: Lab) -> None:
     )
     live.ok("--yes", "factory", "retire", export.id)
     assert shipped(live.workspace) == ()
+
+
+def test_an_export_is_born_with_the_anchor_that_there_was(live: Lab) -> None:
+    live.ok("anchor", "init")
+    live.ok("sign")
+    live.ok("anchor", "publish")
+    live.ok("factory", "export", PRODUCT, "--to", live.directory.parent / "anchored")
+    anchor = live.workspace.newest_recovery()
+    assert anchor is not None
+    older, newer = shipped(live.workspace)
+    assert RECOVERY not in older.trusted
+    assert newer.trusted[RECOVERY] == frozenset(anchor.roles["root"].keyids)
 
 
 def test_a_damaged_registry_is_for_publish_to_refuse(live: Lab) -> None:

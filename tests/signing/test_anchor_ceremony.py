@@ -30,9 +30,10 @@ from repo_tools.signing.ceremony import (
     start_ceremony,
     status,
 )
+from repo_tools.signing.ceremony.reading import root_in_force
 from repo_tools.signing.exchange import adopt, export
 from repo_tools.signing.portable import read_portable
-from repo_tools.signing.rules import enforce, peoples_roles
+from repo_tools.signing.rules import enforce, findings, peoples_roles
 from repo_tools.signing.secrets import Secrets
 from repo_tools.signing.session import my_keys, open_memory, review_ceremony, waiting
 from repo_tools.signing.start import start_role
@@ -259,3 +260,29 @@ def test_people_are_told_what_it_does_to_the_fleet(ws: Workspace) -> None:
     )
     assert lines[2].startswith("role recovery: 2 of noor (")
     assert sum("noor" in line for line in lines) == 1, "four times the same role is told once"
+
+
+def test_an_anchor_that_waits_is_not_the_root_in_force(ws: Workspace) -> None:
+    """Attack: whoever holds recovery keys only would say who signs targets."""
+    waiting = init_anchor(ws, NOW)
+    assert open_ceremonies(ws) == [waiting]
+    assert root_in_force(ws) == ws.newest_root()
+
+
+def test_the_policy_looks_at_the_anchor_where_it_has_one(ws: Workspace) -> None:
+    first_anchor(ws)
+    assert [each.text for each in findings(ws, NOW) if "recovery 1" in each.text] == []
+    path = ws.directory / "policy.toml"
+    sound = path.read_text()
+    path.write_text(sound.replace('"noor", "otto", "pia"', '"noor", "otto", "carol"'))
+    (said,) = [
+        each.text
+        for each in findings(Workspace.open(ws.directory), NOW)
+        if "recovery 1" in each.text
+    ]
+    assert "recovery 1 is 2 of noor, otto, pia; the policy expects 2 of carol, noor, otto" in said
+    path.write_text(sound.partition("# The recovery anchor")[0])
+    without = Workspace.open(ws.directory)
+    assert without.policy.recovery is None
+    assert [each.text for each in findings(without, NOW) if "recovery 1" in each.text] == []
+    enforce(without, NOW)

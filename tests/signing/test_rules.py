@@ -140,17 +140,19 @@ def errors(found: list[Finding]) -> set[str]:
 
 def test_of_a_key_file_that_cannot_be_read_nothing_is_guessed(ws: Workspace) -> None:
     """Its key may be what root and targets were signed with, and its holder anybody."""
-    file = ws.directory / "keys/alice.toml"
-    sound = file.read_bytes()
+    files = [ws.directory / f"keys/{name}.toml" for name in ("alice", "bob")]
+    sound = [file.read_bytes() for file in files]
     assert judge(ws.directory, NOW)[0] == ()
-    file.write_text("=")
+    for file in files:
+        file.write_text("=")
     mistakes, found = judge(ws.directory, NOW)
-    assert [each.file for each in mistakes] == ["keys/alice.toml"]
+    assert [each.file for each in mistakes] == ["keys/alice.toml", "keys/bob.toml"]
     assert errors(found) == set()
     policy = ws.directory / "policy.toml"
     policy.write_text(policy.read_text().replace('keys = ["ci"]', 'keys = ["ci", "rita"]'))
     assert errors(judge(ws.directory, NOW)[1]) == {"builds-channel"}
-    file.write_bytes(sound)
+    for file, data in zip(files, sound, strict=True):
+        file.write_bytes(data)
     assert judge(ws.directory, NOW)[0] == ()
 
 
