@@ -36,13 +36,15 @@ from repo_tools.signing.ceremony import (
     finish_complete,
     open_ceremonies,
     predecessor,
+    proven,
     signature_path,
     start_ceremony,
     status,
     tidy,
 )
+from repo_tools.signing.ceremony.chronicle import record_paths
 from repo_tools.signing.start import start_root, start_targets
-from repo_tools.workspace import Workspace
+from repo_tools.workspace import Occasion, Workspace
 from tests.signing.team import NOW, clone, give, make_lab, publish_by_hand, signature_of
 from tests.simulators.disk import names, recorded
 
@@ -709,3 +711,56 @@ def test_the_same_content_after_another_predecessor_starts_anew(
     assert again.payload == first.payload
     assert again.base != first.base
     assert status(ws, again).signed == ()
+
+
+# What stays of it, and what came before it.
+
+
+def test_why_it_was_begun_and_what_was_discarded_is_kept(ws: Workspace) -> None:
+    ws = replace(ws, occasion=Occasion(NOW, "the factory asks"))
+    first = start_targets(ws, ws.config.products, NOW)
+    assert first.why == "the factory asks"
+    start_targets(ws, ws.config.products, NOW.replace(hour=7))
+    before = record_paths(ws)  # of the first root
+    assert len(before) == 1, "nobody had signed these targets"
+    give(ws, find_ceremony(ws, "targets"), "alice")
+    start_targets(ws, ws.config.products, NOW, discard_signatures=True)
+    (record,) = set(record_paths(ws)).difference(before)
+    document = json.loads(record.read_bytes())
+    assert (document["ending"], document["why"]) == ("replaced", "the factory asks")
+    assert document["quorums"][0]["signed"] == ["alice"]
+
+
+def test_without_a_reason_none_is_written(targets: Ceremony) -> None:
+    assert targets.why == ""
+    assert "why" not in json.loads((targets.directory / "base.json").read_bytes())
+
+
+def test_a_predecessor_is_proven_by_the_signatures_that_it_has(
+    ws: Workspace, targets: Ceremony
+) -> None:
+    assert not proven(ws, targets), "there is none"
+    give(ws, targets, "alice", "bob")
+    finish(ws, targets)
+    again = start_targets(ws, ws.config.products, NOW)
+    assert proven(ws, again)
+    path = ws.staged / "targets.json"
+    document = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**document, "signatures": document["signatures"][:1]}))
+    assert not proven(ws, again)
+    path.write_text(json.dumps(document))
+    publish_by_hand(ws)
+    assert proven(ws, start_root(ws, NOW)), "it was verified when it was published"
+
+
+def test_a_root_that_leaves_the_keys_of_targets_asks_them_once(
+    ws: Workspace, targets: Ceremony
+) -> None:
+    """Another key of snapshot needs a bridge, and targets none of it."""
+    publish_by_hand(ws)
+    policy = ws.directory / "policy.toml"
+    policy.write_text(policy.read_text().replace('keys = ["publisher"]', 'keys = ["oncall-1"]'))
+    ws = Workspace.open(ws.directory)
+    start_root(ws, NOW)
+    (quorum,) = status(ws, targets).quorums
+    assert (quorum.delegator, quorum.missing) == ("root", ("alice", "bob", "carol"))

@@ -8,10 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from tuf.api.metadata import Targets
 
 from client_reference.errors import ConfigurationError, NotTrustedError, RefusedError
+from client_reference.trust.reset import read_resets
 from repo_tools.creation import LAB_KEYS
 from repo_tools.metadata.edits import manifest_targets
+from repo_tools.signing import session
 from repo_tools.signing.ceremony import (
     DiscardedSignaturesError,
     abandon,
@@ -29,6 +32,7 @@ from repo_tools.signing.secrets import Secrets
 from repo_tools.signing.session import (
     my_keys,
     open_memory,
+    people_of,
     require_member,
     review_ceremony,
     sign_tasks,
@@ -49,6 +53,8 @@ from tests.signing.team import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tuf.api.metadata import Root
 
     from repo_tools.signing.ceremony import Ceremony
 
@@ -144,6 +150,14 @@ def test_keys_are_chosen_by_name_uri_or_file(ws: Workspace, tmp_path: Path) -> N
     write_private(tmp_path / "new.pem", generate("ed25519"), PASSPHRASE)
     with pytest.raises(ConfigurationError, match="which is not in keys/"):
         my_keys(ws, f"file:{tmp_path / 'new.pem'}", SECRETS)
+
+
+def test_a_key_of_a_token_is_known_by_what_the_token_tells(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = "hsm:2?label=acme"
+    monkeypatch.setattr(session, "import_key", lambda *_: (full, ws.keyring["bob"].key))
+    assert my_keys(ws, "hsm:2", SECRETS) == ({"bob": full}, "bob")
 
 
 def test_one_passphrase_is_enough_for_all_that_waits_for_a_key(
@@ -339,3 +353,81 @@ def test_a_violation_names_the_rule_and_the_fix(ws: Workspace) -> None:
         "[policy-binds]"
     )
     assert "(firmroot policy explain threshold-reachable)" in caught.value.hint
+
+
+# What this clone remembers, and what waits.
+
+
+def stops(ws: Workspace, ceremony: Ceremony, known: Root | Targets) -> list[str]:
+    """What a person is asked about who signed that version last."""
+    memory = open_memory(ws)
+    memory.keep(ceremony.role, [ws.keyring["alice"].key.keyid], known, people_of(ws), {}, NOW)
+    return [stop.id for stop in review_ceremony(ws, ceremony, memory).stops]
+
+
+def other(signed: Root | Targets) -> Root | Targets:
+    """The same version, as somebody else would have signed it."""
+    return type(signed).from_dict({**signed.to_dict(), "expires": "2026-12-24T00:00:00Z"})
+
+
+def test_a_root_is_compared_with_the_one_that_was_signed_however_old(ws: Workspace) -> None:
+    first = ws.newest_root()
+    assert first is not None
+    publish_by_hand(ws)
+    second = start_root(ws, NOW)
+    give(ws, second, "alice", "bob")
+    finish(ws, second)
+    publish_by_hand(ws)
+    third = start_root(ws, NOW)
+    assert "other-predecessor" in stops(ws, third, other(first))
+    assert stops(ws, third, first) == []
+    assert "other-predecessor" in stops(ws, third, other(second.signed))
+
+
+def test_targets_are_compared_with_the_version_that_is_here_only(
+    ws: Workspace, targets: Ceremony
+) -> None:
+    assert stops(ws, targets, targets.signed) == []
+    give(ws, targets, "alice", "bob")
+    finish(ws, targets)
+    second = start_targets(ws, ws.config.products, NOW)
+    assert "other-predecessor" in stops(ws, second, other(targets.signed))
+    assert stops(ws, second, targets.signed) == []
+    give(ws, second, "alice", "bob")
+    finish(ws, second)
+    third = start_targets(ws, ws.config.products, NOW)
+    assert "other-predecessor" not in stops(ws, third, targets.signed), "only version 2 is here"
+
+
+def test_what_is_signed_is_remembered_before_a_signature_is_written(
+    ws: Workspace, targets: Ceremony
+) -> None:
+    seen: list[tuple[str, ...]] = []
+    names, _ = my_keys(ws, "alice", SECRETS)
+    tasks = waiting(ws, names)
+    sign_tasks(ws, tasks, names, SECRETS, lambda: seen.append(status(ws, targets).signed))
+    assert seen == [()]
+    assert status(ws, targets).signed == ("alice",)
+
+
+def since(ceremony: Ceremony) -> dict[str, tuple[int, int]]:
+    assert isinstance(ceremony.signed, Targets)
+    return {name: (one.since, one.to) for name, one in read_resets(ceremony.signed).items()}
+
+
+def test_a_sequence_reset_waits_on_when_targets_are_planned_again(
+    ws: Workspace, targets: Ceremony
+) -> None:
+    give(ws, targets, "alice", "bob")
+    finish(ws, targets)
+    products = ws.config.products
+    assert since(start_targets(ws, products, NOW, resets={"gateway": 3})) == {"gateway": (2, 3)}
+    signed = manifest_targets("gateway-stable", None, "a", b"{}", ws.policy.role("channel"), NOW)
+    signed.targets.clear()
+    start_ceremony(ws, "gateway-stable", signed)
+    again = start_targets(ws, products, NOW)
+    assert since(again) == {"gateway": (2, 3)}
+    give(ws, again, "alice", "bob")
+    finish(ws, again)
+    for _ in range(2):  # what is signed is not begun anew by what waits
+        assert since(start_targets(ws, products, NOW)) == {"gateway": (2, 3)}
