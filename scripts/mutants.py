@@ -205,7 +205,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/metadata/bins.py": BINS,
     "repo_tools/publishing/binned.py": ("tests/publishing/test_binned.py", *BINS),
     "repo_tools/publishing/bulk.py": ("tests/publishing/test_bulk.py",),
-    "repo_tools/publishing/cache.py": BINS,
+    "repo_tools/publishing/cache.py": ("tests/publishing/test_cache.py",),
     "repo_tools/publishing/cleaning.py": ("tests/publishing/test_collect.py",),
     "repo_tools/publishing/mirror.py": ("tests/workflows/test_mirror.py",),
     "repo_tools/publishing/watch.py": ("tests/publishing/test_refresh_job.py",),
