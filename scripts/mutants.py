@@ -189,6 +189,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_interrupted.py",
     ),
     "repo_tools/publishing/online.py": (
+        "tests/publishing/test_online.py",
         "tests/publishing/test_interrupted.py",
         "tests/publishing/test_publish.py",
     ),
@@ -206,9 +207,15 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/binned.py": ("tests/publishing/test_binned.py", *BINS),
     "repo_tools/publishing/bulk.py": ("tests/publishing/test_bulk.py",),
     "repo_tools/publishing/cache.py": ("tests/publishing/test_cache.py",),
-    "repo_tools/publishing/cleaning.py": ("tests/publishing/test_collect.py",),
+    "repo_tools/publishing/cleaning.py": (
+        "tests/publishing/test_cleaning.py",
+        "tests/publishing/test_collect.py",
+    ),
     "repo_tools/publishing/mirror.py": ("tests/workflows/test_mirror.py",),
-    "repo_tools/publishing/watch.py": ("tests/publishing/test_refresh_job.py",),
+    "repo_tools/publishing/watch.py": (
+        "tests/publishing/test_watch.py",
+        "tests/publishing/test_refresh_job.py",
+    ),
     "repo_tools/reporting/metrics.py": ("tests/reporting/test_metrics.py",),
     "repo_tools/publishing/withdraw.py": ("tests/publishing/test_withdraw.py",),
     "repo_tools/publishing/examine.py": (*INBOX, *BINS),
@@ -233,8 +240,14 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_recovery.py",
     ),
     "repo_tools/publishing/recovery.py": ("tests/publishing/test_recovery.py",),
-    "repo_tools/publishing/following.py": ("tests/publishing/test_recovery.py",),
-    "repo_tools/publishing/inherit.py": ("tests/publishing/test_recovery.py",),
+    "repo_tools/publishing/following.py": (
+        "tests/publishing/test_following.py",
+        "tests/publishing/test_recovery.py",
+    ),
+    "repo_tools/publishing/inherit.py": (
+        "tests/publishing/test_inherit.py",
+        "tests/publishing/test_recovery.py",
+    ),
     "repo_tools/anchor.py": (
         "tests/signing/test_anchor_ceremony.py",
         "tests/publishing/test_anchor.py",
