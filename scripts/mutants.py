@@ -160,6 +160,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/transport/bundle.py": ("tests/device/test_bundle.py",),
     "client_reference/transport/cache.py": ("tests/transport/test_cache.py",),
     "repo_tools/publishing/publish.py": (
+        "tests/publishing/test_commits.py",
         "tests/publishing/test_publish.py",
         "tests/publishing/test_recovery.py",
         "tests/publishing/test_interrupted.py",

@@ -9,8 +9,8 @@ import pytest
 from tuf.api.metadata import Metadata, Root, Timestamp
 
 from repo_tools.metadata.repository import parse
-from repo_tools.publishing import online
 from repo_tools.publishing.online import OnlineKeys, OnlineKeysMissingError, can_sign, is_here
+from repo_tools.signing import signers
 from repo_tools.signing.secrets import open_secrets
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def test_every_root_gets_its_threshold_and_every_key_signs_once(live: Lab) -> No
     keys = _keys(live)
     roots = [_root(live, 1, "publisher"), _root(live, 2, "publisher", "alice")]
     with (
-        patch.object(online, "sign", wraps=online.sign) as sign,
-        patch.object(online, "open_signer", wraps=online.open_signer) as opened,
+        patch("repo_tools.publishing.online.sign", wraps=signers.sign) as sign,
+        patch("repo_tools.publishing.online.open_signer", wraps=signers.open_signer) as opened,
     ):
         data = keys.sign(roots, Timestamp())
         assert _signers(live, data) == ["alice", "publisher"]
