@@ -212,7 +212,10 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_cleaning.py",
         "tests/publishing/test_collect.py",
     ),
-    "repo_tools/publishing/mirror.py": ("tests/workflows/test_mirror.py",),
+    "repo_tools/publishing/mirror.py": (
+        "tests/publishing/test_mirror.py",
+        "tests/workflows/test_mirror.py",
+    ),
     "repo_tools/publishing/watch.py": (
         "tests/publishing/test_watch.py",
         "tests/publishing/test_refresh_job.py",
