@@ -11,7 +11,8 @@ import pytest
 from client_reference.errors import LockedError, NotTrustedError
 from repo_tools.publishing.live import TIMESTAMP
 from repo_tools.publishing.online import OnlineKeys
-from repo_tools.publishing.publish import NothingToDo, Published, publish
+from repo_tools.publishing.prepare import Prepared
+from repo_tools.publishing.publish import NothingToDo, Published, plan_publish, publish
 from repo_tools.signing.secrets import open_secrets
 from repo_tools.storage.local import LocalStorage
 
@@ -106,6 +107,11 @@ def test_with_hash_bins_a_root_that_is_ahead_is_found(
     (binned.repository / ROOT).write_bytes(root)
     if news == "a build":
         binned.add("1.1")
+        ws = binned.workspace
+        keys = OnlineKeys(ws, open_secrets(None, {}, None, ws.lab_passphrase))
+        plan = plan_publish(ws, ws.storage(), keys, binned.now)
+        assert isinstance(plan, Prepared)
+        assert len(plan.plan.candidate.roots) == 2, "nobody asks later for what is only looked at"
     assert Course(binned).said.count(AGAIN) == (news == "a build")
     assert _timestamp(binned)["x-firmroot-root"] == 2
     assert binned.fresh_device()[1] == "installs 1.0"
