@@ -172,6 +172,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/rehearse.py": ("tests/publishing/test_rehearse.py",),
     "repo_tools/publishing/live.py": ("tests/publishing/test_live.py",),
     "repo_tools/publishing/refresh.py": (
+        "tests/publishing/test_refresh.py",
         "tests/publishing/test_publish.py",
         "tests/publishing/test_recovery.py",
         "tests/publishing/test_interrupted.py",
@@ -179,6 +180,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/plan.py": ("tests/publishing/test_plan.py",),
     "repo_tools/publishing/prepare.py": (
         "tests/publishing/test_prepare.py",
+        "tests/publishing/test_commits.py",
         "tests/publishing/test_publish.py",
         "tests/publishing/test_interrupted.py",
         "tests/publishing/test_rehearse.py",

@@ -93,8 +93,11 @@ def test_a_timestamp_alone_does_not_go_back_either(
 ) -> None:
     """Nothing but the time is newer there: devices would refuse the mirror from then on."""
     old = live.copy(tmp_path / "old")
-    live.later(hours=1).ok("refresh")
     mirror(live.workspace, place)
+    live.later(hours=1).ok("refresh")
+    assert mirror(live.workspace, place) == Mirrored(2, 1, 0, 0, 9), "but for the timestamp"
+    newest = (live.repository / "metadata/timestamp.json").read_bytes()
+    assert (place.root / "metadata/timestamp.json").read_bytes() == newest
     with pytest.raises(RefusedError, match="shows timestamp 2 and snapshot 1; live here are 1 and"):
         mirror(old.workspace, place)
     assert mirror(live.workspace, place).before == 2
