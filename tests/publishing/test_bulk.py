@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
+from tuf.api.metadata import Targets
 
 from client_reference.errors import ConfigurationError
+from repo_tools.metadata.bins import bins_of
+from repo_tools.metadata.edits import without
+from repo_tools.metadata.repository import parse
 from repo_tools.publishing import bulk
 from repo_tools.publishing.artifacts import copy_in
 from repo_tools.publishing.bulk import find
+from repo_tools.publishing.firmware import open_signers, write_role
+from repo_tools.publishing.live import read_bins
+from repo_tools.publishing.prepare import read_base
 from repo_tools.publishing.rehearse import Outcome
+from repo_tools.signing.secrets import Secrets
 from tests.publishing.lab import HARDWARE, PRODUCT, Lab, image
 
 if TYPE_CHECKING:
@@ -87,7 +95,7 @@ def test_an_interrupted_import_goes_on_with_the_next_file(live: Lab, releases: P
         done = live.run("firmware", "import", releases, "-p", PRODUCT, "--hardware", HARDWARE)
     assert done.code == 130
     assert not list((live.workspace.memory / "staged").glob("*.json")), "nothing was signed"
-    (releases / "2.0" / "gw.img").write_bytes(b"changed since")
+    (releases / "2.0" / "gw.img").write_bytes(image("changed since", 700))
     with patch.object(bulk, "copy_in", wraps=original) as again:
         assert "12 artifacts of 12 releases added" in _import(live, releases)
     # The first file changed, and seven were not copied yet.
@@ -239,3 +247,31 @@ def test_a_role_in_one_piece_stays_one_though_the_product_is_to_have_bins(
     builds = live.workspace.staged_roles()[f"{PRODUCT}-builds"]
     assert f"builds/{PRODUCT}/2.11/gw.img.segments".encode() in builds
     _ship(live)
+
+
+@large
+def test_a_version_that_was_left_out_on_purpose_comes_back_with_its_sequence(
+    binned: Lab, tmp_path: Path
+) -> None:
+    """What is left out no longer says which number it had; the index does."""
+    path = f"builds/{PRODUCT}/1.0/firmware.img"
+    ws = binned.workspace
+    base = read_base(ws, ws.storage()).state
+    bins = bins_of(base.role(f"{PRODUCT}-builds"))
+    assert bins is not None
+    home = bins.get_role_for_target(path)
+    live = read_bins(ws.storage(), base, [home]).role(home)
+    assert live is not None
+    left = without(live, ["1.0"])
+    left.version = 2
+    secrets = Secrets(ws.lab_passphrase.read_bytes().strip())
+    write_role(ws, home, left, open_signers(ws, PRODUCT, secrets))
+    (tmp_path / "again/1.0").mkdir(parents=True)
+    (tmp_path / "again/1.0/mended.img").write_bytes(image("mended", 700))
+    _import(binned, tmp_path / "again")
+    found = [
+        (path, (target.custom or {})["sequence"])
+        for role, data in ws.staged_roles().items()
+        for path, target in parse(data, Targets, role).signed.targets.items()
+    ]
+    assert found == [(f"builds/{PRODUCT}/1.0/mended.img", 1)]
