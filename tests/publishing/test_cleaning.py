@@ -35,6 +35,15 @@ def test_of_another_epoch_than_the_anchor_says_nothing_is_looked_at(live: Lab) -
     assert look(live.workspace, cutoff).garbage.entries == ()
 
 
+def test_before_anything_is_live_nothing_is_looked_at(ready: Lab) -> None:
+    """Whatever lies there may be what an interrupted first publish is about to need."""
+    cutoff = ready.now - timedelta(days=1)
+    with pytest.raises(ActionRequiredError, match="nothing is published yet"):
+        look(ready.workspace, cutoff)
+    ready.ok("publish")
+    assert look(ready.workspace, cutoff).garbage.entries == ()
+
+
 def test_while_a_root_is_ahead_of_the_timestamp_nothing_is_looked_at(live: Lab) -> None:
     live.ok("ceremony", "start", "root")
     live.ok("sign")
