@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from tests.publishing.lab import Lab
 
+large = pytest.mark.services  # whole lives of a repository, beside the large matrices
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> LocalStorage:
@@ -71,6 +73,7 @@ def test_before_anything_is_live_there_is_nothing_to_copy(ready: Lab, place: Loc
     assert not place.root.exists()
 
 
+@large
 def test_a_root_that_is_ahead_of_its_timestamp_is_not_copied(
     live: Lab, place: LocalStorage
 ) -> None:
@@ -117,7 +120,7 @@ def test_every_bin_comes_along_with_what_it_names(binned: Lab, place: LocalStora
     assert mirror(binned.workspace, place).objects == 0
 
 
-@pytest.mark.services  # a fleet that was re-rooted, beside the large matrices
+@large
 def test_an_epoch_has_its_place_in_the_mirror_too(
     at: Callable[[str], Lab], place: LocalStorage
 ) -> None:

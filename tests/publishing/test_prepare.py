@@ -183,6 +183,7 @@ def test_files_that_were_adopted_are_not_forgotten(following: Lab) -> None:
         assert not _prepared(following).rehearsal.stranded()
 
 
+@pytest.mark.services  # whole lives of a repository, beside the large matrices
 def test_an_adopted_role_speaks_for_the_files_that_are_live(following: Lab) -> None:
     """Also signed again; one that was never published says nothing yet."""
     with (
