@@ -12,7 +12,12 @@ from unittest.mock import patch
 import pytest
 from tuf.api.metadata import DelegatedRole, Delegations, TargetFile, Targets
 
-from client_reference.errors import ActionRequiredError, ExitCode, RefusedError
+from client_reference.errors import (
+    ActionRequiredError,
+    ExitCode,
+    NotTrustedError,
+    RefusedError,
+)
 from repo_tools.metadata.adopted import Adopted
 from repo_tools.metadata.bins import is_bin
 from repo_tools.publishing.online import OnlineKeys
@@ -104,6 +109,20 @@ def test_a_first_publish_goes_where_nothing_of_others_is(ready: Lab) -> None:
     shutil.rmtree(ready.repository / "photos")
     ready.ok("publish")
     assert ready.fresh_device()[1] == "installs 1.0"
+
+
+@pytest.mark.parametrize("there", [None, b"{}"], ids=["missing", "another one"])
+def test_the_newest_root_is_in_the_storage_and_is_that_of_git(
+    live: Lab, there: bytes | None
+) -> None:
+    """Who follows the chain from git would not notice that devices no longer can."""
+    root, ws = live.repository / "metadata/1.root.json", live.workspace
+    honest = root.read_bytes()
+    root.unlink() if there is None else root.write_bytes(there)
+    with pytest.raises(NotTrustedError, match="missing; it is in" if there is None else "not the"):
+        read_base(ws, ws.storage())
+    root.write_bytes(honest)
+    assert read_base(ws, ws.storage()).state.roots == (honest,)
 
 
 def test_only_the_targets_that_wait_bring_keys(live: Lab) -> None:
