@@ -9,7 +9,6 @@ import tomllib
 import pytest
 
 from client_reference.manifest import parse
-from repo_tools.metadata.bins import is_bin
 from repo_tools.publishing import channels, firmware
 from repo_tools.publishing.channels import offered_paths, read_channel
 from tests.publishing.lab import PRODUCT, Lab
