@@ -32,6 +32,7 @@ from repo_tools.signing.secrets import Secrets
 from tests.publishing.lab import HARDWARE, NOW, PRODUCT, Lab, entry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from securesystemslib.signer import Signer
@@ -183,7 +184,7 @@ def test_no_bin_is_read_that_nobody_asked_for(
         assert all(path.startswith("builds/") for path in builds.known), case
 
 
-LIES = {
+LIES: dict[str, Callable[[str], Release]] = {
     "a sequence that no builder gave": lambda _: Release("1.0", 999, ("firmware.img",)),
     "a file that its bin does not list": lambda home: Release("8", 2, (_named("8", home),)),
     "a file of a bin that was never written": lambda _: Release("7", 2, ("firmware.img",)),

@@ -19,7 +19,6 @@ import pytest
 from client_reference.errors import RetryLaterError
 from client_reference.transport.connect import Roots
 from client_reference.transport.fetch import Ambient, Patience
-from repo_tools.publishing import cache_headers
 from repo_tools.publishing.edge_checks import CHECKS
 from repo_tools.publishing.factory import devices
 from repo_tools.publishing.following import lead
@@ -477,61 +476,6 @@ def test_every_check_is_tripped_by_a_case() -> None:
     tripped |= {check for *_, found in ORIGINS.values() for check, _ in found}
     tripped |= {check for *_, found in TLS.values() for check, _ in found}
     assert tripped | {"expiry", "hints"} == {check.id for check in CHECKS}
-
-
-LIFETIMES: dict[str, tuple[dict[str, str], tuple[int, int] | None]] = {
-    "nothing": ({}, None),
-    "max-age": ({"cache-control": "public, max-age=60"}, (60, 60)),
-    "what is quoted": ({"cache-control": 'Max-Age="60"'}, (60, 60)),
-    "what shared caches do": ({"cache-control": "max-age=1, s-maxage=9"}, (1, 9)),
-    "what only shared caches do": ({"cache-control": "s-maxage=9"}, (9, 9)),
-    "private": ({"cache-control": "private, max-age=9"}, (9, 0)),
-    "no-store before all": ({"cache-control": "no-store, max-age=9"}, (0, 0)),
-    "no-cache before all": ({"cache-control": "max-age=9, no-cache"}, (0, 0)),
-    "what is past its time": (
-        {"cache-control": "max-age=9, s-maxage=5, stale-while-revalidate=2"},
-        (11, 7),
-    ),
-    "nothing past its time": ({"cache-control": "max-age=0, stale-while-revalidate=9"}, (0, 0)),
-    "what is no number": ({"cache-control": "max-age=soon"}, None),
-    "a number of many digits": ({"cache-control": f"max-age={'9' * 5000}"}, None),
-    "a date": (
-        {"expires": "Mon, 02 Mar 2026 06:01:00 GMT", "date": "Mon, 02 Mar 2026 06:00:00 GMT"},
-        (60, 60),
-    ),
-    "a date that is past": (
-        {"expires": "Mon, 02 Mar 2026 05:00:00 GMT", "date": "Mon, 02 Mar 2026 06:00:00 GMT"},
-        (0, 0),
-    ),
-    "a date without a date": ({"expires": "Mon, 02 Mar 2026 06:01:00 GMT"}, (0, 0)),
-    "what is no date": ({"expires": "0", "date": "Mon, 02 Mar 2026 06:00:00 GMT"}, (0, 0)),
-}
-
-
-@pytest.mark.parametrize("case", LIFETIMES)
-def test_caches_are_told(case: str) -> None:
-    headers, expected = LIFETIMES[case]
-    assert cache_headers.lifetimes(headers) == expected
-
-
-HITS = {
-    "X-Cache: HIT, MISS": True,
-    "X-Cache: MISS": False,
-    "X-Cache: RefreshHit from cloudfront": False,
-    "X-Cache: Hit from cloudfront": True,
-    "CF-Cache-Status: HIT": True,
-    "Cache-Status: Edge; hit; ttl=30": True,
-    "Cache-Status: Edge; fwd=miss": False,
-    "Age: 1": True,
-    "Age: 0": False,
-    "Age: hit": False,
-}
-
-
-@pytest.mark.parametrize("header", HITS)
-def test_a_cache_shows_itself(header: str) -> None:
-    name, _, value = header.partition(": ")
-    assert cache_headers.hit({name.lower(): value}) is HITS[header]
 
 
 def test_the_command_says_what_to_do_and_ends_as_it_should(scene: Scene) -> None:
