@@ -226,7 +226,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     ),
     "repo_tools/publishing/cache_headers.py": ("tests/publishing/test_cache_headers.py",),
     "repo_tools/publishing/edge_checks.py": ("tests/publishing/test_edge_checks.py",),
-    "repo_tools/publishing/probe.py": ("tests/publishing/test_through.py",),
+    "repo_tools/publishing/probe.py": ("tests/publishing/test_probe.py",),
     "repo_tools/publishing/through.py": ("tests/publishing/test_through.py",),
     "repo_tools/publishing/factory.py": (
         "tests/publishing/test_factory.py",

@@ -19,10 +19,13 @@ import pytest
 from client_reference.errors import RetryLaterError
 from client_reference.transport.connect import Roots
 from client_reference.transport.fetch import Ambient, Patience
+from client_reference.transport.pace import TransportError
+from repo_tools.publishing import through
 from repo_tools.publishing.edge_checks import CHECKS
 from repo_tools.publishing.factory import devices
 from repo_tools.publishing.following import lead
 from repo_tools.publishing.live import TIMESTAMP
+from repo_tools.publishing.probe import Prober
 from repo_tools.publishing.through import Expected, look
 from repo_tools.publishing.verify import Severity
 from repo_tools.storage.protocol import Blob
@@ -402,6 +405,138 @@ def test_a_storage_that_is_not_json_or_does_not_answer(scene: Scene) -> None:
         assert scene.trips() == {("origin", severity)}
     (inbox,) = [each for each in scene.look().findings if each.check.id == "inbox"]
     assert "nothing is known to lie in it" in inbox.found
+
+
+def test_without_a_storage_everything_else_is_judged(scene: Scene) -> None:
+    scene.expected = replace(scene.expected, storage=None)
+    assert scene.trips() == {("origin", WARNING)}
+    scene.cdn.wrong = on(STAMP, body=b"<html>log in</html>", content_type="text/html")
+    assert scene.trips() == {
+        ("answers", ERROR), ("plain-http", ERROR), ("origin", WARNING), ("metadata", ERROR),
+    }  # fmt: skip
+
+
+def test_what_the_storage_has_is_asked_where_the_mirror_shows_nothing_to_believe(
+    scene: Scene,
+) -> None:
+    asked: set[str] = set()
+
+    def wrong(about: Asked, said: Said) -> Said:
+        asked.add(about.path)
+        return Said(200, {}, b"?") if about.path.endswith(STAMP) else said
+
+    scene.cdn.wrong = wrong
+    scene.look()
+    assert {"metadata/1.gateway-stable.json", "metadata/root-chain/1"} <= asked
+
+
+ROLES = {"root.json", "snapshot.json", "targets.json", "gateway-stable.json", "gateway-builds.json"}
+
+
+@pytest.mark.parametrize("artifacts", [False, True])
+def test_the_headers_of_each_kind_of_object_are_looked_at(scene: Scene, *, artifacts: bool) -> None:
+    asked: set[str] = set()
+
+    def note(about: Asked, said: Said) -> Said:
+        if about.headers.get("Range") == "bytes=0-0":
+            asked.add(about.path)
+        return said
+
+    scene.cdn.wrong = note
+    scene.expected = replace(scene.expected, artifacts=artifacts)
+    scene.look()
+    assert "metadata/root-chain/1" in asked
+    kinds = [path.rpartition("/")[2].partition(".")[2] for path in asked if "." in path]
+    files = [kind for kind in kinds if kind.startswith("firmware.img")]
+    assert sorted({*kinds} - {*files}) == sorted({*ROLES, "stable.json"})
+    assert len(files) == (2 if artifacts else 1)
+
+
+def test_only_roles_are_asked_for_with_gzip(scene: Scene) -> None:
+    scene.cdn.wrong = on("root-chain/1", vary="")
+    assert scene.trips() == set()
+
+
+def test_only_artifacts_may_need_credentials_and_get_them_over_verified_tls_alone(
+    scene: Scene, tmp_path: Path
+) -> None:
+    """Attack: what stands between would read them, or whoever serves plain HTTP."""
+    host, given = "fw.acme.example", ("X-Device", "secret")
+    shown: set[tuple[str, bool]] = set()
+
+    def guarded(asked: Asked, said: Said) -> Said:
+        artifact = asked.path.startswith("targets/builds/")
+        known = asked.headers.get("X-Device") == "secret"
+        shown.add(("artifact" if artifact else "other", known))
+        return Said(403) if artifact and not known else said
+
+    issuer, stranger = make_issuer(tmp_path), make_issuer(tmp_path, "somebody else")
+    for trusted, passes in ((issuer, True), (stranger, False)):
+        ca = Roots(system=False, bundle=trusted.bundle)
+        expected = replace(scene.expected, ca=ca, credentials=given, now=datetime.now(UTC))
+        shown.clear()
+        with Cdn(scene.cdn.files, issuer.server("server", names=(host,))) as cdn:
+            cdn.wrong = guarded
+            names = {(host, 443): cdn.server_port, (host, 80): scene.cdn.server_port}
+            found = problems(look(f"https://{host}/", expected, ambient(names)))
+        assert (("range", ERROR) in found) is not passes
+        assert ("public", ERROR) not in found
+        assert ("other", True) not in shown
+        assert (("artifact", True) in shown) is passes
+
+
+def test_who_sends_no_etag_is_not_asked_about_it(scene: Scene) -> None:
+    scene.cdn.wrong = on(STAMP, etag="")
+    (etag,) = [each for each in scene.look().findings if each.check.id == "etag"]
+    assert etag.found == "timestamp.json has no ETag, which no device sends back"
+
+
+def test_a_part_is_asked_of_an_artifact_that_has_two_and_of_nothing_else(
+    new: Lab, shared: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest is longer, and no artifact."""
+    new.add("1.0", data=bytes(32))
+    new.promote("1.0")
+    new.ok("publish")
+    expected = replace(
+        shared.expected,
+        roots=new.workspace.roots(),
+        devices=(),
+        storage=new.workspace.whole_storage(),
+    )
+    files = {
+        path.relative_to(new.repository).as_posix(): path.read_bytes()
+        for path in new.repository.rglob("*")
+        if path.is_file()
+    }
+    for size, found in ((16, FINE), (17, FINE)):
+        monkeypatch.setattr(through, "_PART", size)
+        with Cdn(files) as cdn:
+            observed = look(cdn.url, expected, ambient())
+        (about,) = [each for each in observed.findings if each.check.id == "range"]
+        assert about.severity is found
+        none = about.found == "no artifact is live that a part could be asked of"
+        assert none == (size == 17)
+
+
+def test_a_certificate_that_cannot_be_seen_again_is_told(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: Prober) -> bytes:
+        raise TransportError("the mirror went away")
+
+    monkeypatch.setattr(Prober, "certificate", gone)
+    issuer, stranger = make_issuer(tmp_path), make_issuer(tmp_path, "somebody else")
+    host = "fw.acme.example"
+    for trusted, text in ((issuer, "the mirror went away"), (stranger, "certificate")):
+        ca = Roots(system=False, bundle=trusted.bundle)
+        expected = replace(scene.expected, ca=ca, now=datetime.now(UTC))
+        with Cdn(scene.cdn.files, issuer.server("server", names=(host,))) as cdn:
+            names = {(host, 443): cdn.server_port}
+            found = look(f"https://{host}/", expected, ambient(names)).findings
+        (about,) = [each for each in found if each.check.id == "certificate"]
+        assert about.severity is ERROR
+        assert text in about.found
 
 
 def test_artifacts_are_read_whole_only_on_request(scene: Scene) -> None:
