@@ -220,10 +220,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         *IDENTITIES,
         "tests/publishing/test_publish.py",
     ),
-    "repo_tools/publishing/verify.py": (
-        "tests/publishing/test_verify.py",
-        "tests/publishing/test_through.py",
-    ),
+    "repo_tools/publishing/verify.py": ("tests/publishing/test_verify.py",),
     "repo_tools/publishing/cache_headers.py": ("tests/publishing/test_cache_headers.py",),
     "repo_tools/publishing/edge_checks.py": ("tests/publishing/test_edge_checks.py",),
     "repo_tools/publishing/probe.py": ("tests/publishing/test_probe.py",),

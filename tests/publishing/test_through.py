@@ -11,7 +11,6 @@ import socket
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,6 +33,7 @@ from tests.simulators.certificates import make_issuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from _pytest.mark.structures import ParameterSet
 
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
     Wrong = Callable[[Asked, Said], Said]
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "serving.md"
 ABSENT = "metadata/2.root.json"
 SUBMISSION = "inbox/submissions/one/submission.json"
 ERROR, WARNING, FINE = Severity.ERROR, Severity.WARNING, Severity.FINE
@@ -663,11 +662,3 @@ USAGE = {
 @pytest.mark.parametrize("case", USAGE)
 def test_the_command_does_not_understand(case: str, scene: Scene) -> None:
     assert scene.lab.run(*USAGE[case]).code == 2
-
-
-def test_the_page_has_every_check_word_for_word() -> None:
-    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
-    assert rows == [
-        f"| `{each.id}` | {each.severity.value} | {each.expected} | {each.why} | {each.fix} |"
-        for each in CHECKS
-    ]
