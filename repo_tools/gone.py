@@ -2,6 +2,10 @@
 
 It says how a root without such a key goes live (`repo_tools.publishing.bridge`). Git shares it with
 whoever publishes and refreshes, and remembers when.
+
+A key is remembered by its key id, which is a digest of the key. Attack: a stolen key comes back
+under another name, or its file is removed first. Each has one line, so that two people who lose
+keys at once resolve a conflict by keeping both sides.
 """
 
 from __future__ import annotations
@@ -33,32 +37,46 @@ def gone_keys(ws: Workspace) -> Mapping[str, Gone]:
     Raises:
         ConfigurationError: the file is damaged.
     """
-    return {ws.keyring[name].key.keyid: how for name, how in _read(_path(ws)) if name in ws.keyring}
+    found = {keyid: how for keyid, (_, how) in _read(_path(ws)).items()}
+    # Before 0.1.0 a key was remembered by its name.
+    named = {name: found.pop(name) for name in list(found) if name in ws.keyring}
+    return {ws.keyring[name].key.keyid: how for name, how in named.items()} | found
 
 
 def remember_gone(ws: Workspace, name: str, how: Gone) -> None:
     """Enter a key; what was stolen once is not merely lost later. Raises as `gone_keys`."""
-    found = dict(_read(_path(ws)))
-    if found.get(name) in {how, Gone.STOLEN}:
+    found, keyid = _read(_path(ws)), ws.keyring[name].key.keyid
+    if gone_keys(ws).get(keyid) in {how, Gone.STOLEN}:
         return
-    found[name] = how
-    keys = {each: found[each].value for each in sorted(found)}
-    replace_file(_path(ws), (_FIRST + tomlkit.dumps({"schema": 1, "keys": keys})).encode())
+    found[keyid] = (name, how)
+    text = tomlkit.document()
+    text["schema"] = 2
+    keys = tomlkit.table()
+    for each in sorted(found):
+        line = tomlkit.inline_table()
+        line.update({"name": found[each][0], "how": found[each][1].value})
+        keys[each] = line
+    text["keys"] = keys
+    replace_file(_path(ws), (_FIRST + tomlkit.dumps(text)).encode())
 
 
 def _path(ws: Workspace) -> Path:
     return ws.directory / "gone.toml"
 
 
-def _read(path: Path) -> list[tuple[str, Gone]]:
+def _read(path: Path) -> dict[str, tuple[str, Gone]]:
+    """Name and fate by key id; by name in a file of schema 1."""
     data = b""
     try:
         data = path.read_bytes()
-        table = tomllib.loads(data.decode())
-        return [(str(name), Gone(how)) for name, how in table["keys"].items()]
+        entries = tomllib.loads(data.decode())["keys"].items()
+        return {
+            key: (key, Gone(each)) if isinstance(each, str) else (each["name"], Gone(each["how"]))
+            for key, each in entries
+        }
     except FileNotFoundError:
-        return []
-    except (OSError, KeyError, ValueError, AttributeError) as error:
+        return {}
+    except (OSError, KeyError, ValueError, AttributeError, TypeError) as error:
         if has_conflict(data):
             raise ConfigurationError(
                 f"{path.name} has the marks of a git conflict: two people lost keys at once",

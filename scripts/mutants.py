@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 EQUIVALENTS = ROOT / "scripts" / "mutants.toml"
-COPIED = ("bench", "client_reference", "keys_policy", "repo_tools", "tests", "scripts")
+COPIED = ("bench", "client_reference", "docs", "keys_policy", "repo_tools", "tests", "scripts")
 COPIED_FILES = ("pyproject.toml",)
 # CPU seconds of one run of tests at least, and how often the wall clock may be slower.
 MINIMUM_LIMIT = 10
@@ -211,9 +211,9 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/watch.py": ("tests/publishing/test_refresh_job.py",),
     "repo_tools/reporting/metrics.py": ("tests/reporting/test_metrics.py",),
     "repo_tools/publishing/withdraw.py": ("tests/publishing/test_withdraw.py",),
-    "repo_tools/publishing/examine.py": (*INBOX, *BINS),
+    "repo_tools/publishing/examine.py": ("tests/publishing/test_examine.py", *INBOX, *BINS),
     "repo_tools/publishing/inbox.py": INBOX,
-    "repo_tools/publishing/intake.py": INBOX,
+    "repo_tools/publishing/intake.py": (*INBOX, *BINS),
     "repo_tools/publishing/submit.py": (*INBOX, *BINS),
     "repo_tools/publishing/rebase.py": (
         "tests/publishing/test_rebase.py",
@@ -274,8 +274,8 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/cli/test_recovery.py",
         "tests/workflows/test_drills_anchor_keys.py",
     ),
-    "repo_tools/signing/ceremony/reading.py": CEREMONY,
-    "repo_tools/signing/ceremony/guards.py": CEREMONY,
+    "repo_tools/signing/ceremony/reading.py": (*CEREMONY, "tests/signing/test_portable.py"),
+    "repo_tools/signing/ceremony/guards.py": (*CEREMONY, "tests/workflows/test_adopt.py"),
     "repo_tools/signing/ceremony/signatures.py": CEREMONY,
     "repo_tools/signing/ceremony/course.py": CEREMONY,
     "repo_tools/signing/ceremony/electorate.py": CEREMONY,

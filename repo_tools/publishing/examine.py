@@ -293,7 +293,8 @@ def _check_target(way: DelegatedRole, role: str, path: str, target: TargetFile) 
     digest = target.hashes.get("sha256", "")
     if not _DIGEST.fullmatch(digest):
         raise RefusedError(f"{path} has no SHA-256 of 64 hex digits: {digest!r}")
-    if not 0 < target.length <= (longest := _LONGEST.get(parts[0], 0)):
+    longest = _LONGEST.get(parts[0], 0)
+    if not 0 < target.length <= longest:
         raise RefusedError(f"{path} has {target.length} bytes, expected 1 to {longest}")
 
 

@@ -139,11 +139,46 @@ def test_what_is_gone_is_remembered_and_what_was_stolen_stays_stolen(lab: Lab) -
         ws.keyring["bob"].key.keyid: Gone.LOST,
     }
     path = lab.directory / "gone.toml"
-    path.write_text('[keys]\nalice = "borrowed"\n')
-    with pytest.raises(ConfigurationError, match=r"gone\.toml cannot be read"):
-        gone_keys(ws)
-    path.write_text('[keys]\nnobody = "lost"\n')
-    assert gone_keys(ws) == {}
+    lines = [line for line in path.read_text().splitlines() if "{" in line]
+    assert len(lines) == 2, "one line each: git merges two, or a person does"
+    for damaged in ('alice = "borrowed"', "alice = 3", 'alice = { name = "alice" }', 'x = ["y"]'):
+        path.write_text(f"[keys]\n{damaged}\n")
+        with pytest.raises(ConfigurationError, match=r"gone\.toml cannot be read"):
+            gone_keys(ws)
+
+
+def test_a_file_that_remembers_names_is_read_and_goes_on_with_key_ids(lab: Lab) -> None:
+    ws, path = lab.workspace, lab.directory / "gone.toml"
+    alice, bob = (ws.keyring[name].key.keyid for name in ("alice", "bob"))
+    path.write_text('schema = 1\n\n[keys]\nalice = "stolen"\n')
+    remember_gone(ws, "alice", Gone.LOST)
+    assert gone_keys(ws) == {alice: Gone.STOLEN}
+    remember_gone(ws, "bob", Gone.LOST)
+    assert gone_keys(ws) == {alice: Gone.STOLEN, bob: Gone.LOST}
+
+
+def test_a_stolen_key_does_not_come_back_under_another_name(lab: Lab) -> None:
+    """Attack: nor once somebody has removed its file."""
+    lab.ok("recover", "stolen-key", "sam")
+    lab.ok("sign")
+    lab.ok("publish")
+    keys = lab.directory / "keys"
+    text = (keys / "sam.toml").read_text()
+    (keys / "sam.toml").unlink()
+    (keys / "tom.toml").write_text(text.replace('"sam"', '"tom"'))
+    policy = lab.directory / "policy.toml"
+    before = policy.read_text()
+    policy.write_text(before.replace('"sam-2"', '"tom"'))
+    assert policy.read_text() != before
+    done = lab.run("policy", "check")
+    assert "roles.channel: tom is in other hands, as gone.toml says" in done.out
+    policy.write_text(before)
+    (keys / "tom.toml").unlink()
+    # Whoever has a new key under the old name is not the thief.
+    (lab.directory / ".firmroot/keys/sam.pem").unlink()
+    lab.ok("key", "new", "sam")
+    policy.write_text(before.replace('"sam-2"', '"sam"'))
+    assert "in other hands" not in lab.run("policy", "check").out
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from securesystemslib.signer import SSlibKey
+from tuf.api.metadata import DelegatedRole
 
 from keys_policy.checks import (
     CHECKS,
@@ -290,7 +291,35 @@ def test_a_duplicate_hidden_in_metadata_is_found() -> None:
     key = KEYRING["alice"].key
     root.keys["ab" * 32] = SSlibKey("ab" * 32, key.keytype, key.scheme, dict(key.keyval))
     for where in ({"signed": {"root": root}}, {"pending": {"root": root}}):
-        assert ids(found(**where)) == ["duplicate-key", "keyid-derived"]  # type: ignore[arg-type]  # one of two
+        findings = found(**where)  # type: ignore[arg-type]  # one of two
+        assert ids(findings) == ["duplicate-key", "keyid-derived"]
+        # It is told at the file that somebody can edit, where there is one.
+        assert findings[0].detail.startswith("keys/alice.toml: one public key under two key ids")
+        [first] = [each for each in found(keyring={}, **where) if each.check.id == "duplicate-key"]  # type: ignore[arg-type]  # as above
+        assert first.detail.startswith("one public key under two key ids")
+
+
+def test_a_key_id_of_before_an_adoption_counts_for_the_key_that_it_had() -> None:
+    """Attack: another key under the id that an old tool gave."""
+    chosen, alice, bob = "ab" * 32, KEYRING["alice"].key, KEYRING["bob"].key
+    keyring = {name: each for name, each in KEYRING.items() if name != "alice"}
+    for key, named in ((alice, []), (bob, ["keyid-derived"])):
+        root = next_root(POLICY, KEYRING, None, NOW, lab=False)
+        del root.keys[alice.keyid]
+        root.keys[chosen] = SSlibKey(chosen, key.keytype, key.scheme, dict(key.keyval))
+        evidence = Evidence(POLICY, keyring, {"root": root}, adopted_keys={chosen: alice})
+        said = [each for each in run_checks(evidence) if "abababab" in each.detail]
+        assert [each for each in ids(said) if each == "keyid-derived"] == named
+
+
+def test_a_role_of_before_an_adoption_goes_on_as_it_was() -> None:
+    """One key signs it, an online one: so the devices in the field know it."""
+    policy = policy_with(adopted_old=RolePolicy(1, ("publisher",), 365, 60))
+    delegated = {**DELEGATED, "Old Role": "adopted-old"}
+    assert run_checks(Evidence(policy, KEYRING, delegated=delegated, now=NOW)) == []
+    assert ids(run_checks(Evidence(policy, KEYRING, delegated=DELEGATED, now=NOW))) == [
+        "section-used"
+    ]
 
 
 def test_a_key_id_that_somebody_chose() -> None:
@@ -371,6 +400,7 @@ def test_a_lab_is_audited_not_stopped() -> None:
     root = next_root(POLICY, KEYRING, None, NOW, lab=True)
     findings = found(replace(POLICY, lab=True), signed={"root": root})
     assert [each.detail for each in findings] == ["policy.toml: lab = true", "root 1 is marked LAB"]
+    assert [each.file for each in findings] == ["policy.toml", ""]
     assert {each.severity for each in findings} == {Severity.AUDIT}
     assert ids(found(pending={"root": root})) == ["lab"]
 
@@ -393,3 +423,23 @@ def test_the_examples_are_policies(example: str, scale: str) -> None:
     expected = {"threshold-reachable"} if example != "lab" else {"lab"}
     stops = {each.check.id for each in found(policy, {}) if each.severity is not Severity.WARNING}
     assert expected <= stops <= expected | {"distinct-holders"}
+
+
+def test_delegations_of_before_an_adoption_stay_as_devices_know_them() -> None:
+    targets = next_targets(POLICY, KEYRING, {"gateway": ["stable"]}, None, NOW)
+    assert targets.delegations is not None
+    assert targets.delegations.roles is not None
+    one = next(iter(targets.delegations.roles.values()))
+    targets.delegations.roles["old"] = replace_role(one, "old")
+
+    def said(*adopted: str) -> list[str]:
+        evidence = Evidence(POLICY, KEYRING, {"targets": targets}, adopted=frozenset(adopted))
+        return [each.detail for each in run_checks(evidence) if each.check.id == "delegations"]
+
+    assert said(), "two roles for one path, and one that does not end the search"
+    assert said("old") == []
+
+
+def replace_role(role: DelegatedRole, name: str) -> DelegatedRole:
+    """Another one for the same paths, that does not terminate."""
+    return DelegatedRole(name, role.keyids, role.threshold, terminating=False, paths=role.paths)

@@ -6,7 +6,9 @@ import json
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
+import pytest
 from tuf.ngclient.config import UpdaterConfig
 
 from client_reference.trust.updater import Limits
@@ -18,7 +20,7 @@ from repo_tools.metadata.edits import next_root
 from tests.keys_policy.sample import KEYRING, POLICY, holder, policy_with
 
 if TYPE_CHECKING:
-    import pytest
+    from keys_policy.model import Policy
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 ROOT = next_root(POLICY, KEYRING, None, NOW, lab=False)
@@ -212,3 +214,40 @@ def test_the_estimate_is_a_little_above_what_is_signed() -> None:
     size = len(json.dumps(signed))
     listed = [keyring[name] for name in (*names, "publisher")]
     assert size < estimate([keyring[name] for name in names], listed, 4, 8) < size + 5_000
+
+
+def size_of(role: str, policy: Policy = POLICY) -> int:
+    """What the checks take a role to be long, as their message says it."""
+    keyring = {**KEYRING, "tim": holder("tim"), "eve": holder("eve")}
+    with patch.dict("keys_policy.checks.LIMITS", {role: 0}):
+        said = run_checks(Evidence(policy, keyring))
+    [detail] = [each.detail for each in said if each.check.id == "signed-size"]
+    return int(detail.partition(" take about ")[2].partition(" ")[0])
+
+
+@pytest.mark.parametrize("role", ["root", "targets", "snapshot", "timestamp"])
+def test_what_is_just_as_long_as_clients_read_is_read(role: str) -> None:
+    size = size_of(role)
+
+    def said(ours: int, elsewhere: int) -> list[str]:
+        with (
+            patch.dict("keys_policy.checks.LIMITS", {role: ours}),
+            patch.dict("keys_policy.checks.LIMITS_ELSEWHERE", {role: elsewhere}),
+        ):
+            return [each.check.id for each in run_checks(Evidence(POLICY, KEYRING))]
+
+    assert said(size, size) == []
+    assert said(size - 1, size - 1) == ["signed-size"]
+    assert said(size, size - 1) == ["signed-size-elsewhere"]
+
+
+def test_a_role_is_as_long_as_the_keys_that_it_lists() -> None:
+    more = policy_with(channel=RolePolicy(2, ("rita", "sam", "tess", "tim"), 90, 30))
+    assert size_of("targets", more) > size_of("targets")
+    assert size_of("root", more) == size_of("root")
+    # The keys of the anchor are in none of these, and those of root not in targets.
+    for other in (
+        policy_with(recovery=RolePolicy(2, ("tim", "eve"), 3650, 0)),
+        policy_with(root=RolePolicy(2, ("alice", "bob", "carol", "tim"), 365, 60)),
+    ):
+        assert size_of("targets", other) == size_of("targets")

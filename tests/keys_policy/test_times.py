@@ -54,6 +54,7 @@ def test_a_key_of_which_nobody_knows_the_age() -> None:
     assert [detail for _, _, detail in found(policy, aged(None))] == [
         "keys/bob.toml: made is missing; roles.root.rotation_days 365 cannot be judged"
     ]
+    assert found(policy, aged(None), now=None) == []
 
 
 def test_a_ceremony_that_would_begin_too_late() -> None:

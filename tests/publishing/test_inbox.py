@@ -23,6 +23,8 @@ from repo_tools.storage.local import LocalStorage
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.publishing.lab import Lab
+
 NOW = datetime(2026, 3, 2, 6, 0, tzinfo=UTC)
 METADATA, IMAGE = b"metadata", b"image"
 
@@ -230,6 +232,16 @@ def test_a_bin_that_is_looked_at_before_its_role_is_looked_at_again(tmp_path: Pa
         ):
             assert [each.submission for each in judges.gather(pending)] == found
         assert [(each.id, each.outcome, each.reason) for each in judges.verdicts] == said
+
+
+def test_before_the_first_publish_nobody_is_answered(ready: Lab) -> None:
+    """There is nothing yet to hold a signature against."""
+    storage = ready.workspace.storage()
+    inbox.hand_in(storage, WORK, OBJECTS)
+    assert "inbox" not in ready.ok("publish").out
+    assert inbox.list_inbox(storage).pending == (WORK.id,)
+    assert f"gateway-builds 2 ({WORK.id[:8]}): refused: " in ready.ok("publish").out
+    assert ready.fresh_device()[1] == "installs 1.0"
 
 
 # The copy of a file that was handed in

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from repo_tools.metadata.repository import RepositoryState
     from tests.publishing.lab import Lab
 
+large = pytest.mark.services  # beside the other lives of a repository in bins
 BUILDS = f"{PRODUCT}-builds"
 
 
@@ -186,6 +187,7 @@ def bins(binned: Lab, tmp_path: Path) -> Bins:
     return Bins(binned, tmp_path)
 
 
+@large
 @pytest.mark.parametrize("beside", ["", "before", "after"])
 def test_a_bin_into_which_somebody_else_put_something_is_made_anew(bins: Bins, beside: str) -> None:
     """Whatever else is staged, and wherever that stands in the list."""
@@ -203,6 +205,7 @@ def test_a_bin_into_which_somebody_else_put_something_is_made_anew(bins: Bins, b
     assert bins.rebase() is None, "now it stands"
 
 
+@large
 def test_a_bin_with_a_high_version_that_lacks_what_is_live_is_made_anew(bins: Bins) -> None:
     mine = bins.inside(bins.home)
     high = bins.next(bins.home, mine)
@@ -214,12 +217,14 @@ def test_a_bin_with_a_high_version_that_lacks_what_is_live_is_made_anew(bins: Bi
     assert {mine.path, theirs} < bins.paths(bins.home)
 
 
+@large
 def test_a_bin_that_leaves_something_out_on_purpose_stands(bins: Bins) -> None:
     bins.stage(bins.home, without(bins.next(bins.home), ["1.0"]))
     assert bins.paths(bins.home) == set()
     assert bins.rebase() is None
 
 
+@large
 def test_a_bin_whose_version_a_renewal_has_taken_is_made_anew(bins: Bins) -> None:
     """Nothing of what is live is missing in it."""
     bins.stage(bins.home, bins.next(bins.home, bins.inside(bins.home)))
@@ -229,6 +234,7 @@ def test_a_bin_whose_version_a_renewal_has_taken_is_made_anew(bins: Bins) -> Non
     assert bins.staged() == {bins.home: 3}
 
 
+@large
 def test_what_somebody_else_published_to_the_letter_is_not_signed_again(bins: Bins) -> None:
     theirs = bins.outrun()
     live = bins.live(bins.home)
@@ -241,6 +247,7 @@ def test_what_somebody_else_published_to_the_letter_is_not_signed_again(bins: Bi
     assert bins.staged() == {}
 
 
+@large
 @pytest.mark.parametrize("taken", ["before", "home", "after"])
 def test_one_bin_whose_name_somebody_took_has_all_made_anew(bins: Bins, taken: str) -> None:
     names = {each: getattr(bins, each) for each in ("before", "home", "after")}

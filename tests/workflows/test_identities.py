@@ -12,6 +12,7 @@ import pytest
 from client_reference.errors import ExitCode
 from repo_tools.publishing import intake, submit
 from repo_tools.publishing import publish as publishing
+from repo_tools.publishing.plan import StaleError
 from repo_tools.publishing.publish import publish
 from tests.simulators.device import DeviceOnDisk
 from tests.simulators.disk import full_disk
@@ -188,6 +189,7 @@ def test_a_release_manager_who_loses_the_race_is_told_who_signs_again(live: Comp
     live.ship("1.2")
 
 
+@pytest.mark.services  # long
 def test_what_is_signed_on_top_of_what_was_handed_in_goes_after_it(live: Company) -> None:
     """Two promotions in a row, without a look at what became of the first."""
     ci, rita, sam, publisher = (live[name] for name in ("ci", "rita", "sam", "publisher"))
@@ -375,6 +377,25 @@ def test_a_publisher_who_loses_the_race_looks_at_the_inbox_again(live: Company) 
     assert "gateway-builds 3" in publisher("publish")
 
 
+def test_a_publisher_tries_again_only_while_there_is_something_to_drop(live: Company) -> None:
+    ci, publisher = live["ci"], live["publisher"]
+    stale = StaleError("gateway-builds moved on", "again")
+    with patch.object(intake, "publish_staged", side_effect=stale) as tried:
+        assert "gateway-builds moved on" in publisher("publish", code=ExitCode.REFUSED)
+    assert tried.call_count == 1, "its own work is stale, and stays so"
+    ci.build("1.1")
+    identity = ci.submission()
+    leftovers = publisher.directory / ".firmroot/inbox" / ("0" * 64)
+    leftovers.mkdir(parents=True)
+    with patch.object(intake, "publish_staged", side_effect=stale) as tried:
+        assert "gateway-builds moved on" in publisher("publish", code=ExitCode.REFUSED)
+    assert tried.call_count == intake._ROUNDS
+    # The copy of what still waits is kept for the next time, and nothing else.
+    assert [each.name for each in leftovers.parent.iterdir()] == [identity]
+    assert f"({identity[:8]}): published" in publisher("publish")
+    assert not list(leftovers.parent.glob("*"))
+
+
 def test_what_was_handed_in_by_half_is_told_and_finished(live: Company) -> None:
     ci, publisher = live["ci"], live["publisher"]
     ci.build("1.1")
@@ -386,6 +407,12 @@ def test_what_was_handed_in_by_half_is_told_and_finished(live: Company) -> None:
     assert "nothing to publish" in publisher("publish")
     assert "gateway-builds 2  handed in" in ci.submit()
     assert "gateway-builds 2" in publisher("publish")
+    # And what somebody answered and did not clear away, the next one does.
+    there = live.inbox / "submissions" / identity
+    there.mkdir()
+    (there / "submission.json").write_bytes(b"{}")
+    publisher("publish")
+    assert not there.exists()
 
 
 def test_a_full_disk_of_the_publisher_is_nobodys_fault(live: Company) -> None:
@@ -398,7 +425,8 @@ def test_a_full_disk_of_the_publisher_is_nobodys_fault(live: Company) -> None:
     assert f"({identity[:8]}): published" in publisher("publish")
 
 
-def test_a_refresh_finishes_what_a_killed_publish_owes_to_history(company: Company) -> None:
+@pytest.mark.parametrize("again", ["refresh", "publish"])
+def test_what_a_killed_publish_owes_to_history_is_finished(company: Company, again: str) -> None:
     publisher = company["publisher"]
     company["ci"].build("1.0")
     company["ci"].submit()
@@ -408,9 +436,9 @@ def test_a_refresh_finishes_what_a_killed_publish_owes_to_history(company: Compa
     with patch.object(publishing, "settle", side_effect=KeyboardInterrupt):
         publisher("publish", code=ExitCode.INTERRUPTED)
     assert company.device() == "installs 1.0", "it was committed"
-    publisher("refresh")
+    found = publisher.json(again).get("inbox")
     assert "published" in sam.submit("--status", identity)
-    found = publisher.json("publish")["inbox"]
+    found = found or publisher.json("publish")["inbox"]
     assert [(each["id"], each["outcome"]) for each in found] == [(identity, "published")]
     assert not list((company.inbox / "submissions").glob("*"))
     assert "verified" in publisher("history", "--verify")
@@ -439,6 +467,9 @@ def test_what_is_wrong_with_the_publisher_is_not_blamed_on_a_submitter(live: Com
     key.rename(live.top / "away.pem")
     said = publisher("publish", code=ExitCode.ACTION_REQUIRED)
     assert "this machine cannot sign as publisher" in said
+    assert "inbox" not in said
+    [status] = ci.json("submit", "--status", identity, code=ExitCode.RETRY_LATER)["submissions"]
+    assert (status["fate"], status["reason"]) == ("waits", "for the publisher")
     (live.top / "away.pem").rename(key)
     assert f"({identity[:8]}): published" in publisher("publish")
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from tests.workflows.identities import Company, Machine
 
+# Each takes seconds: beside the other lives of a company.
+pytestmark = pytest.mark.services
+
 MERGED = ("metadata", "history", "keys")
 TAKEN = ("ceremonies", "staged", "policy.toml", "gone.toml", "firmroot.toml")
 
@@ -379,3 +382,27 @@ def test_a_signature_that_does_not_count_is_said_with_who_signs_again(live: Comp
     config.write_text(known)
     ci.staged.write_bytes(good)
     assert "gateway-builds 2  handed in" in ci.submit()
+
+
+def test_what_people_signed_and_what_goes_with_it_are_published_together(live: Company) -> None:
+    """The signatures of two people met in git, and nobody has put them together yet."""
+    ci, publisher, office = live["ci"], live["publisher"], live["office"]
+    ci("key", "new", "ci-3")
+    ci("rotate", "ci", "--to", "ci-3")
+    pull(live, "ci", "office", "publisher")
+    shutil.copytree(office.directory, live["office-2"].directory)
+    for machine, name in ((office, "alice"), (live["office-2"], "bob")):
+        assert "targets-2: still waits for" in machine("sign", "--key", name)
+        shutil.copytree(
+            machine.directory / "ceremonies", publisher.directory / "ceremonies", dirs_exist_ok=True
+        )
+    pull(live, "office", "ci")
+    shutil.copytree(
+        publisher.directory / "ceremonies", ci.directory / "ceremonies", dirs_exist_ok=True
+    )
+    ci("sign")  # has nothing left to sign, and puts them together
+    ci.submit()
+    said = publisher("publish")
+    assert "targets 2, gateway-builds 2" in said
+    assert "): published" in said
+    assert "waits" not in said

@@ -614,7 +614,7 @@ def test_a_role_that_no_client_reads_to_its_end_is_refused_by_its_length(
     assert f"2 has {length} bytes; every client that was shipped stops reading at" in said
     builder.submit("--again")
     with patch.object(intake, "Limits", lambda: Limits(targets=length)):
-        assert "gateway-builds 2" in publisher("publish")
+        assert "): published" in publisher("publish")
 
 
 def test_an_answer_that_says_published_is_not_believed(company: Company, tmp_path: Path) -> None:
