@@ -185,6 +185,17 @@ def test_a_role_in_bins_is_signed_again_with_every_bin(binned: Lab) -> None:
     assert later.fresh_device()[1] == "installs 1.0"
 
 
+def test_the_number_of_bins_is_the_one_that_is_live(binned: Lab) -> None:
+    """Whatever the configuration says: another one would move every artifact."""
+    config = binned.directory / "firmroot.toml"
+    text = config.read_text()
+    assert "bins = 64\n" in text
+    config.write_text(text.replace("bins = 64\n", "bins = 16\n"))
+    bins = bins_of(renew(binned))
+    assert bins is not None
+    assert bins.number_of_bins == 64
+
+
 def test_a_cut_does_not_hide_that_two_versions_have_one_sequence(live: Lab) -> None:
     builds = _builds(live)
     twice = replace(builds, staged=_with(builds.live, entry("builds/gateway/1.1/x", "1.1", 1)))
