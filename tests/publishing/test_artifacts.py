@@ -441,6 +441,10 @@ UNDECLARED = {
         ("-p", PRODUCT, "-V", "1", "--hardware", "acme,gw-9"),
         "gateway has no hardware acme,gw-9; it has: acme,gw-2",
     ),
+    "a handler that no device has": (
+        ("-p", PRODUCT, "-V", "1", "--hardware", HARDWARE, "--handler", "slots"),
+        "devices have no handler 'slots'",
+    ),
 }
 
 
