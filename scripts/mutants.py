@@ -260,7 +260,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/files.py": ("tests/test_files.py",),
     "repo_tools/publishing/channels.py": (
         "tests/publishing/test_channel.py",
-        "tests/publishing/test_promote.py",
+        "tests/publishing/test_withdraw.py",
     ),
     "repo_tools/publishing/firmware.py": (
         "tests/publishing/test_firmware.py",
