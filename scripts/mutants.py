@@ -233,13 +233,10 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         *IDENTITIES,
         "tests/publishing/test_publish.py",
     ),
-    "repo_tools/publishing/verify.py": (
-        "tests/publishing/test_verify.py",
-        "tests/publishing/test_through.py",
-    ),
-    "repo_tools/publishing/cache_headers.py": ("tests/publishing/test_through.py",),
-    "repo_tools/publishing/edge_checks.py": ("tests/publishing/test_through.py",),
-    "repo_tools/publishing/probe.py": ("tests/publishing/test_through.py",),
+    "repo_tools/publishing/verify.py": ("tests/publishing/test_verify.py",),
+    "repo_tools/publishing/cache_headers.py": ("tests/publishing/test_cache_headers.py",),
+    "repo_tools/publishing/edge_checks.py": ("tests/publishing/test_edge_checks.py",),
+    "repo_tools/publishing/probe.py": ("tests/publishing/test_probe.py",),
     "repo_tools/publishing/through.py": ("tests/publishing/test_through.py",),
     "repo_tools/publishing/factory.py": (
         "tests/publishing/test_factory.py",
@@ -282,7 +279,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/files.py": ("tests/test_files.py",),
     "repo_tools/publishing/channels.py": (
         "tests/publishing/test_channel.py",
-        "tests/publishing/test_promote.py",
+        "tests/publishing/test_withdraw.py",
     ),
     "repo_tools/publishing/firmware.py": (
         "tests/publishing/test_firmware.py",

@@ -372,9 +372,24 @@ def test_other_channels_that_offer_it_are_named(live: Lab) -> None:
     live.ok("channel", "promote", f"{PRODUCT}@1.0", "--to", "beta")
     out = _ok(live, "channel", "withdraw", f"{PRODUCT}@1.0", *WHY)
     assert "gateway@1.0 is still offered on gateway/beta" in out
+    assert "still offered on gateway/stable" not in out
     manifest = read_channel(live.workspace, live.workspace.storage(), PRODUCT, "beta").next
     assert manifest is not None
     assert manifest.withdrawn == ()
+
+
+def test_other_channels_that_offer_something_else_are_not(following: Lab) -> None:
+    following.ok("product", "add", PRODUCT, "--channel", "beta", "--channel", "empty")
+    following.ok("sign")
+    following.ok("channel", "promote", f"{PRODUCT}@1.0", "--to", "beta")
+    out = _ok(following, "channel", "withdraw", f"{PRODUCT}@1.1", *WHY)
+    assert "still offered" not in out
+
+
+def test_from_a_channel_that_offers_nothing_nothing_is_withdrawn(new: Lab) -> None:
+    done = new.run("channel", "withdraw", f"{PRODUCT}@1.0", *WHY)
+    assert done.code == 2
+    assert "gateway/stable does not offer 1.0" in done.err
 
 
 @pytest.mark.parametrize(
