@@ -409,6 +409,8 @@ def test_a_storage_that_is_not_json_or_does_not_answer(scene: Scene) -> None:
 def test_without_a_storage_everything_else_is_judged(scene: Scene) -> None:
     scene.expected = replace(scene.expected, storage=None)
     assert scene.trips() == {("origin", WARNING)}
+    scene.cdn.wrong = on(".snapshot.json", cache_control="max-age=86400")
+    assert scene.trips() == {("origin", WARNING), ("immutable", WARNING)}
     scene.cdn.wrong = on(STAMP, body=b"<html>log in</html>", content_type="text/html")
     assert scene.trips() == {
         ("answers", ERROR), ("plain-http", ERROR), ("origin", WARNING), ("metadata", ERROR),
