@@ -160,6 +160,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "client_reference/transport/bundle.py": ("tests/device/test_bundle.py",),
     "client_reference/transport/cache.py": ("tests/transport/test_cache.py",),
     "repo_tools/publishing/publish.py": (
+        "tests/publishing/test_commits.py",
         "tests/publishing/test_publish.py",
         "tests/publishing/test_recovery.py",
         "tests/publishing/test_interrupted.py",
@@ -171,6 +172,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/rehearse.py": ("tests/publishing/test_rehearse.py",),
     "repo_tools/publishing/live.py": ("tests/publishing/test_live.py",),
     "repo_tools/publishing/refresh.py": (
+        "tests/publishing/test_refresh.py",
         "tests/publishing/test_publish.py",
         "tests/publishing/test_recovery.py",
         "tests/publishing/test_interrupted.py",
@@ -178,6 +180,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/plan.py": ("tests/publishing/test_plan.py",),
     "repo_tools/publishing/prepare.py": (
         "tests/publishing/test_prepare.py",
+        "tests/publishing/test_commits.py",
         "tests/publishing/test_publish.py",
         "tests/publishing/test_interrupted.py",
         "tests/publishing/test_rehearse.py",
@@ -189,6 +192,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_interrupted.py",
     ),
     "repo_tools/publishing/online.py": (
+        "tests/publishing/test_online.py",
         "tests/publishing/test_interrupted.py",
         "tests/publishing/test_publish.py",
     ),
@@ -205,10 +209,19 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/metadata/bins.py": BINS,
     "repo_tools/publishing/binned.py": ("tests/publishing/test_binned.py", *BINS),
     "repo_tools/publishing/bulk.py": ("tests/publishing/test_bulk.py",),
-    "repo_tools/publishing/cache.py": BINS,
-    "repo_tools/publishing/cleaning.py": ("tests/publishing/test_collect.py",),
-    "repo_tools/publishing/mirror.py": ("tests/workflows/test_mirror.py",),
-    "repo_tools/publishing/watch.py": ("tests/publishing/test_refresh_job.py",),
+    "repo_tools/publishing/cache.py": ("tests/publishing/test_cache.py",),
+    "repo_tools/publishing/cleaning.py": (
+        "tests/publishing/test_cleaning.py",
+        "tests/publishing/test_collect.py",
+    ),
+    "repo_tools/publishing/mirror.py": (
+        "tests/publishing/test_mirror.py",
+        "tests/workflows/test_mirror.py",
+    ),
+    "repo_tools/publishing/watch.py": (
+        "tests/publishing/test_watch.py",
+        "tests/publishing/test_refresh_job.py",
+    ),
     "repo_tools/reporting/metrics.py": ("tests/reporting/test_metrics.py",),
     "repo_tools/publishing/withdraw.py": ("tests/publishing/test_withdraw.py",),
     "repo_tools/publishing/examine.py": ("tests/publishing/test_examine.py", *INBOX, *BINS),
@@ -220,21 +233,24 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         *IDENTITIES,
         "tests/publishing/test_publish.py",
     ),
-    "repo_tools/publishing/verify.py": (
-        "tests/publishing/test_verify.py",
-        "tests/publishing/test_through.py",
-    ),
-    "repo_tools/publishing/cache_headers.py": ("tests/publishing/test_through.py",),
-    "repo_tools/publishing/edge_checks.py": ("tests/publishing/test_through.py",),
-    "repo_tools/publishing/probe.py": ("tests/publishing/test_through.py",),
+    "repo_tools/publishing/verify.py": ("tests/publishing/test_verify.py",),
+    "repo_tools/publishing/cache_headers.py": ("tests/publishing/test_cache_headers.py",),
+    "repo_tools/publishing/edge_checks.py": ("tests/publishing/test_edge_checks.py",),
+    "repo_tools/publishing/probe.py": ("tests/publishing/test_probe.py",),
     "repo_tools/publishing/through.py": ("tests/publishing/test_through.py",),
     "repo_tools/publishing/factory.py": (
         "tests/publishing/test_factory.py",
         "tests/publishing/test_recovery.py",
     ),
     "repo_tools/publishing/recovery.py": ("tests/publishing/test_recovery.py",),
-    "repo_tools/publishing/following.py": ("tests/publishing/test_recovery.py",),
-    "repo_tools/publishing/inherit.py": ("tests/publishing/test_recovery.py",),
+    "repo_tools/publishing/following.py": (
+        "tests/publishing/test_following.py",
+        "tests/publishing/test_recovery.py",
+    ),
+    "repo_tools/publishing/inherit.py": (
+        "tests/publishing/test_inherit.py",
+        "tests/publishing/test_recovery.py",
+    ),
     "repo_tools/anchor.py": (
         "tests/signing/test_anchor_ceremony.py",
         "tests/publishing/test_anchor.py",
@@ -263,7 +279,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/files.py": ("tests/test_files.py",),
     "repo_tools/publishing/channels.py": (
         "tests/publishing/test_channel.py",
-        "tests/publishing/test_promote.py",
+        "tests/publishing/test_withdraw.py",
     ),
     "repo_tools/publishing/firmware.py": (
         "tests/publishing/test_firmware.py",

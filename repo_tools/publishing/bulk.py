@@ -17,8 +17,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuf.api.metadata import TargetFile
-
 from client_reference.errors import ConfigurationError
 from client_reference.payload.segments import SUFFIX
 from repo_tools.files import remove_file
@@ -48,6 +46,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
+
+    from tuf.api.metadata import TargetFile
 
     from repo_tools.publishing.firmware import Builds
     from repo_tools.signing.secrets import Secrets
@@ -163,9 +163,9 @@ def import_directory(
     versions = dict.fromkeys(each.labels.version for each in files)
     near = Near(paths=tuple(each.labels.path for each in files), versions=tuple(versions))
     builds = read_builds(ws, storage, product, near)
-    in_bins = builds.bins is not None or bool(ws.config.products[product].bins)
-    known, notes, new = _Known(builds), _Notes(ws), list[TargetFile]()
-    there = length = 0
+    known, notes = _Known(builds), _Notes(ws)
+    new: list[tuple[Labels, Incoming, int]] = []
+    there = 0
     for each in files:
         labels = each.labels
         with notes.copied(each, progress) as incoming:
@@ -178,19 +178,22 @@ def import_directory(
                     notes.keep(each, incoming)
                 continue
             notes.keep(each, incoming)
-            flat = flat_targets(labels, incoming, verdict.sequence)
-            known.add(flat[0])
-            new += [binned_target(labels, incoming, verdict.sequence)] if in_bins else flat
-            length += each.length
+            known.add(flat_targets(labels, incoming, verdict.sequence)[0])
+            new.append((labels, incoming, verdict.sequence))
     signed: tuple[str, ...] = ()
     if new:
         builds = begun(ws, product, builds, signers, now)
-        stage = stage_flat if builds.bins is None else stage_bins
-        signed = stage(ws, product, builds, new, signers, now)
+        if builds.bins is None:
+            flat = [target for each in new for target in flat_targets(*each)]
+            signed = stage_flat(ws, product, builds, flat, signers, now)
+        else:
+            signed = stage_bins(
+                ws, product, builds, [binned_target(*each) for each in new], signers, now
+            )
     notes.forget()
-    artifacts = [each for each in new if not each.path.endswith(SUFFIX)]
-    releases = {(each.custom or {}).get("version") for each in artifacts}
-    return Imported(len(artifacts), there, len(releases), length, signed)
+    releases = {labels.version for labels, _, _ in new}
+    length = sum(incoming.length for _, incoming, _ in new)
+    return Imported(len(new), there, len(releases), length, signed)
 
 
 class _Known:

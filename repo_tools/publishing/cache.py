@@ -58,7 +58,7 @@ class Cache:
         if known is not None and sha256(known) == digest:
             return known
         data = storage.read(path, max_length).data
-        if digest and sha256(data) == digest:
+        if sha256(data) == digest:
             self._put(digest, data)
         return data
 

@@ -232,7 +232,7 @@ def _release_targets(
     """
     product, version = reference.product, reference.version
     builds = read_builds(workspace, storage, product, Near(versions=(version,)))
-    if builds.bins is None or _has(builds.targets, version):
+    if _has(builds.targets, version):
         return builds.targets
     paths = offered_paths(workspace, storage, product, version)
     near = Near(paths=paths, every=not paths)

@@ -131,13 +131,10 @@ def find_garbage(
     inbox = _Inbox.of(entries, cutoff)
     old = [entry for entry in entries if entry.modified < cutoff]
     garbage = [entry for entry in old if needed.is_garbage(entry.path, inbox)]
-    gone = {entry.path for entry in garbage}
     return Garbage(
         entries=tuple(sorted(garbage, key=lambda entry: entry.path)),
         kept=len(entries) - len(garbage),
-        strangers=tuple(
-            sorted(entry.path for entry in old if entry.path not in gone and _is_strange(entry))
-        ),
+        strangers=tuple(sorted(entry.path for entry in old if _is_strange(entry))),
         unfinished=tuple(storage.unfinished(cutoff)),
     )
 

@@ -264,7 +264,7 @@ def _worth_keeping(
     for role in record["roles"]:
         if role in state.roles:
             yield state.roles[role]
-        if role in people and role != Targets.type:
+        if role in people:
             for path, target in parse(state.roles[role], Targets, role).signed.targets.items():
                 carried = waiting.get(stored_name(path, target.hashes["sha256"]))
                 if carried is not None:

@@ -253,12 +253,14 @@ def read_bins(
         RefusedError: its builds role lets other keys sign for it.
         RetryLaterError: the storage does not answer.
     """
-    found: dict[str, bytes] = {}
     snapshot, targets = state.parsed_snapshot(), state.targets
+    if snapshot is None or targets is None:
+        return state
+    found: dict[str, bytes] = {}
     parents: dict[str, Targets] = {}
     for name in dict.fromkeys(names):
-        entry = snapshot.meta.get(f"{name}.json") if snapshot is not None else None
-        if name in state.roles or entry is None or snapshot is None or targets is None:
+        entry = snapshot.meta.get(f"{name}.json")
+        if name in state.roles or entry is None:
             continue
         above = builds_of(name)
         if above not in parents:
@@ -277,7 +279,7 @@ def read_bins(
             accept_targets(builds, name, snapshot, data, _EXPIRY_IGNORED)
         cache.remember(path, data)
         found[name] = data
-    return state.with_roles(found) if found else state
+    return state.with_roles(found)
 
 
 def _read_listed(storage: Readable, role: str, meta: MetaFile, cache: Cache) -> bytes:

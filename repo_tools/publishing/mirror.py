@@ -113,7 +113,7 @@ def mirror(
     """
     source = workspace.storage()
     live = read_base(workspace, source)
-    if live.tag is None or live.root_ahead or live.state.timestamp is None:
+    if live.state.timestamp is None or live.root_ahead:
         raise ActionRequiredError(
             "nothing is published yet, or a publish was interrupted", "firmroot publish"
         )

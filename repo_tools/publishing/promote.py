@@ -191,7 +191,7 @@ def next_manifest(manifest: Manifest, release: Release, now: datetime) -> Manife
     gone = {entry.sequence for entry in manifest.withdrawn}
     better = [each for each in offered if each.sequence not in gone]
     if not release.stone and not _needed(release, better, now):
-        newest = max((each for each in better if each != release), key=lambda each: each.sequence)
+        newest = max(better, key=lambda each: each.sequence)
         raise RefusedError(
             f"{name} already offers {newest.version} (sequence {newest.sequence}), newer than "
             f"{release.version} (sequence {release.sequence}); devices never go back",

@@ -12,7 +12,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from tuf.api.metadata import Root
+from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import FirmrootError
 from client_reference.transport.connect import Roots
@@ -256,10 +256,10 @@ class _Look:
 
     def _targets(self) -> Iterator[tuple[str, str, int]]:
         """Path, place and length of every target."""
-        for name in () if self.state is None else self.state.roles:
-            signed = self.state.role(name) if self.state is not None else None
-            for path, target in () if signed is None else signed.targets.items():
-                yield path, stored_name(path, target.hashes["sha256"]), target.length
+        for signed in () if self.state is None else self.state.newest().values():
+            if isinstance(signed, Targets):
+                for path, target in signed.targets.items():
+                    yield path, stored_name(path, target.hashes["sha256"]), target.length
 
     def _part(self) -> Part | None:
         """Two parts of the longest artifact."""

@@ -403,20 +403,19 @@ def _manifests(about: Audit, state: RepositoryState) -> Iterator[Finding]:
                 text = f"({role}) is about {manifest.product}/{manifest.channel}"
                 yield Finding(Severity.ERROR, path, text)
             paths = [each.artifact.path for r in manifest.releases for each in r.payloads]
-            found = {each: artifact(state, manifest.product, each) for each in paths}
-            builds = {each: target for each, target in found.items() if target is not None}
+            builds = {each: artifact(state, manifest.product, each) for each in paths}
             yield from _payloads(path, manifest, builds)
             offered = ", ".join(release.version for release in manifest.releases)
             yield Finding(Severity.FINE, path, f"offers {offered or 'nothing'}")
 
 
 def _payloads(
-    path: str, manifest: formats.Manifest, builds: Mapping[str, TargetFile]
+    path: str, manifest: formats.Manifest, builds: Mapping[str, TargetFile | None]
 ) -> Iterator[Finding]:
     for release in manifest.releases:
         for payload in release.payloads:
             artifact = payload.artifact
-            target = builds.get(artifact.path)
+            target = builds[artifact.path]
             if target is None:
                 text = f"offers {artifact.path}, which the builds role does not list"
                 yield Finding(Severity.ERROR, path, text)

@@ -217,10 +217,11 @@ def test_only_a_file_with_content_is_firmware(case: str, tmp_path: Path) -> None
     make, message = WRONG_FILES[case]
     make(tmp_path / "gw2.img")
     with (
-        pytest.raises(ConfigurationError, match=message),
+        pytest.raises(ConfigurationError, match=message) as caught,
         copy_in(tmp_path / "gw2.img", tmp_path / "outbox"),
     ):
         pytest.fail("the file was accepted")
+    assert ("firmware import" in caught.value.hint) == (case == "it is a directory")
 
 
 def test_a_full_disk_is_named_and_nothing_is_half_written(live: Lab, tmp_path: Path) -> None:
@@ -319,6 +320,12 @@ def test_the_first_sequence_is_one_and_the_next_follows_the_highest(tmp_path: Pa
     assert judge(_labels(), incoming, {}) == NewArtifact(1)
     signed = _signed(_labels("1.0"), b"a", 7) | _signed(_labels("0.9"), b"b", 3)
     assert judge(_labels("1.1"), incoming, signed) == NewArtifact(8)
+
+
+def test_sequences_of_the_index_are_known_without_their_targets(tmp_path: Path) -> None:
+    incoming, given = _incoming(b"new", tmp_path), {"1.0": 7, "0.9": 3}
+    assert judge(_labels("0.9"), incoming, {}, given) == NewArtifact(3)
+    assert judge(_labels("1.1"), incoming, {}, given) == NewArtifact(8)
 
 
 def test_a_second_file_of_a_version_shares_its_sequence(tmp_path: Path) -> None:
@@ -433,6 +440,10 @@ UNDECLARED = {
     "undeclared hardware": (
         ("-p", PRODUCT, "-V", "1", "--hardware", "acme,gw-9"),
         "gateway has no hardware acme,gw-9; it has: acme,gw-2",
+    ),
+    "a handler that no device has": (
+        ("-p", PRODUCT, "-V", "1", "--hardware", HARDWARE, "--handler", "slots"),
+        "devices have no handler 'slots'",
     ),
 }
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
+from tuf.api.metadata import Targets
 
 from client_reference.errors import ConfigurationError
+from repo_tools.metadata.bins import bins_of
+from repo_tools.metadata.edits import without
+from repo_tools.metadata.repository import parse
 from repo_tools.publishing import bulk
 from repo_tools.publishing.artifacts import copy_in
 from repo_tools.publishing.bulk import find
+from repo_tools.publishing.firmware import open_signers, write_role
+from repo_tools.publishing.live import read_bins
+from repo_tools.publishing.prepare import read_base
 from repo_tools.publishing.rehearse import Outcome
+from repo_tools.signing.secrets import Secrets
 from tests.publishing.lab import HARDWARE, PRODUCT, Lab, image
 
 if TYPE_CHECKING:
@@ -86,7 +95,7 @@ def test_an_interrupted_import_goes_on_with_the_next_file(live: Lab, releases: P
         done = live.run("firmware", "import", releases, "-p", PRODUCT, "--hardware", HARDWARE)
     assert done.code == 130
     assert not list((live.workspace.memory / "staged").glob("*.json")), "nothing was signed"
-    (releases / "2.0" / "gw.img").write_bytes(b"changed since")
+    (releases / "2.0" / "gw.img").write_bytes(image("changed since", 700))
     with patch.object(bulk, "copy_in", wraps=original) as again:
         assert "12 artifacts of 12 releases added" in _import(live, releases)
     # The first file changed, and seven were not copied yet.
@@ -131,6 +140,38 @@ def test_every_name_that_is_wrong_is_named_and_nothing_is_copied(live: Lab, rele
     assert not live.workspace.outbox.exists() or not list(live.workspace.outbox.rglob("*.img"))
 
 
+def test_what_a_link_or_a_pipe_leads_to_is_not_imported(releases: Path) -> None:
+    """A link to a directory would be passed over without a word, with all that is in it."""
+    (releases / "3.0").symlink_to("2.0")
+    os.mkfifo(releases / "2.0" / "pipe.img")
+    with pytest.raises(ConfigurationError) as caught:
+        find(releases, PRODUCT, frozenset({HARDWARE}), "slot")
+    for name in ("3.0", "2.0/pipe.img"):
+        assert f"\n       {name}: expected a regular file VERSION/FILE" in caught.value.message
+    (releases / "3.0").unlink()
+    (releases / "2.0" / "pipe.img").unlink()
+    assert len(find(releases, PRODUCT, frozenset({HARDWARE}), "slot")) == 12
+
+
+@pytest.mark.parametrize("wrong", [20, 21, 23])
+def test_of_names_that_are_wrong_twenty_are_named_and_the_others_counted(
+    tmp_path: Path, wrong: int
+) -> None:
+    for number in range(wrong):
+        (tmp_path / f"stray-{number}").write_bytes(b"x")
+    with pytest.raises(ConfigurationError, match=f"{wrong} of {wrong} files") as caught:
+        find(tmp_path, PRODUCT, frozenset({HARDWARE}), "slot")
+    assert caught.value.message.count("expected a regular file") == 20
+    rest = caught.value.message.partition("stray-19: expected a regular file VERSION/FILE")[2]
+    assert rest == (f"\n       and {wrong - 20} more" if wrong > 20 else "")
+
+
+def test_a_directory_for_hardware_that_nobody_has_is_not_copied(live: Lab, releases: Path) -> None:
+    done = live.run("firmware", "import", releases, "-p", PRODUCT, "--hardware", "acme,gw-9")
+    assert (done.code, "gateway has no hardware acme,gw-9" in done.err) == (2, True)
+    assert not live.workspace.outbox.exists() or not list(live.workspace.outbox.rglob("*.img"))
+
+
 def test_a_directory_that_is_none_or_has_nothing_is_refused(tmp_path: Path) -> None:
     for path, message in ((tmp_path / "none", "is not a directory"), (tmp_path, "no file below")):
         with pytest.raises(ConfigurationError, match=message):
@@ -145,3 +186,92 @@ def test_two_files_for_one_board_in_a_version_are_refused(live: Lab, releases: P
     (releases / "2.4" / "other.img").unlink()
     _import(live, releases)
     _ship(live)
+
+
+@large
+def test_a_file_for_another_board_gets_the_sequence_that_its_version_has(
+    live: Lab, tmp_path: Path
+) -> None:
+    live.ok("product", "add", PRODUCT, "--hardware", "acme,gw-3")
+    for version in ("1.0", "1.1"):
+        (tmp_path / "more" / version).mkdir(parents=True)
+        (tmp_path / "more" / version / "gw3.img").write_bytes(image(version, 700))
+    live.ok("firmware", "import", tmp_path / "more", "-p", PRODUCT, "--hardware", "acme,gw-3")
+    listed = live.ok("--json", "firmware", "list").json["firmware"]
+    assert sorted((each["version"], each["sequence"]) for each in listed) == [
+        ("1.0", 1),
+        ("1.0", 1),
+        ("1.1", 2),
+    ]
+
+
+@large
+def test_a_signed_file_whose_copy_was_lost_is_copied_again(live: Lab, releases: Path) -> None:
+    _import(live, releases)
+    for path in (live.workspace.outbox / "targets/builds" / PRODUCT).rglob("*"):
+        if path.is_file():
+            path.unlink()
+    assert "12 were there already" in _import(live, releases)
+    _ship(live)
+
+
+@large
+@pytest.mark.parametrize("lost", ["the end of the copy", "nothing"])
+def test_what_was_copied_is_taken_up_whole(live: Lab, releases: Path, lost: str) -> None:
+    with patch.object(bulk, "stage_flat", side_effect=KeyboardInterrupt):
+        done = live.run("firmware", "import", releases, "-p", PRODUCT, "--hardware", HARDWARE)
+    assert done.code == 130
+    [copy] = (live.workspace.outbox / "targets/builds" / PRODUCT / "2.11").glob("*.gw.img")
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[:-1] if lost != "nothing" else whole)
+    with patch.object(bulk, "copy_in", wraps=copy_in) as again:
+        _import(live, releases)
+    assert again.call_count == (lost != "nothing")
+    builds = live.workspace.staged_roles()[f"{PRODUCT}-builds"]
+    assert f"builds/{PRODUCT}/2.11/gw.img.segments".encode() in builds
+    assert copy.read_bytes() == whole
+    _ship(live)
+
+
+@large
+def test_a_role_in_one_piece_stays_one_though_the_product_is_to_have_bins(
+    live: Lab, releases: Path
+) -> None:
+    """A role that is live is cut by a command of its own, with every artifact."""
+    config = live.directory / "firmroot.toml"
+    text = config.read_text()
+    section = f"[products.{PRODUCT}]\n"
+    assert section in text
+    config.write_text(text.replace(section, f"{section}bins = 64\n"))
+    _import(live, releases)
+    builds = live.workspace.staged_roles()[f"{PRODUCT}-builds"]
+    assert f"builds/{PRODUCT}/2.11/gw.img.segments".encode() in builds
+    _ship(live)
+
+
+@large
+def test_a_version_that_was_left_out_on_purpose_comes_back_with_its_sequence(
+    binned: Lab, tmp_path: Path
+) -> None:
+    """What is left out no longer says which number it had; the index does."""
+    path = f"builds/{PRODUCT}/1.0/firmware.img"
+    ws = binned.workspace
+    base = read_base(ws, ws.storage()).state
+    bins = bins_of(base.role(f"{PRODUCT}-builds"))
+    assert bins is not None
+    home = bins.get_role_for_target(path)
+    live = read_bins(ws.storage(), base, [home]).role(home)
+    assert live is not None
+    left = without(live, ["1.0"])
+    left.version = 2
+    secrets = Secrets(ws.lab_passphrase.read_bytes().strip())
+    write_role(ws, home, left, open_signers(ws, PRODUCT, secrets))
+    (tmp_path / "again/1.0").mkdir(parents=True)
+    (tmp_path / "again/1.0/mended.img").write_bytes(image("mended", 700))
+    _import(binned, tmp_path / "again")
+    found = [
+        (path, (target.custom or {})["sequence"])
+        for role, data in ws.staged_roles().items()
+        for path, target in parse(data, Targets, role).signed.targets.items()
+    ]
+    assert found == [(f"builds/{PRODUCT}/1.0/mended.img", 1)]

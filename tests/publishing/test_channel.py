@@ -9,7 +9,8 @@ import tomllib
 import pytest
 
 from client_reference.manifest import parse
-from repo_tools.publishing.channels import read_channel
+from repo_tools.publishing import channels, firmware
+from repo_tools.publishing.channels import offered_paths, read_channel
 from tests.publishing.lab import PRODUCT, Lab
 
 STABLE = f"{PRODUCT}/stable"
@@ -243,3 +244,46 @@ def test_a_waiting_role_without_a_manifest_takes_none_away(live: Lab) -> None:
     (live.directory / "staged").mkdir(exist_ok=True)
     (live.directory / "staged/gateway-stable.json").write_text(json.dumps(document))
     assert live.ok("channel", "list").out == "gateway/stable  1.0\n"
+
+
+def test_the_paths_that_channels_offer_are_those_of_live_and_waiting_manifests(
+    following: Lab,
+) -> None:
+    ws = following.workspace
+    old, new = (f"builds/gateway/{version}/firmware.img" for version in ("1.0", "1.1"))
+    assert offered_paths(ws, ws.storage(), PRODUCT) == (old, new)
+    assert offered_paths(ws, ws.storage(), PRODUCT, "1.1") == (new,)
+    assert offered_paths(ws, ws.storage(), PRODUCT, "9") == ()
+
+
+def test_a_release_of_the_index_is_promoted_without_a_look_at_every_bin(
+    binned: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binned.ok("product", "add", PRODUCT, "--channel", "beta")
+    binned.ok("sign")
+    asked: list[firmware.Near] = []
+    real = firmware.read_builds
+
+    def read_builds(*arguments: object, **options: object) -> firmware.Builds:
+        asked.extend(each for each in arguments if isinstance(each, firmware.Near))
+        return real(*arguments, **options)  # type: ignore[arg-type]  # as they came
+
+    monkeypatch.setattr(channels, "read_builds", read_builds)
+    binned.ok("channel", "promote", f"{PRODUCT}@1.0", "--to", "beta")
+    assert asked == [firmware.Near(versions=("1.0",))]
+    asked.clear()
+    assert binned.run("channel", "promote", f"{PRODUCT}@9", "--to", "beta").code == 2
+    assert asked == [firmware.Near(versions=("9",)), firmware.Near(every=True)]
+
+
+def test_builds_that_do_not_say_what_they_are_are_named(live: Lab) -> None:
+    live.add("1.1")
+    staged = live.directory / ".firmroot/staged/gateway-builds.json"
+    document = json.loads(staged.read_bytes())
+    bare = {"length": 1, "hashes": {"sha256": "00" * 32}}
+    document["signed"]["targets"]["builds/gateway/0.9/notes"] = bare
+    staged.write_text(json.dumps(document))
+    for version in ("1.1", "9"):
+        done = live.run("channel", "promote", f"{PRODUCT}@{version}", "--to", "stable")
+        assert done.code == 6
+        assert "builds/gateway/0.9/notes" in done.err

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
-from tuf.api.metadata import Metadata, TargetFile, Targets
+from tuf.api.metadata import Metadata, MetaFile, Snapshot, TargetFile, Targets
 
 from client_reference.errors import LockedError, NotFoundError, RetryLaterError
 from client_reference.manifest import Artifact, Manifest, Payload, Release, Rollout, serialize
@@ -46,6 +46,11 @@ def _targets(version: int, **files: bytes) -> bytes:
         path = name.replace("__", "/").replace("_", ".")
         role.targets[path] = TargetFile.from_data(path, data, ["sha256"])
     return Metadata(role).to_bytes()
+
+
+def _snapshot(version: int, expires: datetime = CUTOFF, *, role: int = 9) -> bytes:
+    meta = {"gateway-stable.json": MetaFile(role)}
+    return Metadata(Snapshot(version=version, expires=expires, meta=meta)).to_bytes()
 
 
 @pytest.fixture
@@ -97,7 +102,9 @@ def test_only_what_no_publish_writes_is_told_as_strange(storage: LocalStorage) -
     for path, *_ in NAMES.values():
         _put(storage, path, b"{}")
     _put(storage, "young", b"{}", CUTOFF)
-    assert find_garbage(storage, NONE, 0, (), CUTOFF).strangers == (
+    _put(storage, stored_name("builds/x", hashlib.sha256(b"x").hexdigest()), b"x")
+    needed = _targets(3, builds__x=b"x")
+    assert find_garbage(storage, NONE, 0, [needed], CUTOFF).strangers == (
         "backup/2031.tar",
         "metadata/gateway-stable.json",
         "targets/builds/x.img",
@@ -108,8 +115,12 @@ def test_a_submission_that_waits_or_grows_stays(storage: LocalStorage) -> None:
     _put(storage, f"inbox/submissions/{A}/{B}", b"x")
     _put(storage, f"inbox/submissions/{A}/submission.json", b"{}")
     _put(storage, f"inbox/submissions/{B}/{A}", b"x")
-    _put(storage, f"inbox/submissions/{B}/{B}", b"y", CUTOFF)
+    young = _put(storage, f"inbox/submissions/{B}/{B}", b"y", CUTOFF)
     assert _found(storage) == []
+    storage.remove(young)
+    assert _found(storage) == [f"inbox/submissions/{B}/{A}"]
+    _put(storage, f"inbox/submissions/{B}/{'0' * 64}", b"z", CUTOFF)
+    assert _found(storage) == [], "the young one may come first"
 
 
 def test_an_answer_stays_as_long_as_what_it_answers(storage: LocalStorage) -> None:
@@ -142,6 +153,8 @@ def test_targets_of_another_epoch_stay(storage: LocalStorage) -> None:
     assert _found(storage, 1) == []
     (storage.root / role).rename(storage.root / "metadata/3.elsewhere")
     assert len(_found(storage, 1)) == 1
+    _put(storage, "metadata/e1/3.gateway-builds.json", _targets(3, builds__x=b"x"))
+    assert _found(storage, 0) == []
 
 
 def test_what_a_manifest_offers_stays_even_if_no_builds_role_lists_it(
@@ -159,6 +172,61 @@ def test_what_a_manifest_offers_stays_even_if_no_builds_role_lists_it(
     assert _found(storage, 0, role) == []
     (storage.root / place).write_bytes(b"damaged")
     assert _found(storage, 0, role) == sorted([image, segments])
+
+
+def test_only_a_channel_offers_anything(storage: LocalStorage) -> None:
+    """Firmware may contain whatever its maker likes."""
+    stone = Artifact("builds/gateway/1.0/x.img", 3, A)
+    rollout = Rollout(CUTOFF, "0" * 16, paused=False, waves=())
+    releases = (Release("1.0", 1, rollout, (Payload(("acme,gw-2",), "slot", stone),)),)
+    manifest = serialize(Manifest("gateway", "stable", 0, releases))
+    image = _put(storage, f"targets/builds/gateway/1.0/{A}.x.img", b"img")
+    for path in ("builds/y", "channels/y"):
+        _put(storage, stored_name(path, hashlib.sha256(manifest).hexdigest()), manifest)
+    both = {"builds__y": manifest, "channels__y": manifest}
+    assert _found(storage, 0, _targets(3, **both)) == []
+    channel = stored_name("channels/y", hashlib.sha256(manifest).hexdigest())
+    assert _found(storage, 0, _targets(3, builds__y=manifest)) == sorted([channel, image])
+
+
+def test_what_is_named_and_not_there_is_passed_over(storage: LocalStorage) -> None:
+    """Signed here and not uploaded yet, or left by a publish that was killed."""
+    path = _put(storage, f"targets/{A}.x", b"x")
+    assert _found(storage, 0, _targets(3, channels__gateway__stable_json=b"m"), _snapshot(7)) == [
+        path
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expires", "goes"),
+    [(CUTOFF, False), (OLD, True), (CUTOFF + timedelta(days=1), False)],
+    ids=["when the window begins", "a second before it", "a day after it"],
+)
+def test_a_snapshot_that_expired_before_the_window_goes(
+    expires: datetime, storage: LocalStorage, *, goes: bool
+) -> None:
+    path = _put(storage, "metadata/7.snapshot.json", _snapshot(7, expires))
+    assert _found(storage) == [path] * goes
+
+
+def test_a_snapshot_that_does_not_say_when_it_expires_stays(storage: LocalStorage) -> None:
+    _put(storage, "metadata/7.snapshot.json", b'{"signed": {"expires": "soon"}}')
+    assert _found(storage) == []
+
+
+def test_what_many_states_name_is_read_once(storage: LocalStorage) -> None:
+    manifest = serialize(Manifest("gateway", "stable", 0, ()))
+    place = stored_name("channels/x", hashlib.sha256(manifest).hexdigest())
+    _put(storage, place, manifest)
+    roles = [_targets(version, channels__x=manifest) for version in (3, 4)]
+    for version, role in enumerate(roles, 3):
+        _put(storage, f"metadata/{version}.gateway-stable.json", role)
+    with patch.object(storage, "read", wraps=storage.read) as read:
+        snapshots = [_snapshot(each, role=each) for each in (3, 4)]
+        assert _found(storage, 0, *snapshots, *snapshots) == []
+    assert sorted(call.args[0] for call in read.call_args_list) == sorted(
+        [place, "metadata/3.gateway-stable.json", "metadata/4.gateway-stable.json"]
+    )
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"signed": {"_type": "targets"}}'])

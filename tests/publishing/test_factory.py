@@ -233,6 +233,16 @@ def test_every_configuration_that_is_written_can_be_read(
     assert config.trust.state == top / ("state" if lab else "firmroot")
 
 
+@pytest.mark.parametrize("urls", [(), ("https://one.example/", "https://two.example/")])
+def test_a_device_is_told_where_the_recovery_anchor_is(
+    urls: tuple[str, ...], tmp_path: Path
+) -> None:
+    target = Target(PRODUCT, "stable", (HARDWARE,), "slot", ("https://fw.acme.example/",), urls)
+    (tmp_path / "device.toml").write_text(device_toml(target, lab=True))
+    found = load_config(tmp_path / "device.toml").repository.recovery
+    assert tuple(each.url for each in found) == urls
+
+
 def test_what_begins_with_a_dot_is_no_export(live: Lab) -> None:
     """Somebody's editor, or a killed export: git and this registry know nothing of it."""
     before = load_registry(live.workspace)

@@ -17,10 +17,17 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from client_reference.errors import RetryLaterError
+from client_reference.errors import RefusedError, RetryLaterError
 from repo_tools.metadata.edits import ISSUED_FIELD, format_time
 from repo_tools.metadata.repository import RepositoryState, sha256
-from repo_tools.publishing.journal import FRESH, Journal, high_water, people_roles
+from repo_tools.publishing.journal import (
+    FRESH,
+    MAX_JUMP,
+    Journal,
+    check_jump,
+    high_water,
+    people_roles,
+)
 from repo_tools.publishing.live import HighWater
 from repo_tools.publishing.online import OnlineKeys
 from repo_tools.publishing.plan import Admitted
@@ -62,6 +69,12 @@ AGAIN = {
     "signed in what is now the future": (SAME, "tag", NOW + timedelta(seconds=1), False),
     "somebody else published meanwhile": (SAME, "other", NOW, False),
     "another root goes with it": (replace(SAME, root=b"next"), "tag", NOW, False),
+    "a root follows it, whose keys sign as well": (
+        replace(SAME, following=b"next"),
+        "tag",
+        NOW,
+        False,
+    ),
     "other bytes of a role": (replace(SAME, roles={"p-stable": b"2"}), "tag", NOW, False),
     "one role more": (replace(SAME, roles={**SAME.roles, "p-hold": b"h"}), "tag", NOW, False),
 }
@@ -101,6 +114,46 @@ def test_what_is_not_live_yet_still_waits(following: Lab) -> None:
     following.ok("publish")
     assert following.workspace.staged_roles().keys() == {"gateway-other"}
     assert list(following.workspace.staged_targets().values()) == [waits]
+
+
+def test_history_keeps_what_changed_and_the_manifest_but_no_firmware(following: Lab) -> None:
+    before = following.tree()
+    following.ok("publish")
+    after = following.tree()
+    kept = {path: data for path, data in after.items() if path.startswith("history/objects/")}
+    stored = "repository/metadata/"
+    written = [
+        data
+        for path, data in after.items()
+        if path.startswith(stored) and data != before.get(path) and "/root-chain/" not in path
+    ]
+    (manifest,) = (
+        data
+        for path, data in after.items()
+        if path.startswith("repository/targets/channels/") and path not in before
+    )
+    new = {path: data for path, data in kept.items() if path not in before}
+    assert len(written) == 4, "timestamp, snapshot, builds and channel"
+    assert sorted(new.values()) == sorted([*written, manifest])
+    assert all(path == f"history/objects/{sha256(data)}" for path, data in new.items())
+
+
+def test_versions_that_nobody_can_have_made_are_refused(
+    live: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next signature would make them the newest that were ever live."""
+    workspace = live.workspace
+    state = read_base(workspace, workspace.storage()).state
+    mark = high_water(workspace).marks["timestamp"]
+
+    def found(version: int) -> HighWater:
+        return HighWater({"timestamp": replace(mark, version=version), "p-new": mark})
+
+    monkeypatch.setattr(HighWater, "of", lambda _: found(mark.version + MAX_JUMP + 1))
+    with pytest.raises(RefusedError, match="live timestamp has version 100002, and version 1 was"):
+        check_jump(workspace, state)
+    monkeypatch.setattr(HighWater, "of", lambda _: found(mark.version + MAX_JUMP))
+    check_jump(workspace, state)
 
 
 class _Dying(LocalStorage):
@@ -143,6 +196,7 @@ HASHED = DelegatedRole("hashed", [], 1, terminating=True, path_hash_prefixes=["a
 SUCCINCT = SuccinctRoles([], 1, 2, "bin")
 PEOPLE = {
     "everything but builds": (_state(BUILDS, CHANNEL), ("targets", "p-stable")),
+    "no hash bin either": (_state(BUILDS).with_roles({"p_-0": b""}), ("targets",)),
     "a role that is delegated by hashes of paths": (_state(HASHED), ("targets", "hashed")),
     "targets that delegates to hash bins": (_state(succinct=SUCCINCT), ("targets",)),
 }

@@ -12,6 +12,7 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import (
     DelegatedRole,
     Delegations,
+    Metadata,
     MetaFile,
     Role,
     Root,
@@ -20,14 +21,18 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from client_reference.errors import NotFoundError, NotTrustedError
+from client_reference.errors import NotFoundError, NotTrustedError, RefusedError
+from repo_tools.metadata.bins import delegating
 from repo_tools.metadata.edits import ROOT_FIELD, assemble, signed_bytes
 from repo_tools.metadata.repository import RepositoryState
-from repo_tools.publishing.live import HighWater, Mark, metadata_objects, read_live
+from repo_tools.publishing.cache import Cache
+from repo_tools.publishing.live import HighWater, Mark, metadata_objects, read_bins, read_live
 from repo_tools.storage.protocol import Blob
 from tests.publishing.lab import NOW
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tuf.api.metadata import Key
 
 OLD, NEW, STRANGER = (CryptoSigner.generate_ed25519() for _ in range(3))
@@ -35,13 +40,15 @@ ENDS = NOW + timedelta(days=1)
 
 
 class Memory:
-    """A storage that only reads."""
+    """A storage that only reads, and notes what."""
 
     def __init__(self, objects: dict[str, bytes]) -> None:
         self.objects = objects
+        self.asked: list[str] = []
 
     def read(self, path: str, max_length: int) -> Blob:
         """See `Storage.read`."""
+        self.asked.append(path)
         if path not in self.objects:
             raise NotFoundError(f"{path} is not there")
         assert len(self.objects[path]) <= max_length
@@ -153,6 +160,124 @@ def test_with_one_root_there_is_no_other_to_ask() -> None:
 def test_an_expired_state_can_be_read_by_who_renews_it() -> None:
     # Nothing here asks what time it is.
     assert read_live(Memory(_repository()), _root(1)).state.timestamp
+
+
+# The newest root is asked for later: whoever only looks spares that request.
+
+
+def test_a_timestamp_that_knows_of_no_newer_root_spares_the_question() -> None:
+    storage = Memory({**_repository(1), "metadata/2.root.json": _root(2)})
+    live = read_live(storage, _root(1), root_later=True)
+    assert live.state.roots == (_root(1),)
+    assert metadata_objects(live.state) == _repository(1)
+    assert live.tag == hashlib.sha256(storage.objects["metadata/timestamp.json"]).hexdigest()
+    assert "metadata/2.root.json" not in storage.asked
+
+
+@pytest.mark.parametrize("hint", [2, None])
+def test_one_that_knows_of_a_newer_root_or_does_not_say_does_not(hint: object) -> None:
+    objects = {**_repository(hint), "metadata/2.root.json": _root(2)}
+    live = read_live(Memory(objects), _root(1), root_later=True)
+    assert metadata_objects(live.state) == objects
+
+
+def test_what_the_root_does_not_trust_is_asked_for_with_the_newest() -> None:
+    objects = {**_repository(1, NEW), "metadata/2.root.json": _root(2, NEW)}
+    live = read_live(Memory(objects), _root(1), root_later=True)
+    assert metadata_objects(live.state) == objects
+    with pytest.raises(NotTrustedError):
+        read_live(Memory(_repository(1, STRANGER)), _root(1), root_later=True)
+
+
+# Hash bins, of which everybody reads those that he needs.
+
+
+def _binned(bins: CryptoSigner = NEW, **given: bytes) -> dict[str, bytes]:
+    """Builds of `p` in two bins that `bins` signs, and the bins that are given, as `p_N`."""
+    key = NEW.public_key
+    role = DelegatedRole("p-builds", [key.keyid], 1, True, paths=["builds/p/*/*"])  # noqa: FBT003  the order of the library
+    delegations = Delegations({key.keyid: key}, {role.name: role})
+    targets = _sign(Targets(version=1, expires=ENDS, delegations=delegations), OLD)
+    builds = _sign(delegating("p", 2, [bins.public_key], 1, ENDS), NEW)
+    roles = {f"metadata/1.{name.replace('_', '_-')}.json": data for name, data in given.items()}
+    objects = _with_targets(targets, {"metadata/1.p-builds.json": builds, **roles})
+    # The snapshot lists a bin by its version alone.
+    snapshot = Metadata[Snapshot].from_bytes(objects["metadata/1.snapshot.json"]).signed
+    snapshot.meta |= {name: MetaFile(1) for name in snapshot.meta if "_" in name}
+    objects["metadata/1.snapshot.json"] = _sign(snapshot, OLD)
+    timestamp = Metadata[Timestamp].from_bytes(objects["metadata/timestamp.json"]).signed
+    timestamp.snapshot_meta = _listed(objects["metadata/1.snapshot.json"])
+    objects["metadata/timestamp.json"] = _sign(timestamp, OLD)
+    return objects
+
+
+def _bin(signer: CryptoSigner = NEW) -> bytes:
+    return _sign(Targets(version=1, expires=ENDS), signer)
+
+
+def test_a_bin_is_read_once_and_only_if_something_was_put_into_it() -> None:
+    storage = Memory(_binned(p_0=_bin()))
+    state = read_live(storage, _root(1)).state
+    assert state.roles.keys() == {"targets", "p-builds"}, "nobody asked for a bin"
+    found = read_bins(storage, state, ["p_-0", "p_-1", "p_-0"])
+    assert metadata_objects(found) == storage.objects
+    assert storage.asked.count("metadata/1.p_-0.json") == 1
+    assert read_bins(storage, found, ["p_-0"]) == found
+    assert storage.asked.count("metadata/1.p_-0.json") == 1
+
+
+def test_a_bin_that_another_key_signed_is_not_believed() -> None:
+    storage = Memory(_binned(p_0=_bin(STRANGER), p_1=_bin()))
+    state = read_live(storage, _root(1)).state
+    with pytest.raises(NotTrustedError):
+        read_bins(storage, state, ["p_-0"])
+    assert "p_-1" in read_bins(storage, state, ["p_-1"]).roles
+
+
+def test_a_builds_role_that_lets_another_key_sign_its_bins_is_refused() -> None:
+    storage = Memory(_binned(STRANGER, p_0=_bin(STRANGER)))
+    state = read_live(storage, _root(1)).state
+    with pytest.raises(RefusedError, match="gives its hash bins other keys"):
+        read_bins(storage, state, ["p_-0"])
+
+
+def test_a_bin_that_is_listed_needs_its_builds_role_and_its_file() -> None:
+    storage = Memory(_binned(p_0=_bin()))
+    state = read_live(storage, _root(1)).state
+    alone = replace(state, roles={"targets": state.roles["targets"]})
+    with pytest.raises(NotTrustedError, match="the snapshot lists p_-0, and there is no p-builds"):
+        read_bins(storage, alone, ["p_-0"])
+    del storage.objects["metadata/1.p_-0.json"]
+    with pytest.raises(NotTrustedError, match=r"1\.p_-0\.json is referenced by live metadata"):
+        read_bins(storage, state, ["p_-0"])
+
+
+@pytest.mark.parametrize("missing", ["snapshot", "targets"])
+def test_before_anything_is_live_there_are_no_bins(missing: str) -> None:
+    state = read_live(Memory(_binned(p_0=_bin())), _root(1)).state
+    less = replace(state, snapshot=None) if missing == "snapshot" else replace(state, roles={})
+    assert read_bins(Memory({}), less, ["p_-0"]) == less
+
+
+def test_what_this_machine_remembers_of_a_bin_is_verified_like_what_it_reads(
+    tmp_path: Path,
+) -> None:
+    storage, cache = Memory(_binned(p_0=_bin())), Cache(tmp_path)
+    path = "metadata/1.p_-0.json"
+    state = read_live(storage, _root(1)).state
+    cache.remember(path, _bin(STRANGER))
+    assert read_bins(storage, state, ["p_-0"], cache).roles["p_-0"] == storage.objects[path]
+    assert storage.asked.count(path) == 1
+    assert read_bins(storage, state, ["p_-0"], cache).roles["p_-0"] == storage.objects[path]
+    assert storage.asked.count(path) == 1, "what was read is remembered"
+
+
+def test_what_metadata_give_a_digest_of_is_read_once(tmp_path: Path) -> None:
+    storage, cache = Memory(_binned()), Cache(tmp_path)
+    before = read_live(storage, _root(1), cache)
+    storage.asked.clear()
+    assert read_live(storage, _root(1), cache) == before
+    assert storage.asked == ["metadata/2.root.json", "metadata/timestamp.json"]
 
 
 SEEN = HighWater(

@@ -17,8 +17,10 @@ from tuf.api.metadata import (
 )
 
 from client_reference.errors import ActionRequiredError, NotTrustedError, RefusedError
+from client_reference.trust.verified import read
 from keys_policy.model import RolePolicy
-from repo_tools.metadata.edits import assemble, next_snapshot, signed_bytes
+from repo_tools.metadata.bins import bins_of, delegating
+from repo_tools.metadata.edits import assemble, next_snapshot, signed_bytes, without
 from repo_tools.metadata.repository import RepositoryState, sha256
 from repo_tools.publishing.plan import (
     MAX_JUMP,
@@ -29,7 +31,7 @@ from repo_tools.publishing.plan import (
     metadata_uploads,
     new_targets,
 )
-from tests.publishing.lab import NOW
+from tests.publishing.lab import NOW, entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -238,3 +240,116 @@ def test_targets_that_are_live_are_not_uploaded_again() -> None:
     both = _leaf(2, BUILDER, builds__p__1__a=b"a", builds__p__2__b=b"b")
     admitted = Admitted(LIVE, roles={"p-builds": both})
     assert [target.path for _, target in new_targets(admitted)] == ["builds/p/2/b"]
+
+
+def test_a_root_that_follows_signs_what_the_bridge_publishes() -> None:
+    following = _root(2, signers=(ROOT, OTHER), holder=OTHER)
+    assert Admitted(LIVE).signing_roots == LIVE.roots
+    assert Admitted(LIVE, following=following).signing_roots == (*LIVE.roots, following)
+
+
+def test_what_has_the_keys_of_targets_that_wait_for_signatures_waits_with_them() -> None:
+    coming = read(Targets, "targets", _targets(2, OTHER)).signed
+    theirs = _leaf(2, OTHER, channels__p__stable=b"two")
+    admitted = admit(LIVE, {"p-stable": theirs}, KNOWN, coming)
+    assert admitted.waiting == {"p-stable": "it has keys of targets 2, which waits for signatures"}
+    assert not admitted.changes
+    with pytest.raises(ActionRequiredError, match="is not signed by the keys"):
+        admit(LIVE, {"p-stable": theirs}, KNOWN)
+    nobody = _leaf(2, ROOT, channels__p__stable=b"two")
+    with pytest.raises(ActionRequiredError, match="is not signed by the keys"):
+        admit(LIVE, {"p-stable": nobody}, KNOWN, coming)
+
+
+def test_builds_may_leave_out_what_they_say_that_they_leave_out() -> None:
+    one, two = entry("builds/p/1/a", "1", 1), entry("builds/p/2/a", "2", 2)
+    both = Targets(version=1, expires=LATER, targets={one.path: one, two.path: two})
+    live = LIVE.with_roles({"p-builds": _sign(both, BUILDER)})
+    less = without(both, ["1"])
+    less.version = 2
+    assert admit(live, {"p-builds": _sign(less, BUILDER)}, KNOWN).changes
+    # What it leaves out beside that was lost in a race.
+    del less.targets[two.path]
+    with pytest.raises(StaleError, match="does not have builds/p/2/a as it is live"):
+        admit(live, {"p-builds": _sign(less, BUILDER)}, KNOWN)
+
+
+# Hash bins.
+
+
+def _cut(version: int = 1, signer: CryptoSigner = BUILDER) -> bytes:
+    """The builds role of `p` in two bins, which `signer` signs."""
+    signed = delegating("p", 2, [signer.public_key], 1, LATER)
+    signed.version = version
+    return _sign(signed, BUILDER)
+
+
+def _home(path: str) -> str:
+    bins = bins_of(read(Targets, "p-builds", _cut()).signed)
+    assert bins is not None
+    return bins.get_role_for_target(path)
+
+
+def _bin(version: int, *paths: str, signer: CryptoSigner = BUILDER) -> bytes:
+    targets = {path: entry(path, path.split("/")[2], int(path.split("/")[2])) for path in paths}
+    return _sign(Targets(version=version, expires=LATER, targets=targets), signer)
+
+
+FIRST = "builds/p/1/a"
+HOME = _home(FIRST)
+AWAY = ({"p_-0", "p_-1"} - {HOME}).pop()
+BINNED = LIVE.with_roles({"p-builds": _cut()})
+
+
+def test_a_bin_is_admitted_as_its_builds_role_delegates_to_it() -> None:
+    admitted = admit(BINNED, {HOME: _bin(1, FIRST)}, KNOWN)
+    assert set(admitted.roles) == {HOME}
+    with pytest.raises(ActionRequiredError, match=f"staged {HOME} 1 is not signed by the keys"):
+        admit(BINNED, {HOME: _bin(1, FIRST, signer=CHANNEL)}, KNOWN)
+
+
+def test_a_bin_waits_for_a_builds_role_that_has_bins() -> None:
+    bare = RepositoryState(roots=LIVE.roots, roles={"targets": _targets(1)})
+    assert admit(bare, {HOME: _bin(1, FIRST)}, KNOWN).waiting == {
+        HOME: "no p-builds role is published or staged that delegates to it"
+    }
+    assert admit(LIVE, {HOME: _bin(1, FIRST)}, KNOWN).waiting == {
+        HOME: "the p-builds role does not delegate to it; if it never will, remove it from staged/"
+    }
+
+
+def test_a_bin_that_lists_what_another_speaks_for_is_not_admitted() -> None:
+    with pytest.raises(RefusedError, match=f"{AWAY} lists {FIRST}, which is for {HOME} to say"):
+        admit(BINNED, {AWAY: _bin(1, FIRST)}, KNOWN)
+
+
+def test_a_bin_that_is_live_and_was_not_read_is_not_taken_for_a_new_one() -> None:
+    """Its version and its artifacts would be anybody's."""
+    rules = RolePolicy(1, ("x",), 30, 0)
+    roles = {**BINNED.roles, HOME: _bin(1, FIRST)}
+    snapshot = _sign(next_snapshot(None, roles, rules, NOW), TARGETS)
+    following = _bin(2, FIRST)
+    with pytest.raises(AssertionError, match=f"{HOME} is live and was not read"):
+        admit(replace(BINNED, snapshot=snapshot), {HOME: following}, KNOWN)
+    read_too = replace(BINNED, snapshot=snapshot, roles=roles)
+    assert admit(read_too, {HOME: following}, KNOWN).roles == {HOME: following}
+
+
+def test_a_builds_role_is_cut_into_bins_with_every_artifact() -> None:
+    flat = Targets(version=1, expires=LATER, targets={FIRST: entry(FIRST, "1", 1)})
+    live = LIVE.with_roles({"p-builds": _sign(flat, BUILDER)})
+    admitted = admit(live, {"p-builds": _cut(2), HOME: _bin(1, FIRST)}, KNOWN)
+    assert set(admitted.roles) == {"p-builds", HOME}
+    with pytest.raises(StaleError):
+        admit(live, {"p-builds": _cut(2), HOME: _bin(1)}, KNOWN)
+
+
+def test_a_live_bin_must_still_verify_under_its_builds_role() -> None:
+    check_delegated(BINNED.with_roles({HOME: _bin(1, FIRST)}))
+    with pytest.raises(ActionRequiredError, match=f"live {HOME} would no longer be signed"):
+        check_delegated(BINNED.with_roles({HOME: _bin(1, FIRST, signer=CHANNEL)}))
+
+
+def test_a_product_called_like_a_channel_role_does_not_speak_for_that_channel() -> None:
+    builds = _sign(delegating("p-stable", 2, [BUILDER.public_key], 1, LATER), BUILDER)
+    check_delegated(LIVE.with_roles({"p-stable-builds": builds}))

@@ -293,6 +293,23 @@ def test_the_readable_form_is_toml_and_says_everything() -> None:
     assert parse(serialize(manifest)) == manifest
 
 
+def test_what_is_withdrawn_keeps_no_better_release_from_being_replaced() -> None:
+    """A stone stays; what nobody needs goes, and what is withdrawn is no reason to drop another."""
+    gone = Withdrawn("3.0", 3, NOW, "modem")
+    before = replace(EMPTY, releases=(_release(3), _release(2, stone=True)), withdrawn=(gone,))
+    after = next_manifest(before, _release(1, hardware="acme,gw-3"), NOW)
+    assert [each.sequence for each in after.releases] == [3, 2, 1]
+    with pytest.raises(RefusedError, match=r"already offers 2\.0"):
+        next_manifest(before, _release(1), NOW)
+
+
+def test_a_difference_names_what_is_withdrawn_since() -> None:
+    first, second = Withdrawn("1.0", 1, NOW, "modem"), Withdrawn("2.0", 2, NOW, "modem")
+    before = replace(EMPTY, withdrawn=(first,))
+    after = replace(EMPTY, withdrawn=(first, second))
+    assert describe_difference(before, after).withdrawn == ("2.0",)
+
+
 def test_a_difference_names_what_came_went_and_changed() -> None:
     stays = _release(4)
     before = replace(EMPTY, releases=(_release(1), _release(2), stays))

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from tuf.api.metadata import Metadata, Targets
+from tuf.api.metadata import Metadata, TargetFile, Targets
 
-from client_reference.errors import ActionRequiredError, ConfigurationError
-from repo_tools.publishing.renewal import renew_builds
+from client_reference.errors import ActionRequiredError, ConfigurationError, RefusedError
+from repo_tools.metadata.bins import bins_of, is_bin
+from repo_tools.metadata.repository import parse
+from repo_tools.publishing import renewal
+from repo_tools.publishing.factory import load_registry
+from repo_tools.publishing.firmware import Builds, read_builds
+from repo_tools.publishing.plan import StaleError
+from repo_tools.publishing.renewal import check_clients, convert, cut, renew_builds
 from repo_tools.signing.secrets import Secrets
-from tests.publishing.lab import PRODUCT, Lab
+from tests.publishing.lab import PRODUCT, Lab, entry
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from repo_tools.workspace import Workspace
 
+ROLE = f"{PRODUCT}-builds"
 
-def renew(lab: Lab, workspace: Workspace | None = None) -> Targets:
+
+def _secrets(ws: Workspace) -> Secrets:
+    return Secrets(ws.lab_passphrase.read_bytes().strip())
+
+
+def renew(lab: Lab, workspace: Workspace | None = None, drop: Collection[str] = ()) -> Targets:
     ws = workspace or lab.workspace
-    secrets = Secrets(ws.lab_passphrase.read_bytes().strip())
-    version = renew_builds(ws, PRODUCT, secrets, lab.now).version
+    version = renew_builds(ws, PRODUCT, _secrets(ws), lab.now, drop).version
     signed = Metadata[Targets].from_file(str(ws.private / "staged/gateway-builds.json")).signed
     assert signed.version == version
     return signed
@@ -71,3 +85,169 @@ def test_one_of_two_needed_keys_is_named_and_is_not_enough(live: Lab) -> None:
     with pytest.raises(ActionRequiredError, match=r"by 2 of ci, rita, .* of: ci$"):
         renew(live, replace(live.workspace, policy=policy))
     assert live.workspace.staged_role("gateway-builds") == staged
+
+
+def _builds(lab: Lab) -> Builds:
+    return read_builds(lab.workspace, lab.workspace.storage(), PRODUCT)
+
+
+def _with(signed: Targets | None, *targets: TargetFile) -> Targets:
+    assert signed is not None
+    found = deepcopy(signed)
+    found.targets |= {each.path: each for each in targets}
+    return found
+
+
+def _sequence(signed: Targets, version: str) -> int:
+    (found,) = {
+        each.unrecognized_fields["custom"]["sequence"]
+        for path, each in signed.targets.items()
+        if path.split("/")[2] == version and not path.endswith(".segments")
+    }
+    assert isinstance(found, int)
+    return found
+
+
+def test_what_a_thief_built_takes_no_sequence_from_what_waits(
+    following: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builds = _builds(following)
+    theirs = entry("builds/gateway/6.6/x", "6.6", 900)
+    bare = TargetFile(1, {"sha256": "00" * 32}, "builds/gateway/0.9/notes")
+    there = replace(
+        builds, live=_with(builds.live, theirs, bare), staged=_with(builds.staged, bare)
+    )
+    monkeypatch.setattr(renewal, "read_builds", lambda *_, **__: there)
+    signed = renew(following, drop=["6.6"])
+    assert versions(signed) == {"0.9", "1.0", "1.1"}
+    assert signed.targets[bare.path] == bare, "what has no sequence stays as it is"
+    assert _sequence(signed, "1.1") == 2
+    again = renew(following)
+    assert versions(again) == {"0.9", "1.0", "1.1", "6.6"}
+    assert _sequence(again, "1.1") == 901, "unless it stays: then it was first"
+
+
+# Hash bins.
+
+
+def _staged(lab: Lab) -> tuple[Targets | None, dict[str, Targets]]:
+    """The builds role that waits, and its bins."""
+    found = {
+        name: parse(data, Targets, name).signed
+        for name, data in lab.workspace.staged_roles().items()
+        if name == ROLE or is_bin(name)
+    }
+    return found.pop(ROLE, None), found
+
+
+CARRIED = entry("builds/gateway/1.0/firmware.img", "1.0", 1)
+
+
+@pytest.mark.parametrize("number", [0, 16])
+def test_what_the_epoch_before_had_is_carried_as_the_product_has_it(
+    new: Lab, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if number:
+        new.ok("product", "bins", PRODUCT, "--number", str(number))
+    inherited = Builds(None, None, {CARRIED.path: CARRIED})
+    monkeypatch.setattr(renewal, "read_builds", lambda *_, **__: inherited)
+    signed = renew(new)
+    _, pieces = _staged(new)
+    bins = bins_of(signed)
+    assert (bins.number_of_bins if bins else 0) == number
+    holder = next(iter(pieces.values())) if number else signed
+    assert holder.targets == {CARRIED.path: CARRIED}
+
+
+def test_a_cut_that_was_given_up_leaves_the_role_in_one_piece(live: Lab) -> None:
+    live.ok("product", "bins", PRODUCT, "--number", "16")
+    role, pieces = _staged(live)
+    assert bins_of(role) is not None
+    for name in (ROLE, *pieces):
+        (live.workspace.private / f"staged/{name}.json").unlink()
+    assert versions(renew(live)) == {"1.0"}
+
+
+def test_a_role_in_bins_is_signed_again_with_every_bin(binned: Lab) -> None:
+    later = binned.later(days=30)
+    before = _builds(later)
+    renewed = renew(later)
+    role, pieces = _staged(later)
+    assert role is not None
+    assert bins_of(renewed) == bins_of(before.live)
+    ((name, piece),) = pieces.items()
+    assert (piece.version, piece.expires) == (2, role.expires)
+    assert set(piece.targets) == {CARRIED.path}
+    # Again, before it was published: that may have been uploaded.
+    renew(later)
+    assert _staged(later)[1][name].version == 3
+    later.ok("publish")
+    assert later.fresh_device()[1] == "installs 1.0"
+
+
+def test_the_number_of_bins_is_the_one_that_is_live(binned: Lab) -> None:
+    """Whatever the configuration says: another one would move every artifact."""
+    config = binned.directory / "firmroot.toml"
+    text = config.read_text()
+    assert "bins = 64\n" in text
+    config.write_text(text.replace("bins = 64\n", "bins = 16\n"))
+    bins = bins_of(renew(binned))
+    assert bins is not None
+    assert bins.number_of_bins == 64
+
+
+def test_a_cut_does_not_hide_that_two_versions_have_one_sequence(live: Lab) -> None:
+    builds = _builds(live)
+    twice = replace(builds, staged=_with(builds.live, entry("builds/gateway/1.1/x", "1.1", 1)))
+    with pytest.raises(StaleError, match="sequence 1 is 1"):
+        cut(live.workspace, PRODUCT, twice, 16, [], live.now)
+    assert _staged(live) == (None, {})
+
+
+def test_a_product_is_cut_once_and_without_its_lists_of_segments(live: Lab) -> None:
+    ws = live.workspace
+    assert convert(ws, PRODUCT, 16, _secrets(ws), live.now) == 2
+    (piece,) = _staged(live)[1].values()
+    assert set(piece.targets) == {CARRIED.path}
+    with pytest.raises(RefusedError, match="gateway has 16 hash bins"):
+        convert(live.workspace, PRODUCT, 32, _secrets(ws), live.now)
+    assert live.workspace.config.products[PRODUCT].bins == 16
+    live.ok("publish")
+    assert live.fresh_device()[1] == "installs 1.0"
+
+
+def test_a_product_without_firmware_has_bins_from_its_first_on(new: Lab) -> None:
+    ws = new.workspace
+    assert convert(ws, PRODUCT, 16, _secrets(ws), new.now) == 0
+    assert _staged(new) == (None, {})
+    assert new.workspace.config.products[PRODUCT].bins == 16
+
+
+CLIENTS = {
+    "0.1.0": True,
+    "0.1.0+git.5": True,
+    "1.0": True,
+    "0.0.9": False,
+    "0.0.9+1.0": False,
+    "": False,
+    "1.0rc1": False,
+}
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_bins_are_for_devices_that_read_them(
+    client: str, live: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (export,) = load_registry(live.workspace)
+    shipped = replace(export, client_version=client)
+    registry = [shipped]
+    monkeypatch.setattr(renewal, "load_registry", lambda _: registry)
+    ws = live.workspace
+    if CLIENTS[client]:
+        check_clients(ws)
+        return
+    with pytest.raises(RefusedError, match=r"have a client that reads no hash bins: .*\(client "):
+        convert(ws, PRODUCT, 16, _secrets(ws), live.now)
+    assert _staged(live) == (None, {})
+    registry[:] = [replace(shipped, retired="2026-03-02")]
+    assert convert(ws, PRODUCT, 16, _secrets(ws), live.now) == 2

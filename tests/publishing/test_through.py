@@ -11,7 +11,6 @@ import socket
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,11 +18,13 @@ import pytest
 from client_reference.errors import RetryLaterError
 from client_reference.transport.connect import Roots
 from client_reference.transport.fetch import Ambient, Patience
-from repo_tools.publishing import cache_headers
+from client_reference.transport.pace import TransportError
+from repo_tools.publishing import through
 from repo_tools.publishing.edge_checks import CHECKS
 from repo_tools.publishing.factory import devices
 from repo_tools.publishing.following import lead
 from repo_tools.publishing.live import TIMESTAMP
+from repo_tools.publishing.probe import Prober
 from repo_tools.publishing.through import Expected, look
 from repo_tools.publishing.verify import Severity
 from repo_tools.storage.protocol import Blob
@@ -32,6 +33,7 @@ from tests.simulators.certificates import make_issuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from _pytest.mark.structures import ParameterSet
 
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
 
     Wrong = Callable[[Asked, Said], Said]
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "serving.md"
 ABSENT = "metadata/2.root.json"
 SUBMISSION = "inbox/submissions/one/submission.json"
 ERROR, WARNING, FINE = Severity.ERROR, Severity.WARNING, Severity.FINE
@@ -405,6 +406,140 @@ def test_a_storage_that_is_not_json_or_does_not_answer(scene: Scene) -> None:
     assert "nothing is known to lie in it" in inbox.found
 
 
+def test_without_a_storage_everything_else_is_judged(scene: Scene) -> None:
+    scene.expected = replace(scene.expected, storage=None)
+    assert scene.trips() == {("origin", WARNING)}
+    scene.cdn.wrong = on(".snapshot.json", cache_control="max-age=86400")
+    assert scene.trips() == {("origin", WARNING), ("immutable", WARNING)}
+    scene.cdn.wrong = on(STAMP, body=b"<html>log in</html>", content_type="text/html")
+    assert scene.trips() == {
+        ("answers", ERROR), ("plain-http", ERROR), ("origin", WARNING), ("metadata", ERROR),
+    }  # fmt: skip
+
+
+def test_what_the_storage_has_is_asked_where_the_mirror_shows_nothing_to_believe(
+    scene: Scene,
+) -> None:
+    asked: set[str] = set()
+
+    def wrong(about: Asked, said: Said) -> Said:
+        asked.add(about.path)
+        return Said(200, {}, b"?") if about.path.endswith(STAMP) else said
+
+    scene.cdn.wrong = wrong
+    scene.look()
+    assert {"metadata/1.gateway-stable.json", "metadata/root-chain/1"} <= asked
+
+
+ROLES = {"root.json", "snapshot.json", "targets.json", "gateway-stable.json", "gateway-builds.json"}
+
+
+@pytest.mark.parametrize("artifacts", [False, True])
+def test_the_headers_of_each_kind_of_object_are_looked_at(scene: Scene, *, artifacts: bool) -> None:
+    asked: set[str] = set()
+
+    def note(about: Asked, said: Said) -> Said:
+        if about.headers.get("Range") == "bytes=0-0":
+            asked.add(about.path)
+        return said
+
+    scene.cdn.wrong = note
+    scene.expected = replace(scene.expected, artifacts=artifacts)
+    scene.look()
+    assert "metadata/root-chain/1" in asked
+    kinds = [path.rpartition("/")[2].partition(".")[2] for path in asked if "." in path]
+    files = [kind for kind in kinds if kind.startswith("firmware.img")]
+    assert sorted({*kinds} - {*files}) == sorted({*ROLES, "stable.json"})
+    assert len(files) == (2 if artifacts else 1)
+
+
+def test_only_roles_are_asked_for_with_gzip(scene: Scene) -> None:
+    scene.cdn.wrong = on("root-chain/1", vary="")
+    assert scene.trips() == set()
+
+
+def test_only_artifacts_may_need_credentials_and_get_them_over_verified_tls_alone(
+    scene: Scene, tmp_path: Path
+) -> None:
+    """Attack: what stands between would read them, or whoever serves plain HTTP."""
+    host, given = "fw.acme.example", ("X-Device", "secret")
+    shown: set[tuple[str, bool]] = set()
+
+    def guarded(asked: Asked, said: Said) -> Said:
+        artifact = asked.path.startswith("targets/builds/")
+        known = asked.headers.get("X-Device") == "secret"
+        shown.add(("artifact" if artifact else "other", known))
+        return Said(403) if artifact and not known else said
+
+    issuer, stranger = make_issuer(tmp_path), make_issuer(tmp_path, "somebody else")
+    for trusted, passes in ((issuer, True), (stranger, False)):
+        ca = Roots(system=False, bundle=trusted.bundle)
+        expected = replace(scene.expected, ca=ca, credentials=given, now=datetime.now(UTC))
+        shown.clear()
+        with Cdn(scene.cdn.files, issuer.server("server", names=(host,))) as cdn:
+            cdn.wrong = guarded
+            names = {(host, 443): cdn.server_port, (host, 80): scene.cdn.server_port}
+            found = problems(look(f"https://{host}/", expected, ambient(names)))
+        assert (("range", ERROR) in found) is not passes
+        assert ("public", ERROR) not in found
+        assert ("other", True) not in shown
+        assert (("artifact", True) in shown) is passes
+
+
+def test_who_sends_no_etag_is_not_asked_about_it(scene: Scene) -> None:
+    scene.cdn.wrong = on(STAMP, etag="")
+    (etag,) = [each for each in scene.look().findings if each.check.id == "etag"]
+    assert etag.found == "timestamp.json has no ETag, which no device sends back"
+
+
+def test_a_part_is_asked_of_an_artifact_that_has_two_and_of_nothing_else(
+    new: Lab, shared: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest is longer, and no artifact."""
+    new.add("1.0", data=bytes(32))
+    new.promote("1.0")
+    new.ok("publish")
+    expected = replace(
+        shared.expected,
+        roots=new.workspace.roots(),
+        devices=(),
+        storage=new.workspace.whole_storage(),
+    )
+    files = {
+        path.relative_to(new.repository).as_posix(): path.read_bytes()
+        for path in new.repository.rglob("*")
+        if path.is_file()
+    }
+    for size, found in ((16, FINE), (17, FINE)):
+        monkeypatch.setattr(through, "_PART", size)
+        with Cdn(files) as cdn:
+            observed = look(cdn.url, expected, ambient())
+        (about,) = [each for each in observed.findings if each.check.id == "range"]
+        assert about.severity is found
+        none = about.found == "no artifact is live that a part could be asked of"
+        assert none == (size == 17)
+
+
+def test_a_certificate_that_cannot_be_seen_again_is_told(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: Prober) -> bytes:
+        raise TransportError("the mirror went away")
+
+    monkeypatch.setattr(Prober, "certificate", gone)
+    issuer, stranger = make_issuer(tmp_path), make_issuer(tmp_path, "somebody else")
+    host = "fw.acme.example"
+    for trusted, text in ((issuer, "the mirror went away"), (stranger, "certificate")):
+        ca = Roots(system=False, bundle=trusted.bundle)
+        expected = replace(scene.expected, ca=ca, now=datetime.now(UTC))
+        with Cdn(scene.cdn.files, issuer.server("server", names=(host,))) as cdn:
+            names = {(host, 443): cdn.server_port}
+            found = look(f"https://{host}/", expected, ambient(names)).findings
+        (about,) = [each for each in found if each.check.id == "certificate"]
+        assert about.severity is ERROR
+        assert text in about.found
+
+
 def test_artifacts_are_read_whole_only_on_request(scene: Scene) -> None:
     scene.cdn.wrong = lambda asked, said: (
         said
@@ -479,61 +614,6 @@ def test_every_check_is_tripped_by_a_case() -> None:
     assert tripped | {"expiry", "hints"} == {check.id for check in CHECKS}
 
 
-LIFETIMES: dict[str, tuple[dict[str, str], tuple[int, int] | None]] = {
-    "nothing": ({}, None),
-    "max-age": ({"cache-control": "public, max-age=60"}, (60, 60)),
-    "what is quoted": ({"cache-control": 'Max-Age="60"'}, (60, 60)),
-    "what shared caches do": ({"cache-control": "max-age=1, s-maxage=9"}, (1, 9)),
-    "what only shared caches do": ({"cache-control": "s-maxage=9"}, (9, 9)),
-    "private": ({"cache-control": "private, max-age=9"}, (9, 0)),
-    "no-store before all": ({"cache-control": "no-store, max-age=9"}, (0, 0)),
-    "no-cache before all": ({"cache-control": "max-age=9, no-cache"}, (0, 0)),
-    "what is past its time": (
-        {"cache-control": "max-age=9, s-maxage=5, stale-while-revalidate=2"},
-        (11, 7),
-    ),
-    "nothing past its time": ({"cache-control": "max-age=0, stale-while-revalidate=9"}, (0, 0)),
-    "what is no number": ({"cache-control": "max-age=soon"}, None),
-    "a number of many digits": ({"cache-control": f"max-age={'9' * 5000}"}, None),
-    "a date": (
-        {"expires": "Mon, 02 Mar 2026 06:01:00 GMT", "date": "Mon, 02 Mar 2026 06:00:00 GMT"},
-        (60, 60),
-    ),
-    "a date that is past": (
-        {"expires": "Mon, 02 Mar 2026 05:00:00 GMT", "date": "Mon, 02 Mar 2026 06:00:00 GMT"},
-        (0, 0),
-    ),
-    "a date without a date": ({"expires": "Mon, 02 Mar 2026 06:01:00 GMT"}, (0, 0)),
-    "what is no date": ({"expires": "0", "date": "Mon, 02 Mar 2026 06:00:00 GMT"}, (0, 0)),
-}
-
-
-@pytest.mark.parametrize("case", LIFETIMES)
-def test_caches_are_told(case: str) -> None:
-    headers, expected = LIFETIMES[case]
-    assert cache_headers.lifetimes(headers) == expected
-
-
-HITS = {
-    "X-Cache: HIT, MISS": True,
-    "X-Cache: MISS": False,
-    "X-Cache: RefreshHit from cloudfront": False,
-    "X-Cache: Hit from cloudfront": True,
-    "CF-Cache-Status: HIT": True,
-    "Cache-Status: Edge; hit; ttl=30": True,
-    "Cache-Status: Edge; fwd=miss": False,
-    "Age: 1": True,
-    "Age: 0": False,
-    "Age: hit": False,
-}
-
-
-@pytest.mark.parametrize("header", HITS)
-def test_a_cache_shows_itself(header: str) -> None:
-    name, _, value = header.partition(": ")
-    assert cache_headers.hit({name.lower(): value}) is HITS[header]
-
-
 def test_the_command_says_what_to_do_and_ends_as_it_should(scene: Scene) -> None:
     done = scene.lab.ok("verify", "--through", scene.cdn.url)
     assert "every mirror keeps the rules, and everything that is live verifies" in done.out
@@ -584,11 +664,3 @@ USAGE = {
 @pytest.mark.parametrize("case", USAGE)
 def test_the_command_does_not_understand(case: str, scene: Scene) -> None:
     assert scene.lab.run(*USAGE[case]).code == 2
-
-
-def test_the_page_has_every_check_word_for_word() -> None:
-    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
-    assert rows == [
-        f"| `{each.id}` | {each.severity.value} | {each.expected} | {each.why} | {each.fix} |"
-        for each in CHECKS
-    ]

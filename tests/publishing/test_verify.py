@@ -16,6 +16,8 @@ from tuf.api.metadata import Targets
 from client_reference.payload.segments import SEGMENT
 from client_reference.transport.fetcher import DirectoryFetcher
 from keys_policy.model import RolePolicy
+from repo_tools.metadata.adopted import Adopted
+from repo_tools.metadata.bins import bins_of, delegating, is_bin
 from repo_tools.metadata.edits import (
     ISSUED_FIELD,
     ROOT_FIELD,
@@ -24,11 +26,12 @@ from repo_tools.metadata.edits import (
     next_timestamp,
     signed_bytes,
 )
-from repo_tools.publishing.live import read_live
+from repo_tools.publishing.live import read_bins, read_live
 from repo_tools.publishing.online import OnlineKeys
 from repo_tools.publishing.verify import Audit, Finding, Severity, audit
 from repo_tools.signing.secrets import open_secrets
 from repo_tools.signing.signers import open_signer, sign
+from tests.publishing.lab import NOW, PRODUCT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -269,6 +272,8 @@ def _resign(lab: Lab, role: str, change: Callable[[dict[str, object]], None]) ->
     workspace = lab.workspace
     storage = workspace.storage()
     state = read_live(storage, workspace.roots()[-1]).state
+    if is_bin(role):
+        state = read_bins(storage, state, [role])
     secrets = open_secrets(None, {}, None, workspace.lab_passphrase)
     uris = workspace.key_uris()
 
@@ -488,3 +493,147 @@ def test_nothing_published_is_nothing_to_verify(ready: Lab) -> None:
     done = ready.run("verify")
     assert done.code == 3
     assert "nothing is published yet" in done.err
+
+
+# What was there before `firmroot adopt` may stay as it was, and nothing else.
+
+
+def _audit(lab: Lab, **fields: object) -> tuple[Finding, ...]:
+    workspace = lab.workspace
+    fetcher = DirectoryFetcher(lab.repository)
+    about = Audit(fetcher, workspace.roots(), workspace.policy, lab.now)
+    return audit(replace(about, **fields))  # type: ignore[arg-type]  # any of its fields
+
+
+def _wrong(found: tuple[Finding, ...]) -> list[str]:
+    return [f"{e.subject}: {e.detail}" for e in found if e.severity is Severity.ERROR]
+
+
+def test_what_was_adopted_is_no_finding(live: Lab) -> None:
+    (live.repository / f"targets/{hashlib.sha256(b'x').hexdigest()}.x").write_bytes(b"x")
+    theirs = {"length": 1, "hashes": {"sha256": hashlib.sha256(b"x").hexdigest()}}
+
+    def old(document: dict[str, object]) -> None:
+        _set(document, "targets", "x", theirs)
+        document["delegations"]["roles"][0].update(terminating=False)  # type: ignore[index]  # JSON
+
+    _resign(live, "targets", old)
+    state = read_live(live.workspace.storage(), live.workspace.roots()[-1]).state
+    assert state.root is not None
+    assert state.targets is not None
+    assert state.targets.delegations is not None
+    assert state.targets.delegations.roles is not None
+    targets = Targets.from_dict(state.targets.to_dict())
+    assert targets.delegations is not None
+    first, *_ = state.targets.delegations.roles.items()
+    targets.delegations.roles = dict([first])
+    assert _wrong(_audit(live, adopted=Adopted(state.root, targets))) == []
+    assert any("is not terminating" in each for each in _wrong(_audit(live)))
+    targets.targets = {}
+    assert _wrong(_audit(live, adopted=Adopted(state.root, targets))) == [
+        "targets: names target files itself, beside delegations"
+    ]
+
+
+def test_without_artifacts_everything_else_is_read(live: Lab) -> None:
+    _damage(_one(live, "targets/builds/gateway/1.0/*.img"))
+    found = _audit(live, artifacts=False)
+    assert _wrong(found) == []
+    (read,) = (each.detail for each in found if each.subject == "targets" and "hash" in each.detail)
+    assert read.startswith("1 files, "), "the manifest"
+
+
+# Hash bins.
+
+
+class _Noting(DirectoryFetcher):
+    """Notes which hash bins are fetched."""
+
+    bins: set[str]
+
+    def fetch(self, path: str, max_length: int) -> bytes:
+        if "_-" in path:
+            self.bins.add(path.split(".")[1])
+        return super().fetch(path, max_length)
+
+
+def test_a_sample_of_bins_moves_and_has_those_that_devices_are_sent_to(
+    binned_moments: dict[str, Lab], tmp_path: Path
+) -> None:
+    lab = binned_moments["many"].copy(tmp_path / "acme")
+    turns = []
+    for number in range(2):
+        found = lab.later(seconds=number)
+        fetcher = _Noting(lab.repository)
+        fetcher.bins = set()
+        told = _audit(found, fetcher=fetcher, artifacts=False)
+        assert _wrong(told) == []
+        (sampled,) = (each.detail for each in told if "hash bins read" in each.detail)
+        assert sampled == (
+            f"{len(fetcher.bins)} of 64 hash bins read: those that channels send devices to, "
+            "and a sample; --every-bin reads all"
+        )
+        turns.append(fetcher.bins)
+        found.ok("refresh")
+    assert all(len(turn) in {16, 17} for turn in turns)
+    assert set.intersection(*turns) == {delegated(lab, IMAGE)}, "in time, every bin has its turn"
+    told = _audit(lab.later(seconds=2), every_bin=True, artifacts=False)
+    assert "64 of 64 hash bins read" in [each.detail for each in told]
+
+
+def delegated(lab: Lab, path: str) -> str:
+    """The bin that speaks for a path."""
+    state = read_live(lab.workspace.storage(), lab.workspace.roots()[-1]).state
+    bins = bins_of(state.role(f"{PRODUCT}-builds"))
+    assert bins is not None
+    return bins.get_role_for_target(path)
+
+
+def test_a_bin_is_due_by_the_rules_of_builds(binned: Lab) -> None:
+    policy = binned.workspace.policy
+    rules = RolePolicy(2, ("rita", "sam", "tess"), 365, 100_000)
+    policy = replace(policy, roles={**policy.roles, "channel": rules})
+    due = {e.subject for e in _audit(binned, policy=policy) if e.severity is Severity.WARNING}
+    assert "gateway-stable" in due
+    assert not {each for each in due if "builds" in each or is_bin(each)}
+
+
+def test_the_list_of_segments_that_a_bin_names_is_read(binned: Lab) -> None:
+    assert _wrong(_audit(binned)) == []
+    _damage(_one(binned, "targets/builds/gateway/1.0/*.segments"))
+    assert any(
+        error.startswith(f"{IMAGE}: ") and "its list of segment hashes has sha256" in error
+        for error in _wrong(_audit(binned))
+    )
+
+
+def _foreign(document: dict[str, object]) -> None:
+    for number in range(20):
+        target = {"length": 1, "hashes": {"sha256": "00" * 32}}
+        _set(document, "targets", f"builds/gateway/9/{number}", target)
+
+
+BINS: dict[str, tuple[Callable[[dict[str, object]], None], str]] = {
+    "that lists what another speaks for": (_foreign, "is for gateway_-"),
+    "that delegates": (
+        lambda d: _set(d, "delegations", {"keys": {}, "roles": []}),
+        "delegates to other roles",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BINS)
+def test_a_bin_is_found(case: str, binned: Lab) -> None:
+    change, message = BINS[case]
+    home = delegated(binned, IMAGE)
+    _resign(binned, home, change)
+    assert any(f"guards: {home} " in e and message in e for e in _wrong(_audit(binned)))
+
+
+def test_a_builds_role_whose_bins_have_another_key_is_found(live: Lab) -> None:
+    """Nothing was put into them yet."""
+    stranger = live.workspace.keyring["rita"].key
+    cut = delegating(PRODUCT, 16, [stranger], 1, NOW + timedelta(days=30)).to_dict()
+    _resign(live, "gateway-builds", lambda d: d.update({**cut, "version": d["version"]}))
+    errors = _wrong(_audit(live))
+    assert any("gives its hash bins other keys" in error for error in errors), errors

@@ -33,12 +33,14 @@ from repo_tools.publishing.rehearse import Device
 from repo_tools.publishing.withdraw import (
     Built,
     Follows,
+    built_releases,
     check_left_behind,
     effects,
     fallback,
+    offered,
     without,
 )
-from tests.publishing.lab import HARDWARE, PRODUCT, Lab
+from tests.publishing.lab import HARDWARE, PRODUCT, Lab, entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,6 +104,10 @@ FATES: dict[str, tuple[Sequence[Release], str, Sequence[Built], int, dict[str, F
         (_release(3, 2), _release(2, stone=True)), "2.0", _built(1, 2, 3), 2,
         {"2.0": Follows.MOVES_ON},
     ),
+    "a dead end, which it was before": (
+        (_release(3, 2), _release(1)), "1.0", _built(1), 0,
+        {"": Follows.STRANDED, "1.0": Follows.STAYS},
+    ),
     "one that this board never had": (
         (_release(2), _release(1)),
         "2.0",
@@ -142,13 +148,31 @@ def test_the_only_way_forward_is_taken_from_nobody_unnoticed() -> None:
     found = effects(before, after, frozenset(), [DEVICE], _built(1, 2, 3), NOW)
     with pytest.raises(RefusedError, match="gateway-stable-1 as shipped would be stranded"):
         check_left_behind(found, ())
+    running = [each for each in found if each.runs]
+    with pytest.raises(RefusedError, match=r"gateway-stable-1 with 1\.0 would be stranded"):
+        check_left_behind(running, ())
     check_left_behind(found, ("gateway-stable-1",))
+
+
+def test_a_release_runs_on_the_boards_of_all_its_artifacts_and_of_no_other_product() -> None:
+    first, second, other = (entry(f"builds/{each}", "1.0", 1) for each in "abc")
+    second.unrecognized_fields["custom"]["hardware"] = ["acme,gw-3"]
+    other.unrecognized_fields["custom"] |= {"product": "sensor", "sequence": 2}
+    builds = {each.path: each for each in (first, second, other)}
+    boards = frozenset({(HARDWARE, "slot"), ("acme,gw-3", "slot")})
+    assert built_releases(PRODUCT, builds) == (Built("1.0", 1, boards),)
 
 
 def test_it_stays_listed_and_marked() -> None:
     after = without(_manifest(_release(2), _release(1)), "2.0", " hangs ", NOW)
     assert after.withdrawn == (Withdrawn("2.0", 2, NOW, "hangs"),)
     assert [each.sequence for each in after.releases] == [2, 1]
+    assert [each.sequence for each in offered(after)] == [1]
+
+
+def test_a_reason_has_400_characters_at_most() -> None:
+    (gone,) = without(_manifest(_release(2)), "2.0", "a" * 400, NOW).withdrawn
+    assert gone.reason == "a" * 400
 
 
 REFUSED = {
@@ -197,6 +221,12 @@ def test_what_may_be_offered_again(case: str) -> None:
         manifest = without(manifest, version, "hangs", NOW)
     found = fallback(manifest, _built(1, 2, 3, 4), 3)
     assert (found.sequence if found else None) == expected
+
+
+def test_what_may_be_offered_instead_is_older() -> None:
+    found = fallback(_manifest(_release(4)), _built(1, 2, 3, 4), 3)
+    assert found is not None
+    assert found.sequence == 2
 
 
 # Through the command line
@@ -342,9 +372,24 @@ def test_other_channels_that_offer_it_are_named(live: Lab) -> None:
     live.ok("channel", "promote", f"{PRODUCT}@1.0", "--to", "beta")
     out = _ok(live, "channel", "withdraw", f"{PRODUCT}@1.0", *WHY)
     assert "gateway@1.0 is still offered on gateway/beta" in out
+    assert "still offered on gateway/stable" not in out
     manifest = read_channel(live.workspace, live.workspace.storage(), PRODUCT, "beta").next
     assert manifest is not None
     assert manifest.withdrawn == ()
+
+
+def test_other_channels_that_offer_something_else_are_not(following: Lab) -> None:
+    following.ok("product", "add", PRODUCT, "--channel", "beta", "--channel", "empty")
+    following.ok("sign")
+    following.ok("channel", "promote", f"{PRODUCT}@1.0", "--to", "beta")
+    out = _ok(following, "channel", "withdraw", f"{PRODUCT}@1.1", *WHY)
+    assert "still offered" not in out
+
+
+def test_from_a_channel_that_offers_nothing_nothing_is_withdrawn(new: Lab) -> None:
+    done = new.run("channel", "withdraw", f"{PRODUCT}@1.0", *WHY)
+    assert done.code == 2
+    assert "gateway/stable does not offer 1.0" in done.err
 
 
 @pytest.mark.parametrize(
