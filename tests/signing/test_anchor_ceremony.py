@@ -27,6 +27,7 @@ from repo_tools.signing.ceremony import (
     check_ceremony,
     finish,
     open_ceremonies,
+    proven,
     start_ceremony,
     status,
 )
@@ -151,7 +152,9 @@ def test_a_renewal_says_the_same_and_is_signed_by_both_generations(ws: Workspace
     with pytest.raises(ActionRequiredError, match="recovery 2 is signed and not yet published"):
         renew_anchor(ws, NOW)
     publish_anchor_by_hand(ws)
-    assert renew_anchor(ws, NOW).version == 3
+    third = renew_anchor(ws, NOW)
+    assert third.version == 3
+    assert proven(ws, third), "it was verified when it was published"
 
 
 def test_a_clone_without_its_roots_renews_nothing(ws: Workspace) -> None:

@@ -382,12 +382,14 @@ def test_a_root_is_compared_with_the_one_that_was_signed_however_old(ws: Workspa
     assert "other-predecessor" in stops(ws, third, other(first))
     assert stops(ws, third, first) == []
     assert "other-predecessor" in stops(ws, third, other(second.signed))
+    assert "other-predecessor" not in stops(ws, third, other(third.signed)), "it is not signed yet"
 
 
 def test_targets_are_compared_with_the_version_that_is_here_only(
     ws: Workspace, targets: Ceremony
 ) -> None:
     assert stops(ws, targets, targets.signed) == []
+    assert "other-predecessor" not in stops(ws, targets, other(targets.signed)), "none is here"
     give(ws, targets, "alice", "bob")
     finish(ws, targets)
     second = start_targets(ws, ws.config.products, NOW)
