@@ -282,6 +282,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_withdraw.py",
     ),
     "repo_tools/publishing/firmware.py": (
+        "tests/publishing/test_binned.py",
         "tests/publishing/test_firmware.py",
         "tests/publishing/test_artifacts.py",
     ),

@@ -19,7 +19,7 @@ from repo_tools.publishing.binned import (
     check_releases,
     next_index,
 )
-from repo_tools.publishing.firmware import open_signers, write_role
+from repo_tools.publishing.firmware import Near, open_signers, read_builds, write_role
 from repo_tools.publishing.live import read_bins
 from repo_tools.publishing.plan import Admitted
 from repo_tools.publishing.prepare import read_base
@@ -174,3 +174,10 @@ def test_a_product_in_one_piece_has_no_index(following: Lab) -> None:
     snapshot = read_base(following.workspace, following.workspace.storage()).state.parsed_snapshot()
     assert snapshot is not None
     assert PRODUCT not in snapshot.unrecognized_fields.get(FIELD, {})
+
+
+def test_what_is_live_in_a_bin_is_known_and_goes_on_from_there(binned: Lab) -> None:
+    builds = read_builds(binned.workspace, binned.workspace.storage(), PRODUCT, Near(every=True))
+    [live] = builds.loaded
+    assert PATH in live.targets
+    assert set(builds.known) == set(builds.targets) == {PATH}
