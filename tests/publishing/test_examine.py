@@ -39,11 +39,19 @@ if TYPE_CHECKING:
 BUILDS, STABLE = f"{PRODUCT}-builds", f"{PRODUCT}-stable"
 
 
+@pytest.fixture(scope="module")
+def _published(
+    moments: dict[str, Lab], tmp_path_factory: pytest.TempPathFactory
+) -> RepositoryState:
+    lab = moments["next"].copy(tmp_path_factory.mktemp("published") / "acme")
+    lab.ok("publish")
+    return read_base(lab.workspace, lab.workspace.storage()).state
+
+
 @pytest.fixture
-def state(following: Lab) -> RepositoryState:
+def state(_published: RepositoryState) -> RepositoryState:
     """1.0 and 1.1 are live, each role in its second version."""
-    following.ok("publish")
-    return read_base(following.workspace, following.workspace.storage()).state
+    return replace(_published)
 
 
 def made(state: RepositoryState, role: str, version: int, *, only: str = "") -> bytes:
