@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -445,6 +446,33 @@ def test_what_a_killed_publish_owes_to_history_is_finished(company: Company, aga
     [manifest] = (company.storage / "targets/channels/gateway").iterdir()
     kept = [path.read_bytes() for path in (publisher.directory / "history/objects").iterdir()]
     assert manifest.read_bytes() in kept
+
+
+@pytest.mark.services  # long
+def test_what_the_publisher_has_staged_and_cannot_publish_is_nobodys_fault(live: Company) -> None:
+    ci, publisher = live["ci"], live["publisher"]
+    ci.build("1.1")
+    ci.submit()
+    publisher("publish")
+    for name in ("rita", "sam"):
+        live[name].submit()
+    other = live.copy(live.top.parent / "elsewhere")
+    live.promote("1.1").submit()
+    publisher("publish")
+    # Somebody gave it the same promotion by git as well, signed elsewhere from what was live then.
+    stale = other.promote("1.1").directory / "staged"
+    shutil.copytree(stale, publisher.directory / "staged", dirs_exist_ok=True)
+    role = publisher.directory / "staged/gateway-stable.json"
+    role.write_text(json.dumps(json.loads(role.read_text()), indent=2))
+    ci.build("1.2")
+    identity = ci.submission()
+    said = publisher("publish", code=ExitCode.REFUSED)
+    assert "gateway-stable" in said
+    assert "inbox" not in said
+    [status] = ci.json("submit", "--status", identity, code=ExitCode.RETRY_LATER)["submissions"]
+    assert (status["fate"], status["reason"]) == ("waits", "for the publisher")
+    shutil.rmtree(publisher.directory / "staged")
+    assert f"({identity[:8]}): published" in publisher("publish")
 
 
 def test_what_is_wrong_with_the_publisher_is_not_blamed_on_a_submitter(live: Company) -> None:
