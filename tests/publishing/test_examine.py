@@ -24,12 +24,20 @@ from repo_tools.metadata.bins import bins_of, is_bin
 from repo_tools.metadata.edits import assemble
 from repo_tools.metadata.repository import RepositoryState, parse, sha256
 from repo_tools.publishing.binned import StaleError
-from repo_tools.publishing.examine import AwaitedError, Examined, examine, is_builds, is_live
+from repo_tools.publishing.examine import (
+    AwaitedError,
+    Examined,
+    delegated,
+    examine,
+    is_builds,
+    is_live,
+)
 from repo_tools.publishing.firmware import open_signers, write_role
 from repo_tools.publishing.inbox import Submission
 from repo_tools.publishing.live import read_bins
 from repo_tools.publishing.plan import MAX_JUMP
 from repo_tools.publishing.prepare import read_base
+from repo_tools.publishing.submit import signers
 from repo_tools.signing.secrets import Secrets
 from tests.publishing.lab import NOW, PRODUCT, entry
 
@@ -97,6 +105,20 @@ def submission(state: RepositoryState, role: str, data: bytes) -> Submission:
     """As an honest submitter says it."""
     version = parse(data, Targets, role).signed.version
     return Submission(role, version, len(data), sha256(data), sha256(state.roles[role]), 0)
+
+
+def test_what_is_live_has_its_end_already(state: RepositoryState) -> None:
+    data = state.roles[BUILDS]
+    found = examine(state, submission(state, BUILDS, data), data, 0, NOW, None)
+    assert (found.live, found.new) == (True, {})
+
+
+def test_whose_keys_sign_a_bin_is_said_of_its_role(binned: Lab) -> None:
+    ws = binned.workspace
+    state = read_base(ws, ws.storage()).state
+    assert delegated(state, f"{PRODUCT}_-0a").name == BUILDS
+    assert signers(ws, f"{PRODUCT}_-0a") == signers(ws, BUILDS) == "ci"
+    assert signers(ws, "sensor-builds") == "nobody that this clone knows"
 
 
 def test_only_what_is_new_is_looked_for(following: Lab) -> None:
