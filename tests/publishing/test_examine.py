@@ -17,7 +17,7 @@ from tuf.api.metadata import (
 )
 
 from client_reference.errors import RefusedError
-from client_reference.manifest import MAX_MANIFEST
+from client_reference.manifest import MAX_MANIFEST, Hold, serialize_hold
 from client_reference.payload.segments import SUFFIX
 from client_reference.trust.verified import BadSignatureError
 from repo_tools.metadata.bins import bins_of, is_bin
@@ -306,6 +306,32 @@ def test_an_artifact_of_a_bin_names_its_segments_itself(binned: Lab) -> None:
     work = replace(work, length=len(data), sha256=sha256(data))
     with pytest.raises(RefusedError, match="bytes and no list of segments"):
         examine(state, work, data, 0, NOW, None)
+
+
+def test_a_list_of_segments_says_whose_it_is(state: RepositoryState) -> None:
+    data = state.roles[BUILDS]
+    signed = parse(data, Targets, BUILDS).signed
+    signed.version = 3
+    fresh = [path for path in signed.targets if path.endswith(SUFFIX)]
+    signed.targets[fresh[0]].unrecognized_fields["custom"] = {"segments-of": "another"}
+    with pytest.raises(RefusedError):
+        judged(state, BUILDS, assemble(signed, []))
+
+
+def test_a_builder_takes_nothing_away(state: RepositoryState) -> None:
+    live = state.role(BUILDS)
+    assert live is not None
+    fewer = {path: each for path, each in live.targets.items() if "/1.0/" not in path}
+    with pytest.raises(StaleError):
+        judged(state, BUILDS, assemble(Targets(3, expires=live.expires, targets=fewer), []))
+
+
+def test_a_hold_is_about_the_channel_whose_path_it_has() -> None:
+    hold = serialize_hold(Hold(PRODUCT, "beta", frozenset({1})))
+    check_file("x", f"holds/{PRODUCT}/beta.json", hold)
+    with pytest.raises(RefusedError, match=f"what belongs into holds/{PRODUCT}/beta.json"):
+        check_file("x", f"holds/{PRODUCT}/stable.json", hold)
+    check_file("x", "builds/p/1/a.img", b"no matter")
 
 
 # Who may sign

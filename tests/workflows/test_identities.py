@@ -224,6 +224,8 @@ def test_what_is_signed_on_top_of_what_was_handed_in_goes_after_it(live: Company
     shutil.copytree(late.directory / "staged", staged, dirs_exist_ok=True)
     other.promote("1.3")
     assert stale.format(3) in late.submit(code=ExitCode.REFUSED)
+    (late.directory / "metadata/gateway-stable.json").unlink()
+    assert "gateway-stable 3 was made from nothing" in late.submit(code=ExitCode.REFUSED)
 
     assert "gateway-stable 3  handed in" in sam.submit()
     publisher("publish")
