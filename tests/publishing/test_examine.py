@@ -27,6 +27,7 @@ from repo_tools.publishing.binned import StaleError
 from repo_tools.publishing.examine import (
     AwaitedError,
     Examined,
+    check_file,
     delegated,
     examine,
     is_builds,
