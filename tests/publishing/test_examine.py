@@ -20,7 +20,7 @@ from client_reference.errors import RefusedError
 from client_reference.manifest import MAX_MANIFEST, Hold, serialize_hold
 from client_reference.payload.segments import SUFFIX
 from client_reference.trust.verified import BadSignatureError
-from repo_tools.metadata.bins import bins_of, is_bin
+from repo_tools.metadata.bins import FIELD, bins_of, is_bin
 from repo_tools.metadata.edits import assemble
 from repo_tools.metadata.repository import RepositoryState, parse, sha256
 from repo_tools.publishing.binned import StaleError
@@ -289,6 +289,24 @@ def test_a_list_of_segments_belongs_to_an_artifact_that_has_some(state: Reposito
     data = assemble(Targets(3, expires=live.expires, targets=targets), [])
     with pytest.raises(RefusedError, match="belongs to no artifact of this role that has segments"):
         judged(state, BUILDS, data)
+
+
+def test_what_a_bin_has_of_old_is_not_asked_for_a_free_sequence(binned: Lab) -> None:
+    """The index of releases has the newest ones only."""
+    ws = binned.workspace
+    state = read_base(ws, ws.storage()).state
+    bins = bins_of(state.role(BUILDS))
+    assert bins is not None
+    home = bins.get_role_for_target(f"builds/{PRODUCT}/1.0/firmware.img")
+    state = read_bins(ws.storage(), state, [home])
+    live, snapshot = state.role(home), state.parsed_snapshot()
+    assert live is not None
+    assert snapshot is not None
+    snapshot.unrecognized_fields[FIELD] = {PRODUCT: [["9.9", 9, []]]}
+    state = replace(state, snapshot=assemble(snapshot, []))
+    live.version = 2
+    data = signed_by_builder(binned, home, live)
+    assert examine(state, submission(state, home, data), data, 0, NOW, None).new == {}
 
 
 def test_an_artifact_of_a_bin_names_its_segments_itself(binned: Lab) -> None:
