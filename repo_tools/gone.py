@@ -37,16 +37,13 @@ def gone_keys(ws: Workspace) -> Mapping[str, Gone]:
     Raises:
         ConfigurationError: the file is damaged.
     """
-    found = {keyid: how for keyid, (_, how) in _read(_path(ws)).items()}
-    # Before 0.1.0 a key was remembered by its name.
-    named = {name: found.pop(name) for name in list(found) if name in ws.keyring}
-    return {ws.keyring[name].key.keyid: how for name, how in named.items()} | found
+    return {keyid: how for keyid, (_, how) in _entries(ws).items()}
 
 
 def remember_gone(ws: Workspace, name: str, how: Gone) -> None:
     """Enter a key; what was stolen once is not merely lost later. Raises as `gone_keys`."""
-    found, keyid = _read(_path(ws)), ws.keyring[name].key.keyid
-    if gone_keys(ws).get(keyid) in {how, Gone.STOLEN}:
+    found, keyid = _entries(ws), ws.keyring[name].key.keyid
+    if keyid in found and found[keyid][1] in {how, Gone.STOLEN}:
         return
     found[keyid] = (name, how)
     text = tomlkit.document()
@@ -58,6 +55,14 @@ def remember_gone(ws: Workspace, name: str, how: Gone) -> None:
         keys[each] = line
     text["keys"] = keys
     replace_file(_path(ws), (_FIRST + tomlkit.dumps(text)).encode())
+
+
+def _entries(ws: Workspace) -> dict[str, tuple[str, Gone]]:
+    """Name and fate by key id, of keys that a file of schema 1 remembers by name as well."""
+    return {
+        ws.keyring[key].key.keyid if key in ws.keyring else key: each
+        for key, each in _read(_path(ws)).items()
+    }
 
 
 def _path(ws: Workspace) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -155,6 +156,7 @@ def test_a_file_that_remembers_names_is_read_and_goes_on_with_key_ids(lab: Lab) 
     assert gone_keys(ws) == {alice: Gone.STOLEN}
     remember_gone(ws, "bob", Gone.LOST)
     assert gone_keys(ws) == {alice: Gone.STOLEN, bob: Gone.LOST}
+    assert set(tomllib.loads(path.read_text())["keys"]) == {alice, bob}
 
 
 def test_a_stolen_key_does_not_come_back_under_another_name(lab: Lab) -> None:

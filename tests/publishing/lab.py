@@ -54,9 +54,9 @@ class Done:
         return json.loads(self.out)
 
 
-def entry(path: str, version: str, sequence: int) -> TargetFile:
+def entry(path: str, version: str, sequence: int, data: bytes = b"firmware") -> TargetFile:
     """What a builds role or a bin says of one artifact."""
-    target = TargetFile.from_data(path, version.encode(), ["sha256"])
+    target = TargetFile.from_data(path, data, ["sha256"])
     target.unrecognized_fields["custom"] = {
         "handler": "slot",
         "hardware": [HARDWARE],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from unittest.mock import patch
 
 import pytest
-from tuf.api.metadata import Snapshot, TargetFile, Targets
+from tuf.api.metadata import Snapshot, Targets
 
 from client_reference.errors import NotTrustedError
 from client_reference.trust.updater import bin_prefix
@@ -27,7 +27,7 @@ from repo_tools.publishing.rehearse import Outcome
 from repo_tools.publishing.renewal import renew_builds
 from repo_tools.signing.secrets import Secrets
 from repo_tools.storage.local import LocalStorage
-from tests.publishing.lab import HARDWARE, NOW, PRODUCT, Lab
+from tests.publishing.lab import HARDWARE, NOW, PRODUCT, Lab, entry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -354,25 +354,13 @@ def test_a_snapshot_that_lost_its_index_costs_a_look_at_every_bin_and_no_sequenc
     live.ok("publish")
 
 
-def _target(path: str, sequence: int, version: str) -> TargetFile:
-    target = TargetFile.from_data(path, SMALL, ["sha256"])
-    target.unrecognized_fields["custom"] = {
-        "handler": "slot",
-        "hardware": [HARDWARE],
-        "product": PRODUCT,
-        "sequence": sequence,
-        "version": version,
-    }
-    return target
-
-
 def _bin(lab: Lab, path: str, sequence: int, version: str) -> tuple[str, Targets]:
     state = read_base(lab.workspace, lab.workspace.storage()).state
     builds = state.role(BUILDS)
     bins = bins_of(builds)
     assert bins is not None
     assert builds is not None
-    target = _target(path, sequence, version)
+    target = entry(path, version, sequence, SMALL)
     return bins.get_role_for_target(path), Targets(expires=builds.expires, targets={path: target})
 
 
