@@ -173,10 +173,12 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/live.py": ("tests/publishing/test_live.py",),
     "repo_tools/publishing/refresh.py": (
         "tests/publishing/test_refresh.py",
+        "tests/publishing/test_replaced.py",
         "tests/publishing/test_publish.py",
         "tests/publishing/test_recovery.py",
         "tests/publishing/test_interrupted.py",
     ),
+    "repo_tools/publishing/replaced.py": ("tests/publishing/test_replaced.py",),
     "repo_tools/publishing/plan.py": ("tests/publishing/test_plan.py",),
     "repo_tools/publishing/prepare.py": (
         "tests/publishing/test_prepare.py",
@@ -267,7 +269,11 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/cli/test_team.py",
         "tests/cli/test_recovery.py",
     ),
-    "repo_tools/reporting/history.py": ("tests/publishing/test_history.py",),
+    "repo_tools/reporting/history.py": (
+        "tests/publishing/test_history.py",
+        "tests/publishing/test_replaced.py",
+    ),
+    "repo_tools/reporting/refreshes.py": ("tests/publishing/test_replaced.py",),
     "repo_tools/reporting/status.py": ("tests/reporting",),
     "repo_tools/cloud/imported.py": ("tests/cloud/test_imported.py",),
     "repo_tools/cloud/job.py": ("tests/cloud/test_job.py",),

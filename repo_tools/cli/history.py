@@ -10,6 +10,7 @@ from client_reference.errors import ConfigurationError, NotTrustedError
 from repo_tools.cli.context import Context, example
 from repo_tools.publishing.inherit import earlier
 from repo_tools.reporting.history import Rite, anchor_problems, changes, problems, read_history
+from repo_tools.reporting.refreshes import Renewals, in_words
 
 if TYPE_CHECKING:
     from repo_tools.reporting.history import History
@@ -43,18 +44,21 @@ def history(context: Context, reference: str | None, *, verify: bool) -> None:
         )
     published: list[dict[str, Any]] = []
     ceremonies: list[dict[str, Any]] = []
+    refreshed: list[dict[str, Any]] = []
     wrong: list[str] = []
     for each, found in epochs:
         if len(epochs) > 1:
             context.printer.say(f"epoch {each.epoch}")
-        _show(context, each, found, reference, published, ceremonies)
+        _show(context, each, found, reference, published, ceremonies, refreshed)
         wrong += problems(each, found) if verify else ()
     if verify:
         wrong += anchor_problems(ws, [rite for _, found in epochs for rite in found.rites])
     for line in wrong:
         context.printer.say(f"ERROR {line}")
     proof = {"verified": not wrong, "problems": wrong} if verify else {}
-    context.printer.result({"published": published, "ceremonies": ceremonies, **proof})
+    context.printer.result(
+        {"published": published, "refreshed": refreshed, "ceremonies": ceremonies, **proof}
+    )
     if wrong:
         raise NotTrustedError(
             f"{len(wrong)} problems in history/; the first: {wrong[0]}",
@@ -64,7 +68,16 @@ def history(context: Context, reference: str | None, *, verify: bool) -> None:
     if verify:
         states = sum(len(found.publications) for _, found in epochs)
         rites = sum(len(found.rites) for _, found in epochs)
-        context.printer.say(f"verified: {states} published states, {rites} ceremonies")
+        renewed = sum(len(found.refreshes) for _, found in epochs)
+        between = f"{renewed} refreshes, " if renewed else ""
+        context.printer.say(f"verified: {states} published states, {between}{rites} ceremonies")
+        for each, found in epochs:
+            if missing := found.missing():
+                of = f" of epoch {each.epoch}" if len(epochs) > 1 else ""
+                context.printer.say(
+                    f"nothing was kept of timestamp {in_words(missing)}{of}: refreshes by an older "
+                    "firmroot, versions that were jumped over, or a record that git lacks"
+                )
 
 
 def _show(
@@ -74,10 +87,16 @@ def _show(
     reference: str | None,
     published: list[dict[str, Any]],
     ceremonies: list[dict[str, Any]],
+    refreshed: list[dict[str, Any]],
 ) -> None:
     """The records of one epoch: lines for people; facts for scripts, added to the lists."""
     changed = changes(ws, found)
     for each in found.about(reference):
+        if isinstance(each, Renewals):
+            refreshed += ({"epoch": ws.epoch, **one.facts} for one in each.each)
+            for line in each.lines():
+                context.printer.say(line)
+            continue
         facts = {"epoch": ws.epoch, "name": each.name, **each.facts}
         if isinstance(each, Rite):
             lines = each.lines()

@@ -23,6 +23,7 @@ from repo_tools.publishing.collect import (
 from repo_tools.publishing.prepare import read_base
 from repo_tools.publishing.recovery import check_epoch
 from repo_tools.publishing.refresh import refresh
+from repo_tools.publishing.replaced import take
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,11 +46,13 @@ class Look:
         garbage: what can go.
         cutoff: what is younger stays.
         interrupted: a clean-up has begun and did not end.
+        timestamp: what is live.
     """
 
     garbage: Garbage
     cutoff: datetime
     interrupted: bool
+    timestamp: bytes | None
 
 
 def look(workspace: Workspace, cutoff: datetime) -> Look:
@@ -69,7 +72,7 @@ def look(workspace: Workspace, cutoff: datetime) -> Look:
         )
     waiting = workspace.staged_roles().values()
     garbage = find_garbage(whole, live.state, workspace.epoch, waiting, cutoff)
-    return Look(garbage, cutoff, is_marked(whole))
+    return Look(garbage, cutoff, is_marked(whole), live.state.timestamp)
 
 
 def clean(
@@ -95,6 +98,8 @@ def clean(
         # Whoever loses this race lost it to a commit, which moves the base just as well.
         refresh(workspace, workspace.storage(), keys, now)
         again = look(workspace, found.cutoff)
+        # From then on history has the snapshots that refreshes made, and the storage need not.
+        take(workspace, workspace.storage(), again.timestamp, progress)
     except FirmrootError:
         end(whole, tag)
         raise

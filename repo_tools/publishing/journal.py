@@ -44,6 +44,8 @@ __all__ = [
     "kept_path",
     "load_journal",
     "people_roles",
+    "read_kept",
+    "record_path",
     "settle",
     "write_journal",
 ]
@@ -236,10 +238,9 @@ def settle(
         for data in _worth_keeping(workspace, state, record):
             with contextlib.suppress(FileExistsError):
                 create_file(kept_path(workspace, sha256(data)), data)
-        name = f"{record['timestamp']['version']:06d}.json"
         with contextlib.suppress(FileExistsError):
             create_file(
-                workspace.history / name,
+                record_path(workspace, record["timestamp"]["version"]),
                 json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n",
             )
     _remove_published(workspace, state)
@@ -248,9 +249,31 @@ def settle(
     remove_file(_journal(workspace))
 
 
+def record_path(workspace: Workspace, version: int) -> Path:
+    """Where `history/` has the record of the publish that made that timestamp."""
+    return workspace.history / f"{version:06d}.json"
+
+
 def kept_path(workspace: Workspace, digest: str) -> Path:
     """Where `history/` keeps the bytes of that digest."""
     return workspace.history / "objects" / digest
+
+
+def read_kept(workspace: Workspace, digest: str) -> bytes:
+    """The bytes of that digest in `history/`.
+
+    Raises:
+        NotTrustedError: they are missing, or were changed.
+    """
+    path = kept_path(workspace, digest)
+    name = path.relative_to(workspace.directory)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise NotTrustedError(f"{name} is missing") from error
+    if sha256(data) != digest:
+        raise NotTrustedError(f"{name} was changed")
+    return data
 
 
 def _worth_keeping(

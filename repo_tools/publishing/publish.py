@@ -51,6 +51,7 @@ from repo_tools.publishing.prepare import (
     sign_online,
 )
 from repo_tools.publishing.recovery import check_epoch
+from repo_tools.publishing.replaced import take, taken_since
 from repo_tools.reporting.situation import next_step as say_next
 from repo_tools.reporting.status import renewal_command
 from repo_tools.signing.ceremony import (
@@ -181,6 +182,7 @@ def publish(  # noqa: PLR0913  each is a decision of the caller
         if isinstance(found, NothingToDo):
             return found
         check_stranding(found, accepted)
+        take(workspace, storage, found.plan.admitted.base.timestamp, progress)
         record = make_record(workspace, found.plan, now)
         try:
             if found.plan.bridged and found.plan.root is not None:
@@ -363,7 +365,8 @@ def commit(
 def make_record(workspace: Workspace, plan: Plan, now: datetime) -> Mapping[str, Any]:
     """What `history/` keeps about a publish: when and why, what, and who signed.
 
-    It names the record before it and the ceremonies that ended since, each by digest.
+    It names the record before it, the ceremonies that ended since and the timestamps that were live
+    in between, each by digest.
     """
     candidate = plan.candidate
     files = {"timestamp": plan.timestamp, "snapshot": candidate.snapshot or b""}
@@ -380,6 +383,7 @@ def make_record(workspace: Workspace, plan: Plan, now: datetime) -> Mapping[str,
         "roles": roles,
         "previous": _previous(workspace),
         "ceremonies": _ceremonies(workspace),
+        "refreshes": taken_since(workspace),
         "objects": [
             {"path": upload.path, "length": upload.length, "sha256": upload.sha256}
             for upload in plan.uploads

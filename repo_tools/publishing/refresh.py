@@ -2,6 +2,8 @@
 
 It is the same commit, on the same base, rehearsed the same way. Whoever loses the race against a
 publish or another refresh has nothing left to do: what is live is fresher than what it would write.
+It leaves no record, since it runs where there is no git; the storage keeps the timestamp that it
+replaces until a publish takes that into history (`replaced`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from repo_tools.publishing.prepare import (
 )
 from repo_tools.publishing.publish import commit, finish_interrupted
 from repo_tools.publishing.recovery import check_epoch
+from repo_tools.publishing.replaced import keep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +81,7 @@ def refresh(
     signed = sign_online(workspace, storage, admitted, keys, now)
     prepared = prepare(workspace, storage, live, admitted, signed, now)
     check_stranding(prepared, accepted)
+    keep(workspace, storage, live.state.timestamp or b"", progress)
     try:
         commit(workspace, storage, prepared.plan, now, None, progress)
     except LockedError as error:

@@ -10,14 +10,16 @@ network, and what changed is told from the bytes themselves. Rules:
 * who signed is what the bytes say, not what the record says;
 * a ceremony's record shows each signature that had verified; it must verify still.
 
-Refreshes leave no record: what they sign differs in versions and times only. Whoever may write to
-the whole of git can remove the newest records; newer files in `metadata/` then have none, but if
-only builds were new, nothing here misses them. When something was is as its publisher said.
+A refresh leaves its timestamp, which the next publish takes (`publishing.replaced`) and names.
+Whoever may write to the whole of git can remove the newest records; newer files in `metadata/` then
+have none, but if only builds were new, nothing here misses them. When something was is as its
+publisher said.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 from dataclasses import dataclass
@@ -33,20 +35,29 @@ from repo_tools.metadata.bins import is_bin
 from repo_tools.metadata.edits import signed_bytes
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.metadata.roles import RECOVERY
-from repo_tools.publishing.journal import kept_path
+from repo_tools.publishing.journal import read_kept
 from repo_tools.publishing.live import HighWater, Mark, metadata_path, read_bins, read_live
+from repo_tools.publishing.replaced import refresh_name
 from repo_tools.reporting.difference import describe_change
+from repo_tools.reporting.refreshes import (
+    Refresh,
+    Renewals,
+    check_refresh,
+    read_refreshes,
+    runs,
+)
 from repo_tools.signing.ceremony import DIGITS, Ending, record_paths
 from repo_tools.signing.ceremony.guards import keys_of
 from repo_tools.signing.ceremony.reading import parse_role
 from repo_tools.storage.protocol import Blob
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tuf.api.metadata import Key
 
+    from repo_tools.metadata.repository import RepositoryState
     from repo_tools.workspace import Workspace
 
 __all__ = [
@@ -152,18 +163,45 @@ class History:
     Attributes:
         publications: one for each publish.
         rites: one for each ceremony that ended.
+        refreshes: timestamps that were live between publishes.
     """
 
     publications: tuple[Publication, ...]
     rites: tuple[Rite, ...]
+    refreshes: tuple[Refresh, ...] = ()
 
-    def about(self, reference: str | None) -> tuple[Publication | Rite, ...]:
+    def about(self, reference: str | None) -> tuple[Publication | Rite | Renewals, ...]:
         """What is about a reference, in the order of its times; ceremonies come before."""
-        found: list[Publication | Rite] = [
+        found: list[Publication | Rite | Renewals] = [
             *(each for each in self.rites if each.about(reference)),
             *(each for each in self.publications if each.about(reference)),
+            *(self._renewals() if reference in {None, _TIMESTAMP} else ()),
         ]
         return tuple(sorted(found, key=lambda each: each.when))
+
+    def states(self) -> Sequence[Publication | Refresh]:
+        """Everything that was live, from the oldest on; each has a timestamp of its own."""
+        # What another clone published was taken like a refresh until its record came by git.
+        known = {str(each.roles[_TIMESTAMP]["sha256"]) for each in self.publications}
+        refreshes = (each for each in self.refreshes if each.digest not in known)
+        return sorted((*self.publications, *refreshes), key=_version_of)
+
+    def missing(self) -> Sequence[tuple[int, int]]:
+        """First and last version of timestamps of which nothing was kept."""
+        return tuple(runs([_version_of(each) for each in self.states()]))
+
+    def _renewals(self) -> Iterator[Renewals]:
+        for kind, some in itertools.groupby(self.states(), type):
+            if kind is Refresh:
+                yield Renewals([each for each in some if isinstance(each, Refresh)])
+
+
+def _version_of(state: Publication | Refresh) -> int:
+    """Of its timestamp; a record has it in its name, and what it says is held against that order."""
+    if isinstance(state, Refresh):
+        return state.signed.version
+    digits = state.name.removesuffix(".json")
+    return int(digits if digits.isdecimal() else state.roles[_TIMESTAMP]["version"])
 
 
 def _role(reference: str) -> str:
@@ -182,6 +220,7 @@ def read_history(workspace: Workspace) -> History:
     return History(
         tuple(_read_publication(path) for path in sorted(workspace.history.glob("*.json"))),
         tuple(_read_rite(path) for path in record_paths(workspace)),
+        read_refreshes(workspace),
     )
 
 
@@ -193,8 +232,9 @@ def _read_publication(path: Path) -> Publication:
         _expect(record.facts, root=int, previous=(dict, type(None)), ceremonies=list)
         if record.facts["previous"] is not None:
             _expect(record.facts["previous"], name=str, sha256=str)
-        if not all(isinstance(name, str) for name in record.facts["ceremonies"]):
-            raise TypeError("ceremonies")  # noqa: TRY301  told below, with what else is damaged
+        for kind in ("ceremonies", "refreshes"):
+            if not all(isinstance(name, str) for name in record.facts.get(kind, [])):
+                raise TypeError(kind)  # noqa: TRY301  told below, with what else is damaged
         for each in record.roles.values():
             if _DIGEST.fullmatch(each["sha256"]) is None:  # it names a file of history/objects
                 raise ValueError(each["sha256"])  # noqa: TRY301  as above
@@ -255,7 +295,7 @@ def _bytes_of(workspace: Workspace, role: str, facts: Mapping[str, Any]) -> byte
     if role == "root":
         return dict(enumerate(workspace.roots(), start=1)).get(facts["version"])
     with contextlib.suppress(NotTrustedError):
-        return _kept(workspace, facts["sha256"])
+        return read_kept(workspace, facts["sha256"])
     return None
 
 
@@ -265,7 +305,7 @@ def _carried(workspace: Workspace, signed: Root | Targets) -> dict[str, bytes]:
     found = {}
     for path, target in signed.targets.items():
         with contextlib.suppress(NotTrustedError):
-            found[path] = _kept(workspace, target.hashes["sha256"])
+            found[path] = read_kept(workspace, target.hashes["sha256"])
     return found
 
 
@@ -303,20 +343,34 @@ def problems(workspace: Workspace, found: History) -> Iterator[str]:
         found: its records.
     """
     yield from _broken_links(found)
-    before, kept = HighWater(), dict[str, str]()
-    for record in found.publications:
-        kept |= {
-            metadata_path(role, each["version"]): each["sha256"] for role, each in _files(record)
-        }
-        try:
-            before = _verified(workspace, record, kept, before)
-        except FirmrootError as error:
-            yield f"history/{record.name}: {error.message}"
+    yield from _missing_files(found)
+    yield from _renamed_files(found)
+    yield from _unproven(workspace, found)
     keys = _known_keys(workspace, found)
     for rite in found.rites:
         for problem in _wrong_signatures(workspace, rite, keys):
             yield f"history/ceremonies/{rite.name}: {problem}"
     yield from _without_record(workspace, found)
+
+
+def _unproven(workspace: Workspace, found: History) -> Iterator[str]:
+    """States that do not verify, or are older than the one before."""
+    before: RepositoryState | None = None
+    kept: dict[str, str] = {}
+    for each in found.states():
+        if isinstance(each, Refresh):
+            if before is None:
+                continue  # what is wrong with the state before it is said already
+            try:
+                before = check_refresh(workspace, each, before)
+            except FirmrootError as error:
+                yield f"history/refreshes/{each.name}: {error.message}"
+            continue
+        kept |= {metadata_path(role, one["version"]): one["sha256"] for role, one in _files(each)}
+        try:
+            before = _verified(workspace, each, kept, before)
+        except FirmrootError as error:
+            yield f"history/{each.name}: {error.message}"
 
 
 def _files(record: Publication) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -325,7 +379,6 @@ def _files(record: Publication) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _broken_links(found: History) -> Iterator[str]:
     digests = {record.name: record.digest for record in found.publications}
-    there = {rite.name for rite in found.rites}
     for number, record in enumerate(found.publications):
         previous = record.facts["previous"]
         if previous is None:
@@ -335,12 +388,32 @@ def _broken_links(found: History) -> Iterator[str]:
             yield f"history/{previous['name']} is missing: {record.name} was made after it"
         elif digests[previous["name"]] != previous["sha256"]:
             yield f"history/{previous['name']} is not the one that {record.name} was made after"
-        for name in record.facts["ceremonies"]:
-            if name not in there:
-                yield f"history/ceremonies/{name} is missing: {record.name} was made after it"
+
+
+def _missing_files(found: History) -> Iterator[str]:
+    """What a record names, and what must be named by one, each by its name."""
+    there = {f"ceremonies/{rite.name}" for rite in found.rites}
+    there |= {f"refreshes/{each.name}" for each in found.refreshes}
+    named: set[str] = set()
+    for record in found.publications:
+        for kind in ("ceremonies", "refreshes"):
+            for name in record.facts.get(kind, []):
+                named.add(f"{kind}/{name}")
+                if f"{kind}/{name}" not in there:
+                    yield f"history/{kind}/{name} is missing: {record.name} was made after it"
+    newest = max(map(_version_of, found.publications), default=0)
+    for each in found.refreshes:
+        if each.signed.version < newest and f"refreshes/{each.name}" not in named:
+            yield f"history/refreshes/{each.name} was added: no record after it names it"
+
+
+def _renamed_files(found: History) -> Iterator[str]:
     for rite in found.rites:
         if not rite.name.endswith(f"-{rite.digest[:DIGITS]}.json"):
             yield f"history/ceremonies/{rite.name} was changed: its name is of other bytes"
+    for each in found.refreshes:
+        if each.name != refresh_name(each.signed.version, each.digest):
+            yield f"history/refreshes/{each.name} was changed: its name is of other bytes"
 
 
 def _without_record(workspace: Workspace, found: History) -> Iterator[str]:
@@ -366,9 +439,12 @@ def _claimed(record: Publication) -> HighWater:
 
 
 def _verified(
-    workspace: Workspace, record: Publication, kept: Mapping[str, str], before: HighWater
-) -> HighWater:
-    """The mark of a state that verifies, is what the record says, and is no older than `before`."""
+    workspace: Workspace,
+    record: Publication,
+    kept: Mapping[str, str],
+    before: RepositoryState | None,
+) -> RepositoryState:
+    """A state that verifies, is what the record says, and is no older than `before`."""
     roots = workspace.roots()[: record.facts["root"]]
     if len(roots) != record.facts["root"]:
         raise NotTrustedError(f"root {record.facts['root']} is missing in metadata/root")
@@ -379,15 +455,16 @@ def _verified(
     for role, claimed in _claimed(record).marks.items():
         if mark.marks.get(role) != claimed:
             raise NotTrustedError(f"{role} is not the one that was live")
-    before.check(state)
+    if before is not None:
+        HighWater.of(before).check(state)
     for role, data in (("root", roots[-1]), *_below(workspace, record)):
         if role in record.roles:
             _check_signers(workspace, role, data, record.roles[role]["signed_by"])
-    return mark
+    return state
 
 
 def _below(workspace: Workspace, record: Publication) -> Iterator[tuple[str, bytes]]:
-    return ((role, _kept(workspace, each["sha256"])) for role, each in _files(record))
+    return ((role, read_kept(workspace, each["sha256"])) for role, each in _files(record))
 
 
 def _check_signers(workspace: Workspace, role: str, data: bytes, said: list[str]) -> None:
@@ -448,18 +525,6 @@ def _wrong_signatures(workspace: Workspace, rite: Rite, keys: Mapping[str, Key])
         yield f"it names {len(rite.signed_by)} signers and has {len(given)} signatures"
 
 
-def _kept(workspace: Workspace, digest: str) -> bytes:
-    path = kept_path(workspace, digest)
-    name = path.relative_to(workspace.directory)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise NotTrustedError(f"{name} is missing") from error
-    if sha256(data) != digest:
-        raise NotTrustedError(f"{name} was changed")
-    return data
-
-
 @dataclass(frozen=True)
 class _Kept:
     """What was live at one record, to be read like a storage.
@@ -483,4 +548,4 @@ class _Kept:
         digest = self.digests.get(path)
         if digest is None:
             raise NotFoundError(f"no record says how {path} came to be live")
-        return Blob(_kept(self.workspace, digest), digest)
+        return Blob(read_kept(self.workspace, digest), digest)

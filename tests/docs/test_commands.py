@@ -40,7 +40,7 @@ def test_commands_of_a_page_run(tmp_path: Path, page: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=600,  # a bridge waits for caches, a minute each time
         env={"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(tmp_path), "LANG": "C.UTF-8"},
     )
     assert done.returncode == 0, done.stdout

@@ -327,14 +327,20 @@ def test_an_artifact_of_a_bin_names_its_segments_itself(binned: Lab) -> None:
         examine(state, work, data, 0, NOW, None)
 
 
-def test_a_list_of_segments_says_whose_it_is(state: RepositoryState) -> None:
-    data = state.roles[BUILDS]
-    signed = parse(data, Targets, BUILDS).signed
-    signed.version = 3
-    fresh = [path for path in signed.targets if path.endswith(SUFFIX)]
-    signed.targets[fresh[0]].unrecognized_fields["custom"] = {"segments-of": "another"}
-    with pytest.raises(RefusedError):
-        judged(state, BUILDS, assemble(signed, []))
+def test_a_list_of_segments_says_whose_it_is_and_has_its_length(state: RepositoryState) -> None:
+    large = entry(f"builds/{PRODUCT}/1.2/b.img", "1.2", 3, b"x" * (2 << 20))
+    live = state.role(BUILDS)
+    assert live is not None
+    for length, whose in ((64, large.path), (64, "another"), (32, large.path)):
+        listed = TargetFile.from_data(large.path + SUFFIX, b"s" * length, ["sha256"])
+        listed.unrecognized_fields["custom"] = {"segments-of": whose}
+        targets = live.targets | {large.path: large, listed.path: listed}
+        data = assemble(Targets(3, expires=live.expires, targets=targets), [])
+        if (length, whose) == (64, large.path):
+            assert len(judged(state, BUILDS, data).new) == 2
+            continue
+        with pytest.raises(RefusedError, match="is not the list of segments of"):
+            judged(state, BUILDS, data)
 
 
 def test_a_builder_takes_nothing_away(state: RepositoryState) -> None:

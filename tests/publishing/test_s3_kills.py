@@ -54,18 +54,20 @@ class Case:
         words: the command.
         offers: what a device may be offered, from before to after.
         cut: whether devices may fail meanwhile.
+        refreshed: how often before: each timestamp of those is kept.
     """
 
     moment: str
     words: tuple[str, ...]
     offers: tuple[str, ...]
     cut: bool = False
+    refreshed: int = 0
 
 
 CASES = {
     "the first publish": Case("ready", ("publish",), ("nothing", "1.0")),
-    "a publish onto a live state": Case("next", ("publish",), ("1.1", "1.2")),
-    "a refresh": Case("second", ("refresh",), ("1.1",)),
+    "a publish onto a live state": Case("next", ("publish",), ("1.1", "1.2"), refreshed=2),
+    "a refresh": Case("second", ("refresh",), ("1.1",), refreshed=1),
     "a publish with a new root": Case("renewed", ("publish",), ("1.1",)),
     "a publish over a bridge": Case("bridge", ("publish", "--wait"), ("1.1",)),
     "a cut": Case("cut", ("publish",), ("1.1",), cut=True),
@@ -252,7 +254,10 @@ class Trials:
         fleet.look(where)
         found = fleet.bucket.tags()
         if fleet.case.words == ("refresh",):
+            # One that had committed was run once more, and that kept what the one before made.
             found[TIMESTAMP] = expected[TIMESTAMP]
+            for version in (4, 5):
+                found.pop(f"metadata/{version}.timestamp.json", None)
         assert found == expected, f"{where}: {sorted(found.items() ^ expected.items())[:3]}"
         if failing:
             fleet.edge.pass_time(60)
@@ -267,6 +272,8 @@ def test_killed_at_a_request_and_run_again_a_command_finishes(
     moment = "next" if case.moment == "handed in" else case.moment
     lab = labs[moment].copy(tmp_path / "start" / "acme")
     start = moved(lab, bucket, (f"{cdn.url}{BUCKET}/{bucket.prefix}/",))
+    for _ in range(case.refreshed):
+        start.ok("refresh")
     if case.moment == "handed in":
         start.ok("submit")
         for place in ("staged", ".firmroot/staged", ".firmroot/outbox"):

@@ -1,0 +1,188 @@
+"""Each timestamp that was live is kept, those of refreshes too, so that history has every state.
+
+A refresh runs where there is no git. So it keeps what it is about to replace in the storage, under
+its version (`metadata/12.timestamp.json`; no device asks for that), unless a record here has it.
+The next publish, or clean-up, takes these into `history/refreshes/`, with the snapshots that they
+name; a file there is the bytes as they were live, so two clones that take the same do not conflict.
+
+What cannot be verified is not taken: whoever may write to the storage could put it there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING
+
+from tuf.api.metadata import Timestamp
+
+from client_reference.errors import LockedError, NotFoundError, NotTrustedError
+from client_reference.trust.verified import BadSignatureError, MalformedError, authentic, first_root
+from repo_tools.files import create_file
+from repo_tools.metadata.repository import parse, sha256
+from repo_tools.publishing.journal import kept_path, record_path
+from repo_tools.publishing.live import MAX_METADATA, metadata_path
+from repo_tools.signing.ceremony import DIGITS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from tuf.api.metadata import Root
+
+    from repo_tools.storage.protocol import Storage
+    from repo_tools.workspace import Workspace
+
+__all__ = ["keep", "refresh_name", "refresh_paths", "replaced_path", "take", "taken_since"]
+
+_MAX_TIMESTAMP = 64 * 1024
+_TOLD = 100
+
+
+def replaced_path(version: int) -> str:
+    """Where the storage keeps the timestamp of a version that is no longer live."""
+    return f"metadata/{version}.timestamp.json"
+
+
+def refresh_paths(workspace: Workspace) -> list[Path]:
+    """Timestamps that were live and that no publish made, by version; of this epoch."""
+    return sorted((workspace.history / "refreshes").glob("*.json"), key=_version)
+
+
+def refresh_name(version: int, digest: str) -> str:
+    """Of the file that has a timestamp of that version and digest."""
+    return f"{version:06d}-{digest[:DIGITS]}.json"
+
+
+def _version(path: Path) -> int:
+    number = path.name.partition("-")[0]
+    return int(number) if number.isdecimal() else 0
+
+
+def keep(
+    workspace: Workspace, storage: Storage, timestamp: bytes, progress: Callable[[str], None]
+) -> None:
+    """Before a refresh replaces it: keep the live timestamp in the storage.
+
+    Raises:
+        RetryLaterError: the storage failed.
+    """
+    version = parse(timestamp, Timestamp, "timestamp").signed.version
+    if _is_recorded(workspace, version, timestamp):
+        return
+    path = replaced_path(version)
+    try:
+        storage.create(path, timestamp, sha256(timestamp))
+    except LockedError:
+        # Attack: somebody takes the name, so that every refresh fails and the repository expires.
+        # What is lost is a line of history, and that shows: `history --verify` counts it.
+        progress(f"{path} is not what was live: history will lack that timestamp")
+
+
+def take(
+    workspace: Workspace, storage: Storage, timestamp: bytes | None, progress: Callable[[str], None]
+) -> None:
+    """Before a publish replaces it: take what was live since the last record into `history/`.
+
+    Killed anywhere and run again, it finishes. Versions are taken from both ends of the range up to
+    the first that is not there: refreshes of an older firmroot kept none, and a jump leaves a hole.
+
+    Args:
+        workspace: the caller holds its lock.
+        storage: the origin.
+        timestamp: what is live, verified; None before the first publish.
+        progress: told how far it is.
+
+    Raises:
+        RetryLaterError: the storage failed.
+    """
+    since = _last_recorded(workspace)
+    if timestamp is None or since is None:
+        return
+    live = parse(timestamp, Timestamp, "timestamp").signed.version
+    have = {_version(path) for path in refresh_paths(workspace)}
+    between = [version for version in range(since + 1, live) if version not in have]
+    roots = [first_root(data) for data in reversed(workspace.roots())]
+    taken = _take_while(workspace, storage, roots, between, progress)
+    rest = list(reversed(between[taken + 1 :]))
+    _take_while(workspace, storage, roots, rest, progress)
+    if live > since and live not in have:
+        _keep(workspace, storage, timestamp)
+
+
+def taken_since(workspace: Workspace) -> list[str]:
+    """Names of what was taken after the newest record: the next record says them."""
+    since = _last_recorded(workspace) or 0
+    return [path.name for path in refresh_paths(workspace) if _version(path) > since]
+
+
+def _take_while(
+    workspace: Workspace,
+    storage: Storage,
+    roots: Sequence[Root],
+    versions: Sequence[int],
+    progress: Callable[[str], None],
+) -> int:
+    """How many could be taken until the first that could not."""
+    for number, version in enumerate(versions):
+        if number % _TOLD == _TOLD - 1:
+            progress(f"take refreshes into history: {number + 1}")
+        if (data := _read(storage, roots, version, progress)) is None:
+            return number
+        _keep(workspace, storage, data)
+    return len(versions)
+
+
+def _read(
+    storage: Storage, roots: Sequence[Root], version: int, progress: Callable[[str], None]
+) -> bytes | None:
+    """What the storage has of that version, if a root vouches for it."""
+    path = replaced_path(version)
+    try:
+        data = storage.read(path, _MAX_TIMESTAMP).data
+    except NotFoundError:
+        return None
+    except NotTrustedError as error:
+        progress(f"{path} is not taken into history: {error.message}")
+        return None
+    if not _was_live(roots, data, version):
+        progress(f"{path} is not taken into history: it does not verify")
+        return None
+    return data
+
+
+def _was_live(roots: Sequence[Root], data: bytes, version: int) -> bool:
+    """Whether a root of this repository vouches for it, under that version."""
+    for root in roots:
+        with contextlib.suppress(BadSignatureError, MalformedError):
+            return authentic(Timestamp, root, Timestamp.type, data).version == version
+    return False
+
+
+def _keep(workspace: Workspace, storage: Storage, timestamp: bytes) -> None:
+    """The snapshot that it names comes first: what is half taken is taken again."""
+    signed = parse(timestamp, Timestamp, "timestamp").signed
+    meta = signed.snapshot_meta
+    digest = (meta.hashes or {}).get("sha256", "")
+    if not kept_path(workspace, digest).exists():
+        with contextlib.suppress(NotFoundError, FileExistsError):
+            data = storage.read(metadata_path("snapshot", meta.version), MAX_METADATA).data
+            if sha256(data) == digest:
+                create_file(kept_path(workspace, digest), data)
+    name = refresh_name(signed.version, sha256(timestamp))
+    with contextlib.suppress(FileExistsError):
+        create_file(workspace.history / "refreshes" / name, timestamp)
+
+
+def _last_recorded(workspace: Workspace) -> int | None:
+    """The timestamp of the newest publish that git knows."""
+    stems = (path.stem for path in workspace.history.glob("*.json"))
+    return max((int(stem) for stem in stems if stem.isdecimal()), default=None)
+
+
+def _is_recorded(workspace: Workspace, version: int, timestamp: bytes) -> bool:
+    try:
+        record = json.loads(record_path(workspace, version).read_bytes())
+        return bool(record["timestamp"]["sha256"] == sha256(timestamp))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False
