@@ -197,7 +197,7 @@ class History:
 
 
 def _version_of(state: Publication | Refresh) -> int:
-    """Of its timestamp; a record has it in its name, and what it says is held against that order."""
+    """Of its timestamp; a record has it in its name, and its content is held against that order."""
     if isinstance(state, Refresh):
         return state.signed.version
     digits = state.name.removesuffix(".json")
