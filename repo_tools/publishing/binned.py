@@ -254,8 +254,8 @@ def _new(admitted: Admitted, roles: Sequence[str]) -> dict[str, TargetFile]:
 
 def next_index(admitted: Admitted) -> Mapping[str, Any]:
     """The index of the next snapshot, for every product with bins."""
-    base, candidate = admitted.base, admitted.candidate
-    snapshot = base.parsed_snapshot()
+    candidate = admitted.candidate
+    snapshot = admitted.base.parsed_snapshot()
     before: Mapping[str, Any] = snapshot.unrecognized_fields.get(FIELD, {}) if snapshot else {}
     products = dict.fromkeys((*before, *(_product(role) for role in admitted.roles)))
     index: dict[str, Sequence[Release]] = {}
@@ -263,10 +263,10 @@ def next_index(admitted: Admitted) -> Mapping[str, Any]:
         if bins_of(candidate.role(builds_role(product))) is None:
             continue
         mine = [each for each in admitted.roles if is_bin(each) and _product(each) == product]
-        converted = bins_of(base.role(builds_role(product))) is None
-        new = _all(admitted, mine) if converted else _new(admitted, mine)
         index[product] = with_releases(
-            read_index(snapshot, product), indexed(new.values()), _dropped(admitted, mine)
+            read_index(snapshot, product),
+            indexed(_new(admitted, mine).values()),
+            _dropped(admitted, mine),
         )
     return as_field(index)
 

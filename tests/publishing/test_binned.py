@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 from tuf.api.metadata import SuccinctRoles, Targets
 
-from client_reference.errors import ExitCode
+from client_reference.errors import ActionRequiredError, ExitCode, RefusedError
 from repo_tools.metadata.bins import FIELD, Release, bins_of, is_bin
 from repo_tools.metadata.edits import without
-from repo_tools.metadata.repository import parse
+from repo_tools.metadata.repository import RepositoryState, parse
 from repo_tools.publishing.binned import (
     TakenSequenceError,
+    _check_keys,
     artifact,
     check_loaded,
     check_releases,
@@ -181,3 +182,17 @@ def test_what_is_live_in_a_bin_is_known_and_goes_on_from_there(binned: Lab) -> N
     [live] = builds.loaded
     assert PATH in live.targets
     assert set(builds.known) == set(builds.targets) == {PATH}
+
+
+@pytest.mark.parametrize("new", [(), ("builds",), ("targets",), ("builds", "targets")])
+def test_who_must_sign_again_is_told_only_where_targets_alone_brings_other_keys(
+    new: tuple[str, ...],
+) -> None:
+    """Bins that are new have the keys that somebody chose for them: that is no accident of time."""
+    above = f"{PRODUCT}-builds"
+    admitted = Admitted(
+        RepositoryState(), roles={each.replace("builds", above): b"" for each in new}
+    )
+    expected = ActionRequiredError if new == ("targets",) else RefusedError
+    with pytest.raises(expected):
+        _check_keys(admitted, above, Targets(), Targets())
