@@ -10,6 +10,7 @@ import pytest
 from tuf.api.metadata import TargetFile, Targets
 
 from client_reference.errors import ExitCode
+from client_reference.trust.verified import authentic
 from repo_tools.metadata.bins import bins_of
 from repo_tools.metadata.edits import without
 from repo_tools.metadata.repository import parse
@@ -191,11 +192,11 @@ def bins(binned: Lab, tmp_path: Path) -> Bins:
 @pytest.mark.parametrize("beside", ["", "before", "after"])
 def test_a_bin_into_which_somebody_else_put_something_is_made_anew(bins: Bins, beside: str) -> None:
     """Whatever else is staged, and wherever that stands in the list."""
-    mine = bins.inside(bins.home)
+    mine = bins.inside(bins.home, 4)  # free, whatever the rival gets: the bin alone is the reason
     bins.stage(bins.home, bins.next(bins.home, mine))
     other = getattr(bins, beside) if beside else ""
     if other:
-        bins.stage(other, bins.next(other, bins.inside(other)))
+        bins.stage(other, bins.next(other, bins.inside(other, 5)))
     theirs = bins.outrun()
     made = bins.rebase()
     assert made is not None
@@ -203,11 +204,15 @@ def test_a_bin_into_which_somebody_else_put_something_is_made_anew(bins: Bins, b
     assert {mine.path, theirs} < bins.paths(bins.home)
     assert not other or bins.paths(other) == {bins.inside(other).path}
     assert bins.rebase() is None, "now it stands"
+    role, data = bins.state.role(BUILDS), bins.ours.workspace.staged_role(bins.home)
+    assert role is not None
+    assert data is not None
+    assert mine.path in authentic(Targets, role, bins.home, data).targets, "and is signed"
 
 
 @large
 def test_a_bin_with_a_high_version_that_lacks_what_is_live_is_made_anew(bins: Bins) -> None:
-    mine = bins.inside(bins.home)
+    mine = bins.inside(bins.home, 4)
     high = bins.next(bins.home, mine)
     high.version = 5
     bins.stage(bins.home, high)
@@ -235,6 +240,46 @@ def test_a_bin_whose_version_a_renewal_has_taken_is_made_anew(bins: Bins) -> Non
 
 
 @large
+def test_a_bin_whose_version_is_of_the_past_is_made_anew(bins: Bins) -> None:
+    """Also where a clean-up has removed what had that name, and nothing that is live is missing."""
+    bins.stage(bins.home, bins.next(bins.home, bins.inside(bins.home, 4)))
+    for _ in range(2):
+        bins.rival.ok("ceremony", "start", BUILDS)
+        bins.rival.ok("publish")
+    (bins.ours.repository / f"metadata/2.{bins.home}.json").unlink()
+    assert bins.rebase() is not None
+    assert bins.staged() == {bins.home: 4}
+
+
+@large
+def test_a_sequence_that_somebody_else_took_in_another_bin_is_given_anew(bins: Bins) -> None:
+    mine = bins.inside(bins.home, 2)
+    bins.stage(bins.home, bins.next(bins.home, mine))
+    versions = (f"9.{each}" for each in range(10_000))
+    path = f"builds/{PRODUCT}/{{}}/firmware.img".format
+    bins.rival.add(next(v for v in versions if bins.bins.get_role_for_target(path(v)) != bins.home))
+    bins.rival.ok("publish")
+    made = bins.rebase()
+    assert made is not None
+    assert made.renumbered == {mine.path.split("/")[2]: (2, 3)}
+
+
+@large
+def test_what_is_live_already_and_bins_of_another_product_stay_as_they_are(bins: Bins) -> None:
+    """They wait for a publish to notice, and for their own turn."""
+    ws = bins.ours.workspace
+    live = bins.state.roles[bins.home]
+    (ws.memory / "staged" / f"{bins.home}.json").write_bytes(live)
+    assert bins.rebase() is None
+    other = "sensor_-0"
+    (ws.memory / "staged" / f"{other}.json").write_bytes(live)
+    version = bins.staged()[other]
+    (bins.ours.repository / f"metadata/{version}.{other}.json").write_bytes(b"{}")
+    assert bins.rebase() is None
+    assert set(bins.staged()) == {bins.home, other}
+
+
+@large
 def test_what_somebody_else_published_to_the_letter_is_not_signed_again(bins: Bins) -> None:
     theirs = bins.outrun()
     live = bins.live(bins.home)
@@ -251,8 +296,8 @@ def test_what_somebody_else_published_to_the_letter_is_not_signed_again(bins: Bi
 @pytest.mark.parametrize("taken", ["before", "home", "after"])
 def test_one_bin_whose_name_somebody_took_has_all_made_anew(bins: Bins, taken: str) -> None:
     names = {each: getattr(bins, each) for each in ("before", "home", "after")}
-    for name in names.values():
-        bins.stage(name, bins.next(name, bins.inside(name)))
+    for sequence, name in enumerate(names.values(), start=3):
+        bins.stage(name, bins.next(name, bins.inside(name, sequence)))
     given = {name: bins.next(name).version for name in names.values()}
     there = bins.ours.repository / f"metadata/{given[names[taken]]}.{names[taken]}.json"
     there.write_bytes(b"{}")

@@ -131,16 +131,18 @@ def test_what_went_live_with_the_key_that_goes_is_not_signed_unseen(live: Compan
     replace_key(live, "rotate")
     pull(live, "office", "ci")
     # Attack: before the publisher has the targets role, so that the next key signs it as well.
-    thief.build("6.6", name="evil.img")
+    thief.build("6.6", b"evil" * (1 << 19), name="evil.img")
     thief.submit()
     publisher("publish")
     before = ci.staged.read_bytes()
     said = ci.submit(code=ExitCode.REFUSED)
-    assert "meanwhile builds/gateway/6.6/evil.img went live with the old ones" in said
+    evil = "builds/gateway/6.6/evil.img"
+    assert f"meanwhile {evil}, {evil}.segments went live with the old ones" in said
+    assert "ceremony start gateway-builds --drop gateway@6.6; then" in said
     # The same to a clone that has the policy, and not yet the targets role of the people.
     shutil.rmtree(ci.directory / "staged")
     said = ci.submit(code=ExitCode.REFUSED)
-    assert "meanwhile builds/gateway/6.6/evil.img went live with the old ones" in said
+    assert f"{evil}.segments went live with the old ones" in said
     assert ci.staged.read_bytes() == before
 
     # They look at it, and say that it is theirs.
