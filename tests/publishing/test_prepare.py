@@ -242,3 +242,21 @@ def test_clients_of_before_are_rehearsed_from_the_first_and_from_the_last_root(l
                 ("client from before adoption, root 1", live.workspace.roots()[0]),
                 ("client from before adoption, root 2", b"{}"),
             ]
+
+
+def test_a_bridge_has_a_targets_role_that_devices_on_both_sides_accept(live: Lab) -> None:
+    """Otherwise the bridge would go live, and the root behind it never."""
+    for name in ("alice", "bob"):
+        live.ok("rotate", name)
+    live.ok("sign")
+    targets = live.workspace.staged / "targets.json"
+    signed = targets.read_bytes()
+    targets.unlink()
+    before = (live.repository / "metadata/timestamp.json").read_bytes()
+    done = live.run("publish", "--no-wait")
+    assert done.code == ExitCode.ACTION_REQUIRED
+    assert "targets must be signed for both; for root 2: targets has good signatures of" in done.err
+    assert (live.repository / "metadata/timestamp.json").read_bytes() == before
+    targets.write_bytes(signed)
+    live.ok("publish", "--no-wait")
+    assert live.fresh_device()[1] == "installs 1.0"
