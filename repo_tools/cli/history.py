@@ -68,7 +68,7 @@ def history(context: Context, reference: str | None, *, verify: bool) -> None:
     if verify:
         states = sum(len(found.publications) for _, found in epochs)
         rites = sum(len(found.rites) for _, found in epochs)
-        renewed = sum(len(found.refreshes) for _, found in epochs)
+        renewed = sum(len(list(found.between())) for _, found in epochs)
         between = f"{renewed} refreshes, " if renewed else ""
         context.printer.say(f"verified: {states} published states, {between}{rites} ceremonies")
         for each, found in epochs:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from typing import TYPE_CHECKING
 
 from tuf.api.metadata import Timestamp
@@ -33,8 +34,17 @@ if TYPE_CHECKING:
     from repo_tools.storage.protocol import Storage
     from repo_tools.workspace import Workspace
 
-__all__ = ["keep", "refresh_name", "refresh_paths", "replaced_path", "take", "taken_since"]
+__all__ = [
+    "keep",
+    "refresh_name",
+    "refresh_paths",
+    "replaced_path",
+    "snapshot_digest",
+    "take",
+    "taken_since",
+]
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _MAX_TIMESTAMP = 64 * 1024
 _TOLD = 100
 
@@ -52,6 +62,12 @@ def refresh_paths(workspace: Workspace) -> list[Path]:
 def refresh_name(version: int, digest: str) -> str:
     """Of the file that has a timestamp of that version and digest."""
     return f"{version:06d}-{digest[:DIGITS]}.json"
+
+
+def snapshot_digest(timestamp: Timestamp) -> str:
+    """Pure: the digest of the snapshot that it names; empty if it names none, as ours always do."""
+    digest = (timestamp.snapshot_meta.hashes or {}).get("sha256", "")
+    return digest if _DIGEST.fullmatch(digest) else ""
 
 
 def _version(path: Path) -> int:
@@ -97,7 +113,7 @@ def take(
         RetryLaterError: the storage failed.
     """
     since = _last_recorded(workspace)
-    if timestamp is None or since is None:
+    if timestamp is None or not since:
         return
     live = parse(timestamp, Timestamp, "timestamp").signed.version
     have = {_version(path) for path in refresh_paths(workspace)}
@@ -106,13 +122,13 @@ def take(
     taken = _take_while(workspace, storage, roots, between, progress)
     rest = list(reversed(between[taken + 1 :]))
     _take_while(workspace, storage, roots, rest, progress)
-    if live > since and live not in have:
+    if live > since:
         _keep(workspace, storage, timestamp)
 
 
 def taken_since(workspace: Workspace) -> list[str]:
     """Names of what was taken after the newest record: the next record says them."""
-    since = _last_recorded(workspace) or 0
+    since = _last_recorded(workspace)
     return [path.name for path in refresh_paths(workspace) if _version(path) > since]
 
 
@@ -162,11 +178,11 @@ def _was_live(roots: Sequence[Root], data: bytes, version: int) -> bool:
 def _keep(workspace: Workspace, storage: Storage, timestamp: bytes) -> None:
     """The snapshot that it names comes first: what is half taken is taken again."""
     signed = parse(timestamp, Timestamp, "timestamp").signed
-    meta = signed.snapshot_meta
-    digest = (meta.hashes or {}).get("sha256", "")
-    if not kept_path(workspace, digest).exists():
+    digest = snapshot_digest(signed)
+    if digest and not kept_path(workspace, digest).exists():
+        path = metadata_path("snapshot", signed.snapshot_meta.version)
         with contextlib.suppress(NotFoundError, FileExistsError):
-            data = storage.read(metadata_path("snapshot", meta.version), MAX_METADATA).data
+            data = storage.read(path, MAX_METADATA).data
             if sha256(data) == digest:
                 create_file(kept_path(workspace, digest), data)
     name = refresh_name(signed.version, sha256(timestamp))
@@ -174,10 +190,10 @@ def _keep(workspace: Workspace, storage: Storage, timestamp: bytes) -> None:
         create_file(workspace.history / "refreshes" / name, timestamp)
 
 
-def _last_recorded(workspace: Workspace) -> int | None:
-    """The timestamp of the newest publish that git knows."""
+def _last_recorded(workspace: Workspace) -> int:
+    """The timestamp of the newest publish that git knows; 0 if it knows none."""
     stems = (path.stem for path in workspace.history.glob("*.json"))
-    return max((int(stem) for stem in stems if stem.isdecimal()), default=None)
+    return max((int(stem) for stem in stems if stem.isdecimal()), default=0)
 
 
 def _is_recorded(workspace: Workspace, version: int, timestamp: bytes) -> bool:

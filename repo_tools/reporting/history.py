@@ -181,10 +181,12 @@ class History:
 
     def states(self) -> Sequence[Publication | Refresh]:
         """Everything that was live, from the oldest on; each has a timestamp of its own."""
-        # What another clone published was taken like a refresh until its record came by git.
+        return sorted((*self.publications, *self.between()), key=_version_of)
+
+    def between(self) -> Iterator[Refresh]:
+        """Refreshes, without what another clone published: taken until its record came by git."""
         known = {str(each.roles[_TIMESTAMP]["sha256"]) for each in self.publications}
-        refreshes = (each for each in self.refreshes if each.digest not in known)
-        return sorted((*self.publications, *refreshes), key=_version_of)
+        return (each for each in self.refreshes if each.digest not in known)
 
     def missing(self) -> Sequence[tuple[int, int]]:
         """First and last version of timestamps of which nothing was kept."""
@@ -402,7 +404,7 @@ def _missing_files(found: History) -> Iterator[str]:
                 if f"{kind}/{name}" not in there:
                     yield f"history/{kind}/{name} is missing: {record.name} was made after it"
     newest = max(map(_version_of, found.publications), default=0)
-    for each in found.refreshes:
+    for each in found.between():
         if each.signed.version < newest and f"refreshes/{each.name}" not in named:
             yield f"history/refreshes/{each.name} was added: no record after it names it"
 

@@ -18,7 +18,7 @@ from client_reference.trust.verified import accept_snapshot, accept_timestamp, f
 from repo_tools.metadata.edits import ISSUED_FIELD, ROOT_FIELD
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.publishing.journal import read_kept
-from repo_tools.publishing.replaced import refresh_paths
+from repo_tools.publishing.replaced import refresh_paths, snapshot_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -131,7 +131,9 @@ def check_refresh(workspace: Workspace, each: Refresh, before: RepositoryState) 
     timestamp = accept_timestamp(root, each.data, trusted, _EXPIRY_IGNORED)
     if trusted is not None and each.signed.version == trusted.version:
         raise NotTrustedError(f"another timestamp of version {trusted.version} was live as well")
-    digest = (timestamp.snapshot_meta.hashes or {}).get("sha256", "")
+    digest = snapshot_digest(timestamp)
+    if not digest:
+        raise NotTrustedError("it names its snapshot by no digest")
     state = replace(before, roots=roots[:number], timestamp=each.data)
     if before.snapshot is not None and digest == sha256(before.snapshot):
         return state

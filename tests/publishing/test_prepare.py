@@ -18,6 +18,7 @@ from client_reference.errors import (
     NotTrustedError,
     RefusedError,
 )
+from client_reference.trust.updater import Limits
 from repo_tools.metadata.adopted import Adopted
 from repo_tools.metadata.bins import is_bin
 from repo_tools.publishing.online import OnlineKeys
@@ -260,3 +261,14 @@ def test_a_bridge_has_a_targets_role_that_devices_on_both_sides_accept(live: Lab
     targets.write_bytes(signed)
     live.ok("publish", "--no-wait")
     assert live.fresh_device()[1] == "installs 1.0"
+
+
+def test_what_devices_do_not_read_to_its_end_is_not_published(
+    following: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("repo_tools.publishing.bridge.Limits", lambda: Limits(timestamp=100))
+    done = following.run("publish")
+    assert done.code == ExitCode.REFUSED
+    assert "timestamp" in done.err
+    monkeypatch.undo()
+    following.ok("publish")

@@ -15,7 +15,14 @@ from repo_tools.metadata.edits import next_timestamp
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.publishing.live import metadata_path
 from repo_tools.publishing.online import OnlineKeys
-from repo_tools.publishing.replaced import keep, refresh_name, refresh_paths, replaced_path, take
+from repo_tools.publishing.replaced import (
+    keep,
+    refresh_name,
+    refresh_paths,
+    replaced_path,
+    take,
+    taken_since,
+)
 from repo_tools.reporting.refreshes import in_words, runs
 from repo_tools.signing.secrets import open_secrets
 
@@ -259,9 +266,10 @@ def test_nothing_is_taken_where_nothing_was_published(live: Lab) -> None:
     ws, counting = live.workspace, _Counting(live)
     (ws.history / "notes.json").write_text("{}")
     take(ws, counting, _live(live), print)  # type: ignore[arg-type]
+    take(ws, counting, None, print)  # type: ignore[arg-type]
+    assert taken_since(ws) == []
     (ws.history / "000001.json").unlink()
     take(ws, counting, _live(live), print)  # type: ignore[arg-type]
-    take(ws, counting, None, print)  # type: ignore[arg-type]
     assert counting.asked == []
     assert _taken(live) == []
 
@@ -296,6 +304,25 @@ def test_a_clean_up_takes_before_it_removes(following: Lab) -> None:
     assert "2 published states, 5 refreshes" in lab.ok("history", "--verify").out
 
 
+def test_what_a_record_has_is_not_named_by_the_next_one(following: Lab) -> None:
+    """Another clone had taken it before the record came by git."""
+    lab, _ = _refresh(following, 1)
+    ws = lab.workspace
+    there = ws.history / "refreshes" / refresh_name(1, sha256(_live(following)))
+    there.parent.mkdir()
+    there.write_bytes((ws.history / "objects" / _recorded(ws.history / "000001.json")).read_bytes())
+    there = there.rename(there.with_name(refresh_name(1, sha256(there.read_bytes()))))
+    assert taken_since(ws) == []
+    lab.ok("publish")
+    record = json.loads((ws.history / "000003.json").read_bytes())
+    assert [name[:6] for name in record["refreshes"]] == ["000002"]
+    assert "2 published states, 1 refreshes" in lab.ok("history", "--verify").out
+
+
+def _recorded(path: Path) -> str:
+    return str(json.loads(path.read_bytes())["timestamp"]["sha256"])
+
+
 # Tampering.
 
 
@@ -323,7 +350,11 @@ def test_a_refresh_that_was_removed_edited_renamed_or_added_is_named(refreshed: 
     refreshed.ok("history", "--verify")
 
 
-def _sign(lab: Lab, change: Callable[[Snapshot, Timestamp], None]) -> bytes:
+def _sign(
+    lab: Lab,
+    change: Callable[[Snapshot, Timestamp], None] = lambda *_: None,
+    **named: dict[str, str] | None,
+) -> bytes:
     """What a thief of the online keys makes of what is live."""
     ws = lab.workspace
     keys = OnlineKeys(ws, open_secrets(None, {}, None, ws.lab_passphrase))
@@ -340,7 +371,7 @@ def _sign(lab: Lab, change: Callable[[Snapshot, Timestamp], None]) -> bytes:
     change(snapshot, timestamp)
     data = keys.sign(roots, snapshot)
     timestamp.snapshot_meta.length = len(data)
-    timestamp.snapshot_meta.hashes = {"sha256": sha256(data)}
+    timestamp.snapshot_meta.hashes = named.get("hashes", {"sha256": sha256(data)})
     (ws.history / "objects" / sha256(data)).write_bytes(data)
     signed = keys.sign(roots, timestamp)
     place = ws.history / "refreshes" / refresh_name(timestamp.version, sha256(signed))
@@ -367,6 +398,18 @@ def test_a_refresh_that_says_a_root_of_nowhere_is_named(live: Lab) -> None:
         _refused(live, f"it was made under root {number}, which metadata/root does not have")
         (live.workspace.history / "refreshes" / refresh_name(2, sha256(signed))).unlink()
     live.ok("history", "--verify")
+
+
+@pytest.mark.parametrize("hashes", [None, {"sha256": "../../keys/alice.toml"}])
+def test_a_thief_s_timestamp_that_names_no_snapshot_stops_nobody(
+    live: Lab, hashes: dict[str, str] | None
+) -> None:
+    signed = _sign(live, hashes=hashes)
+    for path in refresh_paths(live.workspace):
+        path.unlink()
+    take(live.workspace, live.workspace.storage(), signed, print)
+    assert _taken(live) == [signed]
+    _refused(live, "it names its snapshot by no digest")
 
 
 def test_what_followed_a_state_that_does_not_verify_is_not_told_as_well(refreshed: Lab) -> None:
