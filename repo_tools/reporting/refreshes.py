@@ -129,14 +129,11 @@ def check_refresh(workspace: Workspace, each: Refresh, before: RepositoryState) 
         raise NotTrustedError(f"it was made under root {number}, which metadata/root does not have")
     root = first_root(roots[number - 1])
     timestamp = accept_timestamp(root, each.data, trusted, _EXPIRY_IGNORED)
-    if trusted is not None and each.signed.version == trusted.version:
-        raise NotTrustedError(f"another timestamp of version {trusted.version} was live as well")
+    if timestamp is trusted:
+        raise NotTrustedError(f"another timestamp of version {timestamp.version} was live as well")
     digest = snapshot_digest(timestamp)
     if not digest:
         raise NotTrustedError("it names its snapshot by no digest")
-    state = replace(before, roots=roots[:number], timestamp=each.data)
-    if before.snapshot is not None and digest == sha256(before.snapshot):
-        return state
     data = read_kept(workspace, digest)
     snapshot = accept_snapshot(root, timestamp, data, listed, _EXPIRY_IGNORED)
     if changed := sorted(_changed(listed, snapshot)):
@@ -144,7 +141,7 @@ def check_refresh(workspace: Workspace, each: Refresh, before: RepositoryState) 
             f"snapshot {snapshot.version} has another {', '.join(changed)}, and no record says who "
             "published that"
         )
-    return replace(state, snapshot=data)
+    return replace(before, roots=roots[:number], timestamp=each.data, snapshot=data)
 
 
 def _changed(before: Snapshot | None, after: Snapshot) -> set[str]:

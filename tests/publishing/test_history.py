@@ -44,6 +44,17 @@ def test_what_is_recorded_verifies_without_the_storage_also_after_a_refresh(two:
     assert "verified: 2 published states, " in later.ok("history", "--verify").out
 
 
+def test_a_record_names_the_ceremonies_that_no_record_before_it_names(two: Lab) -> None:
+    named = [
+        name
+        for path in sorted(two.workspace.history.glob("*.json"))
+        for name in json.loads(path.read_bytes())["ceremonies"]
+    ]
+    assert sorted(named) == sorted(
+        path.name for path in (two.workspace.history / "ceremonies").iterdir()
+    )
+
+
 def _edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_bytes()) | changes))
 
