@@ -179,7 +179,7 @@ def _keep(workspace: Workspace, storage: Storage, timestamp: bytes) -> None:
     """The snapshot that it names comes first: what is half taken is taken again."""
     signed = parse(timestamp, Timestamp, "timestamp").signed
     digest = snapshot_digest(signed)
-    if digest and not kept_path(workspace, digest).exists():
+    if not kept_path(workspace, digest).exists():
         path = metadata_path("snapshot", signed.snapshot_meta.version)
         with contextlib.suppress(NotFoundError, FileExistsError):
             data = storage.read(path, MAX_METADATA).data
