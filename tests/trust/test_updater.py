@@ -21,7 +21,7 @@ from client_reference.errors import (
 )
 from client_reference.trust.clock import ISSUED, Freshness
 from client_reference.trust.state import InstallState, MemoryStore, Phase
-from client_reference.trust.updater import Floors, Hints, Limits, Updater, initial_state
+from client_reference.trust.updater import Floors, Hints, Limits, Updater, initial_state, lacking
 from client_reference.trust.verified import (
     BadSignatureError,
     DelegationError,
@@ -1267,3 +1267,10 @@ def test_a_network_that_fails_at_the_second_question_hides_no_bad_signature(
     with pytest.raises(BadSignatureError):
         Updater(device.store, late, NOW).refresh()
     device.check(repo)
+
+
+@pytest.mark.parametrize(("own", "ends"), [("it said 403", ". it said 403"), ("", "verify`")])
+def test_a_file_that_is_not_there_is_told_with_what_the_mirror_said(own: str, ends: str) -> None:
+    said = lacking("1.targets.json", NotFoundError("gone", own))
+    assert "lacks 1.targets.json, which signed metadata list: gone" in said.message
+    assert said.hint.endswith(ends)
