@@ -19,7 +19,6 @@ publisher said.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import re
 from dataclasses import dataclass
@@ -34,7 +33,6 @@ from repo_tools.metadata.anchor import walk
 from repo_tools.metadata.bins import is_bin
 from repo_tools.metadata.edits import signed_bytes
 from repo_tools.metadata.repository import parse, sha256
-from repo_tools.metadata.roles import RECOVERY
 from repo_tools.publishing.journal import read_kept
 from repo_tools.publishing.live import HighWater, Mark, metadata_path, read_bins, read_live
 from repo_tools.publishing.replaced import refresh_name
@@ -193,9 +191,15 @@ class History:
         return tuple(runs([_version_of(each) for each in self.states()]))
 
     def _renewals(self) -> Iterator[Renewals]:
-        for kind, some in itertools.groupby(self.states(), type):
-            if kind is Refresh:
-                yield Renewals([each for each in some if isinstance(each, Refresh)])
+        some: list[Refresh] = []
+        for state in self.states():
+            if isinstance(state, Refresh):
+                some.append(state)
+            elif some:
+                yield Renewals(some)
+                some = []
+        if some:
+            yield Renewals(some)
 
 
 def _version_of(state: Publication | Refresh) -> int:
@@ -328,9 +332,7 @@ def anchor_problems(workspace: Workspace, rites: Iterable[Rite]) -> Iterator[str
         yield f"metadata/recovery: {error.message}"
         return
     recorded = [
-        rite.facts["signed"]
-        for rite in rites
-        if rite.facts["role"] == RECOVERY and rite.facts["ending"] == Ending.SIGNED.value
+        rite.facts["signed"] for rite in rites if rite.facts["ending"] == Ending.SIGNED.value
     ]
     for version, data in enumerate(chain, start=1):
         if json.loads(data)["signed"] not in recorded:

@@ -1103,6 +1103,26 @@ def test_a_device_without_an_anchor_asks_nobody_about_an_epoch(bench: Bench) -> 
     assert isinstance(check(bench.machine).decision, Selection)
 
 
+@pytest.mark.parametrize("heard", [False, True])
+def test_before_a_boot_that_an_earlier_run_armed_the_anchor_is_asked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, heard: bool
+) -> None:
+    """The check before it may have had no reason to: what it hears ends the epoch or the hiding."""
+    asked = []
+
+    class Anchor:
+        def before_install(self) -> bool:
+            asked.append("before the install")
+            return heard
+
+    network = Returning(bench.publisher.repo)
+    machine = replace(bench.machine, anchor=Anchor(), mirrors=network)  # type: ignore[arg-type]
+    monkeypatch.setattr(update_module, "check", lambda *_: None)
+    update_module._look_before_boot(machine, Waves.OBEY)
+    assert asked == ["before the install"]
+    assert network.returned == heard
+
+
 def test_only_an_image_of_another_epoch_is_doubted() -> None:
     image = Image("ab" * 32, 1, "1.0", 1, "A", epoch=1)
     install = InstallState(current=image)

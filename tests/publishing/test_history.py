@@ -168,6 +168,17 @@ def test_the_recovery_roots_are_part_of_the_proof(
     assert problem in done.out
 
 
+def test_a_ceremony_that_was_given_up_is_no_record_of_a_recovery_root(
+    at: Callable[[str], Lab],
+) -> None:
+    there = at("there")
+    for record in (there.directory / "history").rglob("recovery-2-*.json"):
+        _edit(record, ending="abandoned", **{"ended-because": "given up"})
+    done = there.run("history", "--verify")
+    assert done.code == ExitCode.NOT_TRUSTED
+    assert "no record says who signed metadata/recovery/2.json" in done.out
+
+
 def test_why_is_shown_to_signers_and_kept_with_what_changed(live: Lab) -> None:
     live.add("1.1")
     live.ok("--why", "CVE-2026-1", "channel", "promote", "gateway@1.1", "--to", "stable")
