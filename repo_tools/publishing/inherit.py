@@ -21,6 +21,7 @@ from repo_tools.metadata.bins import builds_of, is_bin
 from repo_tools.metadata.repository import RepositoryState, parse, sha256
 from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.artifacts import stored_name
+from repo_tools.publishing.journal import records
 from repo_tools.publishing.live import MAX_METADATA, metadata_path
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def inherited_builds(ws: Workspace, product: str) -> Mapping[str, TargetFile]:
 def _bins_before(ws: Workspace, role: str) -> list[str]:
     """The hash bins of a builds role that were ever published here, or are staged."""
     names = set(ws.staged_roles())
-    for path in ws.history.glob("*.json"):
+    for path in records(ws):
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
             names.update(json.loads(path.read_bytes())["roles"])
     return sorted(name for name in names if is_bin(name) and builds_of(name) == role)
@@ -102,7 +103,7 @@ def _bins_before(ws: Workspace, role: str) -> list[str]:
 
 def _recorded(ws: Workspace, role: str) -> bytes | None:
     """A builds role, or a bin, as this workspace published it last; the record names its bytes."""
-    for path in sorted(ws.history.glob("*.json"), reverse=True):
+    for path in reversed(records(ws)):
         try:
             facts: Mapping[str, Any] | None = json.loads(path.read_bytes())["roles"].get(role)
             if facts is None:

@@ -46,6 +46,7 @@ __all__ = [
     "people_roles",
     "read_kept",
     "record_path",
+    "records",
     "settle",
     "write_journal",
 ]
@@ -162,7 +163,7 @@ def committed(workspace: Workspace) -> HighWater:
         NotTrustedError: a file of it is damaged.
     """
     found = HighWater()
-    for path in sorted(workspace.history.glob("*.json")):
+    for path in records(workspace):
         found = found.raised(_recorded(path))
     return found.raised(
         HighWater(
@@ -247,6 +248,11 @@ def settle(
     if workspace.config.lab:
         _forget_replaced(workspace, state)
     remove_file(_journal(workspace))
+
+
+def records(workspace: Workspace) -> list[Path]:
+    """The records of publishes, oldest first: a version may outgrow the digits of its name."""
+    return sorted(workspace.history.glob("*.json"), key=lambda path: (len(path.name), path.name))
 
 
 def record_path(workspace: Workspace, version: int) -> Path:

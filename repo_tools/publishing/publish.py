@@ -38,7 +38,14 @@ from repo_tools.publishing.abandoned import take_over, way_out
 from repo_tools.publishing.cache import Cache
 from repo_tools.publishing.collect import check_no_sweep
 from repo_tools.publishing.edges import NoEdges
-from repo_tools.publishing.journal import Journal, check_jump, load_journal, settle, write_journal
+from repo_tools.publishing.journal import (
+    Journal,
+    check_jump,
+    load_journal,
+    records,
+    settle,
+    write_journal,
+)
 from repo_tools.publishing.live import MAX_METADATA, TIMESTAMP, metadata_objects, metadata_path
 from repo_tools.publishing.prepare import (
     Signed,
@@ -394,7 +401,7 @@ def make_record(workspace: Workspace, plan: Plan, now: datetime) -> Mapping[str,
 
 def _previous(workspace: Workspace) -> Mapping[str, str] | None:
     """The newest record so far: one that is removed or changed later is missed by its follower."""
-    for path in sorted(workspace.history.glob("*.json"), reverse=True):
+    for path in reversed(records(workspace)):
         return {"name": path.name, "sha256": sha256(path.read_bytes())}
     return None
 
@@ -402,7 +409,7 @@ def _previous(workspace: Workspace) -> Mapping[str, str] | None:
 def _ceremonies(workspace: Workspace) -> list[str]:
     """Records of ceremonies that no record of a publish names yet; a name carries a digest."""
     named: set[str] = set()
-    for path in workspace.history.glob("*.json"):
+    for path in records(workspace):
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
             named.update(json.loads(path.read_bytes())["ceremonies"])
     return [path.name for path in record_paths(workspace) if path.name not in named]

@@ -21,7 +21,7 @@ from client_reference.errors import LockedError, NotFoundError, NotTrustedError
 from client_reference.trust.verified import BadSignatureError, MalformedError, authentic, first_root
 from repo_tools.files import create_file
 from repo_tools.metadata.repository import parse, sha256
-from repo_tools.publishing.journal import kept_path, record_path
+from repo_tools.publishing.journal import kept_path, record_path, records
 from repo_tools.publishing.live import MAX_METADATA, metadata_path
 from repo_tools.signing.ceremony import DIGITS
 
@@ -192,7 +192,7 @@ def _keep(workspace: Workspace, storage: Storage, timestamp: bytes) -> None:
 
 def _last_recorded(workspace: Workspace) -> int:
     """The timestamp of the newest publish that git knows; 0 if it knows none."""
-    stems = (path.stem for path in workspace.history.glob("*.json"))
+    stems = (path.stem for path in records(workspace))
     return max((int(stem) for stem in stems if stem.isdecimal()), default=0)
 
 

@@ -33,7 +33,7 @@ from repo_tools.metadata.anchor import walk
 from repo_tools.metadata.bins import is_bin
 from repo_tools.metadata.edits import signed_bytes
 from repo_tools.metadata.repository import parse, sha256
-from repo_tools.publishing.journal import read_kept
+from repo_tools.publishing.journal import read_kept, records
 from repo_tools.publishing.live import HighWater, Mark, metadata_path, read_bins, read_live
 from repo_tools.publishing.replaced import refresh_name
 from repo_tools.reporting.difference import describe_change
@@ -224,7 +224,7 @@ def read_history(workspace: Workspace) -> History:
         NotTrustedError: one cannot be read; names it.
     """
     return History(
-        tuple(_read_publication(path) for path in sorted(workspace.history.glob("*.json"))),
+        tuple(_read_publication(path) for path in records(workspace)),
         tuple(_read_rite(path) for path in record_paths(workspace)),
         read_refreshes(workspace),
     )

@@ -27,6 +27,8 @@ from repo_tools.publishing.journal import (
     check_jump,
     high_water,
     people_roles,
+    record_path,
+    records,
 )
 from repo_tools.publishing.live import HighWater
 from repo_tools.publishing.online import OnlineKeys
@@ -211,3 +213,12 @@ def test_people_sign(case: str) -> None:
 def test_people_sign_targets_that_delegates_to_nobody() -> None:
     targets = Metadata(Targets(version=1, expires=NOW)).to_bytes()
     assert people_roles(RepositoryState(roles={"targets": targets})) == ("targets",)
+
+
+def test_records_are_in_the_order_of_versions_that_outgrow_their_names(live: Lab) -> None:
+    """Every five minutes a refresh: in ten years a timestamp has seven digits."""
+    ws = live.workspace
+    whole = (ws.history / "000001.json").read_bytes()
+    for version in (999_999, 1_000_000):
+        record_path(ws, version).write_bytes(whole)
+    assert [path.name for path in records(ws)] == ["000001.json", "999999.json", "1000000.json"]
