@@ -42,6 +42,7 @@ __all__ = [
     "snapshot_digest",
     "take",
     "taken_since",
+    "was_live",
 ]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -126,6 +127,22 @@ def take(
         _keep(workspace, storage, timestamp)
 
 
+def was_live(workspace: Workspace, storage: Storage, timestamp: bytes) -> bool:
+    """Whether that timestamp, signed here, was live before what is live now.
+
+    A refresh of somebody else has kept it in the storage, or a publish of theirs in `history/`.
+
+    Raises:
+        RetryLaterError: the storage failed.
+    """
+    version = parse(timestamp, Timestamp, "timestamp").signed.version
+    if (workspace.history / "refreshes" / refresh_name(version, sha256(timestamp))).exists():
+        return True
+    with contextlib.suppress(NotFoundError, NotTrustedError):
+        return storage.read(replaced_path(version), _MAX_TIMESTAMP).data == timestamp
+    return False
+
+
 def taken_since(workspace: Workspace) -> list[str]:
     """Names of what was taken after the newest record: the next record says them."""
     since = _last_recorded(workspace)
@@ -161,13 +178,13 @@ def _read(
     except NotTrustedError as error:
         progress(f"{path} is not taken into history: {error.message}")
         return None
-    if not _was_live(roots, data, version):
+    if not _is_ours(roots, data, version):
         progress(f"{path} is not taken into history: it does not verify")
         return None
     return data
 
 
-def _was_live(roots: Sequence[Root], data: bytes, version: int) -> bool:
+def _is_ours(roots: Sequence[Root], data: bytes, version: int) -> bool:
     """Whether a root of this repository vouches for it, under that version."""
     for root in roots:
         with contextlib.suppress(BadSignatureError, MalformedError):

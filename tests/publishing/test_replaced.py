@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tuf.api.metadata import Root, Snapshot, Timestamp
 
-from client_reference.errors import ExitCode
+from client_reference.errors import ExitCode, RetryLaterError
 from repo_tools.metadata.edits import next_timestamp
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.publishing.live import metadata_path
@@ -22,6 +22,7 @@ from repo_tools.publishing.replaced import (
     replaced_path,
     take,
     taken_since,
+    was_live,
 )
 from repo_tools.reporting.refreshes import in_words, runs
 from repo_tools.signing.secrets import open_secrets
@@ -461,3 +462,44 @@ def test_what_another_clone_published_is_taken_until_its_record_comes(
 )
 def test_missing_versions_in_words(versions: tuple[int, ...], words: str) -> None:
     assert in_words(list(runs(versions))) == words
+
+
+@pytest.mark.parametrize("followed_by", ["refresh", "publish"])
+def test_a_publish_that_was_killed_gets_its_record_although_somebody_has_followed(
+    following: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, followed_by: str
+) -> None:
+    """Killed after its commit; a refresh runs elsewhere before it is run again."""
+    here, there = following, following.copy(tmp_path / "there" / "acme")
+    shutil.rmtree(there.repository)
+    there.repository.symlink_to(here.repository)
+    with monkeypatch.context() as patched:
+        patched.setattr("repo_tools.publishing.publish.settle", _die)
+        assert here.run("publish").code == ExitCode.RETRY_LATER
+    assert not (here.workspace.history / "000002.json").exists()
+    if followed_by == "publish":
+        shutil.rmtree(there.directory / "staged")
+        there.add("1.2")
+        there.ok("publish")
+        shutil.copytree(there.directory / "history", here.directory / "history", dirs_exist_ok=True)
+    else:
+        there.later(hours=1).ok("refresh")
+    here = here.later(hours=2)
+    here.ok("publish")
+    here.add("1.3")
+    here.ok("publish")
+    told = here.ok("--json", "history", "--verify").json
+    assert "000002.json" in [each["name"] for each in told["published"]]
+    assert len(told["refreshed"]) == (1 if followed_by == "refresh" else 0)
+
+
+def test_a_publish_that_never_was_live_gets_no_record(following: Lab) -> None:
+    """It lost the race for its version: the name in the storage is of another timestamp."""
+    lab, seen = _refresh(following, 2)
+    ws = lab.workspace
+    assert was_live(ws, ws.storage(), seen[0])
+    assert not was_live(ws, ws.storage(), seen[0] + b" ")
+    assert not was_live(ws, ws.storage(), seen[1])
+
+
+def _die(*_: object) -> None:
+    raise RetryLaterError("killed", "run it again")
