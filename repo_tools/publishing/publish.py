@@ -51,7 +51,7 @@ from repo_tools.publishing.prepare import (
     sign_online,
 )
 from repo_tools.publishing.recovery import check_epoch
-from repo_tools.publishing.replaced import take, taken_since, was_live
+from repo_tools.publishing.replaced import take, take_before, taken_since, was_live
 from repo_tools.reporting.situation import next_step as say_next
 from repo_tools.reporting.status import renewal_command
 from repo_tools.signing.ceremony import (
@@ -182,6 +182,7 @@ def publish(  # noqa: PLR0913  each is a decision of the caller
         if isinstance(found, NothingToDo):
             return found
         check_stranding(found, accepted)
+        take_before(workspace, progress)
         take(workspace, storage, found.plan.admitted.base.timestamp, progress)
         record = make_record(workspace, found.plan, now)
         try:

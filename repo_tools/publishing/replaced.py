@@ -21,8 +21,8 @@ from client_reference.errors import LockedError, NotFoundError, NotTrustedError
 from client_reference.trust.verified import BadSignatureError, MalformedError, authentic, first_root
 from repo_tools.files import create_file
 from repo_tools.metadata.repository import parse, sha256
-from repo_tools.publishing.journal import kept_path, record_path
-from repo_tools.publishing.live import MAX_METADATA, metadata_path
+from repo_tools.publishing.journal import MAX_JUMP, kept_path, record_path
+from repo_tools.publishing.live import MAX_METADATA, TIMESTAMP, metadata_path
 from repo_tools.signing.ceremony import DIGITS
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ __all__ = [
     "replaced_path",
     "snapshot_digest",
     "take",
+    "take_before",
     "taken_since",
     "was_live",
 ]
@@ -125,6 +126,35 @@ def take(
     _take_while(workspace, storage, roots, rest, progress)
     if live > since:
         _keep(workspace, storage, timestamp)
+
+
+def take_before(workspace: Workspace, progress: Callable[[str], None]) -> None:
+    """Before the first publish of an epoch: what was live last in the epoch before.
+
+    No publish there will take it. What is live there may be a thief's: then only what was kept
+    before that is taken, as far as roots of this repository vouch for it.
+
+    Raises:
+        RetryLaterError: the storage failed.
+    """
+    before = workspace.before()
+    since = 0 if before is None else _last_recorded(before)
+    if before is None or not since or _last_recorded(workspace):
+        return
+    storage, roots = before.storage(), [first_root(data) for data in reversed(before.roots())]
+    live = _live_of(roots, storage)
+    if live is None:
+        _take_while(before, storage, roots, range(since + 1, since + MAX_JUMP), progress)
+    take(before, storage, live, progress)
+
+
+def _live_of(roots: Sequence[Root], storage: Storage) -> bytes | None:
+    """What is live, if a root vouches for it."""
+    with contextlib.suppress(NotFoundError, NotTrustedError):
+        data = storage.read(TIMESTAMP, _MAX_TIMESTAMP).data
+        if _is_ours(roots, data, parse(data, Timestamp, TIMESTAMP).signed.version):
+            return data
+    return None
 
 
 def was_live(workspace: Workspace, storage: Storage, timestamp: bytes) -> bool:

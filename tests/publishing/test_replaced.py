@@ -26,6 +26,7 @@ from repo_tools.publishing.replaced import (
 )
 from repo_tools.reporting.refreshes import in_words, runs
 from repo_tools.signing.secrets import open_secrets
+from tests.publishing.conftest import stranded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -503,3 +504,34 @@ def test_a_publish_that_never_was_live_gets_no_record(following: Lab) -> None:
 
 def _die(*_: object) -> None:
     raise RetryLaterError("killed", "run it again")
+
+
+# Epochs.
+
+
+@pytest.mark.parametrize("stolen", [False, True])
+def test_what_was_live_last_in_an_epoch_is_taken_by_the_next_one(
+    at: Callable[[str], Lab], *, stolen: bool
+) -> None:
+    """No publish of its own will. What a thief made live there at last is not believed."""
+    ended, lab = at("anchored"), at("staged")
+    accepted = stranded(lab)
+    shutil.rmtree(ended.repository)
+    ended.repository.symlink_to(lab.repository)
+    seen = []
+    for _ in range(3):
+        ended = ended.later(hours=1)
+        ended.ok("refresh", *accepted)
+        seen.append(_live(ended))
+    if stolen:
+        (lab.repository / "metadata/timestamp.json").write_bytes(b"{}")
+    lab.ok("publish", *accepted)
+    before = lab.workspace.before()
+    assert before is not None
+    assert [path.read_bytes() for path in refresh_paths(before)] == seen[: 2 if stolen else 3]
+    assert f"2 published states, {2 if stolen else 3} refreshes" in _proof(lab)
+
+
+def _proof(lab: Lab) -> str:
+    shutil.rmtree(lab.repository)
+    return lab.ok("history", "--verify").out
