@@ -120,7 +120,7 @@ def take(
     live = parse(timestamp, Timestamp, "timestamp").signed.version
     have = {_version(path) for path in refresh_paths(workspace)}
     between = [version for version in range(since + 1, live) if version not in have]
-    roots = [first_root(data) for data in reversed(workspace.roots())]
+    roots = _roots_since(workspace, since)
     taken = _take_while(workspace, storage, roots, between, progress)
     rest = list(reversed(between[taken + 1 :]))
     _take_while(workspace, storage, roots, rest, progress)
@@ -141,7 +141,7 @@ def take_before(workspace: Workspace, progress: Callable[[str], None]) -> None:
     since = 0 if before is None else _last_recorded(before)
     if before is None or not since or _last_recorded(workspace):
         return
-    storage, roots = before.storage(), [first_root(data) for data in reversed(before.roots())]
+    storage, roots = before.storage(), _roots_since(before, since)
     live = _live_of(roots, storage)
     if live is None:
         _take_while(before, storage, roots, range(since + 1, since + MAX_JUMP), progress)
@@ -241,6 +241,17 @@ def _last_recorded(workspace: Workspace) -> int:
     """The timestamp of the newest publish that git knows; 0 if it knows none."""
     stems = (path.stem for path in workspace.history.glob("*.json"))
     return max((int(stem) for stem in stems if stem.isdecimal()), default=0)
+
+
+def _roots_since(workspace: Workspace, since: int) -> list[Root]:
+    """Roots that can vouch for what followed that record, the newest first.
+
+    Attack: a thief of a key that a root took away signs what follows that root.
+    """
+    number = 1
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        number = int(json.loads(record_path(workspace, since).read_bytes())["root"])
+    return [first_root(data) for data in reversed(workspace.roots()[number - 1 :])]
 
 
 def _is_recorded(workspace: Workspace, version: int, timestamp: bytes) -> bool:

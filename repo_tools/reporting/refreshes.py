@@ -127,6 +127,11 @@ def check_refresh(workspace: Workspace, each: Refresh, before: RepositoryState) 
     roots, number = workspace.roots(), each.signed.unrecognized_fields.get(ROOT_FIELD)
     if not isinstance(number, int) or not 0 < number <= len(roots):
         raise NotTrustedError(f"it was made under root {number}, which metadata/root does not have")
+    if number < len(before.roots):
+        # Attack: a thief of a key that a root took away signs what follows that root.
+        raise NotTrustedError(
+            f"it was made under root {number}, and root {len(before.roots)} was live before it"
+        )
     root = first_root(roots[number - 1])
     timestamp = accept_timestamp(root, each.data, trusted, _EXPIRY_IGNORED)
     if timestamp is trusted:

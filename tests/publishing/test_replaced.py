@@ -434,6 +434,33 @@ def test_a_publish_after_a_refresh_is_no_older_than_that(refreshed: Lab) -> None
     _refused(refreshed, "history/000005.json: ")
 
 
+def test_a_timestamp_of_keys_that_a_root_took_away_is_neither_taken_nor_believed(
+    following: Lab, tmp_path: Path
+) -> None:
+    """Attack: a thief of a replaced publisher's key puts one where a refresh wants to keep its."""
+    lab = following.later(hours=1)
+    thief = lab.copy(tmp_path / "thief" / "acme")
+
+    def versions(snapshot: Snapshot, timestamp: Timestamp) -> None:
+        snapshot.version = timestamp.snapshot_meta.version = 2
+        timestamp.version = 3
+
+    forged = _sign(thief, versions)
+    lab.ok("--yes", "rotate", "publisher", "--compromised")
+    lab.ok("sign")
+    lab.ok("publish")
+    (lab.repository / replaced_path(3)).write_bytes(forged)
+    lab, seen = _refresh(lab, 2)
+    lab.add("1.2")
+    lab.ok("publish")
+    assert _taken(lab) == seen[1:]
+    (planted,) = refresh_paths(thief.workspace)
+    shutil.copy(planted, lab.workspace.history / "refreshes")
+    _refused(
+        lab, f"history/refreshes/{planted.name}: it was made under root 1, and root 2 was live"
+    )
+
+
 # Two clones.
 
 
