@@ -133,6 +133,11 @@ def test_a_snapshot_that_a_refresh_made_is_taken_and_proven(following: Lab) -> N
     lab.ok("publish")
     kept = lab.directory / "history/objects" / sha256(snapshot)
     assert kept.read_bytes() == snapshot
+    told = "refreshed: timestamp 2\n  signed by publisher\n  snapshot 2, signed by publisher\n"
+    assert told in lab.ok("history", "snapshot").out
+    (renewed,) = lab.ok("--json", "history", "snapshot").json["refreshed"]
+    assert renewed["snapshot_signed_by"] == ["publisher"]
+    assert "timestamp 2 to 3\n  signed by publisher\n  snapshot 2, signed" in lab.ok("history").out
     shutil.rmtree(lab.repository)
     lab.ok("history", "--verify")
     kept.unlink()
@@ -150,6 +155,7 @@ def test_without_the_snapshot_the_timestamp_is_taken_and_that_shows(following: L
     take(ws, ws.storage(), _live(lab), print)
     assert [parse(each, Timestamp, "t").signed.version for each in _taken(lab)] == [2, 3]
     _refused(lab, f"history/objects/{sha256(old)} is missing")
+    assert "snapshot 2, signed by nobody known: it is not here" in lab.ok("history").out
     (lab.repository / metadata_path("snapshot", 2)).unlink()
     for path in refresh_paths(ws):
         path.unlink()
