@@ -49,6 +49,8 @@ __all__ = [
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MAX_TIMESTAMP = 64 * 1024
 _TOLD = 100
+_HOLE = 8
+"""As many versions in a row are missing where they jumped; fewer, where an older tool refreshed."""
 
 
 def replaced_path(version: int) -> str:
@@ -103,7 +105,7 @@ def take(
     """Before a publish replaces it: take what was live since the last record into `history/`.
 
     Killed anywhere and run again, it finishes. Versions are taken from both ends of the range up to
-    the first that is not there: refreshes of an older firmroot kept none, and a jump leaves a hole.
+    a hole of `_HOLE`: refreshes of an older firmroot kept none, and a jump leaves a wide one.
 
     Args:
         workspace: the caller holds its lock.
@@ -122,7 +124,7 @@ def take(
     between = [version for version in range(since + 1, live) if version not in have]
     roots = _roots_since(workspace, since)
     taken = _take_while(workspace, storage, roots, between, progress)
-    rest = list(reversed(between[taken + 1 :]))
+    rest = list(reversed(between[taken:]))
     _take_while(workspace, storage, roots, rest, progress)
     if live > since:
         _keep(workspace, storage, timestamp)
@@ -186,31 +188,37 @@ def _take_while(
     versions: Sequence[int],
     progress: Callable[[str], None],
 ) -> int:
-    """How many could be taken until the first that could not."""
+    """How many were asked for: all, or those before `_HOLE` in a row that are not there."""
+    missing = 0
     for number, version in enumerate(versions):
         if number % _TOLD == _TOLD - 1:
             progress(f"take refreshes into history: {number + 1}")
-        if (data := _read(storage, roots, version, progress)) is None:
-            return number
-        _keep(workspace, storage, data)
+        try:
+            data = _read(storage, roots, version)
+        except NotFoundError:
+            missing += 1
+            if missing == _HOLE:
+                return number + 1
+            continue
+        except NotTrustedError as error:
+            # Attack: two of these, and what lies between them would be in no history.
+            progress(f"{replaced_path(version)} is not taken into history: {error.message}")
+        else:
+            _keep(workspace, storage, data)
+        missing = 0
     return len(versions)
 
 
-def _read(
-    storage: Storage, roots: Sequence[Root], version: int, progress: Callable[[str], None]
-) -> bytes | None:
-    """What the storage has of that version, if a root vouches for it."""
-    path = replaced_path(version)
-    try:
-        data = storage.read(path, _MAX_TIMESTAMP).data
-    except NotFoundError:
-        return None
-    except NotTrustedError as error:
-        progress(f"{path} is not taken into history: {error.message}")
-        return None
+def _read(storage: Storage, roots: Sequence[Root], version: int) -> bytes:
+    """What the storage has of that version.
+
+    Raises:
+        NotFoundError: nothing.
+        NotTrustedError: something else; says what.
+    """
+    data = storage.read(replaced_path(version), _MAX_TIMESTAMP).data
     if not _is_ours(roots, data, version):
-        progress(f"{path} is not taken into history: it does not verify")
-        return None
+        raise NotTrustedError("it does not verify")
     return data
 
 

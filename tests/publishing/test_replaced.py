@@ -246,7 +246,20 @@ class _Counting:
         return self._storage.read(path, max_length)
 
 
-def test_a_jump_of_versions_costs_two_questions(following: Lab) -> None:
+def test_holes_and_what_somebody_put_there_hide_nothing_between_them(following: Lab) -> None:
+    """An older firmroot and this one refresh in turns; a thief writes two names."""
+    lab, seen = _refresh(following, 9)
+    for version in (2, 4, 8):
+        (lab.repository / replaced_path(version)).unlink()
+    for version in (3, 9):
+        (lab.repository / replaced_path(version)).write_bytes(b"{}")
+    lab.ok("publish")
+    assert _taken(lab) == [seen[3], seen[4], seen[5], seen[8]]
+    said = lab.ok("history", "--verify").out
+    assert "nothing was kept of timestamp 2 to 4, 8 to 9: " in said
+
+
+def test_a_jump_of_versions_costs_a_few_questions(following: Lab) -> None:
     """Nobody asks for each of a hundred thousand versions that were jumped over."""
     ws = following.workspace
     keys = OnlineKeys(ws, open_secrets(None, {}, None, ws.lab_passphrase))
@@ -257,7 +270,8 @@ def test_a_jump_of_versions_costs_two_questions(following: Lab) -> None:
     signed.version = 90_000
     counting = _Counting(following)
     take(ws, counting, keys.sign([root], signed), print)  # type: ignore[arg-type]
-    assert counting.asked == [replaced_path(2), replaced_path(89_999)]
+    few = (*range(2, 10), *range(89_999, 89_991, -1))
+    assert counting.asked == [replaced_path(version) for version in few]
     assert len(_taken(following)) == 1
 
 
