@@ -317,7 +317,9 @@ def test_a_clean_up_takes_before_it_removes(following: Lab) -> None:
     assert len(snapshots) == 5
     for path in lab.repository.rglob("*"):
         os.utime(path, (0, 0))
-    lab.ok("--yes", "gc", "--older", "30d")
+    said = lab.ok("--yes", "gc", "--older", "30d").out
+    assert "history/ has 5 refreshes more" in said
+    assert "commit and push it" in said
     assert len(list(lab.repository.glob("metadata/*.snapshot.json"))) < len(snapshots)
     assert (lab.repository / replaced_path(2)).exists()
     said = lab.ok("history", "--verify").out
