@@ -13,6 +13,7 @@ from repo_tools.cli.context import Context, example, passphrase_option
 from repo_tools.cli.durations import parse_duration
 from repo_tools.publishing.cleaning import clean, look
 from repo_tools.publishing.online import OnlineKeys
+from repo_tools.publishing.replaced import refresh_paths
 
 if TYPE_CHECKING:
     from repo_tools.publishing.collect import Garbage
@@ -57,13 +58,19 @@ def gc(context: Context, older: str, descriptor: int | None, *, dry_run: bool) -
         count = len(found.garbage.entries)
         parts = f" and {len(left)} unfinished uploads" if left else ""
         context.confirm(f"Remove {count} objects, {found.garbage.length} bytes{parts}, for ever?")
-        keys = OnlineKeys(ws, context.secrets(ws, descriptor))
+        keys, known = OnlineKeys(ws, context.secrets(ws, descriptor)), len(refresh_paths(ws))
         removed, length = clean(
             ws,
             found,
             keys,
             context.now,
             progress=context.printer.say if context.verbose else lambda _: None,
+        )
+        taken = len(refresh_paths(ws)) - known
+    if taken:
+        context.printer.say(
+            f"history/ has {taken} refreshes more, with snapshots that may be nowhere else now: "
+            "commit and push it"
         )
     context.printer.say(f"removed {removed} objects, {length} bytes{parts}")
     context.printer.result(_facts(found.garbage, removed, length))

@@ -611,7 +611,7 @@ def _finish_interrupted(ws: Workspace, storage: Storage) -> None:
     An answer is given from the live state, and with it the copies of what was taken go.
     """
     if load_journal(ws) is not None:
-        finish_interrupted(ws, read_base(ws, storage))
+        finish_interrupted(ws, storage, read_base(ws, storage))
 
 
 def _answer(

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from repo_tools.workspace import Workspace
 
 __all__ = [
+    "MAX_JUMP",
     "Journal",
     "check_jump",
     "committed",

@@ -58,7 +58,7 @@ from repo_tools.publishing.prepare import (
     sign_online,
 )
 from repo_tools.publishing.recovery import check_epoch
-from repo_tools.publishing.replaced import take, taken_since
+from repo_tools.publishing.replaced import take, take_before, taken_since, was_live
 from repo_tools.reporting.situation import next_step as say_next
 from repo_tools.reporting.status import renewal_command
 from repo_tools.signing.ceremony import (
@@ -189,6 +189,7 @@ def publish(  # noqa: PLR0913  each is a decision of the caller
         if isinstance(found, NothingToDo):
             return found
         check_stranding(found, accepted)
+        take_before(workspace, progress)
         take(workspace, storage, found.plan.admitted.base.timestamp, progress)
         record = make_record(workspace, found.plan, now)
         try:
@@ -239,7 +240,7 @@ def plan_publish(
     live = read_base(workspace, storage, root_later=later)
     if not accept_jump:
         check_jump(workspace, live.state)
-    finish_interrupted(workspace, live)
+    finish_interrupted(workspace, storage, live)
     admitted = admit_staged(workspace, live.state)
     if later and (admitted.root is not None or not admitted.changes):
         live = read_base(workspace, storage)
@@ -283,15 +284,46 @@ def _check_good(state: RepositoryState, now: datetime) -> None:
     )
 
 
-def finish_interrupted(workspace: Workspace, live: Live) -> None:
+def finish_interrupted(workspace: Workspace, storage: Storage, live: Live) -> None:
     """A publish that was killed after its commit still owes the workspace what it remembers.
 
-    Also of what it took from the inbox (`intake`): the copies are here until it is answered.
+    Also if somebody else's refresh or publish has followed it: otherwise nothing would ever say who
+    published that. And of what it took from the inbox (`intake`): the copies are here until it is
+    answered.
     """
     journal = load_journal(workspace)
-    if journal is not None and journal.timestamp == live.state.timestamp:
-        taken = tuple(sorted((workspace.memory / "inbox").glob("*")))
-        settle(replace(workspace, taken=taken), live.state, journal.record)
+    if journal is None:
+        return
+    state = live.state
+    if journal.timestamp != state.timestamp:
+        if journal.record is None or not was_live(workspace, storage, journal.timestamp):
+            return
+        state = _as_published(storage, journal, journal.record, state)
+    taken = tuple(sorted((workspace.memory / "inbox").glob("*")))
+    settle(replace(workspace, taken=taken), state, journal.record)
+
+
+def _as_published(
+    storage: Storage, journal: Journal, record: Mapping[str, Any], newer: RepositoryState
+) -> RepositoryState:
+    """What a publish made live that something newer has followed.
+
+    A role that the storage no longer has leaves its record without it; `history --verify` says so.
+    """
+    roles = dict(newer.roles)
+    for role in journal.roles:
+        path = metadata_path(role, record["roles"][role]["version"])
+        with contextlib.suppress(NotFoundError):
+            data = storage.read(path, MAX_METADATA).data
+            if sha256(data) == journal.roles[role]:
+                roles[role] = data
+    return replace(
+        newer,
+        roots=newer.roots[: record["root"]],
+        timestamp=journal.timestamp,
+        snapshot=journal.snapshot,
+        roles=roles,
+    )
 
 
 def waiting(workspace: Workspace) -> tuple[Waiting, ...]:

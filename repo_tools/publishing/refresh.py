@@ -75,7 +75,7 @@ def refresh(
         raise ActionRequiredError("nothing is published yet", "firmroot publish")
     if not accept_jump:
         check_jump(workspace, live.state)
-    finish_interrupted(workspace, live)
+    finish_interrupted(workspace, storage, live)
     check_root_good(workspace, live.state, now)
     admitted = Admitted(live.state, following=following_root(workspace, live, now))
     signed = sign_online(workspace, storage, admitted, keys, now)

@@ -21,8 +21,8 @@ from client_reference.errors import LockedError, NotFoundError, NotTrustedError
 from client_reference.trust.verified import BadSignatureError, MalformedError, authentic, first_root
 from repo_tools.files import create_file
 from repo_tools.metadata.repository import parse, sha256
-from repo_tools.publishing.journal import kept_path, record_path, records
-from repo_tools.publishing.live import MAX_METADATA, metadata_path
+from repo_tools.publishing.journal import MAX_JUMP, kept_path, record_path, records
+from repo_tools.publishing.live import MAX_METADATA, TIMESTAMP, metadata_path
 from repo_tools.signing.ceremony import DIGITS
 
 if TYPE_CHECKING:
@@ -41,12 +41,16 @@ __all__ = [
     "replaced_path",
     "snapshot_digest",
     "take",
+    "take_before",
     "taken_since",
+    "was_live",
 ]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MAX_TIMESTAMP = 64 * 1024
 _TOLD = 100
+_HOLE = 8
+"""As many versions in a row are missing where they jumped; fewer, where an older tool refreshed."""
 
 
 def replaced_path(version: int) -> str:
@@ -101,7 +105,7 @@ def take(
     """Before a publish replaces it: take what was live since the last record into `history/`.
 
     Killed anywhere and run again, it finishes. Versions are taken from both ends of the range up to
-    the first that is not there: refreshes of an older firmroot kept none, and a jump leaves a hole.
+    a hole of `_HOLE`: refreshes of an older firmroot kept none, and a jump leaves a wide one.
 
     Args:
         workspace: the caller holds its lock.
@@ -118,12 +122,57 @@ def take(
     live = parse(timestamp, Timestamp, "timestamp").signed.version
     have = {_version(path) for path in refresh_paths(workspace)}
     between = [version for version in range(since + 1, live) if version not in have]
-    roots = [first_root(data) for data in reversed(workspace.roots())]
+    roots = _roots_since(workspace, since)
     taken = _take_while(workspace, storage, roots, between, progress)
-    rest = list(reversed(between[taken + 1 :]))
+    rest = list(reversed(between[taken:]))
     _take_while(workspace, storage, roots, rest, progress)
     if live > since:
         _keep(workspace, storage, timestamp)
+
+
+def take_before(workspace: Workspace, progress: Callable[[str], None]) -> None:
+    """Before the first publish of an epoch: what was live last in the epoch before.
+
+    No publish there will take it. What is live there may be a thief's: then only what was kept
+    before that is taken, as far as roots of this repository vouch for it.
+
+    Raises:
+        RetryLaterError: the storage failed.
+    """
+    before = workspace.before()
+    since = 0 if before is None else _last_recorded(before)
+    if before is None or not since or _last_recorded(workspace):
+        return
+    storage, roots = before.storage(), _roots_since(before, since)
+    live = _live_of(roots, storage)
+    if live is None:
+        _take_while(before, storage, roots, range(since + 1, since + MAX_JUMP), progress)
+    take(before, storage, live, progress)
+
+
+def _live_of(roots: Sequence[Root], storage: Storage) -> bytes | None:
+    """What is live, if a root vouches for it."""
+    with contextlib.suppress(NotFoundError, NotTrustedError):
+        data = storage.read(TIMESTAMP, _MAX_TIMESTAMP).data
+        if _is_ours(roots, data, parse(data, Timestamp, TIMESTAMP).signed.version):
+            return data
+    return None
+
+
+def was_live(workspace: Workspace, storage: Storage, timestamp: bytes) -> bool:
+    """Whether that timestamp, signed here, was live before what is live now.
+
+    A refresh of somebody else has kept it in the storage, or a publish of theirs in `history/`.
+
+    Raises:
+        RetryLaterError: the storage failed.
+    """
+    version = parse(timestamp, Timestamp, "timestamp").signed.version
+    if (workspace.history / "refreshes" / refresh_name(version, sha256(timestamp))).exists():
+        return True
+    with contextlib.suppress(NotFoundError, NotTrustedError):
+        return storage.read(replaced_path(version), _MAX_TIMESTAMP).data == timestamp
+    return False
 
 
 def taken_since(workspace: Workspace) -> list[str]:
@@ -139,35 +188,41 @@ def _take_while(
     versions: Sequence[int],
     progress: Callable[[str], None],
 ) -> int:
-    """How many could be taken until the first that could not."""
+    """How many were asked for: all, or those before `_HOLE` in a row that are not there."""
+    missing = 0
     for number, version in enumerate(versions):
         if number % _TOLD == _TOLD - 1:
             progress(f"take refreshes into history: {number + 1}")
-        if (data := _read(storage, roots, version, progress)) is None:
-            return number
-        _keep(workspace, storage, data)
+        try:
+            data = _read(storage, roots, version)
+        except NotFoundError:
+            missing += 1
+            if missing == _HOLE:
+                return number + 1
+            continue
+        except NotTrustedError as error:
+            # Attack: two of these, and what lies between them would be in no history.
+            progress(f"{replaced_path(version)} is not taken into history: {error.message}")
+        else:
+            _keep(workspace, storage, data)
+        missing = 0
     return len(versions)
 
 
-def _read(
-    storage: Storage, roots: Sequence[Root], version: int, progress: Callable[[str], None]
-) -> bytes | None:
-    """What the storage has of that version, if a root vouches for it."""
-    path = replaced_path(version)
-    try:
-        data = storage.read(path, _MAX_TIMESTAMP).data
-    except NotFoundError:
-        return None
-    except NotTrustedError as error:
-        progress(f"{path} is not taken into history: {error.message}")
-        return None
-    if not _was_live(roots, data, version):
-        progress(f"{path} is not taken into history: it does not verify")
-        return None
+def _read(storage: Storage, roots: Sequence[Root], version: int) -> bytes:
+    """What the storage has of that version.
+
+    Raises:
+        NotFoundError: nothing.
+        NotTrustedError: something else; says what.
+    """
+    data = storage.read(replaced_path(version), _MAX_TIMESTAMP).data
+    if not _is_ours(roots, data, version):
+        raise NotTrustedError("it does not verify")
     return data
 
 
-def _was_live(roots: Sequence[Root], data: bytes, version: int) -> bool:
+def _is_ours(roots: Sequence[Root], data: bytes, version: int) -> bool:
     """Whether a root of this repository vouches for it, under that version."""
     for root in roots:
         with contextlib.suppress(BadSignatureError, MalformedError):
@@ -194,6 +249,17 @@ def _last_recorded(workspace: Workspace) -> int:
     """The timestamp of the newest publish that git knows; 0 if it knows none."""
     stems = (path.stem for path in records(workspace))
     return max((int(stem) for stem in stems if stem.isdecimal()), default=0)
+
+
+def _roots_since(workspace: Workspace, since: int) -> list[Root]:
+    """Roots that can vouch for what followed that record, the newest first.
+
+    Attack: a thief of a key that a root took away signs what follows that root.
+    """
+    number = 1
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        number = int(json.loads(record_path(workspace, since).read_bytes())["root"])
+    return [first_root(data) for data in reversed(workspace.roots()[number - 1 :])]
 
 
 def _is_recorded(workspace: Workspace, version: int, timestamp: bytes) -> bool:

@@ -72,7 +72,7 @@ __all__ = [
 Changes: TypeAlias = "Mapping[tuple[str, str], tuple[str, ...]]"
 """What each publish changed in each role, in sentences, by name of the record and role."""
 
-_TIMESTAMP = "timestamp"
+_TIMESTAMP, _SNAPSHOT = "timestamp", "snapshot"
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -173,7 +173,7 @@ class History:
         found: list[Publication | Rite | Renewals] = [
             *(each for each in self.rites if each.about(reference)),
             *(each for each in self.publications if each.about(reference)),
-            *(self._renewals() if reference in {None, _TIMESTAMP} else ()),
+            *self._renewals_about(reference),
         ]
         return tuple(sorted(found, key=lambda each: each.when))
 
@@ -190,16 +190,31 @@ class History:
         """First and last version of timestamps of which nothing was kept."""
         return tuple(runs([_version_of(each) for each in self.states()]))
 
+    def _renewals_about(self, reference: str | None) -> Iterator[Renewals]:
+        if reference in {None, _TIMESTAMP}:
+            yield from self._renewals()
+        elif reference == _SNAPSHOT:
+            for each in self._renewals():
+                if each.snapshots:
+                    yield Renewals(each.snapshots, each.snapshots)
+
     def _renewals(self) -> Iterator[Renewals]:
         some: list[Refresh] = []
+        new: list[Refresh] = []
+        listed = 0
         for state in self.states():
             if isinstance(state, Refresh):
                 some.append(state)
-            elif some:
-                yield Renewals(some)
-                some = []
+                if state.signed.snapshot_meta.version != listed:
+                    new.append(state)
+                listed = state.signed.snapshot_meta.version
+                continue
+            if some:
+                yield Renewals(some, new)
+                some, new = [], []
+            listed = int(state.roles[_SNAPSHOT]["version"])
         if some:
-            yield Renewals(some)
+            yield Renewals(some, new)
 
 
 def _version_of(state: Publication | Refresh) -> int:
@@ -283,7 +298,7 @@ def changes(workspace: Workspace, found: History) -> Changes:
     before: dict[str, Root | Targets] = {}
     for record in found.publications:
         for role, each in record.roles.items():
-            if role in {_TIMESTAMP, "snapshot"}:
+            if role in {_TIMESTAMP, _SNAPSHOT}:
                 continue
             data = _bytes_of(workspace, role, each)
             if data is None:

@@ -6,6 +6,7 @@ refresh changes versions and times and nothing else: what else one says, no reco
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -42,6 +43,7 @@ class Refresh:
         data: its bytes.
         signed: what it says.
         signed_by: names of the keys whose signatures it carries, as they are called today.
+        snapshot_signed_by: likewise, of the snapshot that it names; empty if that is not here.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Refresh:
     data: bytes
     signed: Timestamp
     signed_by: tuple[str, ...]
+    snapshot_signed_by: tuple[str, ...]
 
     @property
     def when(self) -> str:
@@ -65,14 +68,21 @@ class Refresh:
             "snapshot": self.signed.snapshot_meta.version,
             "sha256": self.digest,
             "signed_by": list(self.signed_by),
+            "snapshot_signed_by": list(self.snapshot_signed_by),
         }
 
 
 @dataclass(frozen=True)
 class Renewals:
-    """Refreshes with no publish between them; at least one."""
+    """Refreshes with no publish between them; at least one.
+
+    Attributes:
+        each: all of them.
+        snapshots: those that renewed the snapshot as well.
+    """
 
     each: Sequence[Refresh]
+    snapshots: Sequence[Refresh]
 
     @property
     def when(self) -> str:
@@ -91,6 +101,9 @@ class Renewals:
                 f"timestamp {first.signed.version} to {last.signed.version}"
             )
         yield f"  signed by {', '.join(names)}"
+        for each in self.snapshots:
+            signers = ", ".join(each.snapshot_signed_by) or "nobody known: it is not here"
+            yield f"  snapshot {each.signed.snapshot_meta.version}, signed by {signers}"
 
 
 def read_refreshes(workspace: Workspace) -> tuple[Refresh, ...]:
@@ -109,7 +122,18 @@ def _read(workspace: Workspace, path: Path) -> Refresh:
     except NotTrustedError as error:
         raise NotTrustedError(error.message, f"take it from git: {name}") from error
     signers = tuple(sorted(workspace.key_name(keyid) for keyid in metadata.signatures))
-    return Refresh(path.name, sha256(data), data, metadata.signed, signers)
+    listed = _snapshot_signers(workspace, snapshot_digest(metadata.signed))
+    return Refresh(path.name, sha256(data), data, metadata.signed, signers, listed)
+
+
+def _snapshot_signers(workspace: Workspace, digest: str) -> tuple[str, ...]:
+    """Names of the keys that signed it, as far as it is here; the proof says where it is not."""
+    if not digest:
+        return ()
+    with contextlib.suppress(NotTrustedError):
+        metadata: Metadata[Snapshot] = parse(read_kept(workspace, digest), Snapshot, "snapshot")
+        return tuple(sorted(workspace.key_name(keyid) for keyid in metadata.signatures))
+    return ()
 
 
 def check_refresh(workspace: Workspace, each: Refresh, before: RepositoryState) -> RepositoryState:
@@ -127,6 +151,11 @@ def check_refresh(workspace: Workspace, each: Refresh, before: RepositoryState) 
     roots, number = workspace.roots(), each.signed.unrecognized_fields.get(ROOT_FIELD)
     if not isinstance(number, int) or not 0 < number <= len(roots):
         raise NotTrustedError(f"it was made under root {number}, which metadata/root does not have")
+    if number < len(before.roots):
+        # Attack: a thief of a key that a root took away signs what follows that root.
+        raise NotTrustedError(
+            f"it was made under root {number}, and root {len(before.roots)} was live before it"
+        )
     root = first_root(roots[number - 1])
     timestamp = accept_timestamp(root, each.data, trusted, _EXPIRY_IGNORED)
     if timestamp is trusted:

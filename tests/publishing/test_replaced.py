@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tuf.api.metadata import Root, Snapshot, Timestamp
 
-from client_reference.errors import ExitCode
+from client_reference.errors import ExitCode, RetryLaterError
 from repo_tools.metadata.edits import next_timestamp
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.publishing.live import metadata_path
@@ -22,9 +22,11 @@ from repo_tools.publishing.replaced import (
     replaced_path,
     take,
     taken_since,
+    was_live,
 )
 from repo_tools.reporting.refreshes import in_words, runs
 from repo_tools.signing.secrets import open_secrets
+from tests.publishing.conftest import stranded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,6 +133,11 @@ def test_a_snapshot_that_a_refresh_made_is_taken_and_proven(following: Lab) -> N
     lab.ok("publish")
     kept = lab.directory / "history/objects" / sha256(snapshot)
     assert kept.read_bytes() == snapshot
+    told = "refreshed: timestamp 2\n  signed by publisher\n  snapshot 2, signed by publisher\n"
+    assert told in lab.ok("history", "snapshot").out
+    (renewed,) = lab.ok("--json", "history", "snapshot").json["refreshed"]
+    assert renewed["snapshot_signed_by"] == ["publisher"]
+    assert "timestamp 2 to 3\n  signed by publisher\n  snapshot 2, signed" in lab.ok("history").out
     shutil.rmtree(lab.repository)
     lab.ok("history", "--verify")
     kept.unlink()
@@ -148,6 +155,7 @@ def test_without_the_snapshot_the_timestamp_is_taken_and_that_shows(following: L
     take(ws, ws.storage(), _live(lab), print)
     assert [parse(each, Timestamp, "t").signed.version for each in _taken(lab)] == [2, 3]
     _refused(lab, f"history/objects/{sha256(old)} is missing")
+    assert "snapshot 2, signed by nobody known: it is not here" in lab.ok("history").out
     (lab.repository / metadata_path("snapshot", 2)).unlink()
     for path in refresh_paths(ws):
         path.unlink()
@@ -238,7 +246,20 @@ class _Counting:
         return self._storage.read(path, max_length)
 
 
-def test_a_jump_of_versions_costs_two_questions(following: Lab) -> None:
+def test_holes_and_what_somebody_put_there_hide_nothing_between_them(following: Lab) -> None:
+    """An older firmroot and this one refresh in turns; a thief writes two names."""
+    lab, seen = _refresh(following, 9)
+    for version in (2, 4, 8):
+        (lab.repository / replaced_path(version)).unlink()
+    for version in (3, 9):
+        (lab.repository / replaced_path(version)).write_bytes(b"{}")
+    lab.ok("publish")
+    assert _taken(lab) == [seen[3], seen[4], seen[5], seen[8]]
+    said = lab.ok("history", "--verify").out
+    assert "nothing was kept of timestamp 2 to 4, 8 to 9: " in said
+
+
+def test_a_jump_of_versions_costs_a_few_questions(following: Lab) -> None:
     """Nobody asks for each of a hundred thousand versions that were jumped over."""
     ws = following.workspace
     keys = OnlineKeys(ws, open_secrets(None, {}, None, ws.lab_passphrase))
@@ -249,7 +270,8 @@ def test_a_jump_of_versions_costs_two_questions(following: Lab) -> None:
     signed.version = 90_000
     counting = _Counting(following)
     take(ws, counting, keys.sign([root], signed), print)  # type: ignore[arg-type]
-    assert counting.asked == [replaced_path(2), replaced_path(89_999)]
+    few = (*range(2, 10), *range(89_999, 89_991, -1))
+    assert counting.asked == [replaced_path(version) for version in few]
     assert len(_taken(following)) == 1
 
 
@@ -295,7 +317,9 @@ def test_a_clean_up_takes_before_it_removes(following: Lab) -> None:
     assert len(snapshots) == 5
     for path in lab.repository.rglob("*"):
         os.utime(path, (0, 0))
-    lab.ok("--yes", "gc", "--older", "30d")
+    said = lab.ok("--yes", "gc", "--older", "30d").out
+    assert "history/ has 5 refreshes more" in said
+    assert "commit and push it" in said
     assert len(list(lab.repository.glob("metadata/*.snapshot.json"))) < len(snapshots)
     assert (lab.repository / replaced_path(2)).exists()
     said = lab.ok("history", "--verify").out
@@ -432,6 +456,33 @@ def test_a_publish_after_a_refresh_is_no_older_than_that(refreshed: Lab) -> None
     _refused(refreshed, "history/000005.json: ")
 
 
+def test_a_timestamp_of_keys_that_a_root_took_away_is_neither_taken_nor_believed(
+    following: Lab, tmp_path: Path
+) -> None:
+    """Attack: a thief of a replaced publisher's key puts one where a refresh wants to keep its."""
+    lab = following.later(hours=1)
+    thief = lab.copy(tmp_path / "thief" / "acme")
+
+    def versions(snapshot: Snapshot, timestamp: Timestamp) -> None:
+        snapshot.version = timestamp.snapshot_meta.version = 2
+        timestamp.version = 3
+
+    forged = _sign(thief, versions)
+    lab.ok("--yes", "rotate", "publisher", "--compromised")
+    lab.ok("sign")
+    lab.ok("publish")
+    (lab.repository / replaced_path(3)).write_bytes(forged)
+    lab, seen = _refresh(lab, 2)
+    lab.add("1.2")
+    lab.ok("publish")
+    assert _taken(lab) == seen[1:]
+    (planted,) = refresh_paths(thief.workspace)
+    shutil.copy(planted, lab.workspace.history / "refreshes")
+    _refused(
+        lab, f"history/refreshes/{planted.name}: it was made under root 1, and root 2 was live"
+    )
+
+
 # Two clones.
 
 
@@ -461,3 +512,75 @@ def test_what_another_clone_published_is_taken_until_its_record_comes(
 )
 def test_missing_versions_in_words(versions: tuple[int, ...], words: str) -> None:
     assert in_words(list(runs(versions))) == words
+
+
+@pytest.mark.parametrize("followed_by", ["refresh", "publish"])
+def test_a_publish_that_was_killed_gets_its_record_although_somebody_has_followed(
+    following: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, followed_by: str
+) -> None:
+    """Killed after its commit; a refresh runs elsewhere before it is run again."""
+    here, there = following, following.copy(tmp_path / "there" / "acme")
+    shutil.rmtree(there.repository)
+    there.repository.symlink_to(here.repository)
+    with monkeypatch.context() as patched:
+        patched.setattr("repo_tools.publishing.publish.settle", _die)
+        assert here.run("publish").code == ExitCode.RETRY_LATER
+    assert not (here.workspace.history / "000002.json").exists()
+    if followed_by == "publish":
+        shutil.rmtree(there.directory / "staged")
+        there.add("1.2")
+        there.ok("publish")
+        shutil.copytree(there.directory / "history", here.directory / "history", dirs_exist_ok=True)
+    else:
+        there.later(hours=1).ok("refresh")
+    here = here.later(hours=2)
+    here.ok("publish")
+    here.add("1.3")
+    here.ok("publish")
+    told = here.ok("--json", "history", "--verify").json
+    assert "000002.json" in [each["name"] for each in told["published"]]
+    assert len(told["refreshed"]) == (1 if followed_by == "refresh" else 0)
+
+
+def test_a_publish_that_never_was_live_gets_no_record(following: Lab) -> None:
+    """It lost the race for its version: the name in the storage is of another timestamp."""
+    lab, seen = _refresh(following, 2)
+    ws = lab.workspace
+    assert was_live(ws, ws.storage(), seen[0])
+    assert not was_live(ws, ws.storage(), seen[0] + b" ")
+    assert not was_live(ws, ws.storage(), seen[1])
+
+
+def _die(*_: object) -> None:
+    raise RetryLaterError("killed", "run it again")
+
+
+# Epochs.
+
+
+@pytest.mark.parametrize("stolen", [False, True])
+def test_what_was_live_last_in_an_epoch_is_taken_by_the_next_one(
+    at: Callable[[str], Lab], *, stolen: bool
+) -> None:
+    """No publish of its own will. What a thief made live there at last is not believed."""
+    ended, lab = at("anchored"), at("staged")
+    accepted = stranded(lab)
+    shutil.rmtree(ended.repository)
+    ended.repository.symlink_to(lab.repository)
+    seen = []
+    for _ in range(3):
+        ended = ended.later(hours=1)
+        ended.ok("refresh", *accepted)
+        seen.append(_live(ended))
+    if stolen:
+        (lab.repository / "metadata/timestamp.json").write_bytes(b"{}")
+    lab.ok("publish", *accepted)
+    before = lab.workspace.before()
+    assert before is not None
+    assert [path.read_bytes() for path in refresh_paths(before)] == seen[: 2 if stolen else 3]
+    assert f"2 published states, {2 if stolen else 3} refreshes" in _proof(lab)
+
+
+def _proof(lab: Lab) -> str:
+    shutil.rmtree(lab.repository)
+    return lab.ok("history", "--verify").out
