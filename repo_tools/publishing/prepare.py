@@ -581,7 +581,7 @@ def _small_targets(
                 continue
             stored = stored_name(path, target.hashes["sha256"])
             if stored in waiting:
-                found[stored] = waiting[stored].read_bytes()
+                found[stored] = workspace.staged_target(waiting[stored], target)
                 continue
             try:
                 digest = target.hashes["sha256"]
@@ -605,7 +605,7 @@ def _check_built(workspace: Workspace, admitted: Admitted, candidate: Repository
             file = waiting.get(stored_name(path, target.hashes["sha256"]))
             if file is None or not path.startswith("channels/"):
                 continue
-            manifest = parse_manifest(file.read_bytes())
+            manifest = parse_manifest(workspace.staged_target(file, target))
             for offered in (p.artifact for r in manifest.releases for p in r.payloads):
                 if artifact(candidate, manifest.product, offered.path) is None:
                     raise ActionRequiredError(
