@@ -158,6 +158,8 @@ def read_base(workspace: Workspace, storage: Storage, *, root_later: bool = Fals
             "there is no root yet: nobody can trust this repository",
             "firmroot status says who must sign; then: firmroot sign",
         )
+    if not known:
+        _check_staged_root(trusted)
     cache = Cache.of(workspace)
     try:
         live = read_live(storage, trusted, cache, root_later=root_later)
@@ -195,6 +197,21 @@ def _waiting_roles(workspace: Workspace) -> Iterator[str]:
     """Names of roles that are staged here or were taken from the inbox."""
     for directory in (*workspace.taken, workspace.memory / "staged"):
         yield from (path.stem for path in sorted(directory.glob("*.json")))
+
+
+def _check_staged_root(data: bytes) -> None:
+    """The first root is the workspace's own: what is wrong with it is no storage's fault.
+
+    Raises:
+        NotTrustedError: it was changed after it was signed.
+    """
+    try:
+        first_root(data)
+    except NotTrustedError as error:
+        raise NotTrustedError(
+            f"staged/root.json is not what was signed: {error.message}",
+            "take it from git again: git checkout HEAD -- staged/root.json",
+        ) from error
 
 
 def _check_free(storage: Storage) -> None:

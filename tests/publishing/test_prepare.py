@@ -289,3 +289,15 @@ def test_a_waiting_manifest_that_was_cut_off_is_named_with_the_way_out(
         assert f"git checkout HEAD -- {name}\n" in done.err
     waits.write_bytes(whole)
     ready.ok("publish")
+
+
+def test_a_staged_root_that_was_changed_is_not_blamed_on_the_storage(ready: Lab) -> None:
+    waits = ready.workspace.staged / "root.json"
+    whole = waits.read_bytes()
+    waits.write_bytes(whole.replace(b'"version":1', b'"version":7', 1))
+    done = ready.run("publish")
+    assert done.code == ExitCode.NOT_TRUSTED
+    assert "error: staged/root.json is not what was signed: root has good signatures" in done.err
+    assert "hint: take it from git again: git checkout HEAD -- staged/root.json\n" in done.err
+    waits.write_bytes(whole)
+    ready.ok("publish")
