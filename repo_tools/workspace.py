@@ -20,7 +20,7 @@ import tomlkit
 from tuf.api.metadata import Root, Targets
 
 from client_reference.errors import ConfigurationError, NotTrustedError
-from client_reference.trust.verified import authentic
+from client_reference.trust.verified import authentic, check_target
 from keys_policy.load import PolicyError, load_keyring, load_policy
 from keys_policy.model import NAME, RECOVERY
 from repo_tools.files import exclusive_lock, replace_file, sweep
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
     from pathlib import Path
+
+    from tuf.api.metadata import TargetFile
 
     from keys_policy.model import KeyHolder, Policy
     from repo_tools.storage.protocol import Storage
@@ -345,11 +347,8 @@ class Workspace:
         try:
             json.loads(data)
         except (ValueError, RecursionError) as error:
-            again = f"take it from git again: git checkout HEAD -- {name}"
-            if path.is_relative_to(self.private):
-                again = "remove it, and run again the command that made it"
             raise NotTrustedError(
-                f"{name} is damaged or cut off ({len(data)} bytes): {error}", again
+                f"{name} is damaged or cut off ({len(data)} bytes): {error}", self._again(path)
             ) from error
         return data
 
@@ -387,6 +386,29 @@ class Workspace:
             for path in sorted((top / "targets").rglob("*"))
             if path.is_file() and not path.name.startswith(".")
         }
+
+    def staged_target(self, path: Path, target: TargetFile) -> bytes:
+        """What a small target file that waits holds; what is wrong with it is told by its path.
+
+        Raises:
+            NotTrustedError: it is not what was signed for.
+        """
+        data = path.read_bytes()
+        try:
+            check_target(target, data)
+        except NotTrustedError as error:
+            name = path.relative_to(self.directory)
+            raise NotTrustedError(
+                f"{name} is damaged or cut off ({len(data)} bytes): {error.message}",
+                self._again(path),
+            ) from error
+        return data
+
+    def _again(self, path: Path) -> str:
+        """How a damaged file of this workspace is to be had again."""
+        if path.is_relative_to(self.private):
+            return "remove it, and run again the command that made it"
+        return f"take it from git again: git checkout HEAD -- {path.relative_to(self.directory)}"
 
     def adopted(self) -> Adopted | None:
         """What was there before `firmroot adopt`; None if nothing was, or in a later epoch.

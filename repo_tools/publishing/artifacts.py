@@ -111,17 +111,22 @@ class Incoming:
         Returns:
             the storage paths of what now waits there.
         """
-        name = stored_name(path, self.sha256)
+        name, *listed = self.stored(path)
         kept = outbox / name
         make_directory(kept.parent)
         self.copy.replace(kept)
         sync_directory(kept.parent)
-        if not self.segments:
-            return (name,)
-        digest = hashlib.sha256(self.segments).hexdigest()
-        listed = stored_name(path + SUFFIX, digest)
-        replace_file(outbox / listed, self.segments)
-        return (name, listed)
+        for each in listed:
+            replace_file(outbox / each, self.segments)
+        return (name, *listed)
+
+    def stored(self, path: str) -> dict[str, str]:
+        """Storage paths and digests of the artifact at a target path and of its segment list."""
+        stored = {stored_name(path, self.sha256): self.sha256}
+        if self.segments:
+            digest = hashlib.sha256(self.segments).hexdigest()
+            stored[stored_name(path + SUFFIX, digest)] = digest
+        return stored
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ def import_directory(
             )
             if isinstance(verdict, AlreadyAdded):
                 there += 1
-                if not is_at_hand(ws, storage, stored_name(labels.path, incoming.sha256)):
+                if not is_at_hand(ws, storage, labels.path, incoming):
                     notes.keep(each, incoming)
                 continue
             notes.keep(each, incoming)

@@ -177,9 +177,7 @@ def _newest(workspace: Workspace, role: str, path: str) -> bytes | None:
             f"staged/{role}.json names {path}, and staged/{stored} is missing",
             "take staged/ from git again",
         )
-    data = file.read_bytes()
-    check_target(target, data)
-    return data
+    return workspace.staged_target(file, target)
 
 
 def promote(  # noqa: PLR0913  what, where, and how it is rolled out

@@ -16,7 +16,6 @@ from tuf.api.metadata import TargetFile, Targets
 from client_reference.errors import (
     ActionRequiredError,
     ConfigurationError,
-    NotFoundError,
     NotTrustedError,
 )
 from client_reference.install.handlers import HANDLERS
@@ -46,7 +45,6 @@ from repo_tools.publishing.artifacts import (
     AlreadyAdded,
     copy_in,
     judge,
-    stored_name,
     target_path,
 )
 from repo_tools.publishing.binned import check_loaded, in_bin
@@ -54,7 +52,7 @@ from repo_tools.publishing.cache import NO_CACHE, Cache
 from repo_tools.publishing.inherit import inherited_builds
 from repo_tools.publishing.live import read_bins
 from repo_tools.publishing.plan import StaleError
-from repo_tools.publishing.prepare import read_base
+from repo_tools.publishing.prepare import is_stored, read_base
 from repo_tools.signing.signers import open_signer, sign
 
 if TYPE_CHECKING:
@@ -339,7 +337,7 @@ def add_firmware(
     with copy_in(source, workspace.outbox, progress) as incoming:
         verdict = judge(labels, incoming, builds.targets, builds.given)
         if isinstance(verdict, AlreadyAdded):
-            if not is_at_hand(workspace, storage, stored_name(labels.path, incoming.sha256)):
+            if not is_at_hand(workspace, storage, labels.path, incoming):
                 incoming.keep(workspace.outbox, labels.path)
         else:
             incoming.keep(workspace.outbox, labels.path)
@@ -411,15 +409,21 @@ def open_signers(
     ]
 
 
-def is_at_hand(workspace: Workspace, storage: Storage, stored: str) -> bool:
-    """Whether a target file waits here, or is in the storage."""
-    if stored in workspace.staged_targets():
-        return True
-    try:
-        with storage.open(stored):
-            return True
-    except NotFoundError:
-        return False
+def is_at_hand(workspace: Workspace, storage: Storage, path: str, incoming: Incoming) -> bool:
+    """Whether all that belongs to an artifact waits here whole, or is in the storage.
+
+    What was damaged here since is not: a publish refuses it and says to add the file again.
+    """
+    waiting = workspace.staged_targets()
+    return all(
+        _is_whole(waiting[stored], digest) if stored in waiting else is_stored(storage, stored)
+        for stored, digest in incoming.stored(path).items()
+    )
+
+
+def _is_whole(file: Path, digest: str) -> bool:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest() == digest
 
 
 def flat_targets(labels: Labels, incoming: Incoming, sequence: int) -> list[TargetFile]:

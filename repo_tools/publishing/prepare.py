@@ -158,6 +158,8 @@ def read_base(workspace: Workspace, storage: Storage, *, root_later: bool = Fals
             "there is no root yet: nobody can trust this repository",
             "firmroot status says who must sign; then: firmroot sign",
         )
+    if not known:
+        _check_staged_root(trusted)
     cache = Cache.of(workspace)
     try:
         live = read_live(storage, trusted, cache, root_later=root_later)
@@ -195,6 +197,21 @@ def _waiting_roles(workspace: Workspace) -> Iterator[str]:
     """Names of roles that are staged here or were taken from the inbox."""
     for directory in (*workspace.taken, workspace.memory / "staged"):
         yield from (path.stem for path in sorted(directory.glob("*.json")))
+
+
+def _check_staged_root(data: bytes) -> None:
+    """The first root is the workspace's own: what is wrong with it is no storage's fault.
+
+    Raises:
+        NotTrustedError: it was changed after it was signed.
+    """
+    try:
+        first_root(data)
+    except NotTrustedError as error:
+        raise NotTrustedError(
+            f"staged/root.json is not what was signed: {error.message}",
+            "take it from git again: git checkout HEAD -- staged/root.json",
+        ) from error
 
 
 def _check_free(storage: Storage) -> None:
@@ -581,7 +598,7 @@ def _small_targets(
                 continue
             stored = stored_name(path, target.hashes["sha256"])
             if stored in waiting:
-                found[stored] = waiting[stored].read_bytes()
+                found[stored] = workspace.staged_target(waiting[stored], target)
                 continue
             try:
                 digest = target.hashes["sha256"]
@@ -605,7 +622,7 @@ def _check_built(workspace: Workspace, admitted: Admitted, candidate: Repository
             file = waiting.get(stored_name(path, target.hashes["sha256"]))
             if file is None or not path.startswith("channels/"):
                 continue
-            manifest = parse_manifest(file.read_bytes())
+            manifest = parse_manifest(workspace.staged_target(file, target))
             for offered in (p.artifact for r in manifest.releases for p in r.payloads):
                 if artifact(candidate, manifest.product, offered.path) is None:
                     raise ActionRequiredError(

@@ -130,7 +130,7 @@ def _carried(ws: Workspace, signed: Targets) -> dict[str, bytes]:
     for path, target in signed.targets.items():
         stored = f"targets/{target.get_prefixed_paths()[0]}"
         if stored in staged:
-            found[path] = staged[stored].read_bytes()
+            found[path] = ws.staged_target(staged[stored], target)
         else:
             found[path] = storage.read(stored, target.length).data
     return found

@@ -94,6 +94,27 @@ def test_bytes_that_wait_already_are_not_written_again(following: Lab) -> None:
     assert {path: path.stat().st_ino for path in outbox.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("suffix", [".img", ".segments"])
+@pytest.mark.parametrize("left", [None, 10])
+def test_what_waits_and_was_damaged_is_mended_by_adding_it_again(
+    following: Lab, suffix: str, left: int | None
+) -> None:
+    """A publish that refuses it says so; it must be true."""
+    (waits,) = (following.directory / ".firmroot/outbox").rglob("*" + suffix)
+    whole = waits.read_bytes()
+    waits.write_bytes(whole[:left])
+    if left is None:
+        waits.unlink()
+    following.ok("channel", "promote", f"{PRODUCT}@1.1", "--to", "stable")
+    following.ok("sign")
+    done = following.run("publish")
+    assert done.code == 5
+    assert "add" in done.err
+    assert "is there already" in following.add("1.1").out
+    assert waits.read_bytes() == whole
+    following.ok("publish")
+
+
 def _read(lab: Lab, near: Near = firmware.NEAR, product: str = PRODUCT) -> Builds:
     return read_builds(lab.workspace, lab.workspace.storage(), product, near)
 

@@ -272,3 +272,32 @@ def test_what_devices_do_not_read_to_its_end_is_not_published(
     assert "timestamp" in done.err
     monkeypatch.undo()
     following.ok("publish")
+
+
+@pytest.mark.parametrize("left", [0, 100])
+def test_a_waiting_manifest_that_was_cut_off_is_named_with_the_way_out(
+    ready: Lab, left: int
+) -> None:
+    (waits,) = ready.workspace.staged.rglob("*.stable.json")
+    whole = waits.read_bytes()
+    waits.write_bytes(whole[:left])
+    name = waits.relative_to(ready.directory)
+    for command in (("publish",), ("ceremony", "start", "gateway-stable")):
+        done = ready.run(*command)
+        assert done.code == ExitCode.NOT_TRUSTED
+        assert f"error: {name} is damaged or cut off ({left} bytes): " in done.err
+        assert f"git checkout HEAD -- {name}\n" in done.err
+    waits.write_bytes(whole)
+    ready.ok("publish")
+
+
+def test_a_staged_root_that_was_changed_is_not_blamed_on_the_storage(ready: Lab) -> None:
+    waits = ready.workspace.staged / "root.json"
+    whole = waits.read_bytes()
+    waits.write_bytes(whole.replace(b'"version":1', b'"version":7', 1))
+    done = ready.run("publish")
+    assert done.code == ExitCode.NOT_TRUSTED
+    assert "error: staged/root.json is not what was signed: root has good signatures" in done.err
+    assert "hint: take it from git again: git checkout HEAD -- staged/root.json\n" in done.err
+    waits.write_bytes(whole)
+    ready.ok("publish")
