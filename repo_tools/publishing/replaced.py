@@ -140,9 +140,9 @@ def take_before(workspace: Workspace, progress: Callable[[str], None]) -> None:
         RetryLaterError: the storage failed.
     """
     before = workspace.before()
-    since = 0 if before is None else _last_recorded(before)
-    if before is None or not since or _last_recorded(workspace):
+    if before is None or _last_recorded(workspace):
         return
+    since = _last_recorded(before)
     storage, roots = before.storage(), _roots_since(before, since)
     live = _live_of(roots, storage)
     if live is None:
