@@ -158,14 +158,13 @@ def read_base(workspace: Workspace, storage: Storage, *, root_later: bool = Fals
             "there is no root yet: nobody can trust this repository",
             "firmroot status says who must sign; then: firmroot sign",
         )
-    if not known:
-        _check_staged_root(trusted)
     cache = Cache.of(workspace)
     try:
         live = read_live(storage, trusted, cache, root_later=root_later)
     except NotTrustedError as error:
         if known:
             raise
+        _check_staged_root(trusted)
         raise NotTrustedError(
             f"{storage.url} holds a repository that this workspace has not published: "
             f"{error.message}",
