@@ -13,6 +13,7 @@ from tuf.api.metadata import Root, Snapshot, Timestamp
 from client_reference.errors import ExitCode, RetryLaterError
 from repo_tools.metadata.edits import next_timestamp
 from repo_tools.metadata.repository import parse, sha256
+from repo_tools.publishing.journal import Journal, load_journal, write_journal
 from repo_tools.publishing.live import metadata_path
 from repo_tools.publishing.online import OnlineKeys
 from repo_tools.publishing.replaced import (
@@ -21,6 +22,7 @@ from repo_tools.publishing.replaced import (
     refresh_paths,
     replaced_path,
     take,
+    take_before,
     taken_since,
     was_live,
 )
@@ -578,9 +580,24 @@ def test_what_was_live_last_in_an_epoch_is_taken_by_the_next_one(
     before = lab.workspace.before()
     assert before is not None
     assert [path.read_bytes() for path in refresh_paths(before)] == seen[: 2 if stolen else 3]
+    # Attack: what a thief of the keys of that epoch goes on to sign there is nobody's history.
+    if not stolen:
+        ended.later(hours=1).ok("refresh", *accepted)
+    take_before(lab.workspace, print)
+    assert len(refresh_paths(before)) == (2 if stolen else 3)
     assert f"2 published states, {2 if stolen else 3} refreshes" in _proof(lab)
 
 
 def _proof(lab: Lab) -> str:
     shutil.rmtree(lab.repository)
     return lab.ok("history", "--verify").out
+
+
+def test_a_refresh_that_was_killed_and_followed_owes_nothing(following: Lab) -> None:
+    lab, seen = _refresh(following, 2)
+    ws = lab.workspace
+    write_journal(ws, Journal("", "", {}, b"", seen[0], None))
+    lab.ok("publish")
+    assert load_journal(ws) is None
+    assert _taken(lab) == seen
+    lab.ok("history", "--verify")
