@@ -168,6 +168,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_bridge.py",
         "tests/publishing/test_collect.py",
         "tests/publishing/test_history.py",
+        "tests/publishing/test_replaced.py",
     ),
     "repo_tools/publishing/rehearse.py": ("tests/publishing/test_rehearse.py",),
     "repo_tools/publishing/live.py": ("tests/publishing/test_live.py",),
@@ -215,6 +216,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "repo_tools/publishing/cleaning.py": (
         "tests/publishing/test_cleaning.py",
         "tests/publishing/test_collect.py",
+        "tests/publishing/test_replaced.py",
     ),
     "repo_tools/publishing/mirror.py": (
         "tests/publishing/test_mirror.py",
