@@ -257,7 +257,7 @@ def _roots_since(workspace: Workspace, since: int) -> list[Root]:
     Attack: a thief of a key that a root took away signs what follows that root.
     """
     number = 1
-    with contextlib.suppress(ValueError, KeyError, TypeError):
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
         number = int(json.loads(record_path(workspace, since).read_bytes())["root"])
     return [first_root(data) for data in reversed(workspace.roots()[number - 1 :])]
 

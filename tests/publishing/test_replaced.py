@@ -588,6 +588,23 @@ def test_what_was_live_last_in_an_epoch_is_taken_by_the_next_one(
     assert f"2 published states, {2 if stolen else 3} refreshes" in _proof(lab)
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_an_epoch_before_that_left_no_record_stops_no_publish(
+    at: Callable[[str], Lab], *, live: bool
+) -> None:
+    """A clone without it, or a primary that never published: nobody knows from where on."""
+    lab = at("staged")
+    before = lab.workspace.before()
+    assert before is not None
+    for path in before.history.glob("*.json"):
+        path.unlink()
+    if not live:
+        (lab.repository / "metadata/timestamp.json").write_bytes(b"{}")
+    take_before(lab.workspace, print)
+    assert refresh_paths(before) == []
+    lab.ok("publish", *stranded(lab))
+
+
 def _proof(lab: Lab) -> str:
     shutil.rmtree(lab.repository)
     return lab.ok("history", "--verify").out
