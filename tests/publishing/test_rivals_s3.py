@@ -279,6 +279,7 @@ def test_of_eight_publishers_and_a_refresher_nobody_s_update_is_lost(
             record = result["done"]["record"]["timestamp"]
             assert live[record["version"]] == record["sha256"]
         check_consistent(bucket, publishers[0].lab, root, number)
+        print(f"round {number}: {len(committed) - 1} publishes, {renewed} refreshes so far")
     told_of = ", ".join(f"{count} x {reason!r}" for reason, count in sorted(told.items()))
     print(f"\n{ROUNDS} rounds: {len(committed) - 1} publishes, {renewed} refreshes; told {told_of}")
     assert told, "nobody ever lost a race"
