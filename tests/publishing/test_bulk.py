@@ -65,6 +65,8 @@ def test_a_directory_is_imported_into_bins_each_signed_once(
     staged = sorted(path.stem for path in (lab.workspace.memory / "staged").glob("*.json"))
     assert f"signed: {len(staged)} of" in said
     assert all("_" in name for name in staged)
+    # Whatever bin it lies in: the order of their names is none of releases.
+    assert f"next: firmroot channel promote {PRODUCT}@2.11 --to stable" in said
     listed = lab.ok("--json", "firmware", "list").json["firmware"]
     sequences = {each["version"]: each["sequence"] for each in listed}
     assert [sequences[each] for each in VERSIONS] == list(range(2, 14)), "2.10 comes after 2.9"
