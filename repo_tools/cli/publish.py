@@ -313,11 +313,11 @@ def refresh(
     For a job (`infra/systemd`). Whoever loses the race against a publish is done as well. What
     people sign it cannot renew: it fails before that expires, and says who must act.
     """
-    within = parse_duration(fail_within)
     ws: Workspace | None = None
     code: int = ExitCode.BUG
     try:
         ws = context.workspace()
+        within = parse_duration(fail_within)
         keys = OnlineKeys(ws, context.secrets(ws, descriptor))
         with ws.lock():
             found = refresh_online(

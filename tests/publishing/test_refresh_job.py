@@ -79,6 +79,19 @@ def test_a_workspace_that_cannot_be_opened_is_told_too(live: Lab, file: Path) ->
     assert _metrics(file)["refresh_exit_code"] == 2
 
 
+def test_where_nothing_was_published_nothing_live_is_said_to_be_readable(
+    ready: Lab, file: Path
+) -> None:
+    done = ready.run("refresh", "--metrics", file)
+    assert (done.code, done.err.splitlines()[0]) == (3, "error: nothing is published yet")
+    found = _metrics(file)
+    assert (found["live_readable"], found["refresh_exit_code"]) == (0, 3)
+    assert not [name for name in found if name.startswith("expiry")]
+    ready.ok("publish")
+    ready.ok("refresh", "--metrics", file)
+    assert _metrics(file)["live_readable"] == 1
+
+
 def test_a_bug_is_a_failure_as_well(live: Lab, file: Path) -> None:
     with patch.object(job, "sign_online", side_effect=ZeroDivisionError):
         assert live.run("refresh", "--metrics", file).code == 1
@@ -163,7 +176,10 @@ def test_what_it_renews_itself_never_makes_it_fail(live: Lab) -> None:
     live.ok("refresh", "--fail-within", "60d")
 
 
-def test_a_length_of_time_is_asked_for(live: Lab) -> None:
-    done = live.run("refresh", "--fail-within", "soon")
+def test_a_length_of_time_is_asked_for(live: Lab, file: Path) -> None:
+    done = live.run("refresh", "--fail-within", "soon", "--metrics", file)
     assert done.code == 2
     assert "expected such as 30d" in done.err
+    # A unit with such a line is no silence: it ran, and badly.
+    assert _metrics(file)["refresh_exit_code"] == 2
+    assert _metrics(file)["live_readable"] == 1
