@@ -102,14 +102,22 @@ def find(
         )
     found: list[Found] = []
     wrong: list[str] = []
+    first: dict[str, str] = {}
     for path in sorted(directory.rglob("*"), key=lambda each: _natural(directory, each)):
         if path.is_dir() and not path.is_symlink():
             continue
         name = path.relative_to(directory)
         try:
-            found.append(_look(path, name.parts, product, hardware, handler))
+            each = _look(path, name.parts, product, hardware, handler)
         except ConfigurationError as error:
             wrong.append(f"{name}: {error.message}")
+            continue
+        other = first.setdefault(each.labels.version, path.name)
+        if other == path.name:
+            found.append(each)
+        else:
+            # One import has one hardware: `judge` would refuse it, after everything before it.
+            wrong.append(f"{name}: {other} of this version is for the same hardware already")
     if wrong:
         more = f"\n       and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
         raise ConfigurationError(

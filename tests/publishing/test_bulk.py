@@ -180,9 +180,28 @@ def test_a_directory_that_is_none_or_has_nothing_is_refused(tmp_path: Path) -> N
             find(path, PRODUCT, frozenset({HARDWARE}), "slot")
 
 
+def test_two_files_of_a_version_are_for_one_board_and_nothing_is_copied(
+    live: Lab, releases: Path
+) -> None:
+    """Of a directory as large as a life of releases, the last one would be told after hours."""
+    for name in ("other.img", "z.img"):
+        (releases / "2.11" / name).write_bytes(b"x")
+    done = live.run("firmware", "import", releases, "-p", PRODUCT, "--hardware", HARDWARE)
+    assert (done.code, "2 of 14 files cannot be imported" in done.err) == (2, True)
+    for name in ("other.img", "z.img"):
+        said = f"2.11/{name}: gw.img of this version is for the same hardware already"
+        assert said in done.err
+        (releases / "2.11" / name).unlink()
+    assert not live.workspace.outbox.exists() or not list(live.workspace.outbox.rglob("*.img"))
+    assert len(find(releases, PRODUCT, frozenset({HARDWARE}), "slot")) == 12
+
+
 @large
-def test_two_files_for_one_board_in_a_version_are_refused(live: Lab, releases: Path) -> None:
-    (releases / "2.4" / "other.img").write_bytes(b"x")
+def test_a_file_for_a_board_that_has_one_in_that_version_is_refused(
+    live: Lab, releases: Path
+) -> None:
+    _import(live, releases)
+    (releases / "2.4" / "gw.img").rename(releases / "2.4" / "other.img")
     done = live.run("firmware", "import", releases, "-p", PRODUCT, "--hardware", HARDWARE)
     assert (done.code, "gateway@2.4 already has" in done.err) == (5, True)
     (releases / "2.4" / "other.img").unlink()
