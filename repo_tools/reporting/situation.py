@@ -177,9 +177,9 @@ def _held(ws: Workspace, storage: Storage, state: RepositoryState) -> tuple[str,
 
 
 def _built(ws: Workspace, live: RepositoryState) -> dict[str, str]:
-    """The builds roles of this machine that have what the live ones do not, and its newest version.
+    """The builds roles of this machine that have what the live ones have not, and the newest of it.
 
-    Of a product in hash bins, that is the newest of all of them: a name does not say which is newer.
+    Of a product in hash bins that is the newest of them all: their names say nothing of releases.
     """
     found: dict[str, list[str]] = {}
     releases: dict[str, list[Meaning]] = {}
