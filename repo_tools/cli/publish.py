@@ -15,6 +15,7 @@ from client_reference.transport.fetch import Ambient, HttpFetcher, Settings
 from client_reference.transport.policy import parse_mirror
 from repo_tools.cli.context import Context, example, passphrase_option
 from repo_tools.cli.durations import parse_duration
+from repo_tools.files import DiskFullError
 from repo_tools.metadata.bins import is_bin, told
 from repo_tools.publishing.edges import AwaitedEdges, NoEdges
 from repo_tools.publishing.intake import plan_with_inbox, publish_with_inbox
@@ -337,7 +338,7 @@ def refresh(
     finally:
         if metrics is not None:
             # A file that cannot be written does not hide why the run failed.
-            with suppress(OSError) if code else nullcontext():
+            with suppress(OSError, DiskFullError) if code else nullcontext():
                 write_metrics(metrics, ws, context.now, code)
 
 

@@ -11,7 +11,9 @@ from unittest.mock import patch
 import pytest
 
 from client_reference.errors import ActionRequiredError, LockedError, RetryLaterError
+from repo_tools.files import DiskFullError
 from repo_tools.publishing import refresh as job
+from repo_tools.publishing import watch
 from repo_tools.publishing.watch import check_people, endings
 from repo_tools.storage.local import LocalStorage
 from tests.publishing.kills import count_operations, run_killed
@@ -106,8 +108,14 @@ def test_a_place_that_cannot_be_written_fails_and_hides_no_other_failure(
     done = live.run("refresh", "--metrics", wrong)
     assert done.code == 2
     assert "x.prom" in done.err or "plain" in done.err
+    full = patch.object(watch, "replace_file", side_effect=DiskFullError("the disk is full"))
+    with full:
+        assert live.run("refresh", "--metrics", tmp_path / "x.prom").code == 4
     (live.repository / "metadata/timestamp.json").write_bytes(b"{}")
     assert live.run("refresh", "--metrics", wrong).code == 6
+    with full:
+        done = live.run("refresh", "--metrics", tmp_path / "x.prom")
+    assert (done.code, "timestamp.json is damaged" in done.err) == (6, True)
 
 
 def test_whoever_loses_the_race_is_done(live: Lab, file: Path) -> None:
