@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
@@ -24,6 +25,7 @@ from repo_tools.signing.secrets import Secrets
 from tests.publishing.lab import HARDWARE, PRODUCT, Lab, image
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 large = pytest.mark.services  # whole lives of a repository, beside the large matrices
@@ -102,6 +104,34 @@ def test_an_interrupted_import_goes_on_with_the_next_file(live: Lab, releases: P
         assert "12 artifacts of 12 releases added" in _import(live, releases)
     # The first file changed, and seven were not copied yet.
     assert [call.args[0].parent.name for call in again.call_args_list] == ["2.0", *VERSIONS[5:]]
+    _ship(live)
+
+
+@large
+def test_a_file_that_changed_right_after_its_copy_is_read_again(live: Lab, releases: Path) -> None:
+    original = copy_in
+
+    @contextmanager
+    def overtaken(source: Path, *more: object) -> Iterator[object]:
+        with original(source, *more) as incoming:  # type: ignore[arg-type]  # passed on as they are
+            if source.parent.name == "2.3":
+                source.write_bytes(image("changed since", 700))
+            yield incoming
+
+    with (
+        patch.object(bulk, "copy_in", overtaken),
+        patch.object(bulk, "stage_flat", side_effect=KeyboardInterrupt),
+    ):
+        done = live.run("firmware", "import", releases, "-p", PRODUCT, "--hardware", HARDWARE)
+    assert done.code == 130
+    for read in (["2.3"], []):  # what was noted is noted again as it was
+        with (
+            patch.object(bulk, "copy_in", wraps=original) as again,
+            patch.object(bulk, "stage_flat", side_effect=KeyboardInterrupt),
+        ):
+            live.run("firmware", "import", releases, "-p", PRODUCT, "--hardware", HARDWARE)
+        assert [call.args[0].parent.name for call in again.call_args_list] == read
+    _import(live, releases)
     _ship(live)
 
 
