@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from client_reference.errors import ExitCode, FirmrootError
+from client_reference.errors import ExitCode
 from client_reference.transport.fetch import Ambient, HttpFetcher, Settings
 from client_reference.transport.policy import parse_mirror
 from repo_tools.cli.context import Context, example, passphrase_option
 from repo_tools.cli.durations import parse_duration
+from repo_tools.cli.main import exit_code
 from repo_tools.files import DiskFullError
 from repo_tools.metadata.bins import is_bin, told
 from repo_tools.publishing.edges import AwaitedEdges, NoEdges
@@ -332,8 +333,8 @@ def refresh(
         _say_refreshed(context, found)
         check_people(endings(ws, context.now, within), now=context.now)
         code = ExitCode.DONE
-    except FirmrootError as error:
-        code = error.exit_code
+    except BaseException as error:
+        code = exit_code(error)
         raise
     finally:
         if metrics is not None:

@@ -94,10 +94,14 @@ def test_where_nothing_was_published_nothing_live_is_said_to_be_readable(
     assert _metrics(file)["live_readable"] == 1
 
 
-def test_a_bug_is_a_failure_as_well(live: Lab, file: Path) -> None:
-    with patch.object(job, "sign_online", side_effect=ZeroDivisionError):
-        assert live.run("refresh", "--metrics", file).code == 1
-    assert _metrics(file)["refresh_exit_code"] == 1
+ESCAPES = {ZeroDivisionError("a bug"): 1, PermissionError("denied"): 2, KeyboardInterrupt(): 130}
+
+
+def test_whatever_ends_it_is_told_as_the_exit_code_that_it_is(live: Lab, file: Path) -> None:
+    for error, code in ESCAPES.items():
+        with patch.object(job, "sign_online", side_effect=error):
+            assert live.run("refresh", "--metrics", file).code == code
+        assert _metrics(file)["refresh_exit_code"] == code
 
 
 def test_a_place_that_cannot_be_written_fails_and_hides_no_other_failure(
