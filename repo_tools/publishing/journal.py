@@ -338,9 +338,9 @@ def _remove_published(workspace: Workspace, state: RepositoryState) -> None:
         if stored in published:
             remove_file(path)
     # Each version had a directory, and every command looks through them for what waits.
-    for directory, _, _ in os.walk(workspace.outbox, topdown=False):
+    for folder, _, _ in os.walk(workspace.outbox, topdown=False):
         with contextlib.suppress(OSError):  # something is in it
-            Path(directory).rmdir()
+            Path(folder).rmdir()
 
 
 def people_roles(state: RepositoryState) -> tuple[str, ...]:
