@@ -387,6 +387,11 @@ class Workspace:
             if path.is_file() and not path.name.startswith(".")
         }
 
+    def waiting(self, stored: str) -> Path | None:
+        """The target file of that storage path that waits, without a look at all the others."""
+        tops = (*reversed(self.taken), self.staged, self.outbox)
+        return next((path for top in tops if (path := top / stored).is_file()), None)
+
     def staged_target(self, path: Path, target: TargetFile) -> bytes:
         """What a small target file that waits holds; what is wrong with it is told by its path.
 

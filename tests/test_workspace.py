@@ -345,6 +345,10 @@ def test_target_files_wait_in_two_places(ws: Workspace) -> None:
         (top / "targets" / "x" / name).touch()
         (top / "targets" / "x" / f".{name}.tmp").touch()
     assert sorted(ws.staged_targets()) == ["targets/x/a", "targets/x/b"]
+    for name in ("a", "b", "c"):
+        assert ws.waiting(f"targets/x/{name}") == ws.staged_targets().get(f"targets/x/{name}")
+    (ws.staged / "targets" / "x" / "a").touch()
+    assert ws.waiting("targets/x/a") == ws.staged_targets()["targets/x/a"]
 
 
 # Keys of this machine.

@@ -28,7 +28,7 @@ from repo_tools.reporting.visible import visible
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["COMMANDS", "cli", "main", "run"]
+__all__ = ["COMMANDS", "cli", "exit_code", "main", "run"]
 
 LAB_NOW = "FIRMROOT_LAB_NOW"
 
@@ -180,6 +180,11 @@ def _failure(error: BaseException) -> _Failure:
         case _:
             text = f"this is a bug in firmroot: {type(error).__name__}: {error}"
             return _Failure(text, "run it with -v and report the traceback", ExitCode.BUG)
+
+
+def exit_code(error: BaseException) -> int:
+    """How a command ends that this escapes from; for one that tells others before it ends."""
+    return _failure(error).code
 
 
 def _of_the_system(error: OSError) -> _Failure:

@@ -70,11 +70,19 @@ def add(
             bins=number,
             discard_signatures=bool(discard),
         )
-    if expect is not None:
-        _explain(context, name, expect, number)
+    rows = _explain(context, name, expect, number) if expect is not None else []
+    bins = number or (existing.bins if existing is not None else 0)
     context.printer.say(f"{name}: targets {ceremony.version} waits for signatures")
     following = context.say_next()
-    context.printer.result({"product": name, "ceremony": ceremony.name, "next": following})
+    context.printer.result(
+        {
+            "product": name,
+            "bins": bins,
+            "choices": rows,
+            "ceremony": ceremony.name,
+            "next": following,
+        }
+    )
 
 
 def _explain(context: Context, name: str, artifacts: int, number: int) -> list[dict[str, int]]:

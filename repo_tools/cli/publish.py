@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from client_reference.errors import ExitCode, FirmrootError
+from client_reference.errors import ExitCode
 from client_reference.transport.fetch import Ambient, HttpFetcher, Settings
 from client_reference.transport.policy import parse_mirror
 from repo_tools.cli.context import Context, example, passphrase_option
 from repo_tools.cli.durations import parse_duration
+from repo_tools.cli.main import exit_code
+from repo_tools.files import DiskFullError
 from repo_tools.metadata.bins import is_bin, told
 from repo_tools.publishing.edges import AwaitedEdges, NoEdges
 from repo_tools.publishing.intake import plan_with_inbox, publish_with_inbox
@@ -314,11 +316,11 @@ def refresh(
     For a job (`infra/systemd`). Whoever loses the race against a publish is done as well. What
     people sign it cannot renew: it fails before that expires, and says who must act.
     """
-    within = parse_duration(fail_within)
     ws: Workspace | None = None
     code: int = ExitCode.BUG
     try:
         ws = context.workspace()
+        within = parse_duration(fail_within)
         keys = OnlineKeys(ws, context.secrets(ws, descriptor))
         with ws.lock():
             found = refresh_online(
@@ -332,13 +334,13 @@ def refresh(
         _say_refreshed(context, found)
         check_people(endings(ws, context.now, within), now=context.now)
         code = ExitCode.DONE
-    except FirmrootError as error:
-        code = error.exit_code
+    except BaseException as error:
+        code = exit_code(error)
         raise
     finally:
         if metrics is not None:
             # A file that cannot be written does not hide why the run failed.
-            with suppress(OSError) if code else nullcontext():
+            with suppress(OSError, DiskFullError) if code else nullcontext():
                 write_metrics(metrics, ws, context.now, code)
 
 

@@ -102,14 +102,22 @@ def find(
         )
     found: list[Found] = []
     wrong: list[str] = []
+    first: dict[str, str] = {}
     for path in sorted(directory.rglob("*"), key=lambda each: _natural(directory, each)):
         if path.is_dir() and not path.is_symlink():
             continue
         name = path.relative_to(directory)
         try:
-            found.append(_look(path, name.parts, product, hardware, handler))
+            each = _look(path, name.parts, product, hardware, handler)
         except ConfigurationError as error:
             wrong.append(f"{name}: {error.message}")
+            continue
+        other = first.setdefault(each.labels.version, path.name)
+        if other == path.name:
+            found.append(each)
+        else:
+            # One import has one hardware: `judge` would refuse it, after everything before it.
+            wrong.append(f"{name}: {other} of this version is for the same hardware already")
     if wrong:
         more = f"\n       and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
         raise ConfigurationError(
@@ -231,6 +239,7 @@ class _Notes:
         self._outbox = ws.outbox
         self._file = ws.memory / "import.jsonl"
         self._known: dict[str, dict[str, Any]] = {}
+        self._marks: dict[str, list[int]] = {}
         with contextlib.suppress(FileNotFoundError):
             for line in self._file.read_text(encoding="utf-8").splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off
@@ -244,6 +253,9 @@ class _Notes:
             progress(each.length)
             yield before
             return
+        # Taken before the copy: what changes in the file from here on is read by the next import.
+        with contextlib.suppress(OSError):
+            self._marks[str(each.source.absolute())] = _mark(each.source)
         with copy_in(each.source, self._outbox, progress) as incoming:
             yield incoming
 
@@ -267,9 +279,11 @@ class _Notes:
         """Give a copy its name in the outbox, and note it."""
         if incoming.copy != self._outbox / stored_name(each.labels.path, incoming.sha256):
             incoming.keep(self._outbox, each.labels.path)
+        source = str(each.source.absolute())
+        before = self._known.get(source, {}).get("mark")
         note = {
-            "source": str(each.source.absolute()),
-            "mark": _mark(each.source),
+            "source": source,
+            "mark": self._marks.get(source, before),
             "sha256": incoming.sha256,
             "segments": sha256(incoming.segments) if incoming.segments else "",
         }

@@ -182,7 +182,8 @@ class Builds:
     @property
     def targets(self) -> Mapping[str, TargetFile]:
         """The same without what is dropped: what the next version has."""
-        return {path: each for path, each in self.known.items() if path not in self.dropped}
+        dropped = self.dropped
+        return {path: each for path, each in self.known.items() if path not in dropped}
 
     @property
     def loaded(self) -> tuple[Targets, ...]:
@@ -414,11 +415,11 @@ def is_at_hand(workspace: Workspace, storage: Storage, path: str, incoming: Inco
 
     What was damaged here since is not: a publish refuses it and says to add the file again.
     """
-    waiting = workspace.staged_targets()
-    return all(
-        _is_whole(waiting[stored], digest) if stored in waiting else is_stored(storage, stored)
-        for stored, digest in incoming.stored(path).items()
-    )
+    for stored, digest in incoming.stored(path).items():
+        file = workspace.waiting(stored)
+        if not (is_stored(storage, stored) if file is None else _is_whole(file, digest)):
+            return False
+    return True
 
 
 def _is_whole(file: Path, digest: str) -> bool:

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuf.api.metadata import Root, Targets, Timestamp
@@ -30,7 +32,6 @@ from repo_tools.publishing.live import HighWater, Mark
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
-    from pathlib import Path
 
     from repo_tools.metadata.repository import RepositoryState
     from repo_tools.publishing.plan import Admitted, Plan
@@ -336,6 +337,10 @@ def _remove_published(workspace: Workspace, state: RepositoryState) -> None:
     for stored, path in workspace.staged_targets().items():
         if stored in published:
             remove_file(path)
+    # Each version had a directory, and every command looks through them for what waits.
+    for folder, _, _ in os.walk(workspace.outbox, topdown=False):
+        with contextlib.suppress(OSError):  # something is in it
+            Path(folder).rmdir()
 
 
 def people_roles(state: RepositoryState) -> tuple[str, ...]:

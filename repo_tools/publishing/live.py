@@ -200,9 +200,26 @@ def _read_roots(storage: Readable, trusted_root: bytes) -> tuple[tuple[bytes, ..
             data = storage.read(path, MAX_METADATA).data
         except NotFoundError:
             return tuple(chain), roots
-        with _named(path):
+        try:
             roots.append(next_root(roots[-1], data))
+        except (MalformedError, MismatchError, BadSignatureError) as error:
+            if isinstance(error, BadSignatureError) and error.unusable:
+                raise  # of whose library is too old here
+            raise _planted(path, roots[-1].version, error) from error
         chain.append(data)
+
+
+def _planted(path: str, before: int, error: NotTrustedError) -> NotTrustedError:
+    """Nothing is to be restored where nothing was published, and devices go no further than that.
+
+    Attack: whoever may write to the storage puts something under the name of the next root.
+    """
+    kept = f"metadata/root/{before + 1}.json"
+    return NotTrustedError(
+        f"{path} does not follow root {before}: {error.message}",
+        f"git pull; if there is no {kept} then, nobody published it and it must go: "
+        "docs/runbooks/planted-root.md; if there is, put that back",
+    )
 
 
 @contextlib.contextmanager

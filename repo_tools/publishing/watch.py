@@ -15,6 +15,7 @@ from client_reference.strictjson import format_time, parse_time
 from keys_policy.model import ONLINE_ROLES
 from repo_tools.files import replace_file
 from repo_tools.metadata.edits import ISSUED_FIELD
+from repo_tools.metadata.repository import RepositoryState
 from repo_tools.publishing.prepare import read_base
 from repo_tools.reporting.metrics import Run, render, succeeded_before
 from repo_tools.reporting.situation import look
@@ -115,9 +116,10 @@ def _seen(workspace: Workspace, run: Run) -> Run:
     ceremonies: int | None = None
     with contextlib.suppress(FirmrootError):
         ceremonies = len(open_ceremonies(workspace))
-    try:
+    state = RepositoryState()
+    with contextlib.suppress(FirmrootError):
         state = read_base(workspace, workspace.storage()).state
-    except FirmrootError:
+    if state.timestamp is None:  # it cannot be read, or nothing is live yet
         return Run(run.now, run.exit_code, run.succeeded, None, None, ceremonies)
     newest = state.newest()
     issued = None

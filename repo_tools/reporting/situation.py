@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from client_reference.manifest import Meaning
     from keys_policy.checks import Finding
     from repo_tools.reporting.status import Report
     from repo_tools.signing.ceremony import CeremonyStatus
@@ -176,11 +177,12 @@ def _held(ws: Workspace, storage: Storage, state: RepositoryState) -> tuple[str,
 
 
 def _built(ws: Workspace, live: RepositoryState) -> dict[str, str]:
-    """The newest version that each builds role of this machine has and the live one does not.
+    """The builds roles of this machine that have what the live ones have not, and the newest of it.
 
-    Of a role in hash bins, that is each of its bins; it comes with the first of them.
+    Of a product in hash bins that is the newest of them all: their names say nothing of releases.
     """
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
+    releases: dict[str, list[Meaning]] = {}
     ours = set(map(builds_role, ws.config.products))
     for role, data in ws.staged_roles().items():
         above = builds_of(role) if is_bin(role) else role
@@ -194,8 +196,11 @@ def _built(ws: Workspace, live: RepositoryState) -> dict[str, str]:
             if path not in known and not path.endswith(SUFFIX)
         ]
         if new:
-            newest = max(new, key=lambda each: each.sequence).version
-            found[role] = newest
+            releases.setdefault(above, []).extend(new)
+            found.setdefault(above, []).append(role)
             if is_bin(role) and ws.staged_role(above) is not None:
-                found[above] = newest
-    return found
+                found[above].append(above)
+    newest = {
+        above: max(new, key=lambda each: each.sequence).version for above, new in releases.items()
+    }
+    return {role: newest[above] for above, roles in found.items() for role in roles}

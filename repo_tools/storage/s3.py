@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 S3Client: TypeAlias = Any
 """The SDK's; it is not there in every environment."""
 
-__all__ = ["Place", "S3Storage", "parse_place"]
+__all__ = ["Place", "S3Storage", "disconnect", "parse_place"]
 
 PART = 8 << 20
 """Bytes of a part; more for an object that would have too many of them."""
@@ -135,6 +135,11 @@ def connect(place: Place) -> S3Client:
 @cache
 def _connect(place: Place, _process: int) -> S3Client:
     return make_client(place)
+
+
+def disconnect() -> None:
+    """Forget the clients of this process, which keep the credentials that they were made with."""
+    _connect.cache_clear()
 
 
 def make_client(place: Place) -> S3Client:

@@ -27,6 +27,7 @@ IN_PROCESS = (
     "lost-key",
     "stolen-key",
     "expired-root",
+    "planted-root",
     "sequence-reset",
     "three-machines",
     "withdraw",

@@ -202,8 +202,9 @@ DIGEST = {
 }
 FIRMWARE, STATE = "BucketName", "StateBucketName"
 BUILDER, MANAGER, PUBLISHER = "Builder", "ReleaseManager", "Publisher"
-REFRESHER, WATCHER, ADMINISTRATOR = "Refresher", "Watcher", "administrator"
-EVERYBODY = {BUILDER, MANAGER, PUBLISHER, REFRESHER, WATCHER, ADMINISTRATOR}
+REFRESHER, WATCHER, CLEANER = "Refresher", "Watcher", "Cleaner"
+ADMINISTRATOR = "administrator"
+EVERYBODY = {BUILDER, MANAGER, PUBLISHER, REFRESHER, WATCHER, CLEANER, ADMINISTRATOR}
 # What is tried, and who may. The administrator has every permission that the account can give.
 TRIED: dict[str, tuple[Act, set[str]]] = {
     "read metadata": (_s3("get_object", FIRMWARE, "metadata/1.root.json"), EVERYBODY),
@@ -214,7 +215,7 @@ TRIED: dict[str, tuple[Act, set[str]]] = {
     ),
     "hand in": (
         _s3("put_object", FIRMWARE, "inbox/submissions/it", Body=b"x", IfNoneMatch="*"),
-        EVERYBODY - {REFRESHER, WATCHER},
+        EVERYBODY - {REFRESHER, WATCHER, CLEANER},
     ),
     "answer in the inbox": (
         _s3("put_object", FIRMWARE, "inbox/answers/it", Body=b"x", IfNoneMatch="*"),
@@ -222,7 +223,7 @@ TRIED: dict[str, tuple[Act, set[str]]] = {
     ),
     "clear the inbox": (
         _s3("delete_object", FIRMWARE, "inbox/answers/it"),
-        {PUBLISHER, ADMINISTRATOR},
+        {PUBLISHER, CLEANER, ADMINISTRATOR},
     ),
     "write a role": (
         _s3("put_object", FIRMWARE, "metadata/8.it.json", Body=b"x", IfNoneMatch="*"),
@@ -238,20 +239,36 @@ TRIED: dict[str, tuple[Act, set[str]]] = {
     ),
     "write a snapshot": (
         _s3("put_object", FIRMWARE, "metadata/99.snapshot.json", Body=b"x", IfNoneMatch="*"),
-        {PUBLISHER, REFRESHER},
+        {PUBLISHER, REFRESHER, CLEANER},
     ),
     "write the chain of roots": (
         _s3("put_object", FIRMWARE, "metadata/root-chain/99", Body=b"x", IfNoneMatch="*"),
-        {PUBLISHER, REFRESHER},
+        {PUBLISHER, REFRESHER, CLEANER},
     ),
     "commit": (
         _s3("put_object", FIRMWARE, "metadata/e9/timestamp.json", Body=b"x", IfNoneMatch="*"),
-        {PUBLISHER, REFRESHER},
+        {PUBLISHER, REFRESHER, CLEANER},
+    ),
+    "keep what a refresh replaces": (
+        _s3("put_object", FIRMWARE, "metadata/99.timestamp.json", Body=b"x", IfNoneMatch="*"),
+        {PUBLISHER, REFRESHER, CLEANER},
+    ),
+    "say that a clean-up is under way": (
+        _s3("put_object", FIRMWARE, "gc/it", Body=b"x", IfNoneMatch="*"),
+        {CLEANER, ADMINISTRATOR},
     ),
     "remove a root": (_s3("delete_object", FIRMWARE, "metadata/1.root.json"), set()),
     "remove the timestamp": (_s3("delete_object", FIRMWARE, "metadata/timestamp.json"), set()),
-    "remove a target": (_s3("delete_object", FIRMWARE, "targets/none"), {ADMINISTRATOR}),
-    "sign with the online key": (_sign("OnlineKeyAUri"), {PUBLISHER, REFRESHER}),
+    "remove a replaced timestamp": (
+        _s3("delete_object", FIRMWARE, "metadata/1.timestamp.json"),
+        set(),
+    ),
+    "remove a role": (
+        _s3("delete_object", FIRMWARE, "metadata/99.none.json"),
+        {CLEANER, ADMINISTRATOR},
+    ),
+    "remove a target": (_s3("delete_object", FIRMWARE, "targets/none"), {CLEANER, ADMINISTRATOR}),
+    "sign with the online key": (_sign("OnlineKeyAUri"), {PUBLISHER, REFRESHER, CLEANER}),
     "sign with the builder key": (_sign("BuilderKeyAUri"), {BUILDER}),
     "say what is refreshed": (
         _s3("put_object", STATE, "another.tar.gz", Body=b"x"),
@@ -272,23 +289,29 @@ TRIED: dict[str, tuple[Act, set[str]]] = {
 
 
 @pytest.fixture(scope="module")
-def ask(acme: Company) -> Ask:
-    """Ask for something as somebody; `done`, or the code of the error."""
-    aws, bucket = acme.aws, acme.outputs["BucketName"]
-    aws.client("s3").put_object(Bucket=bucket, Key="inbox/submissions/lies-there", Body=b"x")
+def administrator(acme: Company) -> Account:
+    """The account as an administrator has it, whom its policies bind."""
+    aws = acme.aws
     user = aws.client("iam")
     user.create_user(UserName="root-of-all")
     user.attach_user_policy(
         UserName="root-of-all", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess"
     )
     key = user.create_access_key(UserName="root-of-all")["AccessKey"]
-    administrator = Account(
+    return Account(
         {
             **aws.environment,
             "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
             "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
         }
     )
+
+
+@pytest.fixture(scope="module")
+def ask(acme: Company, administrator: Account) -> Ask:
+    """Ask for something as somebody; `done`, or the code of the error."""
+    aws, bucket = acme.aws, acme.outputs["BucketName"]
+    aws.client("s3").put_object(Bucket=bucket, Key="inbox/submissions/lies-there", Body=b"x")
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("probe.py", PROBE)
@@ -488,6 +511,52 @@ def test_nobody_else_writes_to_the_recovery_anchor(
     anchor.put_object(**{**new, "Key": "e1/1.root.json"})
     with pytest.raises(Exception, match="another account"):
         acme.aws.create("no", "recovery", PrimaryAccount="000000000000", PrimaryBucket="acme")
+
+
+def test_a_planted_root_is_taken_away_by_the_runbook(
+    acme: Company, ask: Ask, administrator: Account
+) -> None:
+    bucket, key = acme.outputs["BucketName"], "metadata/2.root.json"
+    place = {"Bucket": bucket, "Key": key}
+    thief = acme.aws.client("s3", acme.role(PUBLISHER))
+    with acme.resting():
+        thief.put_object(**place, Body=b"{}", IfNoneMatch="*")
+        assert "planted-root.md" in acme.firmroot(PUBLISHER, "refresh", code=6)
+        # As docs/runbooks/planted-root.md has it.
+        assert ask(ADMINISTRATOR, "s3", "delete_object", place) == "AccessDenied"
+        by_hand = administrator.client("s3")
+        policy = by_hand.get_bucket_policy(Bucket=bucket)["Policy"]
+        without = json.loads(policy)
+        without["Statement"] = [
+            each for each in without["Statement"] if each["Sid"] != "RootsAndTimestampStay"
+        ]
+        by_hand.put_bucket_policy(Bucket=bucket, Policy=json.dumps(without))
+        by_hand.delete_object(**place)
+        by_hand.delete_object(Bucket=bucket, Key="metadata/root-chain/2")
+        by_hand.put_bucket_policy(Bucket=bucket, Policy=policy)
+        assert ask(ADMINISTRATOR, "s3", "delete_object", place) == "AccessDenied"
+        versions = by_hand.list_object_versions(Bucket=bucket, Prefix=key)["Versions"]
+        assert [each["Size"] for each in versions] == [2], "the evidence stays"
+        assert "trusted: " in acme.firmroot(PUBLISHER, "verify")
+        assert acme.invoke()["exit_code"] == 0
+
+
+def test_a_clean_up_has_a_role_of_its_own(acme: Company) -> None:
+    """Its fence is a timestamp, which no administrator signs; what it removes, no publisher may."""
+    root = acme.aws.client("s3")
+    mark = {"Bucket": acme.outputs["BucketName"], "Key": "gc/running.json"}
+    old = {"schema": 1, "since": "2020-01-01T00:00:00Z", "token": "of another one"}
+    with acme.resting():
+        # One that was interrupted: nothing here is old enough to go by itself.
+        root.put_object(**mark, Body=json.dumps(old).encode(), IfNoneMatch="*")
+        before = acme.live_timestamp()["version"]
+        acme.firmroot(PUBLISHER, "gc", code=2)
+        assert "removed 0 objects" in acme.firmroot(CLEANER, "gc")
+        assert acme.live_timestamp()["version"] == before + 1
+        with pytest.raises(root.exceptions.ClientError, match="404"):
+            root.head_object(**mark)
+    # The publisher goes on from there.
+    assert "nothing to publish" in acme.firmroot(PUBLISHER, "publish", "--no-wait")
 
 
 def test_another_key_takes_the_place_of_the_online_one(acme: Company) -> None:

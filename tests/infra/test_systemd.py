@@ -23,7 +23,8 @@ class _Unit(configparser.RawConfigParser):
 
 
 def _unit(kind: str) -> _Unit:
-    found = _Unit(strict=True, delimiters=("=",), comment_prefixes=("#",))
+    # A service has several lines of one name, of which the last one is read here.
+    found = _Unit(strict=False, delimiters=("=",), comment_prefixes=("#",))
     found.read_string((UNITS / f"{NAME}.{kind}").read_text())
     return found
 
@@ -78,3 +79,40 @@ def test_the_timer_starts_it_often_enough_and_catches_up() -> None:
     assert timer["Timer"]["Persistent"] == "yes" or timer["Timer"]["Persistent"] == "true"
     assert timer["Install"]["WantedBy"] == "timers.target"
     assert "Install" not in _unit("service")
+
+
+def test_its_clone_is_pulled_though_the_job_saw_it_live_before_it_was_pushed(
+    tmp_path: Path,
+) -> None:
+    """A refresh writes the newest root and targets there, and git does not pull over them."""
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    git = ("git", "-c", "user.name=it", "-c", "user.email=it@acme.example")
+
+    def commit(files: dict[str, str]) -> None:
+        for name, text in files.items():
+            (theirs / name).parent.mkdir(parents=True, exist_ok=True)
+            (theirs / name).write_text(text)
+        for words in (("add", "-A"), ("commit", "-q", "-m", "it")):
+            subprocess.run([*git, *words], cwd=theirs, check=True)
+
+    subprocess.run([*git, "init", "-q", str(theirs)], check=True)
+    commit({".gitignore": "/.firmroot/\n", "metadata/targets.json": "1"})
+    subprocess.run([*git, "clone", "-q", str(theirs), str(ours)], check=True)
+    live = {"metadata/targets.json": "2", "metadata/root/2.json": "2"}
+    seen = {**live, ".firmroot/high-water.json": "mark"}
+    for name, text in seen.items():
+        (ours / name).parent.mkdir(exist_ok=True)
+        (ours / name).write_text(text)
+    commit({**live, "policy.toml": "new"})
+    lines = [
+        line.partition("=")[2].removeprefix("-").replace("/usr/bin/git", "git")
+        for line in (UNITS / f"{NAME}.service").read_text().splitlines()
+        if line.startswith("ExecStartPre=")
+    ]
+    done = [
+        subprocess.run(shlex.split(line), cwd=ours, check=False, capture_output=True, text=True)
+        for line in lines
+    ]
+    assert done[-1].returncode == 0, done
+    assert (ours / "policy.toml").read_text() == "new"
+    assert {name: (ours / name).read_text() for name in seen} == seen

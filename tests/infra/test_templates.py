@@ -63,6 +63,8 @@ def matches(statement: dict[str, Any], key: str, bucket: str = "Bucket") -> bool
 WRITTEN = {
     "metadata/1.root.json": "once",
     "metadata/12.snapshot.json": "once",
+    "metadata/12.timestamp.json": "once",
+    "metadata/e1/12.timestamp.json": "once",
     "metadata/3.gateway-stable.json": "once",
     "metadata/e1/12.snapshot.json": "once",
     "metadata/root-chain/7": "once",
@@ -225,8 +227,8 @@ def test_a_key_signs_for_its_roles_alone() -> None:
                     "StringEqualsIfExists": {"kms:SigningAlgorithm": "ECDSA_SHA_256"}
                 }
     assert signers == {
-        "OnlineKeyA": ["PublisherRole.Arn", "RefresherRole.Arn"],
-        "OnlineKeyB": ["PublisherRole.Arn", "RefresherRole.Arn"],
+        "OnlineKeyA": ["PublisherRole.Arn", "RefresherRole.Arn", "CleanerRole.Arn"],
+        "OnlineKeyB": ["PublisherRole.Arn", "RefresherRole.Arn", "CleanerRole.Arn"],
         "BuilderKeyA": ["BuilderRole.Arn"],
         "BuilderKeyB": ["BuilderRole.Arn"],
     }

@@ -151,6 +151,11 @@ def test_a_product_is_told_what_bins_cost(tmp_path: Path) -> None:
     assert "100000 artifacts in 1024 hash bins" in said
     assert "a bin, kB   snapshot, kB   a device fetches, kB" in said
     assert lab.workspace.config.products["sensor"].bins == 1024
+    words = ("product", "add", "meter", "--hardware", "m-1", "--expect", "1000")
+    told = lab.ok("--json", *words).json
+    assert (told["bins"], [each["number"] for each in told["choices"]]) == (64, [0, 16, 64, 256])
+    more = lab.ok("--json", "product", "add", "meter", "--channel", "beta").json
+    assert (more["bins"], more["choices"]) == (64, [])
     listed = lab.ok("product", "list").out
     assert "1024 hash bins" in listed
     done = lab.run("product", "bins", "sensor", "--number", "100")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
@@ -21,9 +22,11 @@ from repo_tools.publishing.live import read_bins
 from repo_tools.publishing.prepare import read_base
 from repo_tools.publishing.rehearse import Outcome
 from repo_tools.signing.secrets import Secrets
+from repo_tools.workspace import Workspace
 from tests.publishing.lab import HARDWARE, PRODUCT, Lab, image
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 large = pytest.mark.services  # whole lives of a repository, beside the large matrices
@@ -65,13 +68,19 @@ def test_a_directory_is_imported_into_bins_each_signed_once(
     staged = sorted(path.stem for path in (lab.workspace.memory / "staged").glob("*.json"))
     assert f"signed: {len(staged)} of" in said
     assert all("_" in name for name in staged)
+    # Whatever bin it lies in: the order of their names is none of releases.
+    assert f"next: firmroot channel promote {PRODUCT}@2.11 --to stable" in said
     listed = lab.ok("--json", "firmware", "list").json["firmware"]
     sequences = {each["version"]: each["sequence"] for each in listed}
     assert [sequences[each] for each in VERSIONS] == list(range(2, 14)), "2.10 comes after 2.9"
     _ship(lab)
-    assert "0 artifacts of 0 releases added, 0 bytes; 12 were there already" in _import(
-        lab, releases
+    looks = patch.object(
+        Workspace, "staged_targets", autospec=True, side_effect=Workspace.staged_targets
     )
+    with looks as looked:
+        again = _import(lab, releases)
+    assert "0 artifacts of 0 releases added, 0 bytes; 12 were there already" in again
+    assert looked.call_count <= 2, "not one look at all that waits for each file"
 
 
 @large
@@ -100,6 +109,34 @@ def test_an_interrupted_import_goes_on_with_the_next_file(live: Lab, releases: P
         assert "12 artifacts of 12 releases added" in _import(live, releases)
     # The first file changed, and seven were not copied yet.
     assert [call.args[0].parent.name for call in again.call_args_list] == ["2.0", *VERSIONS[5:]]
+    _ship(live)
+
+
+@large
+def test_a_file_that_changed_right_after_its_copy_is_read_again(live: Lab, releases: Path) -> None:
+    original = copy_in
+
+    @contextmanager
+    def overtaken(source: Path, *more: object) -> Iterator[object]:
+        with original(source, *more) as incoming:  # type: ignore[arg-type]  # passed on as they are
+            if source.parent.name == "2.3":
+                source.write_bytes(image("changed since", 700))
+            yield incoming
+
+    with (
+        patch.object(bulk, "copy_in", overtaken),
+        patch.object(bulk, "stage_flat", side_effect=KeyboardInterrupt),
+    ):
+        done = live.run("firmware", "import", releases, "-p", PRODUCT, "--hardware", HARDWARE)
+    assert done.code == 130
+    for read in (["2.3"], []):  # what was noted is noted again as it was
+        with (
+            patch.object(bulk, "copy_in", wraps=original) as again,
+            patch.object(bulk, "stage_flat", side_effect=KeyboardInterrupt),
+        ):
+            live.run("firmware", "import", releases, "-p", PRODUCT, "--hardware", HARDWARE)
+        assert [call.args[0].parent.name for call in again.call_args_list] == read
+    _import(live, releases)
     _ship(live)
 
 
@@ -178,9 +215,28 @@ def test_a_directory_that_is_none_or_has_nothing_is_refused(tmp_path: Path) -> N
             find(path, PRODUCT, frozenset({HARDWARE}), "slot")
 
 
+def test_two_files_of_a_version_are_for_one_board_and_nothing_is_copied(
+    live: Lab, releases: Path
+) -> None:
+    """Of a directory as large as a life of releases, the last one would be told after hours."""
+    for name in ("other.img", "z.img"):
+        (releases / "2.11" / name).write_bytes(b"x")
+    done = live.run("firmware", "import", releases, "-p", PRODUCT, "--hardware", HARDWARE)
+    assert (done.code, "2 of 14 files cannot be imported" in done.err) == (2, True)
+    for name in ("other.img", "z.img"):
+        said = f"2.11/{name}: gw.img of this version is for the same hardware already"
+        assert said in done.err
+        (releases / "2.11" / name).unlink()
+    assert not live.workspace.outbox.exists() or not list(live.workspace.outbox.rglob("*.img"))
+    assert len(find(releases, PRODUCT, frozenset({HARDWARE}), "slot")) == 12
+
+
 @large
-def test_two_files_for_one_board_in_a_version_are_refused(live: Lab, releases: Path) -> None:
-    (releases / "2.4" / "other.img").write_bytes(b"x")
+def test_a_file_for_a_board_that_has_one_in_that_version_is_refused(
+    live: Lab, releases: Path
+) -> None:
+    _import(live, releases)
+    (releases / "2.4" / "gw.img").rename(releases / "2.4" / "other.img")
     done = live.run("firmware", "import", releases, "-p", PRODUCT, "--hardware", HARDWARE)
     assert (done.code, "gateway@2.4 already has" in done.err) == (5, True)
     (releases / "2.4" / "other.img").unlink()

@@ -113,7 +113,11 @@ def test_what_is_not_live_yet_still_waits(following: Lab) -> None:
     waits = following.directory / ".firmroot/outbox/targets/builds/gateway/2.0/ab.firmware.img"
     waits.parent.mkdir(parents=True)
     waits.write_bytes(b"not signed yet")
+    # As many as there ever were versions, and each command would look into each.
+    (following.workspace.outbox / "targets/builds/gateway/0.1").mkdir()
     following.ok("publish")
+    left = [path for path in following.workspace.outbox.rglob("*") if path.is_dir()]
+    assert sorted(left) == sorted(waits.parents)[-4:]
     assert following.workspace.staged_roles().keys() == {"gateway-other"}
     assert list(following.workspace.staged_targets().values()) == [waits]
 

@@ -364,6 +364,33 @@ def test_an_object_that_was_cut_off_is_named(live: Lab, command: str) -> None:
     live.later(days=3).ok(command)
 
 
+PLANTED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "the root before it": (bytes, "root has version 1, expected 2"),
+    "signed by nobody": (
+        lambda root: root.replace(b'"version":1', b'"version":2'),
+        "root 2 has good signatures of 0 keys of root 1",
+    ),
+    "garbage": (lambda _: b"{", "root 2 is not valid TUF metadata"),
+}
+
+
+@pytest.mark.parametrize("case", PLANTED)
+def test_a_planted_root_is_no_object_to_restore(case: str, live: Lab) -> None:
+    make, message = PLANTED[case]
+    metadata = live.repository / "metadata"
+    planted = metadata / "2.root.json"
+    planted.write_bytes(make((metadata / "1.root.json").read_bytes()))
+    for command in ("publish", "refresh"):
+        done = live.later(days=3).run(command)
+        assert done.code == ExitCode.NOT_TRUSTED
+        assert f"metadata/2.root.json does not follow root 1: {message}" in done.err
+        _, _, hint = done.err.partition("hint: ")
+        assert "docs/runbooks/planted-root.md" in hint
+        assert "if there is no metadata/root/2.json" in hint
+    planted.unlink()
+    live.later(days=3).ok("refresh")
+
+
 TAMPERED: dict[str, tuple[Callable[[Path], None], str]] = {
     "the timestamp is not signed": (
         lambda repo: _edit(repo / "metadata/timestamp.json", b'"version":1', b'"version":9'),

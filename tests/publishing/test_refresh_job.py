@@ -11,7 +11,9 @@ from unittest.mock import patch
 import pytest
 
 from client_reference.errors import ActionRequiredError, LockedError, RetryLaterError
+from repo_tools.files import DiskFullError
 from repo_tools.publishing import refresh as job
+from repo_tools.publishing import watch
 from repo_tools.publishing.watch import check_people, endings
 from repo_tools.storage.local import LocalStorage
 from tests.publishing.kills import count_operations, run_killed
@@ -79,10 +81,27 @@ def test_a_workspace_that_cannot_be_opened_is_told_too(live: Lab, file: Path) ->
     assert _metrics(file)["refresh_exit_code"] == 2
 
 
-def test_a_bug_is_a_failure_as_well(live: Lab, file: Path) -> None:
-    with patch.object(job, "sign_online", side_effect=ZeroDivisionError):
-        assert live.run("refresh", "--metrics", file).code == 1
-    assert _metrics(file)["refresh_exit_code"] == 1
+def test_where_nothing_was_published_nothing_live_is_said_to_be_readable(
+    ready: Lab, file: Path
+) -> None:
+    done = ready.run("refresh", "--metrics", file)
+    assert (done.code, done.err.splitlines()[0]) == (3, "error: nothing is published yet")
+    found = _metrics(file)
+    assert (found["live_readable"], found["refresh_exit_code"]) == (0, 3)
+    assert not [name for name in found if name.startswith("expiry")]
+    ready.ok("publish")
+    ready.ok("refresh", "--metrics", file)
+    assert _metrics(file)["live_readable"] == 1
+
+
+ESCAPES = {ZeroDivisionError("a bug"): 1, PermissionError("denied"): 2, KeyboardInterrupt(): 130}
+
+
+def test_whatever_ends_it_is_told_as_the_exit_code_that_it_is(live: Lab, file: Path) -> None:
+    for error, code in ESCAPES.items():
+        with patch.object(job, "sign_online", side_effect=error):
+            assert live.run("refresh", "--metrics", file).code == code
+        assert _metrics(file)["refresh_exit_code"] == code
 
 
 def test_a_place_that_cannot_be_written_fails_and_hides_no_other_failure(
@@ -93,8 +112,14 @@ def test_a_place_that_cannot_be_written_fails_and_hides_no_other_failure(
     done = live.run("refresh", "--metrics", wrong)
     assert done.code == 2
     assert "x.prom" in done.err or "plain" in done.err
+    full = patch.object(watch, "replace_file", side_effect=DiskFullError("the disk is full"))
+    with full:
+        assert live.run("refresh", "--metrics", tmp_path / "x.prom").code == 4
     (live.repository / "metadata/timestamp.json").write_bytes(b"{}")
     assert live.run("refresh", "--metrics", wrong).code == 6
+    with full:
+        done = live.run("refresh", "--metrics", tmp_path / "x.prom")
+    assert (done.code, "timestamp.json is damaged" in done.err) == (6, True)
 
 
 def test_whoever_loses_the_race_is_done(live: Lab, file: Path) -> None:
@@ -163,7 +188,10 @@ def test_what_it_renews_itself_never_makes_it_fail(live: Lab) -> None:
     live.ok("refresh", "--fail-within", "60d")
 
 
-def test_a_length_of_time_is_asked_for(live: Lab) -> None:
-    done = live.run("refresh", "--fail-within", "soon")
+def test_a_length_of_time_is_asked_for(live: Lab, file: Path) -> None:
+    done = live.run("refresh", "--fail-within", "soon", "--metrics", file)
     assert done.code == 2
     assert "expected such as 30d" in done.err
+    # A unit with such a line is no silence: it ran, and badly.
+    assert _metrics(file)["refresh_exit_code"] == 2
+    assert _metrics(file)["live_readable"] == 1

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from unittest.mock import patch
 from urllib.parse import urlsplit
 
+from repo_tools.storage.s3 import disconnect
 from tests.simulators.services import ministack, missing
 
 if TYPE_CHECKING:
@@ -85,12 +86,15 @@ class Account:
         cleared = {name: os.environ[name] for name in os.environ if not name.startswith("AWS_")}
         who = {**self.environment, **(self.session(role) if role else {})}
         with patch.dict(os.environ, {**cleared, **who}, clear=True):
-            # The signer for KMS uses the SDK's session of the process, which keeps credentials.
+            # The signer for KMS uses the SDK's session of the process, a storage the client
+            # that was made first: both keep credentials.
             boto3.setup_default_session()
+            disconnect()
             try:
                 yield
             finally:
                 boto3.DEFAULT_SESSION = None
+                disconnect()
 
     def create(self, stack: str, template: str, **parameters: str) -> dict[str, str]:
         """Make a stack from a template of `infra/aws`; its outputs."""
