@@ -181,6 +181,31 @@ def test_the_permission_that_is_missing_is_named(verb: str, gate: Gate) -> None:
     )
 
 
+HEADLESS = ("a wrong clock", "a key that does not exist", "credentials that have expired")
+
+
+@pytest.mark.parametrize("case", HEADLESS)
+def test_an_answer_without_a_body_is_asked_for_its_reason(
+    case: str, gate: Gate, storage: S3Storage
+) -> None:
+    """The answer to a HEAD has none: expired credentials looked like a fault that passes."""
+    rule, error, message, hint = ANSWERS[case]
+    gate.rules.append(rule)
+    for look in (lambda: storage.open("a").__enter__(), lambda: VERBS["in parts"](storage)):
+        with pytest.raises(error, match=message) as caught:
+            look()
+        assert re.search(hint, caught.value.hint)
+    gate.rules.clear()
+    gate.rules.append(Rule("HEAD", status=403))
+    storage.create("a", b"x", sha256(b"x"))
+    # What the other question does not explain stays what it was.
+    with pytest.raises(ConfigurationError, match="access denied to HeadObject"):
+        storage.open("a").__enter__()
+    gate.rules.clear()
+    with storage.open("a") as stream:
+        assert stream.read() == b"x"
+
+
 @pytest.mark.parametrize("status", [409, 503])
 def test_what_passes_is_asked_again(status: int, gate: Gate, storage: S3Storage) -> None:
     code = "ConditionalRequestConflict" if status == 409 else "SlowDown"
