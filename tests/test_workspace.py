@@ -231,7 +231,10 @@ def test_the_anchor_has_a_storage_of_its_own(ws: Workspace) -> None:
     assert Workspace.open(ws.directory).recovery_storage().url == "file:///elsewhere"
     bucket = text.replace('storage = "repository"', 'storage = "s3://acme/fw"')
     for place in (
-        "s3://acme/fw/", "s3://acme//fw", "s3://acme/fw/rescue", "s3://acme",
+        "s3://acme/fw/",
+        "s3://acme//fw",
+        "s3://acme/fw/rescue",
+        "s3://acme",
         "s3://acme/fw/rescue?roots=hold",
     ):
         config.write_text(bucket.replace('"recovery"', f'"{place}"'))

@@ -527,7 +527,30 @@ class S3Storage:
     def _create_in_parts(
         self, path: str, source: bytes | Path, length: int, sha256: str
     ) -> Created:
-        """Read once: what is read for the digest of the whole is what is sent."""
+        """Whoever completes it first creates the object; the other finds the identical one."""
+        written = False
+        try:
+            written = self._upload(path, source, length, sha256)
+        except self._client.exceptions.ClientError as error:
+            # Somebody ended it: a publisher that went on with the same one, a clean-up, a rule of
+            # the bucket.
+            if _code(error) != "NoSuchUpload":
+                raise
+        if written:
+            return Created.NEW
+        if self._is_there(path, source, sha256):
+            return Created.IDENTICAL
+        raise RetryLaterError(
+            f"{path} in {self._url}: not all of its {length} bytes arrived, and the upload is gone",
+            _AGAIN,
+        )
+
+    def _upload(self, path: str, source: bytes | Path, length: int, sha256: str) -> bool:
+        """Read once: what is read for the digest of the whole is what is sent.
+
+        Returns:
+            whether the object was created; otherwise there is one, or the upload is gone.
+        """
         upload, listed = self._begin(path)
         try:
             parts = self._send_parts(path, source, length, sha256, (upload, listed))
@@ -549,13 +572,7 @@ class S3Storage:
             if _status(error) == 400:  # noqa: PLR2004 # RFC 9110: a part is not what it seemed
                 self._client.abort_multipart_upload(**self._at(path), UploadId=upload)
             raise
-        if written is not None:
-            return Created.NEW
-        if self._is_there(path, source, sha256):
-            return Created.IDENTICAL
-        raise RetryLaterError(
-            f"{path} in {self._url}: {length} bytes were sent, and the upload is gone", _AGAIN
-        )
+        return written is not None
 
     def _send_parts(
         self,
@@ -733,6 +750,7 @@ _PERMISSION = {
     "UploadPart": "s3:PutObject",
     "CompleteMultipartUpload": "s3:PutObject",
     "DeleteObject": "s3:DeleteObject",
+    "DeleteObjects": "s3:DeleteObject",
     "ListParts": "s3:ListMultipartUploadParts",
     "AbortMultipartUpload": "s3:AbortMultipartUpload",
 }
@@ -742,7 +760,9 @@ _ON_BUCKET = {
 }
 
 
-def _translated(error: Exception, path: str, url: str) -> FirmrootError:
+def _translated(  # noqa: PLR0911 # one for each thing that can be wrong
+    error: Exception, path: str, url: str
+) -> FirmrootError:
     """What an error of the SDK means to whoever publishes."""
     from botocore import exceptions as sdk  # noqa: PLC0415 # only who is connected
 

@@ -294,7 +294,7 @@ def test_a_folder_may_have_a_name_that_a_url_would_escape(shared: Foreign, tmp_p
     """The workspace looked for its storage where the name is spelled with %20."""
     (tmp_path / "their own").symlink_to(shared.directory)
     source = tmp_path / "their own"
-    for number, each in enumerate((source, f"file://{source}")):
+    for number, each in enumerate((str(source), f"file://{source}")):
         acme = tmp_path / f"acme{number}"
         assert run("--yes", "adopt", each, acme).code == 0
         storage = Workspace.open(acme, missing_keys=True).storage()
