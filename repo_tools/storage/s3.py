@@ -49,7 +49,14 @@ from client_reference.errors import (
     RetryLaterError,
 )
 from repo_tools.sdks import show
-from repo_tools.storage.protocol import Blob, Created, Entry, Unfinished, check_path
+from repo_tools.storage.protocol import (
+    AccessDeniedError,
+    Blob,
+    Created,
+    Entry,
+    Unfinished,
+    check_path,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -862,7 +869,7 @@ def _elsewhere(error: Any, place: str) -> ConfigurationError:  # noqa: ANN401 # 
     )
 
 
-def _denied(error: Any, path: str, url: str) -> ConfigurationError:  # noqa: ANN401 # a ClientError
+def _denied(error: Any, path: str, url: str) -> AccessDeniedError:  # noqa: ANN401 # a ClientError
     """No permission: which one, for what."""
     at = parse_place(url)
     operation = str(error.operation_name)
@@ -878,7 +885,7 @@ def _denied(error: Any, path: str, url: str) -> ConfigurationError:  # noqa: ANN
         if reading
         else ""
     )
-    return ConfigurationError(
+    return AccessDeniedError(
         f"{path} in {url}: access denied to {operation} ({error})",
         f"these credentials need {needed}{absent}",
     )
