@@ -111,6 +111,8 @@ def _say_status(ours: Context, ids: Sequence[str]) -> ExitCode:
 def _say(ours: Context, found: Sequence[Standing]) -> None:
     for each in found:
         version = f" {each.version}" if each.version else ""
+        if each.bins:
+            version += f" with {each.bins} hash bin{'s' if each.bins > 1 else ''}"
         name = f"  {each.id}" if each.id else ""
         why = f": {each.reason}" if each.reason else ""
         ours.printer.say(f"{each.role}{version}  {each.fate.value}{name}{why}")

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tuf.api.metadata import Targets
@@ -49,7 +50,7 @@ from repo_tools.metadata.bins import (
 from repo_tools.metadata.repository import sha256
 from repo_tools.metadata.roles import check_leaf, hold_path, manifest_path
 from repo_tools.publishing.artifacts import Labels, check_hardware, stored_name
-from repo_tools.publishing.binned import check_releases, own_bins
+from repo_tools.publishing.binned import check_releases, in_bin, own_bins
 from repo_tools.publishing.plan import MAX_JUMP, StaleError, check_keeps_artifacts
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     from repo_tools.metadata.repository import RepositoryState
     from repo_tools.publishing.inbox import Submission
 
-__all__ = ["AwaitedError", "Examined", "check_file", "delegated", "examine", "is_builds", "is_live"]
+__all__ = ["Examined", "check_file", "delegated", "examine", "is_builds", "is_live"]
 
 MAX_BUNDLE = 1_048_576
 """Bytes of a CA bundle, as devices read it."""
@@ -87,10 +88,6 @@ class Examined:
     new: Mapping[str, TargetFile]
     live: bool = False
     handover: bool = False
-
-
-class AwaitedError(ActionRequiredError):
-    """A hash bin whose builds role is not live, and not handed in either."""
 
 
 def delegated(state: RepositoryState, role: str) -> DelegatedRole:
@@ -121,9 +118,9 @@ def is_live(state: RepositoryState, role: str, data: bytes) -> bool:
         return False
     if read(Targets, role, state.roles[role]).payload == read(Targets, role, data).payload:
         return True
-    if not is_builds(delegated(state, role)):
-        return False
     signed = read(Targets, role, data).signed
+    if not is_builds(delegated(state, role)) or bins_of(signed) is not None:
+        return False
     same = all(live.targets.get(path) == target for path, target in signed.targets.items())
     return same and live.version >= signed.version
 
@@ -149,7 +146,7 @@ def examine(
         above: of a hash bin, the builds role that goes with it; None if that is live.
 
     Raises:
-        AwaitedError: there is no builds role for a hash bin.
+        ActionRequiredError: there is no builds role for a hash bin.
         StaleError: what it was made from is no longer live.
         RefusedError: it says what it may not say.
         NotTrustedError: it is not signed by a threshold, damaged, or expired.
@@ -174,7 +171,7 @@ def examine(
     _check_delegates(way, role, signed, following if handover else state.targets)
     _check_base(state, submission, signed)
     live = state.role(role)
-    before = live.targets if live is not None else {}
+    before = live.targets if live is not None else _before_the_cut(state, role, signed)
     new: dict[str, TargetFile] = {}
     for path, target in sorted(signed.targets.items()):
         if before.get(path) == target:
@@ -185,6 +182,25 @@ def examine(
     if is_builds(way):
         _check_artifacts(state, way, role, signed, live)
     return Examined(signed, new, handover=handover)
+
+
+def _before_the_cut(state: RepositoryState, role: str, signed: Targets) -> Mapping[str, TargetFile]:
+    """What a new hash bin has of a role in one file: their bytes are in the storage already."""
+    data = state.roles.get(builds_of(role)) if is_bin(role) else None
+    if data is None:
+        return {}
+    flat = _flat(data)
+    return {
+        path: in_bin(flat.targets[path], flat.targets)
+        for path in signed.targets
+        if path in flat.targets
+    }
+
+
+@lru_cache(maxsize=1)
+def _flat(data: bytes) -> Targets:
+    """A role in one file, which every bin of a cut asks for."""
+    return read(Targets, Targets.type, data).signed
 
 
 def _check_delegates(way: DelegatedRole, role: str, signed: Targets, outer: Targets | None) -> None:
@@ -243,8 +259,8 @@ def _authentic_bin(
     builds = above or state.role(name)
     bins = bins_of(builds)
     if builds is None or bins is None:
-        raise AwaitedError(
-            f"{role} is a hash bin, and {name} has none that is live or was handed in",
+        raise ActionRequiredError(
+            f"{role} is a hash bin, and {name} has none that is live or was handed in with it",
             "where it was signed: firmroot submit hands in both",
         )
     try:

@@ -5,7 +5,8 @@ alone takes it out (`intake`). Everything is create-only, so two submitters neve
 other, and nothing here is truth: a publisher believes the signatures, never the submitter, and a
 submitter believes the live state, never an answer. The layout, below `inbox/`:
 
-* `submissions/ID/SHA256`: the bytes of a role and of the target files that it brings;
+* `submissions/ID/SHA256`: the bytes of a role, of the hash bins that go with it and of the target
+  files that they bring; the list of those bins;
 * `submissions/ID/submission.json`: which role, and what live state it is made for; written last,
   with it the submission exists. ID is its SHA-256, so the same work always has the same name;
 * `waiting/ID.json`: why the publisher did not take it yet; goes when it does;
@@ -23,12 +24,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from client_reference import strictjson
-from client_reference.errors import LockedError, NotFoundError, NotTrustedError
+from client_reference.errors import LockedError, NotFoundError, NotTrustedError, RefusedError
+from repo_tools.metadata.bins import MAX_BINS, builds_of, is_bin
 from repo_tools.metadata.repository import sha256
 from repo_tools.storage.protocol import Created
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from repo_tools.storage.protocol import Storage
@@ -39,6 +41,7 @@ __all__ = [
     "Listing",
     "Submission",
     "answer",
+    "bin_list",
     "clear",
     "hand_in",
     "is_id",
@@ -46,8 +49,10 @@ __all__ = [
     "list_inbox",
     "note",
     "object_path",
+    "parse_bin_list",
     "parse_submission",
     "read_answer",
+    "read_bin_list",
     "read_note",
     "read_submission",
 ]
@@ -55,12 +60,17 @@ __all__ = [
 INBOX = "inbox/"
 MAX_DOCUMENT = 65_536
 """Bytes of a submission or an answer."""
+MAX_BIN_LIST = 8 * 1_048_576
+"""Bytes of the list of hash bins of a submission: there are at most `MAX_BINS`."""
 
 _SUBMISSIONS, _ANSWERS, _WAITING = f"{INBOX}submissions/", f"{INBOX}answers/", f"{INBOX}waiting/"
 _DOCUMENT = "submission.json"
 _ID = re.compile(r"[0-9a-f]{64}")
 _ROLE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*(_-[0-9a-f]{1,4})?")
+_OF_A_BIN = ("version", "length", "sha256", "base")
 _SHORT = 2000
+_STEP = 256
+"""Objects between two reports of progress."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,7 @@ class Submission:
         base: hex digest of the live metadata that it replaces; empty if nothing is live.
         epoch: of the repository.
         attempt: counts how often the same work was handed in after it was refused.
+        bins: hex digest of the list of hash bins that go with it (`bin_list`); empty if none do.
     """
 
     role: str
@@ -84,10 +95,12 @@ class Submission:
     base: str
     epoch: int
     attempt: int = 1
+    bins: str = ""
 
     def to_json(self) -> bytes:
         """The document."""
-        return strictjson.serialize({"schema": 1, **vars(self)})
+        said = {name: value for name, value in vars(self).items() if name != "bins" or value}
+        return strictjson.serialize({"schema": 1, **said})
 
     @property
     def id(self) -> str:
@@ -212,25 +225,103 @@ def parse_submission(data: bytes) -> Submission:
     """
     node = strictjson.parse(data, MAX_DOCUMENT, "submission")
     node.member("schema").integer(1, 1)
-    base = node.member("base")
+    bins = node.find("bins")
     return Submission(
         role=node.member("role").text(_ROLE),
         version=node.member("version").integer(1),
         length=node.member("length").integer(1),
         sha256=node.member("sha256").text(_ID),
-        base=base.text(_ID) if base.value else "",
+        base=_digest_or_none(node.member("base")),
         epoch=node.member("epoch").integer(),
         attempt=node.member("attempt").integer(1),
+        bins="" if bins is None else bins.text(_ID),
     )
 
 
-def hand_in(storage: Storage, submission: Submission, objects: Mapping[str, bytes | Path]) -> bool:
+def _digest_or_none(node: strictjson.Node) -> str:
+    return node.text(_ID) if node.value else ""
+
+
+def bin_list(bins: Mapping[str, Submission]) -> bytes:
+    """The list of the hash bins that go with a role."""
+    return strictjson.serialize(
+        {
+            "schema": 1,
+            "bins": {
+                name: {field: getattr(each, field) for field in _OF_A_BIN}
+                for name, each in bins.items()
+            },
+        }
+    )
+
+
+def read_bin_list(
+    storage: Storage, identity: str, submission: Submission
+) -> tuple[Submission, ...]:
+    """The hash bins that go with a role, each as a submission of its own, by name.
+
+    Raises:
+        NotTrustedError: the list is garbage, or another one than the submission says.
+        RefusedError: it names what is no hash bin of this role, or too many of them.
+        NotFoundError: there is none.
+        RetryLaterError: the storage does not answer.
+    """
+    if not submission.bins:
+        return ()
+    data = storage.read(object_path(identity, submission.bins), MAX_BIN_LIST).data
+    if sha256(data) != submission.bins:
+        raise NotTrustedError(
+            f"the list of hash bins of {submission.role} has sha256 {sha256(data)}, expected "
+            f"{submission.bins}",
+            "hand it in again: firmroot submit --again",
+        )
+    return parse_bin_list(data, submission)
+
+
+def parse_bin_list(data: bytes, submission: Submission) -> tuple[Submission, ...]:
+    """Pure: read the list. Raises as `read_bin_list`."""
+    node = strictjson.parse(data, MAX_BIN_LIST, "bins")
+    node.member("schema").integer(1, 1)
+    bins = node.member("bins")
+    names = sorted(bins.value) if isinstance(bins.value, dict) else []
+    if not 0 < len(names) <= MAX_BINS:
+        raise bins.wrong(f"an object of 1 to {MAX_BINS} hash bins")
+    role = submission.role
+    above = builds_of(role) if is_bin(role) else role
+    found = []
+    for name in names:
+        if not is_bin(name) or builds_of(name) != above or name == role:
+            raise RefusedError(
+                f"{role} was handed in together with {name!r}; only hash bins of {above} go with it"
+            )
+        each = bins.member(name)
+        found.append(
+            Submission(
+                role=name,
+                version=each.member("version").integer(1),
+                length=each.member("length").integer(1),
+                sha256=each.member("sha256").text(_ID),
+                base=_digest_or_none(each.member("base")),
+                epoch=submission.epoch,
+                attempt=submission.attempt,
+            )
+        )
+    return tuple(found)
+
+
+def hand_in(
+    storage: Storage,
+    submission: Submission,
+    objects: Mapping[str, bytes | Path],
+    progress: Callable[[str], None] = lambda _: None,
+) -> bool:
     """Put a submission into the inbox. Killed anywhere and run again, it finishes.
 
     Args:
         storage: with the inbox.
         submission: what it is.
         objects: its bytes by digest, as bytes or as the file that holds them.
+        progress: told now and then how far it is.
 
     Returns:
         whether it was not there before.
@@ -239,7 +330,9 @@ def hand_in(storage: Storage, submission: Submission, objects: Mapping[str, byte
         LockedError: somebody put other bytes under its name.
         RetryLaterError: the storage failed; run it again.
     """
-    for digest, source in sorted(objects.items()):
+    for number, (digest, source) in enumerate(sorted(objects.items())):
+        if number and number % _STEP == 0:
+            progress(f"hand in {submission.role}: {number} of {len(objects)} objects")
         storage.create(object_path(submission.id, digest), source, digest)
     path = f"{_SUBMISSIONS}{submission.id}/{_DOCUMENT}"
     return storage.create(path, submission.to_json(), submission.id) is Created.NEW
@@ -303,6 +396,7 @@ def _lines(node: strictjson.Node) -> str:
 def clear(storage: Storage, identity: str) -> None:
     """Remove what is answered; killed anywhere and run again, it is gone."""
     top = f"{_SUBMISSIONS}{identity}/"
-    for path in sorted(storage.paths(top), key=lambda each: each.endswith(_DOCUMENT)):
-        storage.remove(path)
+    document = top + _DOCUMENT
+    storage.remove_all([path for path in storage.paths(top) if path != document])
+    storage.remove(document)
     storage.remove(f"{_WAITING}{identity}.json")

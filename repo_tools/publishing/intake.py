@@ -51,7 +51,7 @@ from repo_tools.metadata.bins import builds_of, is_bin
 from repo_tools.metadata.edits import format_time
 from repo_tools.metadata.repository import sha256
 from repo_tools.publishing import inbox
-from repo_tools.publishing.examine import AwaitedError, check_file, examine
+from repo_tools.publishing.examine import check_file, examine
 from repo_tools.publishing.journal import load_journal
 from repo_tools.publishing.live import read_bins
 from repo_tools.publishing.online import OnlineKeysMissingError
@@ -71,7 +71,7 @@ from repo_tools.signing.rules import enforce
 from repo_tools.signing.start import planned_targets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -100,6 +100,7 @@ BATCH = 256
 """Submissions of one run: whoever floods the inbox does not keep a publisher for ever."""
 _ROUNDS = 3
 _SMALL = ("channels/", "holds/")
+_BINS = "bins"
 
 
 class Outcome(enum.Enum):
@@ -157,12 +158,26 @@ class Intake:
 
 @dataclass(frozen=True)
 class _Item:
-    """A submission that is good by itself, its bytes at hand."""
+    """A submission that is good by itself, its bytes at hand.
+
+    Attributes:
+        id: its name.
+        submission: what it says.
+        place: where its bytes are.
+        handover: it goes with the next targets role alone.
+        bins: hash bins that go with it, by name, with their versions.
+    """
 
     id: str
     submission: Submission
     place: Path
     handover: bool
+    bins: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """What it brings; of two that bring one role, one goes."""
+        return frozenset((self.submission.role, *self.bins))
 
 
 @dataclass
@@ -175,10 +190,6 @@ class _Judges:
     now: datetime
     following: Targets | None
     verdicts: list[Verdict] = field(default_factory=list)
-    builds: dict[str, Targets] = field(default_factory=dict)
-    """Builds roles that are good by themselves: hash bins that were handed in go with them."""
-    postponed: list[str] | None = None
-    """Bins that are looked at again when all builds roles are known; None then."""
 
     def say(
         self, identity: str, submission: Submission | None, outcome: Outcome, error: FirmrootError
@@ -188,11 +199,8 @@ class _Judges:
 
     def gather(self, pending: Iterable[str], *, fetch: bool = True) -> list[_Item]:
         """Examine each by itself; builds first, and of one role the newest first."""
-        self.postponed = []
-        first = [self._judge(each, fetch=fetch) for each in pending]
-        left, self.postponed = self.postponed, None
-        second = [self._judge(each, fetch=fetch) for each in left]
-        return sorted((item for item in (*first, *second) if item is not None), key=_order)
+        found = [self._judge(each, fetch=fetch) for each in pending]
+        return sorted((item for item in found if item is not None), key=_order)
 
     def _judge(self, identity: str, *, fetch: bool) -> _Item | None:
         """Examine one; None if something was said about it, or it is gone.
@@ -215,9 +223,6 @@ class _Judges:
         except (RetryLaterError, ConfigurationError, OSError):
             raise
         except FirmrootError as error:
-            if isinstance(error, AwaitedError) and self.postponed is not None:
-                self.postponed.append(identity)
-                return None
             waits = isinstance(error, ActionRequiredError)
             outcome = Outcome.WAITS if waits else Outcome.REFUSED
             self.say(identity, submission, outcome, self._told(error))
@@ -238,34 +243,65 @@ class _Judges:
         )
 
     def _look(self, identity: str, submission: Submission, *, fetch: bool) -> _Item | None:
-        limit = Limits().targets
-        if submission.length > limit:
-            raise RefusedError(
-                f"{submission.role} {submission.version} has {submission.length} bytes; every "
-                f"client that was shipped stops reading at {limit}"
-            )
-        path = inbox.object_path(identity, submission.sha256)
-        data = self.storage.read(path, submission.length).data
-        state, above = self.state, None
-        if is_bin(submission.role):
-            above = self.builds.get(builds_of(submission.role))
-            if state.role(builds_of(submission.role)) is not None:
-                state = read_bins(self.storage, state, [submission.role])
-        epoch = self.workspace.epoch
-        try:
-            found = examine(state, submission, data, epoch, self.now, self.following, above)
-        except BadSignatureError as error:
-            raise self._awaited(submission.role, data) or error from None
+        data, found = self._examined(identity, submission)
+        place = _place(self.workspace, identity)
+        if fetch and not found.live:
+            self._check_own(submission, data)
+        above = None if is_bin(submission.role) else found.signed
+        new: dict[str, int] = {}
+        for each in inbox.read_bin_list(self.storage, identity, submission):
+            piece, said = self._examined(identity, each, above)
+            if said.live:
+                continue
+            if found.live:
+                raise StaleError(
+                    f"{submission.role} {submission.version} is live, and {each.role}, which was "
+                    "handed in with it, is not",
+                    "run firmroot submit again",
+                )
+            new[each.role] = said.signed.version
+            if fetch:
+                self._check_own(each, piece)
+                _unpack(self.storage, identity, each, piece, said, place, place / _BINS)
         if found.live:
             done = Verdict(identity, submission.role, submission.version, Outcome.PUBLISHED)
             self.verdicts.append(done)
             return None
-        place = _place(self.workspace, identity)
         if fetch:
-            self._check_own(submission, data)
-            self.builds[submission.role] = found.signed
-            _unpack(self.storage, identity, submission, data, found, place)
-        return _Item(identity, submission, place, found.handover)
+            # What is staged is whole or not there at all: the bins lie elsewhere until all of them
+            # have been read, and the role is written last.
+            for name in new:
+                (place / _BINS / f"{name}.json").replace(place / f"{name}.json")
+            _unpack(self.storage, identity, submission, data, found, place, place)
+        return _Item(identity, submission, place, found.handover, new)
+
+    def _examined(
+        self, identity: str, submission: Submission, above: Targets | None = None
+    ) -> tuple[bytes, Examined]:
+        """A role of a submission, and what is to be said about it by itself.
+
+        Args:
+            identity: of the submission.
+            submission: what it says of the role.
+            above: the builds role that goes with a hash bin; None if that is live.
+        """
+        role, limit = submission.role, Limits().targets
+        if submission.length > limit:
+            raise RefusedError(
+                f"{role} {submission.version} has {submission.length} bytes; every "
+                f"client that was shipped stops reading at {limit}"
+            )
+        path = inbox.object_path(identity, submission.sha256)
+        data = self.storage.read(path, submission.length).data
+        state = self.state
+        if is_bin(role) and state.role(builds_of(role)) is not None:
+            state = read_bins(self.storage, state, [role])
+        epoch = self.workspace.epoch
+        try:
+            found = examine(state, submission, data, epoch, self.now, self.following, above)
+        except BadSignatureError as error:
+            raise self._awaited(role, data) or error from None
+        return data, found
 
     def _awaited(self, role: str, data: bytes) -> ActionRequiredError | None:
         """Why a role waits that the keys of the policy have signed, and no signed targets names."""
@@ -289,10 +325,11 @@ class _Judges:
             )
 
 
-def _order(item: _Item) -> tuple[int, str, int, str]:
+def _order(item: _Item) -> tuple[int, str, int, int, str]:
+    """Of the same version of a role, the one with more and newer hash bins has the others in it."""
     role = item.submission.role
     rank = 0 if role.endswith("-builds") else 1 if is_bin(role) else 2
-    return (rank, role, -item.submission.version, item.id)
+    return (rank, role, -item.submission.version, -sum(item.bins.values()), item.id)
 
 
 def _place(ws: Workspace, identity: str) -> Path:
@@ -306,8 +343,9 @@ def _unpack(
     data: bytes,
     found: Examined,
     place: Path,
+    roles: Path,
 ) -> None:
-    """Copy what it brings, hashed on the way; the role is written last.
+    """Copy what it brings, hashed on the way; the role is written last, into a folder for roles.
 
     Raises:
         NotTrustedError: a file is not the one that is signed.
@@ -323,7 +361,7 @@ def _unpack(
                 continue  # an earlier publish was interrupted when it had uploaded it
         if target.path.startswith(_SMALL):
             check_file(submission.role, target.path, final.read_bytes())
-    replace_file(place / f"{submission.role}.json", data)
+    replace_file(roles / f"{submission.role}.json", data)
 
 
 def _copy(storage: Storage, path: str, target: TargetFile, found: Examined, final: Path) -> bool:
@@ -430,10 +468,12 @@ def _choose(
     judges: _Judges,
 ) -> list[_Item]:
     """The submissions that can be published together; the others are told why not."""
-    first: dict[str, _Item] = {}
+    covered: set[str] = set()
+    apart = True
     for each in items:
-        first.setdefault(each.submission.role, each)
-    if len(first) == len(items) and _failure(trial, _with(ws, items)) is None:
+        apart = apart and covered.isdisjoint(each.roles)
+        covered |= each.roles
+    if apart and _failure(trial, _with(ws, items)) is None:
         return items
     own = _failure(trial, ws)
     chosen = _handover(ws, items, trial)
@@ -443,9 +483,10 @@ def _choose(
         role = each.submission.role
         if chosen.get(role) is each:
             continue
-        if role in chosen:
+        rival = next((one for one in chosen.values() if one.roles & each.roles), None)
+        if rival is not None:
             error: FirmrootError | None = ActionRequiredError(
-                f"version {chosen[role].submission.version} of {role} goes first"
+                f"version {rival.submission.version} of {rival.submission.role} goes first"
             )
         else:
             error = _failure(trial, _with(ws, [*chosen.values(), each]))

@@ -52,6 +52,7 @@ __all__ = [
     "StaleError",
     "Upload",
     "admit",
+    "admit_delegators",
     "check_delegated",
     "check_keeps_artifacts",
     "metadata_uploads",
@@ -173,13 +174,8 @@ def admit(
         NotTrustedError: a staged role is damaged.
         ActionRequiredError: a role that stays must be signed again first.
     """
-    rest = dict(staged)
-    admitted = Admitted(base)
-    if (data := rest.pop("root", None)) is not None:
-        admitted = _admit_root(admitted, data)
-    if (data := rest.pop("targets", None)) is not None:
-        root = read(Root, "root", admitted.candidate.roots[-1]).signed
-        admitted = _admit_role(admitted, root, "targets", data, known)
+    admitted = admit_delegators(base, staged, known)
+    rest = {role: data for role, data in staged.items() if role not in {Root.type, Targets.type}}
     for role, data in sorted(rest.items(), key=lambda each: (is_bin(each[0]), each[0])):
         above = builds_of(role) if is_bin(role) else Targets.type
         if (delegator := admitted.candidate.role(above)) is None:
@@ -189,6 +185,28 @@ def admit(
             check_loaded(base, role)
             admitted = _admit_role(admitted, delegator, role, data, known, coming)
     check_admitted(admitted)
+    return admitted
+
+
+def admit_delegators(
+    base: RepositoryState, staged: Mapping[str, bytes], known: Mapping[str, bytes | None]
+) -> Admitted:
+    """The same for root and `targets` alone, whatever has to go with them.
+
+    Args:
+        base: as `admit`.
+        staged: likewise.
+        known: likewise.
+
+    Raises:
+        StaleError, NotTrustedError, ActionRequiredError: as `admit`.
+    """
+    admitted = Admitted(base)
+    if (data := staged.get(Root.type)) is not None:
+        admitted = _admit_root(admitted, data)
+    if (data := staged.get(Targets.type)) is not None:
+        root = read(Root, Root.type, admitted.candidate.roots[-1]).signed
+        admitted = _admit_role(admitted, root, Targets.type, data, known)
     return admitted
 
 

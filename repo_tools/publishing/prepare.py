@@ -57,6 +57,7 @@ from repo_tools.publishing.plan import (
     Plan,
     Upload,
     admit,
+    admit_delegators,
     check_delegated,
     metadata_uploads,
     new_targets,
@@ -297,7 +298,7 @@ def next_targets(workspace: Workspace, base: RepositoryState) -> Targets | None:
     staged = {role: data for role, data in workspace.staged_roles().items() if role in above}
     known = {role: workspace.published_role(role) for role in staged}
     try:
-        admitted = admit(base, staged, known)
+        admitted = admit_delegators(base, staged, known)
     except FirmrootError:
         return None
     return admitted.candidate.targets if Targets.type in admitted.roles else None

@@ -25,7 +25,7 @@ from repo_tools.publishing.firmware import Builds, open_signers, stage_bins, wri
 from repo_tools.publishing.plan import StaleError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime
 
     from repo_tools.metadata.repository import RepositoryState
@@ -33,7 +33,15 @@ if TYPE_CHECKING:
     from repo_tools.signing.secrets import Secrets
     from repo_tools.workspace import Workspace
 
-__all__ = ["Rebased", "numbered", "rebase_bins", "rebase_builds", "renumbered", "sequences"]
+__all__ = [
+    "Rebased",
+    "check_handover",
+    "numbered",
+    "rebase_bins",
+    "rebase_builds",
+    "renumbered",
+    "sequences",
+]
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,8 @@ def rebase_builds(
 ) -> Rebased | None:
     """Make the staged builds role of a product anew, if it was not made from what is live.
 
-    Also if an upload has its name that nobody published (`abandoned`).
+    Also if an upload has its name that nobody published (`abandoned`). Not a role in hash bins:
+    those are `renewal.rebase_whole` and `rebase_bins`.
 
     Args:
         ws: the workspace; the caller holds its lock.
@@ -92,6 +101,14 @@ def rebase_builds(
     if data is None or data == state.roles.get(role):
         return None
     staged = parse(data, Targets, role).signed
+    if bins_of(staged) is not None:
+        return None
+    if bins_of(live) is not None:
+        raise StaleError(
+            f"{role} {staged.version} is one file, and meanwhile the builds are in hash bins",
+            f"remove .firmroot/staged/{role}.json and add the firmware of this machine again "
+            "(firmroot firmware add), then: firmroot submit",
+        )
     dropped = dropped_paths(staged)
     there, version = ({}, 0) if live is None else (live.targets, live.version)
     wanted = {path: each for path, each in there.items() if path not in dropped}
@@ -102,8 +119,7 @@ def rebase_builds(
     rules = ws.policy.role(role, "builds")
     changes = {ws.key_name(keyid) for keyid in delegated(state, role).keyids} != set(rules.keys)
     if changes:
-        _check_known(ws, state, role)
-        _check_seen(role, staged, wanted)
+        check_handover(ws, state, role, staged.targets, wanted)
     new = {path: each for path, each in staged.targets.items() if there.get(path) != each}
     if not new and not changes and len(wanted) == len(there):
         remove_file(ws.memory / "staged" / f"{role}.json")
@@ -154,7 +170,7 @@ def rebase_bins(
     """
     role = builds_role(product)
     live = state.role(role)
-    if bins_of(live) is None or ws.staged_role(role) is not None:
+    if bins_of(live) is None or ws.staged_role(role) not in {None, state.roles[role]}:
         return None
     files = {
         name: data
@@ -199,6 +215,30 @@ def rebase_bins(
     return Rebased(role, version, renumbered(new, given))
 
 
+def check_handover(
+    ws: Workspace,
+    state: RepositoryState,
+    role: str,
+    signed: Collection[str],
+    live: Mapping[str, TargetFile],
+) -> None:
+    """A builds role whose keys change may be made anew by a machine.
+
+    Args:
+        ws: the workspace.
+        state: the verified live state.
+        role: which.
+        signed: paths that the next key has signed.
+        live: what is live.
+
+    Raises:
+        StaleError: this clone does not know yet whose keys they are.
+        RefusedError: something is live that was not there when the next key signed.
+    """
+    _check_known(ws, state, role)
+    _check_seen(role, signed, live)
+
+
 def _check_known(ws: Workspace, state: RepositoryState, role: str) -> None:
     """Other keys than the policy's hold a role: is the policy ahead of what is live, or behind?
 
@@ -215,7 +255,7 @@ def _check_known(ws: Workspace, state: RepositoryState, role: str) -> None:
         )
 
 
-def _check_seen(role: str, staged: Targets, wanted: Mapping[str, TargetFile]) -> None:
+def _check_seen(role: str, signed: Collection[str], live: Mapping[str, TargetFile]) -> None:
     """While the role's keys change, a machine vouches for nothing that its people have not seen.
 
     Attack: a thief of the key that goes has one more build published, and lets the next key sign
@@ -224,10 +264,10 @@ def _check_seen(role: str, staged: Targets, wanted: Mapping[str, TargetFile]) ->
     Raises:
         RefusedError: something is live that was not there when the next key signed.
     """
-    unseen = [path for path in wanted if path not in staged.targets]
+    unseen = [path for path in live if path not in signed]
     if unseen:
         refs = dict.fromkeys(
-            f"{role.removesuffix('-builds')}@{(wanted[path].custom or {}).get('version')}"
+            f"{role.removesuffix('-builds')}@{(live[path].custom or {}).get('version')}"
             for path in unseen
             if not path.endswith(SUFFIX)
         )

@@ -8,39 +8,64 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tuf.api.metadata import TargetFile
+from tuf.api.metadata import TargetFile, Targets
 
 from client_reference.errors import ActionRequiredError, ConfigurationError, RefusedError
 from client_reference.payload.segments import SUFFIX
 from repo_tools.files import replace_file
-from repo_tools.metadata.bins import bins_of, delegating, listed_bins, spread
-from repo_tools.metadata.edits import add_artifacts, assemble, expiry, signed_bytes, without
+from repo_tools.metadata.bins import (
+    bins_of,
+    builds_of,
+    delegating,
+    is_bin,
+    listed_bins,
+    spread,
+)
+from repo_tools.metadata.edits import (
+    add_artifacts,
+    assemble,
+    dropped_paths,
+    expiry,
+    signed_bytes,
+    without,
+)
+from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import builds_role
 from repo_tools.products import set_bins
+from repo_tools.publishing.abandoned import other_upload
 from repo_tools.publishing.binned import in_bin
+from repo_tools.publishing.examine import delegated
 from repo_tools.publishing.factory import load_registry
 from repo_tools.publishing.firmware import (
     Near,
-    check_sequences,
     open_signers,
     read_builds,
     write_role,
 )
-from repo_tools.publishing.rebase import Rebased, numbered, renumbered, sequences
+from repo_tools.publishing.live import read_bins
+from repo_tools.publishing.rebase import (
+    Rebased,
+    check_handover,
+    numbered,
+    renumbered,
+    sequences,
+)
 from repo_tools.signing.signers import open_signer, sign
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     from securesystemslib.signer import Signer
 
     from keys_policy.model import KeyHolder
+    from repo_tools.metadata.repository import RepositoryState
     from repo_tools.publishing.firmware import Builds
+    from repo_tools.publishing.live import Readable
     from repo_tools.signing.secrets import Secrets
     from repo_tools.workspace import Workspace
 
-__all__ = ["FIRST_CLIENT", "check_clients", "convert", "cut", "renew_builds"]
+__all__ = ["FIRST_CLIENT", "check_clients", "convert", "cut", "rebase_whole", "renew_builds"]
 
 FIRST_CLIENT = (0, 1, 0)
 """The first client that reads hash bins."""
@@ -84,7 +109,7 @@ def renew_builds(
             (open_signer(uris[each.name], each, secrets, ws.directory), each) for each in mine
         ]
         number = bins.number_of_bins if bins is not None else ws.config.products[product].bins
-        return Rebased(role, cut(ws, product, builds, number, opened, now, drop))
+        return cut(ws, product, builds, number, opened, now, drop)
     live = builds.live.targets if builds.live is not None else {}
     gone = {path for path, each in live.items() if (each.custom or {}).get("version") in drop}
     gone |= builds.dropped
@@ -103,6 +128,111 @@ def renew_builds(
     return Rebased(role, signed.version, renumbered(new, given))
 
 
+def rebase_whole(
+    ws: Workspace,
+    storage: Readable,
+    state: RepositoryState,
+    product: str,
+    secrets: Secrets,
+    now: datetime,
+) -> Rebased | None:
+    """A builds role that waits here with all of its hash bins, made anew on what is live.
+
+    Args:
+        ws: as `rebase.rebase_builds`.
+        storage: likewise.
+        state: likewise, with the bins that are staged here.
+        product: likewise.
+        secrets: likewise.
+        now: likewise.
+
+    Returns:
+        None if it still stands on what is live, or none waits.
+
+    Raises:
+        ActionRequiredError: the key is not here.
+        RefusedError: the role's keys change, and something is live that nobody here has signed.
+    """
+    role = builds_role(product)
+    files = {
+        name: data
+        for name, data in ws.staged_roles().items()
+        if name == role or (is_bin(name) and builds_of(name) == role)
+    }
+    data = files.get(role)
+    if data is None or data == state.roles.get(role):
+        return None
+    parts = {name: parse(each, Targets, name).signed for name, each in files.items()}
+    if bins_of(parts[role]) is None:
+        return None
+    if _stands(storage, state, role, files, parts):
+        return None
+    names = {ws.key_name(keyid) for keyid in delegated(state, role).keyids}
+    if names != set(ws.policy.role(role, "builds").keys):
+        signed = {path for each in parts.values() for path in each.targets}
+        check_handover(ws, state, role, signed, _live_artifacts(storage, state, role))
+    return renew_builds(ws, product, secrets, now)
+
+
+def _live_artifacts(
+    storage: Readable, state: RepositoryState, role: str
+) -> Mapping[str, TargetFile]:
+    """Everything that a builds role says, as bins say it."""
+    live = state.role(role)
+    if live is None:
+        return {}
+    if (bins := bins_of(live)) is None:
+        return _binned(live.targets)
+    names = listed_bins(state.parsed_snapshot(), bins)
+    parts = map(read_bins(storage, state, names).role, names)
+    return {path: each for part in parts if part for path, each in part.targets.items()}
+
+
+def _binned(targets: Mapping[str, TargetFile]) -> dict[str, TargetFile]:
+    """Artifacts of a role in one file as bins have them; those of bins as they are."""
+    return {
+        path: in_bin(each, targets) for path, each in targets.items() if not path.endswith(SUFFIX)
+    }
+
+
+def _stands(
+    storage: Readable,
+    state: RepositoryState,
+    role: str,
+    files: Mapping[str, bytes],
+    parts: Mapping[str, Targets],
+) -> bool:
+    """Whether parts of a builds role have all that is live, as newer versions whose names are free.
+
+    Args:
+        storage: where they are to go.
+        state: what is live, with these bins.
+        role: the builds role.
+        files: it and its bins, as they are staged.
+        parts: the same, read.
+    """
+    live = state.role(role)
+    bins = bins_of(live)
+    listed = [] if bins is None else listed_bins(state.parsed_snapshot(), bins)
+    dropped = frozenset().union(*map(dropped_paths, parts.values()))
+    if live is not None and bins is None:
+        before = _binned(live.targets)
+    else:
+        before = {}
+        for name in listed:
+            there = state.role(name) if name in parts else None
+            if there is None:
+                return False
+            before |= there.targets
+    signed = {path: each for part in parts.values() for path, each in part.targets.items()}
+    if any(signed.get(path) != each for path, each in before.items() if path not in dropped):
+        return False
+    versions = {name: there.version for name in parts if (there := state.role(name)) is not None}
+    if any(parts[name].version <= version for name, version in versions.items()):
+        return False
+    return all(other_upload(storage, name, data) is None for name, data in files.items())
+
+
 def cut(
     ws: Workspace,
     product: str,
@@ -111,7 +241,7 @@ def cut(
     signers: Sequence[tuple[Signer, KeyHolder]],
     now: datetime,
     drop: Collection[str] = (),
-) -> int:
+) -> Rebased:
     """Sign a builds role, and every artifact of it, as hash bins.
 
     For the change from one file to bins, and for a role in bins that is signed again: its bins end
@@ -127,10 +257,10 @@ def cut(
         drop: versions to leave out.
 
     Returns:
-        the version of the role.
+        the version, and releases whose sequence somebody else's got first.
 
     Raises:
-        RefusedError: another number of bins is live; devices would lose what they have.
+        RefusedError: a path is published with other bytes or another meaning.
     """
     role, rules = builds_role(product), ws.policy.role(builds_role(product), "builds")
     keys = [ws.keyring[name].key for name in rules.keys]
@@ -139,9 +269,16 @@ def cut(
     bins = bins_of(signed)
     if bins is None:
         raise AssertionError("what was cut has bins")
-    check_sequences(role, builds)
-    every = builds.known
-    whole = [in_bin(each, every) for path, each in every.items() if not path.endswith(SUFFIX)]
+    there: dict[str, TargetFile] = {}
+    for part in (builds.live, *builds.loaded):
+        there |= part.targets if part is not None else {}
+    live, waiting = _binned(there), _binned(builds.inherited)
+    for part in (builds.staged, *builds.pieces.values()):
+        waiting |= _binned(part.targets) if part is not None else {}
+    new = {path: each for path, each in waiting.items() if live.get(path) != each}
+    given = sequences(live, new)
+    # Both, where one path has two contents: that is refused below.
+    whole = [*live.values(), *(numbered(each, given) for each in new.values())]
     homes = {name: list[TargetFile]() for name in (*builds.pieces, *_live_bins(builds))}
     for name, targets in sorted((homes | spread(bins, whole)).items()):
         versions = [builds.state.role(name), builds.pieces.get(name)]
@@ -151,7 +288,7 @@ def cut(
         piece.expires = signed.expires
         write_role(ws, name, piece, signers)
     write_role(ws, role, signed, signers)
-    return signed.version
+    return Rebased(role, signed.version, renumbered(new, given))
 
 
 def convert(ws: Workspace, product: str, number: int, secrets: Secrets, now: datetime) -> int:
@@ -176,7 +313,7 @@ def convert(ws: Workspace, product: str, number: int, secrets: Secrets, now: dat
         set_bins(ws, product, number)
         return 0
     signers = open_signers(ws, product, secrets)
-    version = cut(ws, product, builds, number, signers, now)
+    version = cut(ws, product, builds, number, signers, now).version
     set_bins(ws, product, number)
     return version
 

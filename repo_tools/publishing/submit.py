@@ -1,7 +1,8 @@
 """Handing signed work to the publisher, without any online key.
 
 What is staged below `targets` is examined as the publisher will, made anew where this machine can
-do that and must (`rebase`), and put into the inbox. What was handed in is remembered before the
+do that and must (`rebase`), and put into the inbox: the hash bins of a product, with their builds
+role if that changes, as one submission. What was handed in is remembered before the
 first byte goes up (`.firmroot/submitted/ID.json`): a run that was killed anywhere finishes, or
 finds everything there, when it is run again. What is live by now is cleared from this machine.
 """
@@ -23,7 +24,7 @@ from client_reference.errors import (
 )
 from client_reference.trust.verified import BadSignatureError
 from repo_tools.files import replace_file
-from repo_tools.metadata.bins import builds_of, is_bin
+from repo_tools.metadata.bins import bins_of, builds_of, is_bin
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.publishing import inbox
 from repo_tools.publishing.examine import check_file, delegated, examine, is_builds, is_live
@@ -32,6 +33,7 @@ from repo_tools.publishing.journal import settle
 from repo_tools.publishing.plan import StaleError
 from repo_tools.publishing.prepare import is_stored, next_targets, read_base
 from repo_tools.publishing.rebase import rebase_bins, rebase_builds
+from repo_tools.publishing.renewal import rebase_whole
 from repo_tools.signing.rules import templates
 
 if TYPE_CHECKING:
@@ -73,6 +75,8 @@ class Standing:
     fate: Fate
     reason: str = ""
     hint: str = ""
+    bins: int = 0
+    """Hash bins that go with it."""
 
 
 @dataclass(frozen=True)
@@ -118,24 +122,45 @@ def submit(
     rebased = [
         each
         for product in ws.config.products
-        for rebase in (rebase_builds, rebase_bins)
+        for rebase in (rebase_whole, rebase_builds, rebase_bins)
         if (each := rebase(ws, storage, state, product, secrets, now)) is not None
     ]
     found: list[Standing] = []
     staged = ws.staged_roles()
+    new = {}
     for role, data in staged.items():
         if role in BY_GIT:
             continue
         if is_live(state, role, data):
             found.append(Standing("", role, _version(role, data), Fate.PUBLISHED))
         else:
-            found.append(_hand_in(ws, storage, state, role, now, again=again, progress=progress))
+            new[role] = data
+    found += [
+        _hand_in(ws, storage, state, parts, now, again=again, progress=progress)
+        for parts in _together(new)
+    ]
     _tidy(ws, state)
     published = {*state.roots, state.roles["targets"]}
     by_git = tuple(
         role for role, data in staged.items() if role in BY_GIT and data not in published
     )
     return Handed(tuple(found), tuple(rebased), by_git)
+
+
+def _together(new: Mapping[str, bytes]) -> list[dict[str, bytes]]:
+    """What makes a submission each: a role, and after it the hash bins that go with it.
+
+    What goes with a builds role is nothing without it; and bins alone are one builder's releases,
+    whose sequences follow each other: half of them could not be published later.
+    """
+    found = {role: {role: data} for role, data in new.items() if not is_bin(role)}
+    first: dict[str, str] = {}
+    for role in sorted(filter(is_bin, new)):
+        above = builds_of(role)
+        whole = above in new and bins_of(parse(new[above], Targets, above).signed) is not None
+        head = above if whole else first.setdefault(above, role)
+        found.setdefault(head, {})[role] = new[role]
+    return list(found.values())
 
 
 def _live(ws: Workspace, storage: Storage) -> RepositoryState:
@@ -158,41 +183,65 @@ def _hand_in(
     ws: Workspace,
     storage: Storage,
     state: RepositoryState,
-    role: str,
+    parts: Mapping[str, bytes],
     now: datetime,
     *,
     again: bool,
     progress: Callable[[str], None],
 ) -> Standing:
-    live, data = state.roles.get(role), ws.staged_roles()[role]
-    _check_lineage(ws, state, role, data)
-    first = Submission(
+    """Hand in one submission.
+
+    Args:
+        parts: a role, and after it the hash bins that go with it.
+        ws: as the others, of `submit`.
+        storage: likewise.
+        state: what is live.
+        now: likewise.
+        again: likewise.
+        progress: likewise.
+    """
+    role, *_ = parts
+    _check_lineage(ws, state, role, parts[role])
+    pieces = {name: _submission(ws, state, name, data) for name, data in parts.items()}
+    following, above = next_targets(ws, state), None
+    objects: dict[str, bytes | Path] = {}
+    for name, piece in pieces.items():
+        try:
+            found = examine(state, piece, parts[name], ws.epoch, now, following, above)
+        except BadSignatureError as error:
+            raise _badly_signed(ws, state, piece, error) from error
+        if not is_bin(name):
+            above = found.signed
+        objects |= {piece.sha256: parts[name], **_files(ws, storage, name, found)}
+    first = pieces.pop(role)
+    if pieces:
+        listed = inbox.bin_list(pieces)
+        first = replace(first, bins=sha256(listed))
+        objects[first.bins] = listed
+    submission, refused = _attempt(storage, first, again=again)
+    standing = Standing(submission.id, role, first.version, Fate.HANDED_IN, bins=len(pieces))
+    if refused is not None:
+        return replace(standing, fate=Fate.REFUSED, reason=refused.reason, hint=refused.hint)
+    replace_file(ws.memory / "submitted" / f"{submission.id}.json", submission.to_json())
+    progress(f"hand in {role} {first.version} as {submission.id}")
+    if inbox.hand_in(storage, submission, objects, progress):
+        return standing
+    waits = inbox.read_note(storage, submission.id)
+    reason, hint = ("", "") if waits is None else (waits.reason, waits.hint)
+    return replace(standing, fate=Fate.ALREADY_THERE, reason=reason, hint=hint)
+
+
+def _submission(ws: Workspace, state: RepositoryState, role: str, data: bytes) -> Submission:
+    """What is said of a role that is handed in for the first time."""
+    live = state.roles.get(role)
+    return Submission(
         role=role,
-        version=parse(data, Targets, role).signed.version,
+        version=_version(role, data),
         length=len(data),
         sha256=sha256(data),
         base="" if live is None else sha256(live),
         epoch=ws.epoch,
     )
-    try:
-        above = ws.staged_role(builds_of(role)) if is_bin(role) else None
-        builds = None if above is None else parse(above, Targets, builds_of(role)).signed
-        found = examine(state, first, data, ws.epoch, now, next_targets(ws, state), builds)
-    except BadSignatureError as error:
-        raise _badly_signed(ws, state, first, error) from error
-    objects = {first.sha256: data, **_files(ws, storage, role, found)}
-    submission, refused = _attempt(storage, first, again=again)
-    if refused is not None:
-        return Standing(
-            submission.id, role, first.version, Fate.REFUSED, refused.reason, refused.hint
-        )
-    replace_file(ws.memory / "submitted" / f"{submission.id}.json", submission.to_json())
-    progress(f"hand in {role} {first.version} as {submission.id}")
-    if inbox.hand_in(storage, submission, objects):
-        return Standing(submission.id, role, first.version, Fate.HANDED_IN)
-    waits = inbox.read_note(storage, submission.id)
-    reason, hint = ("", "") if waits is None else (waits.reason, waits.hint)
-    return Standing(submission.id, role, first.version, Fate.ALREADY_THERE, reason, hint)
 
 
 def _badly_signed(

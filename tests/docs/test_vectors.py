@@ -23,7 +23,7 @@ from repo_tools.metadata.anchor import as_field
 from repo_tools.metadata.edits import as_field as resets_as_field
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.factory import make_package
-from repo_tools.publishing.inbox import parse_submission
+from repo_tools.publishing.inbox import Submission, bin_list, parse_bin_list, parse_submission
 from tests.docs.pages import DOCS, vectors
 
 if TYPE_CHECKING:
@@ -61,6 +61,12 @@ def _submission(vector: Vector) -> None:
     found = parse_submission(json.dumps(vector).encode())
     assert found.id == identity
     assert json.loads(found.to_json()) == vector
+
+
+def _bin_list(vector: Vector) -> None:
+    work = Submission(vector.pop("of"), 1, 1, "0" * 64, "", 0)
+    found = parse_bin_list(json.dumps(vector).encode(), work)
+    assert json.loads(bin_list({each.role: each for each in found})) == vector
 
 
 def _root_chain(vector: Vector) -> None:
@@ -162,6 +168,7 @@ CHECKS: dict[str, Callable[[Vector], None]] = {
     "meaning": _meaning,
     "segments": _segments,
     "submission": _submission,
+    "bin list": _bin_list,
     "root chain": _root_chain,
     "manifest": _manifest,
     "position": _position,

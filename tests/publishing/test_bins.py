@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 from unittest.mock import patch
 
@@ -16,9 +15,9 @@ from tuf.api.metadata import Snapshot, Targets
 from client_reference.errors import NotTrustedError
 from client_reference.trust.updater import bin_prefix
 from repo_tools.metadata import bins as pure
-from repo_tools.metadata.bins import Release, bins_of, is_bin, number_for, read_index, sizes
+from repo_tools.metadata.bins import Release, bins_of, number_for, read_index, sizes
 from repo_tools.metadata.repository import parse
-from repo_tools.publishing import firmware, inbox
+from repo_tools.publishing import firmware, inbox, intake
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.firmware import open_signers, write_role
 from repo_tools.publishing.inherit import inherited_builds
@@ -32,7 +31,6 @@ from tests.publishing.lab import HARDWARE, NOW, PRODUCT, Lab, entry
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from repo_tools.storage.protocol import Storage
 
 large = pytest.mark.services  # whole lives of a repository, beside the large matrices
 BUILDS = f"{PRODUCT}-builds"
@@ -398,9 +396,11 @@ def stored_path(signed: Targets, path: str) -> str:
 
 
 def _replace(source: Path, destination: Path) -> None:
-
-    shutil.rmtree(destination)
-    shutil.copytree(source, destination)
+    if source.is_dir():
+        shutil.rmtree(destination, ignore_errors=True)
+        shutil.copytree(source, destination)
+    else:
+        shutil.copy(source, destination)
 
 
 @large
@@ -581,10 +581,13 @@ def test_a_mirror_has_every_bin_and_every_artifact(live: Lab, tmp_path: Path) ->
 
 @pytest.fixture
 def apart(live: Lab, tmp_path: Path) -> tuple[Lab, Lab]:
+    return _apart(live, tmp_path)
+
+
+def _apart(live: Lab, tmp_path: Path) -> tuple[Lab, Lab]:
     """A builder and a publisher, each with a clone; one storage."""
-    shutil.move(live.repository, tmp_path / "shared")
     config = live.directory / "firmroot.toml"
-    shared = f'storage = "file://{tmp_path}/shared"'
+    shared = f'storage = "file://{live.repository}"'
     config.write_text(config.read_text().replace('storage = "repository"', shared))
     assert shared in config.read_text()
     return live.copy(tmp_path / "builder" / "acme"), live
@@ -674,53 +677,209 @@ def test_a_bin_that_was_handed_in_with_a_foreign_path_is_refused(apart: tuple[La
     assert len(live_bins(publisher)) == 2
 
 
+def pull(source: Lab, target: Lab) -> None:
+    """As `git pull`: what people sign and decide, and nothing of the machine."""
+    for name in ("metadata", "firmroot.toml", "policy.toml", "keys", "history", "ceremonies",
+                 "staged"):  # fmt: skip
+        _replace(source.directory / name, target.directory / name)
+
+
+def handed_in(lab: Lab) -> list[inbox.Submission]:
+    """What is in the inbox."""
+    storage = lab.workspace.storage()
+    pending = inbox.list_inbox(storage).pending
+    return [inbox.read_submission(storage, each) for each in pending]
+
+
 @large
-@pytest.mark.parametrize("bin_first", [True, False], ids=["bin first", "role first"])
-def test_the_first_builds_of_a_product_are_handed_in_with_their_bin(
-    apart: tuple[Lab, Lab], tmp_path: Path, *, bin_first: bool
+def test_the_first_builds_of_a_product_are_handed_in_with_their_bins(
+    apart: tuple[Lab, Lab],
+) -> None:
+    """The second time with one bin more: that one has the other in it."""
+    builder, publisher = apart
+    publisher.ok("product", "add", "sensor", "--hardware", "s-1", "--expect", "5000")
+    publisher.ok("sign")
+    publisher.ok("publish")
+    pull(publisher, builder)
+    file = builder.directory.parent / "s.img"
+    for version in ("1", "2"):
+        file.write_bytes(SMALL + version.encode())
+        builder.ok("firmware", "add", file, "-p", "sensor", "-V", version, "--hardware", "s-1")
+        said = builder.ok("submit").out
+        assert f"sensor-builds 1 with {version} hash bin{'s' * (version == '2')}  handed in" in said
+    assert {each.role for each in handed_in(publisher)} == {"sensor-builds"}
+    assert len(handed_in(publisher)) == 2
+    publisher.ok("publish")
+    assert len([name for name in live_bins(publisher) if name.startswith("sensor_")]) == 2
+    done = builder.run("submit", "--status")
+    assert (done.code, "sensor-builds 1  published" in done.out) == (0, True)
+    assert not list(publisher.workspace.storage().paths("inbox/submissions/"))
+    assert "sensor-builds 1  published" in builder.ok("submit").out
+
+
+@large
+def test_bins_of_one_builder_are_one_submission(apart: tuple[Lab, Lab]) -> None:
+    """Sequences follow each other: of half of them the rest could not be published later."""
+    builder, publisher = apart
+    for version in ("1.1", "1.2", "1.3"):
+        builder.add(version)
+    said = builder.ok("submit").out
+    assert said.count("handed in") == 1
+    assert " with 2 hash bins  handed in" in said
+    publisher.ok("publish")
+    assert {each.version for each in read_index(snapshot_of(publisher), PRODUCT)} == {
+        "1.0", "1.1", "1.2", "1.3",
+    }  # fmt: skip
+    assert "handed in" not in builder.ok("submit").out
+    assert not list(publisher.workspace.storage().paths("inbox/submissions/"))
+    publisher.promote("1.3")
+    publisher.ok("publish")
+    assert publisher.fresh_device() == (Outcome.UPDATES, "installs 1.3")
+
+
+@pytest.fixture
+def many_apart(many: Lab, tmp_path: Path) -> tuple[Lab, Lab]:
+    return _apart(many, tmp_path)
+
+
+@large
+def test_a_whole_role_is_renewed_through_the_inbox(many_apart: tuple[Lab, Lab]) -> None:
+    builder, publisher = (each.later(days=200) for each in many_apart)
+    publisher.ok("refresh")
+    builder.ok("ceremony", "start", BUILDS)
+    assert f"{BUILDS} 2 with 64 hash bins  handed in" in builder.ok("submit").out
+    assert len(handed_in(publisher)) == 1
+    with patch.object(intake, "BATCH", 1):
+        publisher.ok("publish")
+    assert set(live_bins(publisher).values()) == {2, 3}
+    assert publisher.fresh_device() == (Outcome.UPDATES, "installs 1.0")
+    assert f"{BUILDS} 2  published" in builder.ok("submit", "--status").out
+
+
+@large
+def test_a_whole_role_that_lost_a_race_is_made_anew_with_what_is_live(
+    apart: tuple[Lab, Lab],
 ) -> None:
     builder, publisher = apart
-    for lab in (publisher, builder):
-        if lab is builder:
-            for name in ("metadata", "firmroot.toml", "history", "ceremonies", "staged"):
-                there = builder.directory / name
-                source = publisher.directory / name
-                if source.is_dir():
-                    shutil.rmtree(there, ignore_errors=True)
-                    shutil.copytree(source, there)
-                elif source.exists():
-                    shutil.copy(source, there)
-        else:
-            lab.ok("product", "add", "sensor", "--hardware", "s-1", "--expect", "5000")
-            lab.ok("sign")
-            lab.ok("publish")
-    file = builder.directory.parent / "s.img"
-    file.write_bytes(SMALL)
-    builder.ok("firmware", "add", file, "-p", "sensor", "-V", "1", "--hardware", "s-1")
+    builder.add("mine")
+    builder.ok("ceremony", "start", BUILDS)
+    publisher.ship("1.1")
+    said = builder.ok("submit").out
+    assert f"{BUILDS}: somebody else was published first; made anew" in said
+    assert "mine has sequence 3 now, not 2" in said
+    assert "made anew" not in builder.ok("submit").out
+    publisher.ok("publish")
+    assert snapshot_of(publisher).meta[f"{BUILDS}.json"].version == 3
+    assert {
+        each.version: each.sequence for each in read_index(snapshot_of(publisher), PRODUCT)
+    } == {"1.0": 1, "1.1": 2, "mine": 3}
+    publisher.promote("mine")
+    publisher.ok("publish")
+    assert publisher.fresh_device() == (Outcome.UPDATES, "installs mine")
+
+
+@large
+def test_the_key_of_the_builder_is_replaced_through_the_inbox(apart: tuple[Lab, Lab]) -> None:
+    """The next targets role and what only its keys have signed go together."""
+    builder, publisher = apart
+    publisher.ship("1.1")
+    pull(publisher, builder)
+    (old,) = builder.workspace.policy.role(BUILDS, "builds").keys
+    builder.ok("rotate", old)
+    builder.ok("sign")
+    said = builder.ok("submit").out
+    assert f"{BUILDS} 2 with 2 hash bins  handed in" in said
+    assert "refused: gateway-builds has good signatures of 0 keys" in publisher.ok("publish").out
+    assert set(live_bins(publisher).values()) == {1}
+    pull(builder, publisher)
+    builder.ok("submit", "--again")
+    publisher.ok("publish")
+    assert set(live_bins(publisher).values()) == {2}
+    assert publisher.fresh_device() == (Outcome.UPDATES, "installs 1.1")
     builder.ok("submit")
-    look, storage = inbox.list_inbox, publisher.workspace.storage()
-    found = look(storage)
-    roles = {each: inbox.read_submission(storage, each).role for each in found.pending}
-    assert sorted(map(is_bin, roles.values())) == [False, True]
+    builder.ship("1.2")
+    assert publisher.fresh_device() == (Outcome.UPDATES, "installs 1.2")
 
-    # By itself a bin waits for its role, and is in nobody's way.
-    [role] = [each for each in roles if not is_bin(roles[each])]
-    there, hidden = tmp_path / "shared/inbox/submissions" / role, tmp_path / "hidden"
-    shutil.move(there, hidden)
-    assert "waits: " in publisher.ok("publish").out
-    assert not [name for name in live_bins(publisher) if name.startswith("sensor_")]
-    shutil.move(hidden, there)
 
-    def ordered(storage: Storage) -> inbox.Listing:
-        def place(identity: str) -> bool:
-            return is_bin(roles[identity]) is not bin_first
+@large
+def test_a_build_that_nobody_here_saw_is_not_signed_with_the_next_key(
+    apart: tuple[Lab, Lab],
+) -> None:
+    """Attack: a thief of the key that goes has one more build published, and waits."""
+    builder, publisher = apart
+    (old,) = builder.workspace.policy.role(BUILDS, "builds").keys
+    builder.ok("rotate", old)
+    builder.ok("sign")
+    publisher.add("thief")
+    publisher.ok("publish")
+    done = builder.run("submit")
+    assert done.code == 5
+    assert "changes its keys, and meanwhile builds/gateway/thief/firmware.img went live" in done.err
+    assert f"firmroot ceremony start {BUILDS} --drop gateway@thief" in done.err
+    builder.ok("ceremony", "start", BUILDS, "--drop", "gateway@thief")
+    builder.ok("submit")
+    pull(builder, publisher)
+    publisher.ok("publish")
+    assert {each.version for each in read_index(snapshot_of(publisher), PRODUCT)} == {"1.0"}
+    assert publisher.fresh_device() == (Outcome.UPDATES, "installs 1.0")
 
-        found = look(storage)
-        return replace(found, pending=tuple(sorted(found.pending, key=place)))
 
-    with patch.object(inbox, "list_inbox", ordered):
-        publisher.ok("publish")
-    assert len([name for name in live_bins(publisher) if name.startswith("sensor_")]) == 1
+@large
+def test_a_product_is_cut_into_bins_through_the_inbox(following: Lab, tmp_path: Path) -> None:
+    """No artifact goes over again; another one that came meanwhile is cut as well."""
+    following.ok("publish")
+    builder, publisher = _apart(following, tmp_path)
+    flat = publisher.copy(tmp_path / "other" / "acme")
+    flat.add("1.3")
+    builder.ok("product", "bins", PRODUCT, "--number", "16")
+    assert "with 2 hash bins  handed in" in builder.ok("submit").out
+    [names] = [
+        set(each.iterdir()) for each in (publisher.repository / "inbox/submissions").iterdir()
+    ]
+    assert len(names) == 5, "the role, two bins, their list, and the document"
+    publisher.ship("1.2")
+    assert "refused: " in publisher.ok("publish").out
+    assert "made anew" in builder.ok("submit").out
+    publisher.ok("publish")
+    assert {each.version for each in read_index(snapshot_of(publisher), PRODUCT)} == {
+        "1.0", "1.1", "1.2",
+    }  # fmt: skip
+    assert publisher.fresh_device() == (Outcome.UPDATES, "installs 1.2")
+    publisher.ok("verify", "--every-bin")
+
+    # Whoever still has the one file adds to the bins from now on.
+    done = flat.run("submit")
+    assert done.code == 5
+    assert "is one file, and meanwhile the builds are in hash bins" in done.err
+    (flat.workspace.memory / f"staged/{BUILDS}.json").unlink()
+    flat.add("1.3")
+    assert "handed in" in flat.ok("submit").out
+    publisher.ok("publish")
+    assert "1.3" in {each.version for each in read_index(snapshot_of(publisher), PRODUCT)}
+
+
+@large
+def test_one_bad_bin_keeps_its_whole_submission_out_and_nothing_else(
+    apart: tuple[Lab, Lab], tmp_path: Path
+) -> None:
+    """Attack: who can write to the inbox puts other bytes where a bin was."""
+    builder, publisher = apart
+    honest = builder.copy(tmp_path / "honest" / "acme")
+    builder.ok("ceremony", "start", BUILDS)
+    builder.add("1.1")
+    builder.ok("submit")
+    [work] = handed_in(publisher)
+    storage = publisher.workspace.storage()
+    *_, last = inbox.read_bin_list(storage, work.id, work)
+    damaged = publisher.repository / inbox.object_path(work.id, last.sha256)
+    data = damaged.read_bytes()
+    damaged.write_bytes(b" " * len(data))
+    assert f"the metadata of {last.role} has sha256" in publisher.ok("publish").out
+    assert not list((publisher.workspace.memory / "inbox").rglob("*.json"))
+    honest.add("1.1")
+    honest.ok("submit")
+    publisher.ok("publish")
+    assert "1.1" in {each.version for each in read_index(snapshot_of(publisher), PRODUCT)}
 
 
 # The next epoch

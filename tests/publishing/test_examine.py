@@ -16,7 +16,7 @@ from tuf.api.metadata import (
     Targets,
 )
 
-from client_reference.errors import RefusedError
+from client_reference.errors import ActionRequiredError, RefusedError
 from client_reference.manifest import MAX_MANIFEST, Hold, serialize_hold
 from client_reference.payload.segments import SUFFIX
 from client_reference.trust.verified import BadSignatureError
@@ -25,7 +25,6 @@ from repo_tools.metadata.edits import assemble
 from repo_tools.metadata.repository import RepositoryState, parse, sha256
 from repo_tools.publishing.binned import StaleError
 from repo_tools.publishing.examine import (
-    AwaitedError,
     Examined,
     check_file,
     delegated,
@@ -94,6 +93,16 @@ def test_builds_are_live_if_what_is_live_has_them_and_is_no_older(state: Reposit
         targets = live.targets | {path: entry(path, "1.2", 3)}
         other = Targets(2, expires=live.expires, targets=targets)
         assert not is_live(state, BUILDS, assemble(other, []))
+
+
+def test_a_role_in_bins_is_live_to_the_letter_or_not_at_all(binned: Lab) -> None:
+    """It says nothing itself: that an older one says nothing else does not make its bins live."""
+    state = read_base(binned.workspace, binned.workspace.storage()).state
+    live = state.role(BUILDS)
+    assert live is not None
+    assert is_live(state, BUILDS, assemble(live, []))
+    live.expires -= timedelta(1)
+    assert not is_live(state, BUILDS, assemble(live, []))
 
 
 def test_what_people_sign_is_live_to_the_letter_or_not_at_all(state: RepositoryState) -> None:
@@ -392,7 +401,7 @@ def test_only_paths_of_builds_make_a_builds_role() -> None:
 def test_a_bin_of_a_product_in_one_piece_waits_for_its_role(state: RepositoryState) -> None:
     data = assemble(Targets(expires=NOW + timedelta(1)), [])
     work = Submission(f"{PRODUCT}_-0a", 1, len(data), sha256(data), "", 0)
-    with pytest.raises(AwaitedError, match="is a hash bin, and gateway-builds has none"):
+    with pytest.raises(ActionRequiredError, match="is a hash bin, and gateway-builds has none"):
         examine(state, work, data, 0, NOW, None)
 
 

@@ -15,8 +15,10 @@ from tuf.api.metadata import TargetFile, Targets
 
 from client_reference.errors import LockedError, NotTrustedError, RefusedError
 from client_reference.payload.segments import SEGMENT, SUFFIX
+from client_reference.strictjson import MalformedJsonError
+from repo_tools.metadata.bins import MAX_BINS
 from repo_tools.publishing import inbox, intake
-from repo_tools.publishing.examine import AwaitedError, Examined
+from repo_tools.publishing.examine import Examined
 from repo_tools.publishing.inbox import Answer, Listing, Submission
 from repo_tools.storage.local import LocalStorage
 
@@ -55,6 +57,15 @@ def test_what_was_handed_in_is_there_once_and_whole(storage: LocalStorage) -> No
     assert not inbox.is_there(storage, again)
     for digest, data in OBJECTS.items():
         assert storage.read(inbox.object_path(WORK.id, digest), 99).data == data
+
+
+def test_whoever_hands_in_a_lot_is_told_how_far_it_is(storage: LocalStorage) -> None:
+    objects = {sha256(bytes([n])): bytes([n]) for n in range(7)}
+    said: list[str] = []
+    with patch.object(inbox, "_STEP", 3):
+        inbox.hand_in(storage, WORK, objects, said.append)
+    start = "hand in gateway-builds: "
+    assert said == [f"{start}3 of 7 objects", f"{start}6 of 7 objects"]
 
 
 def test_the_document_is_written_last(storage: LocalStorage) -> None:
@@ -209,32 +220,57 @@ def test_builds_go_before_what_offers_them_and_the_newest_of_a_role_first(tmp_pa
     ]
 
 
-def test_a_bin_that_is_looked_at_before_its_role_is_looked_at_again(tmp_path: Path) -> None:
-    """Ids are digests: which of the two comes first is chance."""
-    role, home = (replace(WORK, role=name) for name in ("gateway-builds", "gateway_-0a"))
-    known = {each.id: each for each in (role, home)}
+def test_of_two_that_bring_the_same_the_one_with_more_bins_comes_first(tmp_path: Path) -> None:
+    bins = {"gateway_-0a": 2, "gateway_-0b": 1}
+    more = intake._Item("more", WORK, tmp_path, handover=False, bins=bins)
+    newer = intake._Item("newer", WORK, tmp_path, handover=False, bins={"gateway_-0a": 4})
+    one = intake._Item("a", WORK, tmp_path, handover=False, bins={"gateway_-0a": 2})
+    assert sorted([one, more, newer], key=intake._order) == [newer, more, one]
 
-    def look(
-        judges: intake._Judges, identity: str, submission: Submission, *, fetch: bool
-    ) -> intake._Item:
-        if submission is home and not judges.builds:
-            raise AwaitedError("no role has this bin", "hand it in")
-        if submission is role:
-            judges.builds[role.role] = Targets()
-        return intake._Item(identity, submission, tmp_path, handover=fetch)
 
-    for pending, found, said in (
-        ([home.id, role.id], [role, home], []),
-        ([role.id, home.id], [role, home], []),
-        ([home.id], [], [(home.id, intake.Outcome.WAITS, "no role has this bin")]),
-    ):
-        judges = intake._Judges(*[None] * 5)  # type: ignore[arg-type]  # as above
-        with (
-            patch.object(intake._Judges, "_look", look),
-            patch.object(inbox, "read_submission", lambda _, identity: known[identity]),
-        ):
-            assert [each.submission for each in judges.gather(pending)] == found
-        assert [(each.id, each.outcome, each.reason) for each in judges.verdicts] == said
+HOME = replace(WORK, role="gateway_-0a", base="b" * 64)
+OTHER = replace(WORK, role="gateway_-0b", version=7)
+
+
+def test_the_list_of_bins_is_read_as_it_was_written(storage: LocalStorage) -> None:
+    listed = inbox.bin_list({each.role: each for each in (HOME, OTHER)})
+    work = replace(WORK, attempt=3, epoch=2, bins=sha256(listed))
+    inbox.hand_in(storage, work, {**OBJECTS, work.bins: listed})
+    assert inbox.read_submission(storage, work.id) == work
+    expected = tuple(replace(each, attempt=3, epoch=2) for each in (HOME, OTHER))
+    assert inbox.read_bin_list(storage, work.id, work) == expected
+    assert inbox.read_bin_list(storage, WORK.id, WORK) == ()
+    (storage.root / inbox.object_path(work.id, work.bins)).write_bytes(listed + b" ")
+    with pytest.raises(NotTrustedError, match=f"the list of hash bins of {WORK.role} has sha256"):
+        inbox.read_bin_list(storage, work.id, work)
+
+
+@pytest.mark.parametrize("work", [WORK, HOME])
+@pytest.mark.parametrize(
+    "name", ["gateway-builds", "gateway-beta", "sensor_-0a", "gateway_-0a/x", "../gateway_-0a"]
+)
+def test_only_bins_of_the_same_builds_role_go_with_it(work: Submission, name: str) -> None:
+    """Attack: a list that names a role of others, or a path."""
+    listed = inbox.bin_list({name: OTHER})
+    with pytest.raises(RefusedError, match="only hash bins of gateway-builds go with it"):
+        inbox.parse_bin_list(listed, work)
+    assert inbox.parse_bin_list(inbox.bin_list({OTHER.role: OTHER}), work) == (OTHER,)
+
+
+def test_a_role_is_not_listed_beside_itself() -> None:
+    with pytest.raises(RefusedError, match="handed in together with 'gateway_-0a'"):
+        inbox.parse_bin_list(inbox.bin_list({HOME.role: HOME}), HOME)
+
+
+def test_a_list_has_bins_and_no_more_than_there_can_be() -> None:
+    wrong = [b'{"schema": 1, "bins": []}', inbox.bin_list({})]
+    wrong.append(inbox.bin_list({f"gateway_-{n:04x}": OTHER for n in range(MAX_BINS + 1)}))
+    for data in wrong:
+        with pytest.raises(MalformedJsonError, match="1 to 16384 hash bins"):
+            inbox.parse_bin_list(data, WORK)
+    most = inbox.bin_list({f"{'p' * 32}_-{n:04x}": HOME for n in range(MAX_BINS)})
+    work = replace(WORK, role=f"{'p' * 32}-builds")
+    assert len(inbox.parse_bin_list(most, work)) == MAX_BINS
 
 
 def test_before_the_first_publish_nobody_is_answered(ready: Lab) -> None:

@@ -10,12 +10,12 @@ import pytest
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from client_reference.errors import ActionRequiredError, ConfigurationError, RefusedError
+from client_reference.payload.segments import SUFFIX
 from repo_tools.metadata.bins import bins_of, is_bin
 from repo_tools.metadata.repository import parse
 from repo_tools.publishing import renewal
 from repo_tools.publishing.factory import load_registry
-from repo_tools.publishing.firmware import Builds, read_builds
-from repo_tools.publishing.plan import StaleError
+from repo_tools.publishing.firmware import Builds, open_signers, read_builds
 from repo_tools.publishing.renewal import check_clients, convert, cut, renew_builds
 from repo_tools.signing.secrets import Secrets
 from tests.publishing.lab import PRODUCT, Lab, entry
@@ -196,12 +196,28 @@ def test_the_number_of_bins_is_the_one_that_is_live(binned: Lab) -> None:
     assert bins.number_of_bins == 64
 
 
-def test_a_cut_does_not_hide_that_two_versions_have_one_sequence(live: Lab) -> None:
+def test_a_cut_gives_a_sequence_that_is_free(live: Lab) -> None:
+    """Another machine's release got the one that was given here."""
     builds = _builds(live)
-    twice = replace(builds, staged=_with(builds.live, entry("builds/gateway/1.1/x", "1.1", 1)))
-    with pytest.raises(StaleError, match="sequence 1 is 1"):
-        cut(live.workspace, PRODUCT, twice, 16, [], live.now)
-    assert _staged(live) == (None, {})
+    path = "builds/gateway/1.1/x"
+    twice = replace(builds, staged=_with(builds.live, entry(path, "1.1", 1)))
+    signers = open_signers(live.workspace, PRODUCT, _secrets(live.workspace))
+    assert cut(live.workspace, PRODUCT, twice, 16, signers, live.now).renumbered == {"1.1": (1, 2)}
+    found = {
+        path: each for piece in _staged(live)[1].values() for path, each in piece.targets.items()
+    }
+    assert (found[path].custom or {})["sequence"] == 2
+    assert len(found) == 2
+
+
+def test_a_cut_is_refused_where_a_path_has_two_contents(live: Lab) -> None:
+    builds = _builds(live)
+    assert builds.live is not None
+    path = next(path for path in builds.live.targets if not path.endswith(SUFFIX))
+    other = replace(builds, staged=Targets(targets={path: entry(path, "1.0", 1)}))
+    signers = open_signers(live.workspace, PRODUCT, _secrets(live.workspace))
+    with pytest.raises(RefusedError, match=f"{path} is published already, with other bytes"):
+        cut(live.workspace, PRODUCT, other, 16, signers, live.now)
 
 
 def test_a_product_is_cut_once_and_without_its_lists_of_segments(live: Lab) -> None:
