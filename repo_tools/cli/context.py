@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -14,7 +16,7 @@ from client_reference.errors import ActionRequiredError
 from repo_tools.reporting.visible import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -22,7 +24,15 @@ if TYPE_CHECKING:
     from repo_tools.signing.secrets import Secrets
     from repo_tools.workspace import Workspace
 
-__all__ = ["Context", "Printer", "discard_option", "drop_option", "example", "passphrase_option"]
+__all__ = [
+    "Context",
+    "Printer",
+    "StatusLine",
+    "discard_option",
+    "drop_option",
+    "example",
+    "passphrase_option",
+]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -65,8 +75,23 @@ def discard_option(roles: Sequence[str] | None = None) -> Callable[[F], F]:
     )
 
 
-def _ask_passphrase(question: str) -> str:
-    return str(click.prompt(question, hide_input=True, err=True))
+class StatusLine:
+    """What a long command is at: one line of a terminal that is written over, and gone at last."""
+
+    def __init__(self) -> None:
+        self._shown = 0
+
+    def tell(self, text: str) -> None:
+        """The next step, in place of the one before."""
+        line = visible(text)[: shutil.get_terminal_size().columns - 1]
+        click.echo("\r" + line.ljust(self._shown), nl=False, err=True)
+        self._shown = len(line)
+
+    def clear(self) -> None:
+        """Leave the line empty, before anything else is written."""
+        if self._shown:
+            click.echo("\r" + " " * self._shown + "\r", nl=False, err=True)
+        self._shown = 0
 
 
 @dataclass(frozen=True)
@@ -77,10 +102,12 @@ class Printer:
     """
 
     json: bool
+    status: StatusLine = field(default_factory=StatusLine)
 
     def say(self, text: str = "") -> None:
         """A line for people; silent under `--json`."""
         if not self.json:
+            self.status.clear()
             click.echo(visible(text))
 
     def result(self, data: Mapping[str, Any]) -> None:
@@ -152,9 +179,26 @@ class Context:
         """Where passphrases come from in this run; see `repo_tools.signing.secrets`."""
         from repo_tools.signing.secrets import open_secrets  # noqa: PLC0415  not for --help
 
-        prompt = _ask_passphrase if sys.stdin.isatty() else None
+        prompt = self._ask_passphrase if sys.stdin.isatty() else None
         fallback = ws.lab_passphrase if ws is not None and ws.config.lab else None
         return open_secrets(descriptor, os.environ, prompt, fallback)
+
+    def _ask_passphrase(self, question: str) -> str:
+        self.printer.status.clear()
+        return str(click.prompt(question, hide_input=True, err=True))
+
+    @contextlib.contextmanager
+    def steps(self) -> Iterator[Callable[[str], None]]:
+        """Whom long work tells its steps: each a line with `-v`, else one line of a terminal."""
+        if self.verbose:
+            yield self.printer.say
+        elif self.json or not sys.stderr.isatty():
+            yield lambda _: None
+        else:
+            try:
+                yield self.printer.status.tell
+            finally:
+                self.printer.status.clear()
 
     def new_passphrase(self, ws: Workspace, descriptor: int | None, name: str) -> bytes:
         """The passphrase for a key that is being made; typed twice where a person types it."""

@@ -59,13 +59,8 @@ def gc(context: Context, older: str, descriptor: int | None, *, dry_run: bool) -
         parts = f" and {len(left)} unfinished uploads" if left else ""
         context.confirm(f"Remove {count} objects, {found.garbage.length} bytes{parts}, for ever?")
         keys, known = OnlineKeys(ws, context.secrets(ws, descriptor)), len(refresh_paths(ws))
-        removed, length = clean(
-            ws,
-            found,
-            keys,
-            context.now,
-            progress=context.printer.say if context.verbose else lambda _: None,
-        )
+        with context.steps() as progress:
+            removed, length = clean(ws, found, keys, context.now, progress=progress)
         taken = len(refresh_paths(ws)) - known
     if taken:
         context.printer.say(

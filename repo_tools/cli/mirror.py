@@ -35,12 +35,8 @@ def mirror(context: Context, destination: str, *, check: bool) -> None:
     """
     ws = context.workspace()
     storage = _open(ws, destination)
-    done = copy(
-        ws,
-        storage,
-        check=check,
-        progress=context.printer.say if context.verbose else lambda _: None,
-    )
+    with context.steps() as progress:
+        done = copy(ws, storage, check=check, progress=progress)
     came = "" if done.before in {None, done.version} else f", before it was {done.before}"
     context.printer.say(
         f"{storage.url} shows timestamp {done.version}{came}: "

@@ -217,18 +217,19 @@ def publish(
         if dry_run:
             _show_plan(context, ws, keys, accepted, accept_jump=accept_jump)
             return
-        found, verdicts = publish_with_inbox(
-            ws,
-            ws.storage(),
-            keys,
-            context.now,
-            accepted=frozenset(accepted),
-            resume=resume,
-            accept_jump=accept_jump,
-            edges=edges,
-            progress=context.printer.say if context.verbose else lambda _: None,
-            tell=lambda verdict: _say_verdict(context, verdict),
-        )
+        with context.steps() as progress:
+            found, verdicts = publish_with_inbox(
+                ws,
+                ws.storage(),
+                keys,
+                context.now,
+                accepted=frozenset(accepted),
+                resume=resume,
+                accept_jump=accept_jump,
+                edges=edges,
+                progress=progress,
+                tell=lambda verdict: _say_verdict(context, verdict),
+            )
     if isinstance(found, NothingToDo):
         _say_nothing_to_do(context, found, verdicts)
         return

@@ -60,8 +60,7 @@ def submit(
 def _hand_in(ours: Context, descriptor: int | None, *, again: bool) -> ExitCode:
     ws = ours.workspace()
     secrets = ours.secrets(ws, descriptor)
-    progress = ours.printer.say if ours.verbose else lambda _: None
-    with ws.lock():
+    with ws.lock(), ours.steps() as progress:
         found = hand_in(ws, ws.storage(), secrets, ours.now, again=again, progress=progress)
     for rebased in found.rebased:
         _say_rebased(ours, rebased)

@@ -101,6 +101,8 @@ BATCH = 256
 _ROUNDS = 3
 _SMALL = ("channels/", "holds/")
 _BINS = "bins"
+_STEP = 64
+"""Hash bins between two reports of progress."""
 
 
 class Outcome(enum.Enum):
@@ -189,6 +191,7 @@ class _Judges:
     state: RepositoryState
     now: datetime
     following: Targets | None
+    progress: Callable[[str], None] = lambda _: None
     verdicts: list[Verdict] = field(default_factory=list)
 
     def say(
@@ -249,7 +252,9 @@ class _Judges:
             self._check_own(submission, data)
         above = None if is_bin(submission.role) else found.signed
         new: dict[str, int] = {}
-        for each in inbox.read_bin_list(self.storage, identity, submission):
+        for number, each in enumerate(inbox.read_bin_list(self.storage, identity, submission)):
+            if number % _STEP == 0:
+                self.progress(f"look at {submission.role} in the inbox, hash bin {number + 1}")
             piece, said = self._examined(identity, each, above)
             if said.live:
                 continue
@@ -411,6 +416,7 @@ def take_in(
     trial: Callable[[Workspace], object],
     *,
     fetch: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Intake:
     """Decide what of the inbox goes with a publish. Writes to this machine only.
 
@@ -420,6 +426,7 @@ def take_in(
         now: the time.
         trial: plans and rehearses a publish of what a workspace has staged.
         fetch: copy what is good, and try it; otherwise only say what has an end already.
+        progress: told now and then what is looked at.
 
     Raises:
         FirmrootError: as the trial, where the inbox is not to blame.
@@ -435,7 +442,7 @@ def take_in(
     live = read_base(ws, storage)
     if live.tag is None:
         return Intake(ws, (), listing)
-    judges = _Judges(ws, storage, live.state, now, next_targets(ws, live.state))
+    judges = _Judges(ws, storage, live.state, now, next_targets(ws, live.state), progress)
     items = judges.gather(batch(listing, now), fetch=fetch)
     chosen = _choose(ws, items, trial, judges) if fetch and items else []
     for each in chosen:
@@ -620,7 +627,7 @@ def publish_with_inbox(  # noqa: PLR0913  each is a decision of the caller
     _finish_interrupted(ws, storage)
     trial = _trial(storage, keys, now, accepted, accept_jump=accept_jump)
     for left in reversed(range(_ROUNDS)):
-        intake = take_in(ws, storage, now, trial)
+        intake = take_in(ws, storage, now, trial, progress=progress)
         said = _answer(storage, intake, now, tell)
         try:
             found = publish_staged(
@@ -641,7 +648,7 @@ def publish_with_inbox(  # noqa: PLR0913  each is a decision of the caller
             continue
         break
     if intake.taken:
-        after = take_in(ws, storage, now, trial, fetch=False)
+        after = take_in(ws, storage, now, trial, fetch=False, progress=progress)
         said += _answer(storage, after, now, tell)
     return found, said
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 from unittest.mock import patch
 
@@ -23,13 +26,12 @@ from client_reference.errors import (
     RefusedError,
     RetryLaterError,
 )
-from repo_tools.cli.context import Printer
+from repo_tools.cli.context import Context, Printer
 from repo_tools.cli.main import COMMANDS, cli, main
 from repo_tools.files import DiskFullError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 def walk(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
@@ -179,6 +181,89 @@ def test_output_never_controls_the_terminal(
         assert json.loads(out) == {"a": HOSTILE}
     else:
         assert out == "a\n\tb \\x1b[2J\\x1b[Hroot 2: nothing changes\\x9b8m\\r\n"
+
+
+class Screen:
+    """What a terminal of so many columns shows of what is written to it."""
+
+    def __init__(self) -> None:
+        self.lines, self.at = [""], 0
+
+    def show(self, written: str) -> list[str]:
+        for each in written:
+            if each == "\n":
+                self.lines.append("")
+            if each in "\r\n":
+                self.at = 0
+                continue
+            line = self.lines[-1].ljust(self.at)
+            self.lines[-1] = line[: self.at] + each + line[self.at + 1 :]
+            self.at += 1
+        return [line.rstrip() for line in self.lines]
+
+
+def a_context(*, as_json: bool = False, verbose: bool = False) -> Context:
+    printer = Printer(json=as_json)
+    return Context(
+        Path(), datetime.now(UTC), json=as_json, yes=False, verbose=verbose, printer=printer
+    )
+
+
+def test_long_work_is_told_on_one_line_of_a_terminal_and_leaves_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "20")
+    ours, screen = a_context(), Screen()
+
+    def shown() -> list[str]:
+        """Both streams are the same terminal; each step is looked at before the next."""
+        found = capsys.readouterr()
+        return screen.show(found.err + found.out)
+
+    with ours.steps() as progress:
+        progress("upload metadata/2.snapshot.json")
+        assert shown() == ["upload metadata/2.s"]
+        progress("commit\x1b[2J")
+        assert shown() == [r"commit\x1b[2J"]
+        ours.printer.say("refused")
+        assert shown() == ["refused", ""]
+        progress("upload x")
+        assert shown() == ["refused", "upload x"]
+        with patch("click.prompt", return_value="secret"):
+            assert ours._ask_passphrase("Passphrase of ci") == "secret"
+        assert shown() == ["refused", ""]
+        progress("upload y")
+    assert shown() == ["refused", ""]
+    with contextlib.suppress(RefusedError), ours.steps() as progress:
+        progress("upload z")
+        raise RefusedError("no")
+    assert shown() == ["refused", ""]
+
+
+@pytest.mark.parametrize(
+    ("terminal", "as_json", "verbose", "out"),
+    [
+        (False, False, False, ""),
+        (True, True, False, ""),
+        (True, True, True, ""),
+        (True, False, True, "upload x\n"),
+        (False, False, True, "upload x\n"),
+    ],
+)
+def test_elsewhere_steps_are_lines_if_they_are_asked_for(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    out: str,
+    *,
+    terminal: bool,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    with a_context(as_json=as_json, verbose=verbose).steps() as progress:
+        progress("upload x")
+    assert capsys.readouterr() == (out, "")
 
 
 def test_an_exit_code_of_a_command_is_kept() -> None:
