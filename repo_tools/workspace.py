@@ -256,7 +256,7 @@ class Workspace:
                 "firmroot.toml: recovery_storage: expected where the recovery anchor is published",
                 "name a storage in another account than `storage`: file:///...",
             )
-        here, there = (self._place(each) for each in (url, self.config.storage))
+        here, there = (self.place(each) for each in (url, self.config.storage))
         if here.startswith(there) or there.startswith(here):
             relation = "also `storage`" if here == there else "one within the other with `storage`"
             raise ConfigurationError(
@@ -266,13 +266,23 @@ class Workspace:
             )
         return self._open_storage("recovery_storage", url)
 
-    def _place(self, url: str) -> str:
-        """Where a storage is, however it is written; what is within it begins with that."""
+    def place(self, url: str) -> str:
+        """Where a storage is, however it is written; what is within it begins with that.
+
+        Raises:
+            ConfigurationError: it begins with s3:// and is no storage there.
+        """
         scheme, separator, rest = url.partition("://")
-        if not separator or scheme == "file":
+        service = ""
+        if scheme == "s3" and separator:
+            from repo_tools.storage.s3 import parse_place  # noqa: PLC0415 # for those who have one
+
+            at = parse_place(url)
+            service, rest = at.endpoint.rstrip("/"), f"{at.bucket}/{at.prefix}"
+        elif not separator or scheme == "file":
             rest = str((self.directory / (rest if separator else url)).resolve())
         path = "/".join(part for part in rest.split("/") if part)
-        return f"{scheme if separator else 'file'}://{path}/"
+        return f"{scheme if separator else 'file'}:{service}//{path}/"
 
     def _open_storage(self, key: str, url: str) -> Storage:
         scheme, separator, rest = url.partition("://")

@@ -230,12 +230,25 @@ def test_the_anchor_has_a_storage_of_its_own(ws: Workspace) -> None:
     config.write_text(text.replace('"recovery"', '"file:///elsewhere"'))
     assert Workspace.open(ws.directory).recovery_storage().url == "file:///elsewhere"
     bucket = text.replace('storage = "repository"', 'storage = "s3://acme/fw"')
-    for place in ("s3://acme/fw/", "s3://acme//fw", "s3://acme/fw/rescue", "s3://acme"):
+    for place in (
+        "s3://acme/fw/",
+        "s3://acme//fw",
+        "s3://acme/fw/rescue",
+        "s3://acme",
+        "s3://acme/fw/rescue?roots=hold",
+    ):
         config.write_text(bucket.replace('"recovery"', f'"{place}"'))
         with pytest.raises(ConfigurationError, match="who can write to one must not be able"):
             Workspace.open(ws.directory).recovery_storage()
     config.write_text(bucket.replace('"recovery"', '"s3://acme/fw-rescue"'))
     assert Workspace.open(ws.directory).recovery_storage().url == "s3://acme/fw-rescue"
+    other = text.replace('"repository"', '"s3://acme/fw?endpoint=https://one.example"')
+    config.write_text(other.replace('"recovery"', '"s3://acme/fw/x?endpoint=https://one.example/"'))
+    with pytest.raises(ConfigurationError, match="one within the other with `storage`"):
+        Workspace.open(ws.directory).recovery_storage()
+    elsewhere = "s3://acme/fw/x?endpoint=https://two.example"
+    config.write_text(other.replace('"recovery"', f'"{elsewhere}"'))
+    assert Workspace.open(ws.directory).recovery_storage().url == elsewhere
 
 
 def test_each_epoch_has_places_of_its_own(ws: Workspace) -> None:

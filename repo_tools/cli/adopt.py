@@ -141,7 +141,8 @@ def _open(source: str) -> tuple[AbstractContextManager[Readable], Storage | None
                 f"SOURCE is {source!r}, and there is no such folder",
                 "name the folder that has metadata/ and targets/ in it",
             )
-        storage = LocalStorage(path, path.as_uri())
+        # As a workspace reads it: without escapes, also where there is a space in it.
+        storage = LocalStorage(path, f"file://{path}")
     else:
         raise ConfigurationError(
             f"SOURCE is {source!r}; expected a folder, file:///..., s3://... or https://...",

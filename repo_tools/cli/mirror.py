@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from client_reference.errors import ConfigurationError
 from repo_tools.cli.context import Context, example
+from repo_tools.cli.places import open_place
 from repo_tools.publishing.mirror import mirror as copy
-from repo_tools.storage.local import LocalStorage
 
 if TYPE_CHECKING:
     from repo_tools.storage.protocol import Storage
@@ -52,28 +51,8 @@ def _open(ws: Workspace, text: str) -> Storage:
     Raises:
         ConfigurationError: it is something else, or the storage that is to be copied.
     """
-    scheme, separator, rest = text.partition("://")
-    storage: Storage
-    if not separator:
-        storage = LocalStorage(Path(text).absolute())
-    elif scheme == "file" and rest.startswith("/"):
-        storage = LocalStorage(Path(rest), text)
-    elif scheme == "s3":
-        from repo_tools.storage.s3 import S3Storage  # noqa: PLC0415 # for those who have one
-
-        storage = S3Storage(text)
-    else:
-        raise ConfigurationError(
-            f"DEST is {text!r}; expected a folder, file:///... or s3://...",
-            "for example firmroot mirror /srv/mirror",
-        )
-    ours = ws.whole_storage()
-    same = (
-        storage.root.resolve() == ours.root.resolve()
-        if isinstance(storage, LocalStorage) and isinstance(ours, LocalStorage)
-        else storage.url == ours.url
-    )
-    if same:
+    storage = open_place(text, "DEST")
+    if ws.place(storage.url) == ws.place(ws.config.storage):
         raise ConfigurationError(
             f"DEST is {text!r}, the storage of this workspace itself", "name another place"
         )

@@ -44,6 +44,6 @@ def serve(context: Context, port: int, host: str) -> None:
         context.printer.result({"url": url})
 
     anchor = ws.recovery_storage() if ws.config.lab else None
-    recovery = anchor.root if isinstance(anchor, LocalStorage) else None
+    recovery = anchor.root if isinstance(anchor, LocalStorage) else anchor
     run(place, listen(host, port), ready, log=context.verbose, recovery=recovery)
     context.printer.say("stopped")

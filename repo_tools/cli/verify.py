@@ -20,6 +20,7 @@ from client_reference.transport.fetch import Ambient, HttpFetcher, Settings
 from client_reference.transport.fetcher import DirectoryFetcher
 from client_reference.transport.policy import parse_mirror
 from repo_tools.cli.context import Context, example
+from repo_tools.cli.places import open_place
 from repo_tools.cli.verify_through import Asked, mirrors_of_devices, verify_through
 from repo_tools.publishing.factory import devices, future_devices
 from repo_tools.publishing.following import lead
@@ -88,6 +89,7 @@ def verify(  # noqa: PLR0913  each is a decision of the caller
 ) -> None:
     """Audit a live repository: this workspace's storage, or what is at a URL or path.
 
+    URL is https://..., file:///... or s3://..., such as a mirror, and PATH a folder.
     Trusts what the workspace trusts: its roots, and those of every factory export.
 
     Through a CDN or another mirror, its headers are judged as well: exit code 6 if bytes are not
@@ -169,4 +171,6 @@ def _reach(ws: Workspace, place: str | None) -> AbstractContextManager[Fetcher]:
     if place.startswith(("http://", "https://")):
         ambient = Ambient(time.monotonic, time.sleep, random.random)
         return HttpFetcher(Settings((parse_mirror(place),)), ambient)
+    if "://" in place:
+        return nullcontext(OverlayStorage(open_place(place, "PATH", " or https://..."), {}))
     return nullcontext(DirectoryFetcher(Path(place)))

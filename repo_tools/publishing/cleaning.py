@@ -5,12 +5,13 @@ The second look decides; what the first one showed to a person is the most that 
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from client_reference.errors import ActionRequiredError, FirmrootError
+from client_reference.errors import ActionRequiredError, ConfigurationError, FirmrootError
 from repo_tools.files import replace_file
 from repo_tools.publishing.collect import (
     Garbage,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Look", "clean", "look"]
 
+_NOTHING = "gc/nothing"
+"""An object that is never there: whether it may be removed is asked of it."""
 _PATIENCE = timedelta(hours=1)
 """Older than that, the mark of another machine counts as left behind."""
 
@@ -90,9 +93,13 @@ def clean(
 
     Raises:
         LockedError: another clean-up is under way, or took this one over.
+        ConfigurationError: objects, or some of them, may not be removed by who runs this.
         Whatever `refresh` raises: nothing was removed then.
     """
     whole = workspace.whole_storage()
+    # Who may write and not remove would leave a mark that stops every publish, and that no clean-up
+    # of theirs can take away.
+    whole.remove(_NOTHING)
     tag = begin(whole, now, _token(workspace), take_over=now - _PATIENCE)
     try:
         # Whoever loses this race lost it to a commit, which moves the base just as well.
@@ -105,7 +112,14 @@ def clean(
         raise
     shown = {entry.path for entry in found.garbage.entries}
     entries = tuple(each for each in again.garbage.entries if each.path in shown)
-    done = sweep(whole, replace(again.garbage, entries=entries), tag, progress)
+    try:
+        done = sweep(whole, replace(again.garbage, entries=entries), tag, progress)
+    except ConfigurationError:
+        # An answer, and so the last of what was asked: nothing is removed any more. After a request
+        # without one the mark stays, since that may still be carried out.
+        with contextlib.suppress(FirmrootError):
+            end(whole, tag)
+        raise
     end(whole, tag)
     return done
 

@@ -73,11 +73,11 @@ def _lifetime(path: str) -> str:
     return ALWAYS_ASK if path.endswith("/timestamp.json") else IMMUTABLE
 
 
-def _stored(storage: Storage, folder: str) -> Route:
-    """One public directory of a storage that is not on this machine."""
+def _stored(storage: Storage, name: str, below: str) -> Route:
+    """What lies below a path of a storage that is not on this machine."""
 
     def answer(request: Request) -> Response:
-        path = f"{folder}/{request.path_params['path']}"
+        path = f"{below}{request.path_params['path']}"
         if any(segment.startswith(".") or not segment for segment in path.split("/")):
             raise HTTPException(404)
         try:
@@ -99,7 +99,7 @@ def _stored(storage: Storage, folder: str) -> Route:
         headers["content-range"] = f"bytes {first}-{last}/{length}"
         return StreamingResponse(_pieces(storage, path, first, last + 1), 206, headers)
 
-    return Route(f"/{folder}/{{path:path}}", answer, methods=["GET"])
+    return Route(f"/{name}/{{path:path}}", answer, methods=["GET"])
 
 
 def _pieces(storage: Storage, path: str, first: int, end: int) -> Iterator[bytes]:
@@ -122,14 +122,18 @@ def _refuse(request: Request, error: Exception) -> Response:
     )
 
 
-def application(root: Path | Storage, recovery: Path | None = None) -> Starlette:
-    """The storage, in a directory or not, and the recovery storage, as an ASGI application."""
+def application(root: Path | Storage, recovery: Path | Storage | None = None) -> Starlette:
+    """The storage and the recovery storage, in directories or not, as an ASGI application."""
     routes: list[BaseRoute] = [
-        _local(name, root / name) if isinstance(root, Path) else _stored(root, name)
+        _local(name, root / name) if isinstance(root, Path) else _stored(root, name, f"{name}/")
         for name in ("metadata", "targets")
     ]
     if recovery is not None:
-        routes.append(_local("recovery", recovery))
+        routes.append(
+            _local("recovery", recovery)
+            if isinstance(recovery, Path)
+            else _stored(recovery, "recovery", "")
+        )
     return Starlette(routes=routes, exception_handlers={HTTPException: _refuse})
 
 
@@ -173,7 +177,7 @@ def run(
     ready: Callable[[str], None],
     *,
     log: bool,
-    recovery: Path | None = None,
+    recovery: Path | Storage | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then return.
 
@@ -182,7 +186,7 @@ def run(
         listener: from `listen`.
         ready: told the URL once connections are answered.
         log: one line per request on the terminal.
-        recovery: directory of the recovery storage, served below `recovery/`.
+        recovery: directory of the recovery storage, or that, served below `recovery/`.
     """
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

@@ -43,6 +43,7 @@ from repo_tools.publishing.live import (
     root_chain_object,
 )
 from repo_tools.publishing.rehearse import Clock, Outcome, meet
+from repo_tools.publishing.withdraw import offered
 from repo_tools.storage.epoch import epoch_path
 from repo_tools.storage.protocol import Blob
 
@@ -405,8 +406,8 @@ def _manifests(about: Audit, state: RepositoryState) -> Iterator[Finding]:
             paths = [each.artifact.path for r in manifest.releases for each in r.payloads]
             builds = {each: artifact(state, manifest.product, each) for each in paths}
             yield from _payloads(path, manifest, builds)
-            offered = ", ".join(release.version for release in manifest.releases)
-            yield Finding(Severity.FINE, path, f"offers {offered or 'nothing'}")
+            versions = ", ".join(release.version for release in offered(manifest))
+            yield Finding(Severity.FINE, path, f"offers {versions or 'nothing'}")
 
 
 def _payloads(

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-__all__ = ["Blob", "Created", "Entry", "Storage", "Unfinished", "check_path"]
+__all__ = ["AccessDeniedError", "Blob", "Created", "Entry", "Storage", "Unfinished", "check_path"]
+
+
+class AccessDeniedError(ConfigurationError):
+    """These credentials may not do that; others may."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -48,7 +49,14 @@ from client_reference.errors import (
     RetryLaterError,
 )
 from repo_tools.sdks import show
-from repo_tools.storage.protocol import Blob, Created, Entry, Unfinished, check_path
+from repo_tools.storage.protocol import (
+    AccessDeniedError,
+    Blob,
+    Created,
+    Entry,
+    Unfinished,
+    check_path,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -104,25 +112,55 @@ def parse_place(url: str) -> Place:
     Raises:
         ConfigurationError: it is something else.
     """
-    parts = urlsplit(url)
-    query = parse_qs(parts.query)
-    endpoint = query.pop("endpoint", [""])[-1]
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigurationError(f"{url!r} is not a storage on S3: {error}", _FORM) from error
+    query = parse_qs(parts.query, keep_blank_values=True)
+    endpoint = query.pop("endpoint", None)
     roots = query.pop("roots", [""])[-1]
     if roots not in {"", "hold"}:
         raise ConfigurationError(
             f"{url!r}: roots={roots}: expected roots=hold",
             "it asks for a legal hold on each root, on a bucket with object lock",
         )
-    if parts.scheme != "s3" or not parts.hostname or query or parts.fragment or parts.port:
-        raise ConfigurationError(
-            f"{url!r} is not a storage on S3",
-            "it is s3://BUCKET or s3://BUCKET/PREFIX, and for a service that is not AWS "
-            "s3://BUCKET/PREFIX?endpoint=https://HOST",
-        )
-    if endpoint and urlsplit(endpoint).scheme not in {"http", "https"}:
-        raise ConfigurationError(f"{url!r}: the endpoint must begin with https:// or http://")
     prefix = parts.path.strip("/")
-    return Place(parts.hostname, f"{prefix}/" if prefix else "", endpoint, roots == "hold")
+    if (
+        parts.scheme != "s3"
+        or not _BUCKET.fullmatch(parts.netloc)
+        or not {".", ".."}.isdisjoint(prefix.split("/"))
+        or query
+        or parts.fragment
+    ):
+        raise ConfigurationError(f"{url!r} is not a storage on S3", _FORM)
+    # Empty is a variable that was not set: to go to AWS with it would be somebody else's bucket.
+    if endpoint is not None and not _is_endpoint(endpoint[-1]):
+        raise ConfigurationError(
+            f"{url!r}: the endpoint must begin with https:// or http:// and name a host, "
+            f"found {endpoint[-1]!r}",
+            _FORM,
+        )
+    return Place(
+        parts.netloc.lower(),
+        f"{prefix}/" if prefix else "",
+        endpoint[-1] if endpoint else "",
+        roots == "hold",
+    )
+
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_FORM = (
+    "it is s3://BUCKET or s3://BUCKET/PREFIX, and for a service that is not AWS "
+    "s3://BUCKET/PREFIX?endpoint=https://HOST"
+)
+
+
+def _is_endpoint(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no port, or no address
+        return False
 
 
 def connect(place: Place) -> S3Client:
@@ -171,7 +209,7 @@ def make_client(place: Place) -> S3Client:
         client: S3Client = boto3.session.Session().client(
             "s3", endpoint_url=place.endpoint or None, config=settings
         )
-    except BotoCoreError as error:
+    except (BotoCoreError, ValueError) as error:
         raise ConfigurationError(
             f"no connection to S3 can be made: {error}",
             "set AWS_REGION and AWS_PROFILE, or what your credentials need",
@@ -244,7 +282,7 @@ class S3Storage:
     def open(self, path: str) -> Iterator[BinaryIO]:
         """A seekable stream of one object, read in ranges of one version. See `Storage.open`."""
         with self._failures(path):
-            head = self._client.head_object(**self._at(path))
+            head = self._head(path)
         raw = _Ranges(
             lambda first, last: self._range(path, head["ETag"], first, last),
             head["ContentLength"],
@@ -371,6 +409,19 @@ class S3Storage:
         check_path(path)
         return {"Bucket": self._place.bucket, "Key": self._place.prefix + path}
 
+    def _head(self, path: str) -> Mapping[str, Any]:
+        """What an object is, without its bytes."""
+        client = self._client
+        try:
+            head: Mapping[str, Any] = client.head_object(**self._at(path), ChecksumMode="ENABLED")
+        except client.exceptions.ClientError as error:
+            if _status(error) in {400, 403}:
+                # Such an answer has no body, and so no reason: expired credentials, a wrong key or
+                # clock and a missing permission look alike. The same question with one is told it.
+                client.get_object(**self._at(path))["Body"].close()
+            raise
+        return head
+
     def _hold(self, path: str) -> dict[str, str]:
         """With the first byte, so that no root is ever there without it."""
         held = self._place.held and path.endswith(".root.json")
@@ -445,11 +496,9 @@ class S3Storage:
 
     def _is_there(self, path: str, source: bytes | Path, sha256: str) -> bool:
         """Whether the identical object is there; a different one is a rival."""
-        from botocore.exceptions import ClientError  # noqa: PLC0415 # only who is connected
-
         try:
-            head = self._client.head_object(**self._at(path), ChecksumMode="ENABLED")
-        except ClientError as error:
+            head = self._head(path)
+        except self._client.exceptions.ClientError as error:
             if _status(error) == 404:  # noqa: PLR2004 # RFC 9110
                 return False
             raise
@@ -490,7 +539,30 @@ class S3Storage:
     def _create_in_parts(
         self, path: str, source: bytes | Path, length: int, sha256: str
     ) -> Created:
-        """Read once: what is read for the digest of the whole is what is sent."""
+        """Whoever completes it first creates the object; the other finds the identical one."""
+        written = False
+        try:
+            written = self._upload(path, source, length, sha256)
+        except self._client.exceptions.ClientError as error:
+            # Somebody ended it: a publisher that went on with the same one, a clean-up, a rule of
+            # the bucket.
+            if _code(error) != "NoSuchUpload":
+                raise
+        if written:
+            return Created.NEW
+        if self._is_there(path, source, sha256):
+            return Created.IDENTICAL
+        raise RetryLaterError(
+            f"{path} in {self._url}: not all of its {length} bytes arrived, and the upload is gone",
+            _AGAIN,
+        )
+
+    def _upload(self, path: str, source: bytes | Path, length: int, sha256: str) -> bool:
+        """Read once: what is read for the digest of the whole is what is sent.
+
+        Returns:
+            whether the object was created; otherwise there is one, or the upload is gone.
+        """
         upload, listed = self._begin(path)
         try:
             parts = self._send_parts(path, source, length, sha256, (upload, listed))
@@ -512,13 +584,7 @@ class S3Storage:
             if _status(error) == 400:  # noqa: PLR2004 # RFC 9110: a part is not what it seemed
                 self._client.abort_multipart_upload(**self._at(path), UploadId=upload)
             raise
-        if written is not None:
-            return Created.NEW
-        if self._is_there(path, source, sha256):
-            return Created.IDENTICAL
-        raise RetryLaterError(
-            f"{path} in {self._url}: {length} bytes were sent, and the upload is gone", _AGAIN
-        )
+        return written is not None
 
     def _send_parts(
         self,
@@ -696,6 +762,7 @@ _PERMISSION = {
     "UploadPart": "s3:PutObject",
     "CompleteMultipartUpload": "s3:PutObject",
     "DeleteObject": "s3:DeleteObject",
+    "DeleteObjects": "s3:DeleteObject",
     "ListParts": "s3:ListMultipartUploadParts",
     "AbortMultipartUpload": "s3:AbortMultipartUpload",
 }
@@ -705,7 +772,9 @@ _ON_BUCKET = {
 }
 
 
-def _translated(error: Exception, path: str, url: str) -> FirmrootError:
+def _translated(  # noqa: PLR0911 # one for each thing that can be wrong
+    error: Exception, path: str, url: str
+) -> FirmrootError:
     """What an error of the SDK means to whoever publishes."""
     from botocore import exceptions as sdk  # noqa: PLC0415 # only who is connected
 
@@ -719,6 +788,8 @@ def _translated(error: Exception, path: str, url: str) -> FirmrootError:
             )
         case sdk.TokenRetrievalError() | sdk.SSOError() | sdk.CredentialRetrievalError():
             return ConfigurationError(f"{place}: {error}", _SIGN_IN)
+        case sdk.ParamValidationError():
+            return ConfigurationError(f"{place}: {error}", _FORM)
         case sdk.NoRegionError():
             return ConfigurationError(f"{place}: {error}", "set AWS_REGION")
         case sdk.FlexibleChecksumError():
@@ -803,7 +874,7 @@ def _elsewhere(error: Any, place: str) -> ConfigurationError:  # noqa: ANN401 # 
     )
 
 
-def _denied(error: Any, path: str, url: str) -> ConfigurationError:  # noqa: ANN401 # a ClientError
+def _denied(error: Any, path: str, url: str) -> AccessDeniedError:  # noqa: ANN401 # a ClientError
     """No permission: which one, for what."""
     at = parse_place(url)
     operation = str(error.operation_name)
@@ -819,7 +890,7 @@ def _denied(error: Any, path: str, url: str) -> ConfigurationError:  # noqa: ANN
         if reading
         else ""
     )
-    return ConfigurationError(
+    return AccessDeniedError(
         f"{path} in {url}: access denied to {operation} ({error})",
         f"these credentials need {needed}{absent}",
     )

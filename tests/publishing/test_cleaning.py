@@ -11,7 +11,12 @@ from unittest.mock import patch
 
 import pytest
 
-from client_reference.errors import ActionRequiredError, RefusedError, RetryLaterError
+from client_reference.errors import (
+    ActionRequiredError,
+    ConfigurationError,
+    RefusedError,
+    RetryLaterError,
+)
 from repo_tools.publishing.cleaning import clean, look
 from repo_tools.publishing.collect import is_marked
 from repo_tools.publishing.online import OnlineKeys
@@ -76,3 +81,51 @@ def test_what_nobody_was_shown_stays(live: Lab) -> None:
     again = look(live.workspace, live.now - timedelta(days=1))
     assert clean(live.workspace, again, _keys(live), live.now) == (1, 1)
     assert not is_marked(storage)
+
+
+def _add_garbage(lab: Lab) -> str:
+    digest = hashlib.sha256(b"x").hexdigest()
+    path = f"targets/{digest}.x"
+    lab.workspace.whole_storage().create(path, b"x", digest)
+    then = (lab.now - timedelta(days=9)).timestamp()
+    os.utime(lab.repository / path, (then, then))
+    return path
+
+
+def test_who_may_not_remove_stops_no_publish(live: Lab) -> None:
+    """The mark stayed, and the hint of every publish named a command that could not end it."""
+    _add_garbage(live)
+    denied = ConfigurationError("access denied to DeleteObject")
+    found = look(live.workspace, live.now - timedelta(days=1))
+    with (
+        patch.object(LocalStorage, "remove", side_effect=denied),
+        pytest.raises(ConfigurationError),
+    ):
+        clean(live.workspace, found, _keys(live), live.now)
+    assert not is_marked(live.workspace.whole_storage())
+
+
+@pytest.mark.parametrize(
+    ("error", "stays"),
+    [
+        # Answered: an object under a lock, say.
+        (ConfigurationError("access denied to DeleteObject"), False),
+        # Not answered: it may still be carried out, and remove what a publish relies on.
+        (RetryLaterError("the network is gone"), True),
+    ],
+)
+def test_the_mark_stays_while_something_may_still_be_removed(
+    error: Exception, *, stays: bool, live: Lab
+) -> None:
+    path = _add_garbage(live)
+    found = look(live.workspace, live.now - timedelta(days=1))
+    with (
+        patch.object(LocalStorage, "remove_all", side_effect=error),
+        pytest.raises(type(error)),
+    ):
+        clean(live.workspace, found, _keys(live), live.now)
+    assert is_marked(live.workspace.whole_storage()) is stays
+    assert (live.repository / path).exists()
+    live.ok("--yes", "gc", "--older", "1d")
+    assert not (live.repository / path).exists()
+    assert not is_marked(live.workspace.whole_storage())

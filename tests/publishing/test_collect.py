@@ -378,7 +378,7 @@ def test_a_publish_waits_for_a_clean_up_that_was_interrupted_and_a_refresh_does_
     def die(*_: object) -> None:
         raise RetryLaterError("the network is gone")
 
-    with patch.object(LocalStorage, "remove", die):
+    with patch.object(LocalStorage, "remove_all", die):
         assert aged.run("--yes", "gc", "--older", "30d").code == 4
     aged.add("1.2")
     aged.promote("1.2")

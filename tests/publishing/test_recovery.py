@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 
@@ -22,6 +23,8 @@ from repo_tools.publishing.following import RECOVERY_ROOT, cannot_follow, follow
 from repo_tools.publishing.inherit import carried_files, inherited_builds, inherited_role
 from repo_tools.publishing.prepare import read_base
 from repo_tools.publishing.recovery import audit_anchor, check_epoch, live_lead, publish_anchor
+from repo_tools.storage.local import LocalStorage
+from repo_tools.storage.protocol import AccessDeniedError, Blob
 from tests.publishing.conftest import stranded
 from tests.publishing.lab import PRODUCT
 
@@ -273,6 +276,28 @@ def test_a_recovery_storage_that_lost_a_version_is_audited_as_devices_find_it(
     assert all(line.startswith("error    device gateway-stable") for line in stays)
     lab.ok("anchor", "publish")
     assert "trusted: everything that is live verifies" in lab.ok("verify").out
+
+
+def test_an_anchor_that_these_credentials_may_not_read_is_no_alarm(
+    at: Callable[[str], Lab],
+) -> None:
+    """It is in another account, where the publisher has no permission: verify ended with 6."""
+    lab = at("there")
+    read = LocalStorage.read
+
+    def deny(self: LocalStorage, path: str, max_length: int) -> Blob:
+        if self.root == recovery(lab):
+            raise error
+        return read(self, path, max_length)
+
+    with patch.object(LocalStorage, "read", deny):
+        error: FirmrootError = AccessDeniedError("access denied to GetObject")
+        done = lab.ok("verify")
+        assert "warning  anchor: not looked at: access denied to GetObject" in done.out
+        error = ConfigurationError("there is no such bucket")
+        assert "error    anchor: there is no such bucket" in lab.run("verify").out
+    _lags(lab)
+    assert lab.run("verify").code == 6
 
 
 def test_a_re_rooting_that_is_under_way_strands_nobody(at: Callable[[str], Lab]) -> None:

@@ -196,7 +196,9 @@ def test_an_address_that_is_not_ours_is_said() -> None:
         listen("192.0.2.1", 0)
 
 
-def ask(storage: LocalStorage, path: str, **headers: str) -> Answer:
+def ask(
+    storage: LocalStorage, path: str, recovery: LocalStorage | None = None, **headers: str
+) -> Answer:
     """One request to the application over a storage that is no directory to it."""
     scope = {
         "type": "http",
@@ -215,7 +217,7 @@ def ask(storage: LocalStorage, path: str, **headers: str) -> Answer:
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
-    asyncio.run(application(storage)(scope, receive, send))
+    asyncio.run(application(storage, recovery)(scope, receive, send))
     head = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return Answer(sent[0]["status"], b"".join(each.get("body", b"") for each in sent[1:]), head)
 
@@ -239,6 +241,18 @@ def test_a_storage_that_is_elsewhere_is_read_as_it_is_asked_for(live: Lab) -> No
     assert (rest.status, rest.body) == (206, data[-5:])
     beyond = ask(storage, path, range=f"bytes={len(data)}-")
     assert (beyond.status, beyond.headers["content-range"]) == (416, f"bytes */{len(data)}")
+
+
+def test_a_recovery_storage_that_is_elsewhere_is_served_too(live: Lab) -> None:
+    """A lab on S3 exported devices with that URL, and they were answered 404."""
+    storage, recovery = LocalStorage(live.repository), LocalStorage(live.directory / "rescue")
+    recovery.create("1.root.json", b"x", hashlib.sha256(b"x").hexdigest())
+    recovery.create("e1/.root.json", b"x", hashlib.sha256(b"x").hexdigest())
+    found = ask(storage, "/recovery/1.root.json", recovery)
+    assert (found.status, found.body) == (200, b"x")
+    assert ask(storage, "/recovery/1.root.json").status == 404
+    for path in ("/recovery/2.root.json", "/recovery/e1/.root.json", "/recovery/../firmroot.toml"):
+        assert ask(storage, path, recovery).status == 404
 
 
 def test_nothing_but_the_public_folders_is_read(live: Lab) -> None:

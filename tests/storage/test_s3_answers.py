@@ -19,7 +19,14 @@ from client_reference.errors import (
     RetryLaterError,
 )
 from repo_tools.storage.protocol import Blob, Created
-from repo_tools.storage.s3 import ATTEMPTS, CONFLICTS, S3Storage, connect, parse_place
+from repo_tools.storage.s3 import (
+    ATTEMPTS,
+    CONFLICTS,
+    S3Storage,
+    connect,
+    make_client,
+    parse_place,
+)
 from tests.simulators.gate import Gate, Rule
 from tests.simulators.seaweed import ACCESS, SECRET, Service, seaweed
 
@@ -65,11 +72,20 @@ def storage(gate: Gate) -> S3Storage:
 
 
 IMAGE = bytes(PART + 2)
+
+
+def _open(storage: S3Storage) -> bytes:
+    with storage.open("a") as stream:
+        return stream.read()
+
+
 VERBS: dict[str, Callable[[S3Storage], object]] = {
     "read": lambda storage: storage.read(TIMESTAMP, 9),
+    "open": _open,
     "create": lambda storage: storage.create("metadata/1.root.json", b"x", sha256(b"x")),
     "replace": lambda storage: storage.replace(TIMESTAMP, b"1", None),
     "remove": lambda storage: storage.remove("metadata/1.root.json"),
+    "remove all": lambda storage: storage.remove_all(["metadata/1.root.json"]),
     "paths": lambda storage: list(storage.paths("metadata/")),
     "in parts": lambda storage: storage.create("targets/image", IMAGE, sha256(IMAGE)),
     "look for parts": lambda storage: storage.create("targets/image", IMAGE, sha256(IMAGE)),
@@ -155,6 +171,7 @@ DENIED = {
     "read": ("GET", "", "GetObject", "s3:GetObject on arn:aws:s3:::acme/*"),
     "create": ("PUT", "", "PutObject", "s3:PutObject on arn:aws:s3:::acme/*"),
     "remove": ("DELETE", "", "DeleteObject", "s3:DeleteObject on arn:aws:s3:::acme/*"),
+    "remove all": ("POST", "?delete", "DeleteObjects", "s3:DeleteObject on arn:aws:s3:::acme/*"),
     "paths": ("GET", "list-type", "ListObjectsV2", "s3:ListBucket on arn:aws:s3:::acme"),
     "in parts": (
         "POST", "?uploads", "CreateMultipartUpload",
@@ -179,6 +196,30 @@ def test_the_permission_that_is_missing_is_named(verb: str, gate: Gate) -> None:
     assert ("; if the object is not there: s3:ListBucket on" in caught.value.hint) == (
         verb == "read"
     )
+
+
+HEADLESS = ("a wrong clock", "a key that does not exist", "credentials that have expired")
+
+
+@pytest.mark.parametrize("case", HEADLESS)
+def test_an_answer_without_a_body_is_asked_for_its_reason(
+    case: str, gate: Gate, storage: S3Storage
+) -> None:
+    """The answer to a HEAD has none: expired credentials looked like a fault that passes."""
+    rule, error, message, hint = ANSWERS[case]
+    gate.rules.append(rule)
+    for verb in ("open", "in parts"):
+        with pytest.raises(error, match=message) as caught:
+            VERBS[verb](storage)
+        assert re.search(hint, caught.value.hint)
+    gate.rules.clear()
+    gate.rules.append(Rule("HEAD", status=403))
+    storage.create("a", b"x", sha256(b"x"))
+    # What the other question does not explain stays what it was.
+    with pytest.raises(ConfigurationError, match="access denied to HeadObject"):
+        VERBS["open"](storage)
+    gate.rules.clear()
+    assert _open(storage) == b"x"
 
 
 @pytest.mark.parametrize("status", [409, 503])
@@ -233,6 +274,30 @@ def test_a_rival_is_told_apart_from_a_lost_answer(gate: Gate, storage: S3Storage
     with pytest.raises(LockedError, match="changed since it was read: somebody else published"):
         storage.replace(TIMESTAMP, b"2", tag)
     assert storage.read(TIMESTAMP, 9).data == b"rival"
+
+
+@pytest.mark.parametrize("request_", [("PUT", "partNumber"), ("POST", "uploadId")])
+def test_an_upload_that_somebody_else_ended_is_no_missing_object(
+    request_: tuple[str, str], gate: Gate, storage: S3Storage
+) -> None:
+    """It was "not there", without a way on: of two publishers of one artifact one saw that."""
+    rule = Rule(*request_, status=404, code="NoSuchUpload", times=1)
+    gate.rules.append(rule)
+    with pytest.raises(RetryLaterError, match="and the upload is gone") as caught:
+        VERBS["in parts"](storage)
+    assert not isinstance(caught.value, NotFoundError)
+    assert "run the same command again" in caught.value.hint
+    # The other one has completed it.
+    client = make_client(parse_place(storage.url))
+
+    def overtake(**_: Any) -> None:  # noqa: ANN401 # whatever the SDK tells
+        client.meta.events.unregister("before-call.s3.ListMultipartUploads", overtake)
+        S3Storage(storage.url).create("targets/image", IMAGE, sha256(IMAGE))
+        gate.rules.append(Rule(*request_, status=404, code="NoSuchUpload"))
+
+    client.meta.events.register("before-call.s3.ListMultipartUploads", overtake)
+    slower = S3Storage(storage.url, client, part=PART, large=PART + 1)
+    assert slower.create("targets/image", IMAGE, sha256(IMAGE)) is Created.IDENTICAL
 
 
 @pytest.mark.parametrize("header", ["If-None-Match", "If-Match"])

@@ -290,6 +290,17 @@ def test_the_command_asks_and_refuses_what_it_cannot_do(shared: Foreign, tmp_pat
     assert run("--yes", "adopt", source, tmp_path / "acme").code == 0
 
 
+def test_a_folder_may_have_a_name_that_a_url_would_escape(shared: Foreign, tmp_path: Path) -> None:
+    """The workspace looked for its storage where the name is spelled with %20."""
+    (tmp_path / "their own").symlink_to(shared.directory)
+    source = tmp_path / "their own"
+    for number, each in enumerate((str(source), f"file://{source}")):
+        acme = tmp_path / f"acme{number}"
+        assert run("--yes", "adopt", each, acme).code == 0
+        storage = Workspace.open(acme, missing_keys=True).storage()
+        assert read_live(storage, shared.roots[0]).state.timestamp is not None
+
+
 def test_a_url_is_good_for_a_plan_and_for_no_more(shared: Foreign, tmp_path: Path) -> None:
     with served(shared.directory) as mirror:
         done = run("--json", "adopt", "--plan", mirror.url)

@@ -241,6 +241,14 @@ def test_what_no_destination_can_be(drill: Drill) -> None:
         assert says in drill.firmroot("mirror", text, code=2)
 
 
+def test_a_mirror_is_audited_under_each_name_of_it(drill: Drill, place: Path) -> None:
+    drill.firmroot("mirror", place)
+    assert "trusted: everything" in drill.firmroot("verify", place)
+    assert "trusted: everything" in drill.firmroot("verify", f"file://{place}")
+    assert "nothing is published there" in drill.firmroot("verify", f"file://{place}/x", code=6)
+    assert "PATH is 'gs://x'; expected" in drill.firmroot("verify", "gs://x", code=2)
+
+
 def test_before_anything_is_published_there_is_nothing_to_copy(tmp_path: Path) -> None:
 
     lab = Lab(tmp_path / "acme")

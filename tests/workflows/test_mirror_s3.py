@@ -33,9 +33,14 @@ def test_to_s3_and_back_again(
         assert {path: storage.read(path, 1 << 30).data for path in storage.paths("")} == {
             path: data for path, data in drill.honest.items() if "/." not in f"/{path}"
         }
+        assert "trusted: everything" in drill.firmroot("verify", url)
+        nobody = url.replace("/mirror?", "/nothing?")
+        assert "nothing is published there" in drill.firmroot("verify", nobody, code=6)
         config = drill.lab.directory / "firmroot.toml"
         text = config.read_text()
         config.write_text(text.replace('storage = "repository"', f'storage = "{url}"'))
+        itself = url.replace("/mirror?", "/mirror/?roots=hold&")
+        assert "the storage of this workspace itself" in drill.firmroot("mirror", itself, code=2)
         drill.firmroot("mirror", tmp_path / "back")
     drill.mirror.files = Published(tmp_path / "back")
     drill.install("1.1")

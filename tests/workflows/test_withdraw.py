@@ -31,6 +31,7 @@ def test_a_device_that_has_staged_it_does_not_start_it(drill: Drill) -> None:
     drill.firmroot("channel", "withdraw", "gateway@1.1", *WHY)
     drill.firmroot("sign")
     drill.firmroot("publish")
+    assert "channels/gateway/stable.json: offers nothing" in drill.firmroot("verify")
     said = drill.run("update")
     assert "1.1 (sequence 2) is not installed: it was withdrawn: the modem hangs" in said
     drill.runs("1.0")
