@@ -407,7 +407,8 @@ def _context(trust: Trust, roots: Roots, *, identified: bool) -> ssl.SSLContext:
                 # reported.
                 failure = failure or error
     if not usable and failure is not None:
-        raise ssl.SSLError(f"{roots.bundle} is no CA bundle: {failure}") from failure
+        # Of one argument alone, Python would show a tuple.
+        raise ssl.SSLError(1, f"{roots.bundle} is no CA bundle: {failure}") from failure
     return context
 
 

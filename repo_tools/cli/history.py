@@ -76,7 +76,8 @@ def history(context: Context, reference: str | None, *, verify: bool) -> None:
                 of = f" of epoch {each.epoch}" if len(epochs) > 1 else ""
                 context.printer.say(
                     f"nothing was kept of timestamp {in_words(missing)}{of}: refreshes by an older "
-                    "firmroot, versions that were jumped over, or a record that git lacks"
+                    "firmroot, or before the storage was restored from a mirror; versions that "
+                    "were jumped over; or a record that git lacks"
                 )
 
 

@@ -322,7 +322,7 @@ def refresh(
         ws = context.workspace()
         within = parse_duration(fail_within)
         keys = OnlineKeys(ws, context.secrets(ws, descriptor))
-        with ws.lock():
+        with ws.lock(), context.steps() as progress:
             found = refresh_online(
                 ws,
                 ws.storage(),
@@ -330,6 +330,7 @@ def refresh(
                 context.now,
                 accepted=frozenset(accepted),
                 accept_jump=accept_jump,
+                progress=progress,
             )
         _say_refreshed(context, found)
         check_people(endings(ws, context.now, within), now=context.now)

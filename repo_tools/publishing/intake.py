@@ -248,8 +248,6 @@ class _Judges:
     def _look(self, identity: str, submission: Submission, *, fetch: bool) -> _Item | None:
         data, found = self._examined(identity, submission)
         place = _place(self.workspace, identity)
-        if fetch and not found.live:
-            self._check_own(submission, data)
         above = None if is_bin(submission.role) else found.signed
         new: dict[str, int] = {}
         for number, each in enumerate(inbox.read_bin_list(self.storage, identity, submission)):
@@ -273,6 +271,7 @@ class _Judges:
             self.verdicts.append(done)
             return None
         if fetch:
+            self._check_own(submission, data)
             # What is staged is whole or not there at all: the bins lie elsewhere until all of them
             # have been read, and the role is written last.
             for name in new:

@@ -825,7 +825,8 @@ def _answered(  # noqa: PLR0911 # one for each thing that can be wrong
     if code == "NoSuchBucket":
         return ConfigurationError(
             f"{place}: there is no such bucket ({code})",
-            "correct `storage` in firmroot.toml, or make the bucket",
+            "correct its name where it is written (`storage` or `recovery_storage` in "
+            "firmroot.toml, or the command), or make the bucket",
         )
     if code == "NotImplemented" or status == 501:  # noqa: PLR2004 # RFC 9110
         return ConfigurationError(

@@ -754,8 +754,11 @@ def test_a_whole_role_is_renewed_through_the_inbox(many_apart: tuple[Lab, Lab]) 
     builder.ok("ceremony", "start", BUILDS)
     assert f"{BUILDS} 2 with 64 hash bins  handed in" in builder.ok("submit").out
     assert len(handed_in(publisher)) == 1
-    with patch.object(intake, "BATCH", 1):
-        publisher.ok("publish")
+    with patch.object(intake, "BATCH", 1), patch.object(intake, "_STEP", 32):
+        said = publisher.ok("-v", "publish").out
+    told = [line for line in said.splitlines() if line.startswith("look at ")]
+    first = f"look at {BUILDS} in the inbox, hash bin 1"
+    assert told == [first, first[:-1] + "33"] * 2, "before the publish and after it"
     assert set(live_bins(publisher).values()) == {2, 3}
     assert publisher.fresh_device() == (Outcome.UPDATES, "installs 1.0")
     assert f"{BUILDS} 2  published" in builder.ok("submit", "--status").out

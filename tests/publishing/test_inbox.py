@@ -20,6 +20,7 @@ from repo_tools.metadata.bins import MAX_BINS
 from repo_tools.publishing import inbox, intake
 from repo_tools.publishing.examine import Examined
 from repo_tools.publishing.inbox import Answer, Listing, Submission
+from repo_tools.publishing.prepare import read_base
 from repo_tools.storage.local import LocalStorage
 
 if TYPE_CHECKING:
@@ -281,6 +282,15 @@ def test_before_the_first_publish_nobody_is_answered(ready: Lab) -> None:
     assert inbox.list_inbox(storage).pending == (WORK.id,)
     assert f"gateway-builds 2 ({WORK.id[:8]}): refused: " in ready.ok("publish").out
     assert ready.fresh_device()[1] == "installs 1.0"
+
+
+def test_what_is_live_is_answered_so_while_something_newer_is_staged(following: Lab) -> None:
+    storage, role = following.workspace.storage(), WORK.role
+    data = read_base(following.workspace, storage).state.roles[role]
+    work = replace(WORK, version=1, length=len(data), sha256=sha256(data))
+    inbox.hand_in(storage, work, {work.sha256: data})
+    assert f"{role} 1 ({work.id[:8]}): published" in following.ok("publish").out
+    assert following.fresh_device()[1] == "installs 1.1"
 
 
 # The copy of a file that was handed in

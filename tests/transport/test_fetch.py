@@ -615,5 +615,5 @@ def test_a_repository_that_ended_is_not_asked_over_its_connections(
         bundle.unlink()
         assert http.fetch(META, 100) == FILES[META]
         http.every_mirror()
-        with pytest.raises(RetryLaterError, match="is no CA bundle"):
+        with pytest.raises(RetryLaterError, match=f"TLS failed: {bundle} is no CA bundle: "):
             http.fetch(META, 100)
