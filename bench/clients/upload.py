@@ -22,7 +22,7 @@ def main() -> None:
     place = parse_place(url)
     client = connect(place)
     bucket, key = place.bucket, place.prefix.rstrip("/")
-    client.head_bucket(Bucket=bucket)
+    client.list_objects_v2(Bucket=bucket, MaxKeys=1)
     wall, cpu = time.monotonic(), time.process_time()
     if who == "ours":
         storage = S3Storage(url.replace("/image?", "/bench?"), client)

@@ -47,7 +47,7 @@ from repo_tools.files import (
     temporary_file,
     translate_disk_full,
 )
-from repo_tools.metadata.bins import builds_of, is_bin
+from repo_tools.metadata.bins import is_bin
 from repo_tools.metadata.edits import format_time
 from repo_tools.metadata.repository import sha256
 from repo_tools.publishing import inbox
@@ -167,19 +167,15 @@ class _Item:
         submission: what it says.
         place: where its bytes are.
         handover: it goes with the next targets role alone.
-        bins: hash bins that go with it, by name, with their versions.
+        brings: versions of roles that it would make live, by name; of two that bring one role, one
+            goes.
     """
 
     id: str
     submission: Submission
     place: Path
     handover: bool
-    bins: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def roles(self) -> frozenset[str]:
-        """What it brings; of two that bring one role, one goes."""
-        return frozenset((self.submission.role, *self.bins))
+    brings: Mapping[str, int]
 
 
 @dataclass
@@ -246,38 +242,55 @@ class _Judges:
         )
 
     def _look(self, identity: str, submission: Submission, *, fetch: bool) -> _Item | None:
-        data, found = self._examined(identity, submission)
         place = _place(self.workspace, identity)
-        above = None if is_bin(submission.role) else found.signed
-        new: dict[str, int] = {}
-        for number, each in enumerate(inbox.read_bin_list(self.storage, identity, submission)):
-            if number % _STEP == 0:
-                self.progress(f"look at {submission.role} in the inbox, hash bin {number + 1}")
-            piece, said = self._examined(identity, each, above)
-            if said.live:
-                continue
-            if found.live:
-                raise StaleError(
-                    f"{submission.role} {submission.version} is live, and {each.role}, which was "
-                    "handed in with it, is not",
-                    "run firmroot submit again",
-                )
-            new[each.role] = said.signed.version
-            if fetch:
-                self._check_own(each, piece)
-                _unpack(self.storage, identity, each, piece, said, place, place / _BINS)
-        if found.live:
+        if fetch:
+            for before in place.glob("*.json"):
+                before.unlink()  # a look before this one found less of it live
+        data, found = self._examined(identity, submission)
+        brings = self._look_at_bins(identity, submission, found, place, fetch=fetch)
+        if found.live and not brings:
             done = Verdict(identity, submission.role, submission.version, Outcome.PUBLISHED)
             self.verdicts.append(done)
             return None
         if fetch:
-            self._check_own(submission, data)
             # What is staged is whole or not there at all: the bins lie elsewhere until all of them
             # have been read, and the role is written last.
-            for name in new:
+            for name in brings:
                 (place / _BINS / f"{name}.json").replace(place / f"{name}.json")
-            _unpack(self.storage, identity, submission, data, found, place, place)
-        return _Item(identity, submission, place, found.handover, new)
+        if not found.live:
+            brings[submission.role] = found.signed.version
+            if fetch:
+                self._take(identity, submission, data, found, place)
+        return _Item(identity, submission, place, found.handover, brings)
+
+    def _look_at_bins(
+        self, identity: str, submission: Submission, found: Examined, place: Path, *, fetch: bool
+    ) -> dict[str, int]:
+        """Versions of the hash bins that go with a role and are not live, by name."""
+        above = None if is_bin(submission.role) else found.signed
+        brings: dict[str, int] = {}
+        for number, each in enumerate(inbox.read_bin_list(self.storage, identity, submission)):
+            if number % _STEP == 0:
+                self.progress(f"look at {submission.role} in the inbox, hash bin {number + 1}")
+            data, piece = self._examined(identity, each, above)
+            if piece.live:
+                continue
+            brings[each.role] = piece.signed.version
+            if fetch:
+                self._take(identity, each, data, piece, place, place / _BINS)
+        return brings
+
+    def _take(
+        self,
+        identity: str,
+        submission: Submission,
+        data: bytes,
+        found: Examined,
+        place: Path,
+        roles: Path | None = None,
+    ) -> None:
+        self._check_own(submission, data)
+        _unpack(self.storage, identity, submission, data, found, place, roles or place)
 
     def _examined(
         self, identity: str, submission: Submission, above: Targets | None = None
@@ -297,9 +310,8 @@ class _Judges:
             )
         path = inbox.object_path(identity, submission.sha256)
         data = self.storage.read(path, submission.length).data
-        state = self.state
-        if is_bin(role) and state.role(builds_of(role)) is not None:
-            state = read_bins(self.storage, state, [role])
+        # Reads nothing of a role that is no bin.
+        state = read_bins(self.storage, self.state, [role])
         epoch = self.workspace.epoch
         try:
             found = examine(state, submission, data, epoch, self.now, self.following, above)
@@ -333,7 +345,7 @@ def _order(item: _Item) -> tuple[int, str, int, int, str]:
     """Of the same version of a role, the one with more and newer hash bins has the others in it."""
     role = item.submission.role
     rank = 0 if role.endswith("-builds") else 1 if is_bin(role) else 2
-    return (rank, role, -item.submission.version, -sum(item.bins.values()), item.id)
+    return (rank, role, -item.submission.version, -sum(item.brings.values()), item.id)
 
 
 def _place(ws: Workspace, identity: str) -> Path:
@@ -477,8 +489,8 @@ def _choose(
     covered: set[str] = set()
     apart = True
     for each in items:
-        apart = apart and covered.isdisjoint(each.roles)
-        covered |= each.roles
+        apart = apart and covered.isdisjoint(each.brings)
+        covered |= each.brings.keys()
     if apart and _failure(trial, _with(ws, items)) is None:
         return items
     own = _failure(trial, ws)
@@ -489,7 +501,9 @@ def _choose(
         role = each.submission.role
         if chosen.get(role) is each:
             continue
-        rival = next((one for one in chosen.values() if one.roles & each.roles), None)
+        rival = next(
+            (one for one in chosen.values() if one.brings.keys() & each.brings.keys()), None
+        )
         if rival is not None:
             error: FirmrootError | None = ActionRequiredError(
                 f"version {rival.submission.version} of {rival.submission.role} goes first"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Self
@@ -742,6 +743,48 @@ def test_bins_of_one_builder_are_one_submission(apart: tuple[Lab, Lab]) -> None:
     assert publisher.fresh_device() == (Outcome.UPDATES, "installs 1.3")
 
 
+@large
+def test_of_bins_that_are_live_in_part_the_others_go(apart: tuple[Lab, Lab]) -> None:
+    """The first was published while the builder handed it in once more with the next one."""
+    builder, publisher = apart
+    early = publisher.copy(publisher.directory.parent / "early" / "acme")
+    builder.add("1.1")
+    builder.ok("submit")
+    builder.add("1.2")
+    builder.ok("submit")
+    [more, one] = sorted(handed_in(publisher), key=lambda each: each.bins, reverse=True)
+    assert (bool(more.bins), bool(one.bins)) == (True, False)
+    with patch.object(intake, "batch", lambda *_: [one.id]):
+        early.ok("publish")
+    assert len(live_bins(publisher)) == 2
+    said = publisher.ok("publish").out
+    assert re.search(rf"^inbox +{more.role} .*: published$", said, re.MULTILINE)
+    assert len(live_bins(publisher)) == 3
+    assert "handed in" not in builder.ok("submit").out
+
+
+@large
+def test_bins_wait_for_one_that_the_publisher_has_staged(apart: tuple[Lab, Lab]) -> None:
+    """Also if it is not the first of them."""
+    builder, publisher = apart
+    [home] = live_bins(publisher)
+    bins = bins_of(read_base(builder.workspace, builder.workspace.storage()).state.role(BUILDS))
+    assert bins is not None
+    found: dict[str, int] = {}
+    for number in range(1000):
+        name = bins.get_role_for_target(f"builds/gateway/2.{number}/firmware.img")
+        found.setdefault("here" if name == home else "before" if name < home else "", number)
+    builder.add(f"2.{found['before']}")
+    builder.add(f"2.{found['here']}")
+    assert " with 1 hash bin  handed in" in builder.ok("submit").out
+    publisher.ok("ceremony", "start", BUILDS)
+    said = publisher.ok("publish").out
+    assert f"waits: another {home} is staged in the publisher's workspace and goes first" in said
+    assert "made anew" in builder.ok("submit").out
+    publisher.ok("publish")
+    assert len(read_index(snapshot_of(publisher), PRODUCT)) == 3
+
+
 @pytest.fixture
 def many_apart(many: Lab, tmp_path: Path) -> tuple[Lab, Lab]:
     return _apart(many, tmp_path)
@@ -759,6 +802,7 @@ def test_a_whole_role_is_renewed_through_the_inbox(many_apart: tuple[Lab, Lab]) 
     told = [line for line in said.splitlines() if line.startswith("look at ")]
     first = f"look at {BUILDS} in the inbox, hash bin 1"
     assert told == [first, first[:-1] + "33"] * 2, "before the publish and after it"
+    assert re.search(rf"^inbox +{BUILDS} 2 \(.*\): published$", said, re.MULTILINE)
     assert set(live_bins(publisher).values()) == {2, 3}
     assert publisher.fresh_device() == (Outcome.UPDATES, "installs 1.0")
     assert f"{BUILDS} 2  published" in builder.ok("submit", "--status").out

@@ -205,7 +205,10 @@ def test_builds_go_before_what_offers_them_and_the_newest_of_a_role_first(tmp_pa
     """Whatever the channels are called: `gateway-beta` comes before `gateway-builds` in a list."""
     roles = ("gateway-beta", "gateway_-0a", "gateway-builds", "gateway_-0b")
     work = [replace(WORK, role=role, version=n) for role in roles for n in (2, 3)]
-    items = {each.id: intake._Item(each.id, each, tmp_path, handover=False) for each in work}
+    items = {
+        each.id: intake._Item(each.id, each, tmp_path, False, {each.role: each.version})  # noqa: FBT003
+        for each in work
+    }
     judges = intake._Judges(*[None] * 5)  # type: ignore[arg-type]  # of what is in its items only
 
     def judge(_: object, identity: str, *, fetch: bool) -> intake._Item:
@@ -222,10 +225,11 @@ def test_builds_go_before_what_offers_them_and_the_newest_of_a_role_first(tmp_pa
 
 
 def test_of_two_that_bring_the_same_the_one_with_more_bins_comes_first(tmp_path: Path) -> None:
-    bins = {"gateway_-0a": 2, "gateway_-0b": 1}
-    more = intake._Item("more", WORK, tmp_path, handover=False, bins=bins)
-    newer = intake._Item("newer", WORK, tmp_path, handover=False, bins={"gateway_-0a": 4})
-    one = intake._Item("a", WORK, tmp_path, handover=False, bins={"gateway_-0a": 2})
+    def item(identity: str, **bins: int) -> intake._Item:
+        brings = {WORK.role: WORK.version, **bins}
+        return intake._Item(identity, WORK, tmp_path, handover=False, brings=brings)
+
+    one, more, newer = item("a", x=2), item("more", x=2, y=1), item("newer", x=4)
     assert sorted([one, more, newer], key=intake._order) == [newer, more, one]
 
 
