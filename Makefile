@@ -58,11 +58,13 @@ test-system: setup-dev ## tests that boot a virtual machine
 	  echo "no virtual machine scenario exists yet: this tier ran no test"; else exit $$code; fi
 
 .PHONY: long
-long: setup-dev ## everything that takes long: 2,000 oracle cases, full matrices, all mutants, the full bench
-	FIRMROOT_ORACLE_CASES=2000 FIRMROOT_CUTS=full FIRMROOT_KILLS=full $(PYTEST) -m "not system"
-	$(PY) scripts/mutants.py
+long: setup-dev ## everything that takes long: 2,000 oracle cases, full matrices, 50 rounds of rivals, benches to 1M targets, fuzzing
+	@sh scripts/bootstrap fuzz
+	@sh scripts/bootstrap services
+	FIRMROOT_ORACLE_CASES=2000 FIRMROOT_CUTS=full FIRMROOT_KILLS=full FIRMROOT_FAULTS=500 $(PYTEST) -m "not system"
 	$(PY) -m bench
 	$(PY) -m bench.scale
+	$(PY) scripts/fuzz.py --all --seconds $(FUZZ_SECONDS) --jobs $(JOBS)
 
 .PHONY: fuzz
 fuzz: setup-fuzz ## every parser under atheris for FUZZ_SECONDS each (600), random repositories and stores
