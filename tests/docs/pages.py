@@ -28,6 +28,7 @@ IN_PROCESS = (
     "stolen-key",
     "expired-root",
     "planted-root",
+    "lost-storage",
     "sequence-reset",
     "three-machines",
     "withdraw",

@@ -98,7 +98,7 @@ ANSWERS: dict[str, tuple[Rule, type[FirmrootError], str, str]] = {
         Rule(status=404, code="NoSuchBucket"),
         ConfigurationError,
         r"there is no such bucket \(NoSuchBucket\)",
-        r"correct `storage` in firmroot.toml",
+        r"`storage` or `recovery_storage` in firmroot.toml",
     ),
     "another region, named in the answer": (
         Rule(status=400, code="AuthorizationHeaderMalformed", told="<Region>eu-west-1</Region>"),
