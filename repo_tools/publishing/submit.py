@@ -28,7 +28,7 @@ from repo_tools.metadata.bins import bins_of, builds_of, is_bin
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.publishing import inbox
 from repo_tools.publishing.examine import check_file, delegated, examine, is_builds, is_live
-from repo_tools.publishing.inbox import Submission, parse_submission
+from repo_tools.publishing.inbox import Submission, parse_bin_list, parse_submission
 from repo_tools.publishing.journal import settle
 from repo_tools.publishing.plan import StaleError
 from repo_tools.publishing.prepare import is_stored, next_targets, read_base
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from client_reference.errors import FirmrootError
     from repo_tools.metadata.repository import RepositoryState
     from repo_tools.publishing.examine import Examined
     from repo_tools.publishing.rebase import Rebased
@@ -48,7 +49,17 @@ if TYPE_CHECKING:
     from repo_tools.storage.protocol import Storage
     from repo_tools.workspace import Workspace
 
-__all__ = ["BY_GIT", "Fate", "Handed", "Standing", "handed_in", "signers", "standings", "submit"]
+__all__ = [
+    "BY_GIT",
+    "Fate",
+    "Handed",
+    "Standing",
+    "handed_in",
+    "handed_in_digests",
+    "signers",
+    "standings",
+    "submit",
+]
 
 BY_GIT = ("root", "targets")
 """Roles that come to the publisher with the policy and the keys that they put into force."""
@@ -214,14 +225,16 @@ def _hand_in(
             above = found.signed
         objects |= {piece.sha256: parts[name], **_files(ws, storage, name, found)}
     first = pieces.pop(role)
+    listed = inbox.bin_list(pieces)
     if pieces:
-        listed = inbox.bin_list(pieces)
         first = replace(first, bins=sha256(listed))
         objects[first.bins] = listed
     submission, refused = _attempt(storage, first, again=again)
     standing = Standing(submission.id, role, first.version, Fate.HANDED_IN, bins=len(pieces))
     if refused is not None:
         return replace(standing, fate=Fate.REFUSED, reason=refused.reason, hint=refused.hint)
+    if pieces:
+        replace_file(ws.memory / "submitted" / f"{submission.id}.bins", listed)
     replace_file(ws.memory / "submitted" / f"{submission.id}.json", submission.to_json())
     progress(f"hand in {role} {first.version} as {submission.id}")
     if inbox.hand_in(storage, submission, objects, progress):
@@ -368,11 +381,34 @@ def handed_in(ws: Workspace) -> dict[str, Submission]:
         try:
             found[path.stem] = parse_submission(path.read_bytes())
         except NotTrustedError as error:
-            raise NotTrustedError(
-                f".firmroot/submitted/{path.name} is damaged: {error.message}",
-                "remove it: what it names is in the inbox or not, as before",
-            ) from error
+            raise _damaged(path, error) from error
     return found
+
+
+def _damaged(path: Path, error: FirmrootError) -> NotTrustedError:
+    return NotTrustedError(
+        f".firmroot/submitted/{path.name} is damaged: {error.message}",
+        "remove it: what it names is in the inbox or not, as before",
+    )
+
+
+def handed_in_digests(ws: Workspace) -> frozenset[str]:
+    """SHA-256 of every role that was handed in from this machine, hash bins included.
+
+    Raises:
+        NotTrustedError: a file that says so is damaged.
+    """
+    found: set[str] = set()
+    for identity, each in handed_in(ws).items():
+        found.add(each.sha256)
+        path = ws.memory / "submitted" / f"{identity}.bins"
+        if not each.bins or not path.exists():
+            continue
+        try:
+            found.update(piece.sha256 for piece in parse_bin_list(path.read_bytes(), each))
+        except (NotTrustedError, RefusedError) as error:
+            raise _damaged(path, error) from error
+    return frozenset(found)
 
 
 def standings(

@@ -25,7 +25,7 @@ from repo_tools.publishing.factory import load_registry
 from repo_tools.publishing.inbox import list_inbox
 from repo_tools.publishing.online import is_here
 from repo_tools.publishing.prepare import StorageElsewhereError, read_base
-from repo_tools.publishing.submit import handed_in
+from repo_tools.publishing.submit import handed_in_digests
 from repo_tools.reporting.status import Situation, early_report, report
 from repo_tools.signing.ceremony import open_ceremonies
 from repo_tools.signing.ceremony import status as ceremony_status
@@ -148,7 +148,7 @@ def _look_outside(
 
 def _submitted(ws: Workspace) -> frozenset[str]:
     """The staged roles that were handed in as they are."""
-    handed = {each.sha256 for each in handed_in(ws).values()}
+    handed = handed_in_digests(ws)
     return frozenset(role for role, data in ws.staged_roles().items() if sha256(data) in handed)
 
 

@@ -17,7 +17,7 @@ from client_reference.errors import NotTrustedError
 from client_reference.trust.updater import bin_prefix
 from repo_tools.metadata import bins as pure
 from repo_tools.metadata.bins import Release, bins_of, number_for, read_index, sizes
-from repo_tools.metadata.repository import parse
+from repo_tools.metadata.repository import parse, sha256
 from repo_tools.publishing import firmware, inbox, intake
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.firmware import open_signers, write_role
@@ -25,6 +25,7 @@ from repo_tools.publishing.inherit import inherited_builds
 from repo_tools.publishing.prepare import read_base
 from repo_tools.publishing.rehearse import Outcome
 from repo_tools.publishing.renewal import renew_builds
+from repo_tools.publishing.submit import handed_in_digests
 from repo_tools.signing.secrets import Secrets
 from repo_tools.storage.local import LocalStorage
 from tests.publishing.lab import HARDWARE, NOW, PRODUCT, Lab, entry
@@ -732,6 +733,17 @@ def test_bins_of_one_builder_are_one_submission(apart: tuple[Lab, Lab]) -> None:
     said = builder.ok("submit").out
     assert said.count("handed in") == 1
     assert " with 2 hash bins  handed in" in said
+    assert handed_in_digests(builder.workspace) == {
+        sha256(data) for data in builder.workspace.staged_roles().values()
+    }
+    [remembered] = (builder.workspace.memory / "submitted").glob("*.bins")
+    listed = remembered.read_bytes()
+    for damaged in (listed[:-9], listed.replace(b"gateway_-", b"sensor_-", 1)):
+        remembered.write_bytes(damaged)
+        assert f"submitted/{remembered.name} is damaged" in builder.run("status").err
+    remembered.unlink()
+    builder.ok("status")
+    builder.ok("submit")
     publisher.ok("publish")
     assert {each.version for each in read_index(snapshot_of(publisher), PRODUCT)} == {
         "1.0", "1.1", "1.2", "1.3",
