@@ -45,6 +45,7 @@ from repo_tools.publishing.artifacts import (
     AlreadyAdded,
     copy_in,
     judge,
+    stored_name,
     target_path,
 )
 from repo_tools.publishing.binned import check_loaded, in_bin
@@ -81,6 +82,7 @@ __all__ = [
     "check_sequences",
     "flat_targets",
     "is_at_hand",
+    "left_out",
     "open_signers",
     "read_builds",
     "stage_bins",
@@ -502,8 +504,10 @@ def stage_bins(
     for name, new in touched.items():
         check_loaded(builds.state, name)
         live, waits = builds.state.role(name), builds.pieces.get(name)
-        waiting = list(waits.targets.values()) if waits is not None else []
-        signed = add_artifacts(name, live, [*waiting, *new], rules, now)
+        gone = left_out(workspace, live, waits)
+        waiting = waits.targets.values() if waits is not None else ()
+        kept = [each for each in waiting if each.path not in gone]
+        signed = add_artifacts(name, live, [*kept, *new], rules, now)
         # Attack: what a thief built comes back with the next honest build.
         signed = without(signed, (), builds.dropped)
         # Above what was staged before as well: an interrupted publish may have uploaded that.
@@ -511,6 +515,31 @@ def stage_bins(
         signed.expires = above.expires
         write_role(workspace, name, signed, signers)
     return tuple(touched)
+
+
+def left_out(workspace: Workspace, live: Targets | None, staged: Targets | None) -> frozenset[str]:
+    """Paths that are no news of this machine: the live version left them out on purpose.
+
+    Attack: a thief's build was dropped elsewhere, and comes back with what was signed here before.
+    Whoever wants one of them again adds it, on top of that version, and its bytes wait here.
+
+    Args:
+        workspace: of this machine.
+        live: a builds role or a hash bin.
+        staged: the same, as it waits here.
+    """
+    if live is None or staged is None:
+        return frozenset()
+    gone = dropped_paths(live)
+    if staged.version <= live.version:
+        return gone
+    wanted = (staged.targets[path] for path in gone if path in staged.targets)
+    again = {
+        each.path
+        for each in wanted
+        if workspace.waiting(stored_name(each.path, each.hashes["sha256"])) is not None
+    }
+    return gone - again
 
 
 def write_role(
@@ -540,7 +569,9 @@ def stage_flat(
     """
     role = builds_role(product)
     rules = workspace.policy.role(role, "builds")
-    signed = add_artifacts(role, builds.live, [*builds.waiting, *targets], rules, now)
+    gone = left_out(workspace, builds.live, builds.staged)
+    waiting = [each for each in builds.waiting if each.path not in gone]
+    signed = add_artifacts(role, builds.live, [*waiting, *targets], rules, now)
     # Attack: what a thief built comes back with the next honest build.
     signed = without(signed, (), builds.dropped)
     # Above what was staged before as well: an interrupted publish may have uploaded that.

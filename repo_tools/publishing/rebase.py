@@ -21,7 +21,7 @@ from repo_tools.metadata.repository import parse
 from repo_tools.metadata.roles import builds_role
 from repo_tools.publishing.abandoned import other_upload
 from repo_tools.publishing.examine import delegated
-from repo_tools.publishing.firmware import Builds, open_signers, stage_bins, write_role
+from repo_tools.publishing.firmware import Builds, left_out, open_signers, stage_bins, write_role
 from repo_tools.publishing.plan import StaleError
 
 if TYPE_CHECKING:
@@ -113,14 +113,19 @@ def rebase_builds(
     there, version = ({}, 0) if live is None else (live.targets, live.version)
     wanted = {path: each for path, each in there.items() if path not in dropped}
     kept = all(staged.targets.get(path) == target for path, target in wanted.items())
-    stale = not kept or staged.version <= version
+    gone = left_out(ws, live, staged)
+    stale = not kept or staged.version <= version or not gone.isdisjoint(staged.targets)
     if not stale and other_upload(storage, role, data) is None:
         return None
     rules = ws.policy.role(role, "builds")
     changes = {ws.key_name(keyid) for keyid in delegated(state, role).keyids} != set(rules.keys)
     if changes:
         check_handover(ws, state, role, staged.targets, wanted)
-    new = {path: each for path, each in staged.targets.items() if there.get(path) != each}
+    new = {
+        path: each
+        for path, each in staged.targets.items()
+        if there.get(path) != each and path not in gone
+    }
     if not new and not changes and len(wanted) == len(there):
         remove_file(ws.memory / "staged" / f"{role}.json")
         return Rebased(role, 0)
@@ -184,10 +189,15 @@ def rebase_bins(
         there = state.role(name)
         before = there.targets if there is not None else {}
         version = there.version if there is not None else 0
-        new |= {path: each for path, each in staged.targets.items() if before.get(path) != each}
+        left = left_out(ws, there, staged)
+        new |= {
+            path: each
+            for path, each in staged.targets.items()
+            if before.get(path) != each and path not in left
+        }
         gone = dropped_paths(staged)
         kept = all(staged.targets.get(p) == each for p, each in before.items() if p not in gone)
-        stands = stands and kept and staged.version > version
+        stands = stands and kept and staged.version > version and left.isdisjoint(staged.targets)
         stands = stands and other_upload(storage, name, files[name]) is None
     index = read_index(state.parsed_snapshot(), product)
     taken = {each.version: each.sequence for each in index}

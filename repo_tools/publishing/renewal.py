@@ -12,7 +12,7 @@ from tuf.api.metadata import TargetFile, Targets
 
 from client_reference.errors import ActionRequiredError, ConfigurationError, RefusedError
 from client_reference.payload.segments import SUFFIX
-from repo_tools.files import replace_file
+from repo_tools.files import remove_file, replace_file
 from repo_tools.metadata.bins import (
     bins_of,
     builds_of,
@@ -38,6 +38,7 @@ from repo_tools.publishing.examine import delegated
 from repo_tools.publishing.factory import load_registry
 from repo_tools.publishing.firmware import (
     Near,
+    left_out,
     open_signers,
     read_builds,
     write_role,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from securesystemslib.signer import Signer
+    from tuf.api.metadata import SuccinctRoles
 
     from keys_policy.model import KeyHolder
     from repo_tools.metadata.repository import RepositoryState
@@ -108,12 +110,19 @@ def renew_builds(
         opened = [
             (open_signer(uris[each.name], each, secrets, ws.directory), each) for each in mine
         ]
+        # What is live has the last word: another number would move every artifact.
+        bins = bins_of(builds.live) or bins
         number = bins.number_of_bins if bins is not None else ws.config.products[product].bins
         return cut(ws, product, builds, number, opened, now, drop)
     live = builds.live.targets if builds.live is not None else {}
     gone = {path for path, each in live.items() if (each.custom or {}).get("version") in drop}
     gone |= builds.dropped
-    new = {each.path: each for each in builds.waiting if live.get(each.path) != each}
+    gone |= (left := left_out(ws, builds.live, builds.staged))
+    new = {
+        each.path: each
+        for each in builds.waiting
+        if live.get(each.path) != each and each.path not in left
+    }
     given = sequences({path: each for path, each in live.items() if path not in gone}, new)
     targets = [numbered(each, given) for each in new.values()]
     signed = without(add_artifacts(role, builds.live, targets, rules, now), drop, builds.dropped)
@@ -165,12 +174,15 @@ def rebase_whole(
     parts = {name: parse(each, Targets, name).signed for name, each in files.items()}
     if bins_of(parts[role]) is None:
         return None
-    if _stands(storage, state, role, files, parts):
+    if _stands(ws, storage, state, role, files, parts):
         return None
     names = {ws.key_name(keyid) for keyid in delegated(state, role).keyids}
     if names != set(ws.policy.role(role, "builds").keys):
         signed = {path for each in parts.values() for path in each.targets}
-        check_handover(ws, state, role, signed, _live_artifacts(storage, state, role))
+        gone = frozenset().union(*map(dropped_paths, parts.values()))
+        live = _live_artifacts(storage, state, role)
+        known = {path: each for path, each in live.items() if path not in gone}
+        check_handover(ws, state, role, signed, known)
     return renew_builds(ws, product, secrets, now)
 
 
@@ -196,6 +208,7 @@ def _binned(targets: Mapping[str, TargetFile]) -> dict[str, TargetFile]:
 
 
 def _stands(
+    ws: Workspace,
     storage: Readable,
     state: RepositoryState,
     role: str,
@@ -205,6 +218,7 @@ def _stands(
     """Whether parts of a builds role have all that is live, as newer versions whose names are free.
 
     Args:
+        ws: the workspace.
         storage: where they are to go.
         state: what is live, with these bins.
         role: the builds role.
@@ -213,6 +227,8 @@ def _stands(
     """
     live = state.role(role)
     bins = bins_of(live)
+    if bins is not None and not _same_cut(bins, bins_of(parts[role])):
+        return False
     listed = [] if bins is None else listed_bins(state.parsed_snapshot(), bins)
     dropped = frozenset().union(*map(dropped_paths, parts.values()))
     if live is not None and bins is None:
@@ -226,6 +242,10 @@ def _stands(
             before |= there.targets
     signed = {path: each for part in parts.values() for path, each in part.targets.items()}
     if any(signed.get(path) != each for path, each in before.items() if path not in dropped):
+        return False
+    if any(
+        not left_out(ws, state.role(name), part).isdisjoint(signed) for name, part in parts.items()
+    ):
         return False
     versions = {name: there.version for name in parts if (there := state.role(name)) is not None}
     if any(parts[name].version <= version for name, version in versions.items()):
@@ -275,12 +295,20 @@ def cut(
     live, waiting = _binned(there), _binned(builds.inherited)
     for part in (builds.staged, *builds.pieces.values()):
         waiting |= _binned(part.targets) if part is not None else {}
-    new = {path: each for path, each in waiting.items() if live.get(path) != each}
+    gone = left_out(ws, builds.live, builds.staged)
+    for name, part in builds.pieces.items():
+        gone |= left_out(ws, builds.state.role(name), part)
+    new = {
+        path: each for path, each in waiting.items() if live.get(path) != each and path not in gone
+    }
     given = sequences(live, new)
     # Both, where one path has two contents: that is refused below.
     whole = [*live.values(), *(numbered(each, given) for each in new.values())]
-    homes = {name: list[TargetFile]() for name in (*builds.pieces, *_live_bins(builds))}
-    for name, targets in sorted((homes | spread(bins, whole)).items()):
+    # Of another cut, nothing but their content stays.
+    ours = builds.pieces if _same_cut(bins, bins_of(builds.staged)) else {}
+    homes = {name: list[TargetFile]() for name in (*ours, *_live_bins(builds))}
+    homes |= spread(bins, whole)
+    for name, targets in sorted(homes.items()):
         versions = [builds.state.role(name), builds.pieces.get(name)]
         piece = add_artifacts(name, None, targets, rules, now)
         piece = without(piece, drop, builds.dropped)
@@ -288,7 +316,13 @@ def cut(
         piece.expires = signed.expires
         write_role(ws, name, piece, signers)
     write_role(ws, role, signed, signers)
+    for name in builds.pieces.keys() - homes.keys():
+        remove_file(ws.memory / "staged" / f"{name}.json")
     return Rebased(role, signed.version, renumbered(new, given))
+
+
+def _same_cut(bins: SuccinctRoles, other: SuccinctRoles | None) -> bool:
+    return other is not None and other.bit_length == bins.bit_length
 
 
 def convert(ws: Workspace, product: str, number: int, secrets: Secrets, now: datetime) -> int:
