@@ -18,6 +18,7 @@ from tuf.api.metadata import Targets
 from client_reference.errors import (
     ActionRequiredError,
     ConfigurationError,
+    LockedError,
     NotFoundError,
     NotTrustedError,
     RefusedError,
@@ -30,6 +31,7 @@ from repo_tools.publishing import inbox
 from repo_tools.publishing.examine import check_file, delegated, examine, is_builds, is_live
 from repo_tools.publishing.inbox import Submission, parse_bin_list, parse_submission
 from repo_tools.publishing.journal import settle
+from repo_tools.publishing.live import read_bins
 from repo_tools.publishing.plan import StaleError
 from repo_tools.publishing.prepare import is_stored, next_targets, read_base
 from repo_tools.publishing.rebase import rebase_bins, rebase_builds
@@ -61,6 +63,8 @@ __all__ = [
     "submit",
 ]
 
+_NAMES = 3
+"""How many more names are tried where somebody else's bytes lie under one."""
 BY_GIT = ("root", "targets")
 """Roles that come to the publisher with the policy and the keys that they put into force."""
 
@@ -138,6 +142,8 @@ def submit(
     ]
     found: list[Standing] = []
     staged = ws.staged_roles()
+    # What was made anew may have bins that are live and were not staged here before.
+    state = read_bins(storage, state, filter(is_bin, staged))
     new = {}
     for role, data in staged.items():
         if role in BY_GIT:
@@ -225,23 +231,68 @@ def _hand_in(
             above = found.signed
         objects |= {piece.sha256: parts[name], **_files(ws, storage, name, found)}
     first = pieces.pop(role)
-    listed = inbox.bin_list(pieces)
+    listed = b""
     if pieces:
+        listed = inbox.bin_list(pieces)
         first = replace(first, bins=sha256(listed))
         objects[first.bins] = listed
-    submission, refused = _attempt(storage, first, again=again)
-    standing = Standing(submission.id, role, first.version, Fate.HANDED_IN, bins=len(pieces))
-    if refused is not None:
-        return replace(standing, fate=Fate.REFUSED, reason=refused.reason, hint=refused.hint)
-    if pieces:
-        replace_file(ws.memory / "submitted" / f"{submission.id}.bins", listed)
-    replace_file(ws.memory / "submitted" / f"{submission.id}.json", submission.to_json())
-    progress(f"hand in {role} {first.version} as {submission.id}")
-    if inbox.hand_in(storage, submission, objects, progress):
-        return standing
-    waits = inbox.read_note(storage, submission.id)
+    standing = _put(ws, storage, first, listed, objects, again=again, progress=progress)
+    return replace(standing, bins=len(pieces))
+
+
+def _put(
+    ws: Workspace,
+    storage: Storage,
+    first: Submission,
+    listed: bytes,
+    objects: Mapping[str, bytes | Path],
+    *,
+    again: bool,
+    progress: Callable[[str], None],
+) -> Standing:
+    """Put a submission into the inbox, under the first of its names that is free.
+
+    Args:
+        first: its first attempt.
+        listed: the list of its hash bins; empty if there are none.
+        objects: its bytes by digest.
+        ws: as the others, of `submit`.
+        storage: likewise.
+        again: likewise.
+        progress: likewise.
+
+    Raises:
+        LockedError: somebody else's bytes lie under every name that was tried.
+    """
+    role, version = first.role, first.version
+    before = sum(each.sha256 == first.sha256 for each in handed_in(ws).values())
+    for left in reversed(range(before + _NAMES)):
+        submission, refused = _attempt(storage, first, again=again)
+        identity = submission.id
+        if refused is not None:
+            return Standing(identity, role, version, Fate.REFUSED, refused.reason, refused.hint)
+        if listed:
+            replace_file(ws.memory / "submitted" / f"{identity}.bins", listed)
+        replace_file(ws.memory / "submitted" / f"{identity}.json", submission.to_json())
+        progress(f"hand in {role} {version} as {identity}")
+        try:
+            if inbox.hand_in(storage, submission, objects, progress):
+                return Standing(identity, role, version, Fate.HANDED_IN)
+        except LockedError as error:
+            # Attack: who can write to the inbox puts other bytes under a name of this submission,
+            # and nobody could hand it in any more.
+            if not left:
+                raise LockedError(
+                    error.message,
+                    "who can write to the inbox put it there: find out who; firmroot submit tries "
+                    "other names, and firmroot gc removes what lies under these",
+                ) from error
+            first = replace(submission, attempt=submission.attempt + 1)
+            continue
+        break
+    waits = inbox.read_note(storage, identity)
     reason, hint = ("", "") if waits is None else (waits.reason, waits.hint)
-    return replace(standing, fate=Fate.ALREADY_THERE, reason=reason, hint=hint)
+    return Standing(identity, role, version, Fate.ALREADY_THERE, reason, hint)
 
 
 def _submission(ws: Workspace, state: RepositoryState, role: str, data: bytes) -> Submission:
@@ -461,7 +512,13 @@ def _standing(
 ) -> Standing:
     role, version = (submission.role, submission.version) if submission else ("", 0)
     live = state.roles.get(role)
-    if submission is not None and live is not None and sha256(live) == submission.sha256:
+    if (
+        submission is not None
+        and live is not None
+        and sha256(live) == submission.sha256
+        # While it is in the inbox, hash bins that go with it may not be live.
+        and not (submission.bins and inbox.is_there(storage, submission))
+    ):
         return Standing(identity, role, version, Fate.PUBLISHED)
     answer = inbox.read_answer(storage, identity)
     if answer is not None:

@@ -881,7 +881,9 @@ def test_a_build_that_nobody_here_saw_is_not_signed_with_the_next_key(
     assert "changes its keys, and meanwhile builds/gateway/thief/firmware.img went live" in done.err
     assert f"firmroot ceremony start {BUILDS} --drop gateway@thief" in done.err
     builder.ok("ceremony", "start", BUILDS, "--drop", "gateway@thief")
-    builder.ok("submit")
+    publisher.ok("ceremony", "start", BUILDS)
+    publisher.ok("publish")
+    builder.ok("submit")  # made anew; what was dropped is not asked about again
     pull(builder, publisher)
     publisher.ok("publish")
     assert {each.version for each in read_index(snapshot_of(publisher), PRODUCT)} == {"1.0"}
@@ -920,6 +922,145 @@ def test_a_product_is_cut_into_bins_through_the_inbox(following: Lab, tmp_path: 
     assert "handed in" in flat.ok("submit").out
     publisher.ok("publish")
     assert "1.3" in {each.version for each in read_index(snapshot_of(publisher), PRODUCT)}
+
+
+@large
+def test_of_two_cuts_the_second_takes_the_number_that_is_live(
+    following: Lab, tmp_path: Path
+) -> None:
+    """And is published at once: it has bins that were never staged on that machine before."""
+    following.ok("publish")
+    builder, publisher = _apart(following, tmp_path)
+    builder.ok("product", "bins", PRODUCT, "--number", "16")
+    builder.add("1.2")
+    builder.ok("submit")
+    publisher.ok("product", "bins", PRODUCT, "--number", "64")
+    publisher.ok("publish")
+    said = builder.ok("submit").out
+    assert f"{BUILDS}: somebody else was published first; made anew" in said
+    assert not {name for name in builder.workspace.staged_roles() if len(name) == len("gateway_-0")}
+    assert re.search(
+        rf"^inbox +{BUILDS} 4 .*: published$", publisher.ok("publish").out, re.MULTILINE
+    )
+    assert {each.version for each in read_index(snapshot_of(publisher), PRODUCT)} == {
+        "1.0", "1.1", "1.2",
+    }  # fmt: skip
+    publisher.ok("verify", "--every-bin")
+
+
+@large
+@pytest.mark.parametrize("more", ["", "1.3"], ids=["its bins alone", "the whole role"])
+def test_what_was_dropped_elsewhere_does_not_come_back_with_what_waits(
+    apart: tuple[Lab, Lab], more: str
+) -> None:
+    """Attack: a build of a thief, in bins that were signed again here before it was dropped."""
+    builder, publisher = apart
+    publisher.add("thief")
+    publisher.ok("publish")
+    builder.ok("ceremony", "start", BUILDS)
+    builder.add("1.2")
+    if more:
+        publisher.add(more)
+    publisher.ok("ceremony", "start", BUILDS, "--drop", "gateway@thief")
+    publisher.ok("publish")
+    builder.ok("submit")
+    publisher.ok("publish")
+    wanted = {"1.0", "1.2"} | ({more} if more else set())
+    assert {each.version for each in read_index(snapshot_of(publisher), PRODUCT)} == wanted
+    # Whoever wants it after all adds it.
+    builder.ok("submit")
+    builder.add("thief")
+    builder.ok("submit")
+    publisher.ok("publish")
+    index = read_index(snapshot_of(publisher), PRODUCT)
+    assert {each.version for each in index} == {"thief", *wanted}
+
+
+@large
+def test_what_was_dropped_elsewhere_does_not_come_back_in_one_file(
+    following: Lab, tmp_path: Path
+) -> None:
+    following.ok("publish")
+    builder, publisher = _apart(following, tmp_path)
+    publisher.add("thief")
+    publisher.ok("publish")
+    builder.ok("ceremony", "start", BUILDS)
+    other = builder.copy(tmp_path / "other" / "acme")
+    third = builder.copy(tmp_path / "third" / "acme")
+    publisher.ok("ceremony", "start", BUILDS, "--drop", "gateway@thief")
+    publisher.ok("publish")
+
+    def live() -> set[str]:
+        role = read_base(publisher.workspace, publisher.workspace.storage()).state.role(BUILDS)
+        assert role is not None
+        return {(each.custom or {}).get("version", "") for each in role.targets.values()} - {""}
+
+    assert live() == {"1.0", "1.1"}
+    assert f"{BUILDS}: everything that was staged here is live" in builder.ok("submit").out
+    for lab, change in (
+        (other, ("ceremony", "start", BUILDS)),
+        (third, ("product", "bins", PRODUCT, "--number", "16")),
+    ):
+        lab.ok(*change)
+        waiting = [parse(data, Targets, name).signed
+                   for name, data in lab.workspace.staged_roles().items()]  # fmt: skip
+        assert not [path for each in waiting for path in each.targets if "thief" in path]
+    other.add("1.2")
+    other.ok("submit")
+    publisher.ok("publish")
+    assert live() == {"1.0", "1.1", "1.2"}
+
+
+@large
+def test_bytes_under_a_name_of_a_submission_do_not_keep_it_out(apart: tuple[Lab, Lab]) -> None:
+    """Attack: who can write to the inbox damages what waits; the builder hands it in once more."""
+    builder, publisher = apart
+    builder.ok("ceremony", "start", BUILDS)
+    builder.ok("submit")
+    [work] = handed_in(publisher)
+    damaged = publisher.repository / inbox.object_path(work.id, work.sha256)
+    damaged.write_bytes(b" " * work.length)
+    assert "handed in" in builder.ok("submit").out
+    assert "already there" in builder.ok("submit").out
+    assert {each.attempt for each in handed_in(publisher)} == {1, 2}
+    said = publisher.ok("publish").out
+    assert (said.count(": refused: "), said.count(": published\n")) == (1, 1)
+    assert set(live_bins(publisher).values()) == {2}
+    create = LocalStorage.create
+
+    def squatted(storage: LocalStorage, path: str, *rest: Any) -> object:  # noqa: ANN401
+        if path.startswith("inbox/submissions/"):
+            (publisher.repository / path).parent.mkdir(parents=True, exist_ok=True)
+            (publisher.repository / path).write_bytes(b"x")
+        return create(storage, path, *rest)
+
+    builder.add("1.1")
+    with patch.object(LocalStorage, "create", squatted):
+        assert builder.run("submit").code == 7
+    assert "handed in" in builder.ok("submit").out
+    publisher.ok("publish")
+
+
+@large
+def test_what_is_live_without_its_bins_still_waits(apart: tuple[Lab, Lab]) -> None:
+    builder, publisher = apart
+    early = publisher.copy(publisher.directory.parent / "early" / "acme")
+    builder.ok("ceremony", "start", BUILDS)
+    builder.ok("submit")
+    builder.add("1.1")
+    builder.ok("submit")
+    one, more = sorted(
+        handed_in(publisher),
+        key=lambda each: len(inbox.read_bin_list(publisher.workspace.storage(), each.id, each)),
+    )
+    with patch.object(intake, "batch", lambda *_: [one.id]):
+        early.ok("publish")
+    done = builder.run("submit", "--status", more.id)
+    assert (done.code, f"{BUILDS} 2  waits" in done.out) == (4, True)
+    publisher.ok("publish")
+    done = builder.run("submit", "--status", more.id)
+    assert (done.code, f"{BUILDS} 2  published" in done.out) == (0, True)
+    assert "1.1" in {each.version for each in read_index(snapshot_of(publisher), PRODUCT)}
 
 
 @large
