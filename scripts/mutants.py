@@ -236,6 +236,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_rebase.py",
         *IDENTITIES,
         "tests/publishing/test_publish.py",
+        *BINS,
     ),
     "repo_tools/publishing/verify.py": ("tests/publishing/test_verify.py",),
     "repo_tools/publishing/cache_headers.py": ("tests/publishing/test_cache_headers.py",),
@@ -294,7 +295,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_firmware.py",
         "tests/publishing/test_artifacts.py",
     ),
-    "repo_tools/publishing/renewal.py": ("tests/publishing/test_renewal.py",),
+    "repo_tools/publishing/renewal.py": ("tests/publishing/test_renewal.py", *BINS),
     "repo_tools/publishing/bridge.py": ("tests/publishing/test_bridge.py",),
     "repo_tools/publishing/edges.py": ("tests/publishing/test_bridge.py",),
     "repo_tools/rotation.py": (

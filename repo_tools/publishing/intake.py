@@ -486,11 +486,8 @@ def _choose(
     judges: _Judges,
 ) -> list[_Item]:
     """The submissions that can be published together; the others are told why not."""
-    covered: set[str] = set()
-    apart = True
-    for each in items:
-        apart = apart and covered.isdisjoint(each.brings)
-        covered |= each.brings.keys()
+    roles = [role for each in items for role in each.brings]
+    apart = len(set(roles)) == len(roles)
     if apart and _failure(trial, _with(ws, items)) is None:
         return items
     own = _failure(trial, ws)
@@ -498,20 +495,17 @@ def _choose(
     if chosen:
         own = None
     for each in items:
-        role = each.submission.role
-        if chosen.get(role) is each:
+        if each in chosen:
             continue
-        rival = next(
-            (one for one in chosen.values() if one.brings.keys() & each.brings.keys()), None
-        )
+        rival = next((one for one in chosen if one.brings.keys() & each.brings.keys()), None)
         if rival is not None:
             error: FirmrootError | None = ActionRequiredError(
                 f"version {rival.submission.version} of {rival.submission.role} goes first"
             )
         else:
-            error = _failure(trial, _with(ws, [*chosen.values(), each]))
+            error = _failure(trial, _with(ws, [*chosen, each]))
         if error is None:
-            chosen[role] = each
+            chosen.append(each)
             continue
         if own is not None and (type(own), own.message) == (type(error), error.message):
             raise error
@@ -519,12 +513,12 @@ def _choose(
             error, StrandedError
         )
         judges.say(each.id, each.submission, Outcome.REFUSED if final else Outcome.WAITS, error)
-    return list(chosen.values())
+    return chosen
 
 
 def _handover(
     ws: Workspace, items: Iterable[_Item], trial: Callable[[Workspace], object]
-) -> dict[str, _Item]:
+) -> list[_Item]:
     """Roles signed with new keys, if they can go with the targets role that names these.
 
     None of them can go without the others, whatever else is in the inbox.
@@ -533,7 +527,8 @@ def _handover(
     for each in items:
         if each.handover:
             found.setdefault(each.submission.role, each)
-    return found if found and _failure(trial, _with(ws, found.values())) is None else {}
+    going = list(found.values())
+    return going if going and _failure(trial, _with(ws, going)) is None else []
 
 
 def _failure(trial: Callable[[Workspace], object], ws: Workspace) -> FirmrootError | None:

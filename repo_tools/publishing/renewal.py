@@ -17,7 +17,6 @@ from repo_tools.metadata.bins import (
     bins_of,
     builds_of,
     delegating,
-    is_bin,
     listed_bins,
     spread,
 )
@@ -164,9 +163,7 @@ def rebase_whole(
     """
     role = builds_role(product)
     files = {
-        name: data
-        for name, data in ws.staged_roles().items()
-        if name == role or (is_bin(name) and builds_of(name) == role)
+        name: data for name, data in ws.staged_roles().items() if role in {name, builds_of(name)}
     }
     data = files.get(role)
     if data is None or data == state.roles.get(role):
@@ -191,13 +188,15 @@ def _live_artifacts(
 ) -> Mapping[str, TargetFile]:
     """Everything that a builds role says, as bins say it."""
     live = state.role(role)
-    if live is None:
-        return {}
     if (bins := bins_of(live)) is None:
-        return _binned(live.targets)
+        return _binned(_said(live))
     names = listed_bins(state.parsed_snapshot(), bins)
-    parts = map(read_bins(storage, state, names).role, names)
-    return {path: each for part in parts if part for path, each in part.targets.items()}
+    every = read_bins(storage, state, names)
+    return {path: each for name in names for path, each in _said(every.role(name)).items()}
+
+
+def _said(signed: Targets | None) -> Mapping[str, TargetFile]:
+    return signed.targets if signed is not None else {}
 
 
 def _binned(targets: Mapping[str, TargetFile]) -> dict[str, TargetFile]:
@@ -225,21 +224,17 @@ def _stands(
         files: it and its bins, as they are staged.
         parts: the same, read.
     """
-    live = state.role(role)
-    bins = bins_of(live)
-    if bins is not None and not _same_cut(bins, bins_of(parts[role])):
+    before = {}
+    if (bins := bins_of(state.role(role))) is None:
+        before = _binned(_said(state.role(role)))
+    elif not _same_cut(bins, bins_of(parts[role])):
         return False
-    listed = [] if bins is None else listed_bins(state.parsed_snapshot(), bins)
-    dropped = frozenset().union(*map(dropped_paths, parts.values()))
-    if live is not None and bins is None:
-        before = _binned(live.targets)
     else:
-        before = {}
-        for name in listed:
-            there = state.role(name) if name in parts else None
-            if there is None:
+        for name in listed_bins(state.parsed_snapshot(), bins):
+            if name not in parts:
                 return False
-            before |= there.targets
+            before |= _said(state.role(name))
+    dropped = frozenset().union(*map(dropped_paths, parts.values()))
     signed = {path: each for part in parts.values() for path, each in part.targets.items()}
     if any(signed.get(path) != each for path, each in before.items() if path not in dropped):
         return False
@@ -291,19 +286,17 @@ def cut(
         raise AssertionError("what was cut has bins")
     there: dict[str, TargetFile] = {}
     for part in (builds.live, *builds.loaded):
-        there |= part.targets if part is not None else {}
+        there |= _said(part)
     live, waiting = _binned(there), _binned(builds.inherited)
     for part in (builds.staged, *builds.pieces.values()):
-        waiting |= _binned(part.targets) if part is not None else {}
+        waiting |= _binned(_said(part))
     gone = left_out(ws, builds.live, builds.staged)
     for name, part in builds.pieces.items():
         gone |= left_out(ws, builds.state.role(name), part)
-    new = {
-        path: each for path, each in waiting.items() if live.get(path) != each and path not in gone
-    }
-    given = sequences(live, new)
+    waiting = {path: each for path, each in waiting.items() if path not in gone}
+    given = sequences(live, waiting)
     # Both, where one path has two contents: that is refused below.
-    whole = [*live.values(), *(numbered(each, given) for each in new.values())]
+    whole = [*live.values(), *(numbered(each, given) for each in waiting.values())]
     # Of another cut, nothing but their content stays.
     ours = builds.pieces if _same_cut(bins, bins_of(builds.staged)) else {}
     homes = {name: list[TargetFile]() for name in (*ours, *_live_bins(builds))}
@@ -318,7 +311,7 @@ def cut(
     write_role(ws, role, signed, signers)
     for name in builds.pieces.keys() - homes.keys():
         remove_file(ws.memory / "staged" / f"{name}.json")
-    return Rebased(role, signed.version, renumbered(new, given))
+    return Rebased(role, signed.version, renumbered(waiting, given))
 
 
 def _same_cut(bins: SuccinctRoles, other: SuccinctRoles | None) -> bool:

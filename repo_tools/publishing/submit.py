@@ -25,7 +25,7 @@ from client_reference.errors import (
 )
 from client_reference.trust.verified import BadSignatureError
 from repo_tools.files import replace_file
-from repo_tools.metadata.bins import bins_of, builds_of, is_bin
+from repo_tools.metadata.bins import builds_of, is_bin
 from repo_tools.metadata.repository import parse, sha256
 from repo_tools.publishing import inbox
 from repo_tools.publishing.examine import check_file, delegated, examine, is_builds, is_live
@@ -174,8 +174,7 @@ def _together(new: Mapping[str, bytes]) -> list[dict[str, bytes]]:
     first: dict[str, str] = {}
     for role in sorted(filter(is_bin, new)):
         above = builds_of(role)
-        whole = above in new and bins_of(parse(new[above], Targets, above).signed) is not None
-        head = above if whole else first.setdefault(above, role)
+        head = above if above in new else first.setdefault(above, role)
         found.setdefault(head, {})[role] = new[role]
     return list(found.values())
 
@@ -512,11 +511,11 @@ def _standing(
 ) -> Standing:
     role, version = (submission.role, submission.version) if submission else ("", 0)
     live = state.roles.get(role)
+    # While it is in the inbox, hash bins that go with it may not be live.
     if (
         submission is not None
         and live is not None
         and sha256(live) == submission.sha256
-        # While it is in the inbox, hash bins that go with it may not be live.
         and not (submission.bins and inbox.is_there(storage, submission))
     ):
         return Standing(identity, role, version, Fate.PUBLISHED)

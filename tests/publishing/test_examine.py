@@ -37,6 +37,7 @@ from repo_tools.publishing.inbox import Submission
 from repo_tools.publishing.live import read_bins
 from repo_tools.publishing.plan import MAX_JUMP
 from repo_tools.publishing.prepare import read_base
+from repo_tools.publishing.renewal import convert
 from repo_tools.publishing.submit import signers
 from repo_tools.signing.secrets import Secrets
 from tests.publishing.lab import NOW, PRODUCT, entry
@@ -139,6 +140,16 @@ def test_only_what_is_new_is_looked_for(following: Lab) -> None:
     found = examine(state, submission(state, BUILDS, data), data, 0, NOW, None)
     assert {each.path.split("/")[2] for each in found.new.values()} == {"1.1"}
     assert not found.handover
+
+
+def test_what_a_cut_puts_into_bins_is_stored_already(live: Lab) -> None:
+    ws = live.workspace
+    convert(ws, PRODUCT, 16, Secrets(ws.lab_passphrase.read_bytes().strip()), live.now)
+    state, staged = read_base(ws, ws.storage()).state, ws.staged_roles()
+    [home] = [name for name in staged if is_bin(name)]
+    work = replace(submission(state, BUILDS, staged[home]), role=home, base="")
+    above = parse(staged[BUILDS], Targets, BUILDS).signed
+    assert examine(state, work, staged[home], 0, live.now, None, above).new == {}
 
 
 def test_a_role_in_bins_goes_over_with_the_targets_role_that_names_its_keys(binned: Lab) -> None:

@@ -233,6 +233,22 @@ def test_of_two_that_bring_the_same_the_one_with_more_bins_comes_first(tmp_path:
     assert sorted([one, more, newer], key=intake._order) == [newer, more, one]
 
 
+def test_of_several_the_ones_that_bring_the_same_are_found(tmp_path: Path) -> None:
+    """Whatever comes after them."""
+
+    def item(identity: str, *brings: str) -> intake._Item:
+        return intake._Item(identity, WORK, tmp_path, False, dict.fromkeys(brings, 1))  # noqa: FBT003
+
+    one, two, three = item("one", "a", "b"), item("two", "b"), item("three", "c")
+    judges = intake._Judges(*[None] * 5)  # type: ignore[arg-type]  # of its verdicts only
+    with patch.object(intake, "_with", lambda *_: None):
+        chosen = intake._choose(None, [one, two, three], lambda _: None, judges)  # type: ignore[arg-type]
+    assert chosen == [one, three]
+    [said] = judges.verdicts
+    assert (said.id, said.outcome) == ("two", intake.Outcome.WAITS)
+    assert said.reason == "version 2 of gateway-builds goes first"
+
+
 HOME = replace(WORK, role="gateway_-0a", base="b" * 64)
 OTHER = replace(WORK, role="gateway_-0b", version=7)
 

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 from securesystemslib.signer import CryptoSigner
@@ -22,9 +23,11 @@ from tuf.api.metadata import (
 )
 
 from client_reference.errors import NotFoundError, NotTrustedError, RefusedError
+from client_reference.trust.verified import BadSignatureError, MalformedError, MismatchError
 from repo_tools.metadata.bins import delegating
 from repo_tools.metadata.edits import ROOT_FIELD, assemble, signed_bytes
 from repo_tools.metadata.repository import RepositoryState
+from repo_tools.publishing import live as module
 from repo_tools.publishing.cache import Cache
 from repo_tools.publishing.live import HighWater, Mark, metadata_objects, read_bins, read_live
 from repo_tools.storage.protocol import Blob
@@ -353,3 +356,29 @@ def test_before_the_first_publish_there_is_only_the_root() -> None:
 def test_a_damaged_mark_is_not_taken_for_none(data: bytes) -> None:
     with pytest.raises(NotTrustedError, match="the high-water mark is damaged"):
         HighWater.from_json(data)
+
+
+@pytest.mark.parametrize(
+    ("error", "planted"),
+    [
+        (BadSignatureError("root", 1, 0, ["k"]), False),
+        (BadSignatureError("root", 1, 0), True),
+        (MalformedError("no JSON"), True),
+        (MismatchError("another version"), True),
+    ],
+    ids=["keys that cannot be used here", "other keys", "garbage", "another version"],
+)
+def test_a_root_that_this_library_cannot_verify_is_not_called_planted(
+    error: NotTrustedError, *, planted: bool
+) -> None:
+    """Nobody is to remove a root because the tool that looks at it is too old."""
+    trusted = _root(1)
+    storage = Memory({"metadata/2.root.json": b"a root"})
+    with (
+        patch.object(module, "next_root", side_effect=error),
+        pytest.raises(NotTrustedError) as said,
+    ):
+        module._read_roots(storage, trusted)
+    assert ("planted-root.md" in said.value.hint) is planted
+    assert (said.value is error) is not planted
+    assert module._read_roots(Memory({}), trusted)[0] == (trusted,)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
 import pytest
 from tuf.api.metadata import Metadata, TargetFile, Targets
@@ -12,17 +12,26 @@ from tuf.api.metadata import Metadata, TargetFile, Targets
 from client_reference.errors import ActionRequiredError, ConfigurationError, RefusedError
 from client_reference.payload.segments import SUFFIX
 from repo_tools.metadata.bins import bins_of, is_bin
+from repo_tools.metadata.edits import DROPPED_FIELD, assemble
 from repo_tools.metadata.repository import parse
 from repo_tools.publishing import renewal
 from repo_tools.publishing.factory import load_registry
 from repo_tools.publishing.firmware import Builds, open_signers, read_builds
-from repo_tools.publishing.renewal import check_clients, convert, cut, renew_builds
+from repo_tools.publishing.prepare import read_base
+from repo_tools.publishing.renewal import (
+    check_clients,
+    convert,
+    cut,
+    rebase_whole,
+    renew_builds,
+)
 from repo_tools.signing.secrets import Secrets
 from tests.publishing.lab import PRODUCT, Lab, entry
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
+    from repo_tools.metadata.repository import RepositoryState
     from repo_tools.workspace import Workspace
 
 ROLE = f"{PRODUCT}-builds"
@@ -267,3 +276,116 @@ def test_bins_are_for_devices_that_read_them(
     assert _staged(live) == (None, {})
     registry[:] = [replace(shipped, retired="2026-03-02")]
     assert convert(ws, PRODUCT, 16, _secrets(ws), live.now) == 2
+
+
+# A whole role that waits
+
+
+@dataclass
+class Waiting:
+    """A builds role in bins that was signed again, and what is live."""
+
+    lab: Lab
+    state: RepositoryState
+    files: dict[str, bytes]
+    parts: dict[str, Targets]
+
+    @classmethod
+    def of(cls, lab: Lab) -> Self:
+        ws = lab.workspace
+        files = ws.staged_roles()
+        parts = {name: parse(data, Targets, name).signed for name, data in files.items()}
+        return cls(lab, read_base(ws, ws.storage()).state, files, parts)
+
+    @property
+    def bin(self) -> Targets:
+        (found,) = (part for name, part in self.parts.items() if is_bin(name))
+        return found
+
+    def stands(self) -> bool:
+        ws = self.lab.workspace
+        return renewal._stands(ws, ws.storage(), self.state, ROLE, self.files, self.parts)
+
+    def occupy(self, data: bytes) -> None:
+        (home,) = (name for name in self.parts if is_bin(name))
+        path = self.lab.repository / f"metadata/{self.bin.version}.{home}.json"
+        path.write_bytes(data)
+
+
+def _drop(signed: Targets, *, said: bool) -> None:
+    (path,) = signed.targets
+    del signed.targets[path]
+    if said:
+        signed.unrecognized_fields[DROPPED_FIELD] = [path]
+
+
+def _other(signed: Targets) -> None:
+    (target,) = signed.targets.values()
+    target.length += 1
+
+
+STANDS: dict[str, tuple[Callable[[Waiting], object], bool]] = {
+    "as it was signed": (lambda _: None, True),
+    "a role that is no newer": (lambda it: setattr(it.parts[ROLE], "version", 1), False),
+    "a bin that is no newer": (lambda it: setattr(it.bin, "version", 1), False),
+    "a bin that was left out": (
+        lambda it: [it.parts.pop(name) for name in list(it.parts) if is_bin(name)],
+        False,
+    ),
+    "an artifact that was lost": (lambda it: _drop(it.bin, said=False), False),
+    "an artifact that was dropped": (lambda it: _drop(it.bin, said=True), True),
+    "an artifact that is another": (lambda it: _other(it.bin), False),
+    "a name that somebody took": (lambda it: it.occupy(b"{}"), False),
+    "a name that has our own upload": (
+        lambda it: it.occupy(next(each for name, each in it.files.items() if is_bin(name))),
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STANDS)
+@pytest.mark.parametrize("flat", [False, True], ids=["in bins", "in one file"])
+def test_a_whole_role_stands_on_what_is_live(
+    request: pytest.FixtureRequest, case: str, *, flat: bool
+) -> None:
+    """What is live is in bins already, or was cut."""
+    lab: Lab = request.getfixturevalue("live" if flat else "binned")
+    if flat:
+        convert(lab.workspace, PRODUCT, 64, _secrets(lab.workspace), lab.now)
+    else:
+        renew_builds(lab.workspace, PRODUCT, _secrets(lab.workspace), lab.now)
+    it = Waiting.of(lab)
+    change, stands = STANDS[case]
+    change(it)
+    if flat and case == "a bin that is no newer":
+        stands = True  # the first of its name
+    assert it.stands() is stands
+
+
+def _rebased(lab: Lab) -> str | None:
+    ws = lab.workspace
+    state = read_base(ws, ws.storage()).state
+    found = rebase_whole(ws, ws.storage(), state, PRODUCT, _secrets(ws), lab.now)
+    return None if found is None else f"{found.role} {found.version}"
+
+
+def test_what_does_not_wait_or_stands_is_not_made_anew(binned: Lab) -> None:
+    assert _rebased(binned) is None, "nothing waits"
+    renew_builds(binned.workspace, PRODUCT, _secrets(binned.workspace), binned.now)
+    assert _rebased(binned) is None, "it stands"
+    staged = binned.workspace.memory / "staged"
+    for other in ("sensor_-00", "gateway-beta"):
+        (staged / f"{other}.json").write_bytes(assemble(Targets(), []))
+        (binned.repository / f"metadata/1.{other}.json").write_bytes(b"{}")
+    assert _rebased(binned) is None, "what else waits is not asked"
+    (binned.repository / f"metadata/2.{ROLE}.json").write_bytes(b"{}")
+    assert _rebased(binned) == f"{ROLE} 3"
+    published = binned.repository / f"metadata/1.{ROLE}.json"
+    (staged / f"{ROLE}.json").write_bytes(published.read_bytes())
+    assert _rebased(binned) is None, "what is live waits no more"
+
+
+def test_a_role_in_one_file_is_made_anew_elsewhere(live: Lab) -> None:
+    renew(live)
+    (live.repository / f"metadata/2.{ROLE}.json").write_bytes(b"{}")
+    assert _rebased(live) is None, "see `rebase_builds`"
