@@ -64,6 +64,7 @@ long: setup-dev ## everything that takes long: 2,000 oracle cases, full matrices
 	FIRMROOT_ORACLE_CASES=2000 FIRMROOT_CUTS=full FIRMROOT_KILLS=full FIRMROOT_FAULTS=500 $(PYTEST) -m "not system"
 	$(PY) -m bench
 	$(PY) -m bench.scale
+	$(PY) -m bench.scale --bins 4096 --targets 100000 1000000
 	$(PY) scripts/fuzz.py --all --seconds $(FUZZ_SECONDS) --jobs $(JOBS)
 
 .PHONY: fuzz
