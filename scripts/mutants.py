@@ -294,6 +294,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/publishing/test_binned.py",
         "tests/publishing/test_firmware.py",
         "tests/publishing/test_artifacts.py",
+        *BINS,
     ),
     "repo_tools/publishing/renewal.py": ("tests/publishing/test_renewal.py", *BINS),
     "repo_tools/publishing/bridge.py": ("tests/publishing/test_bridge.py",),

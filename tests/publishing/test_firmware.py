@@ -14,7 +14,7 @@ from tuf.api.metadata import Targets
 
 from client_reference.errors import ActionRequiredError, NotTrustedError
 from repo_tools.metadata.bins import Release, bins_of, delegating, listed_bins
-from repo_tools.metadata.edits import without
+from repo_tools.metadata.edits import DROPPED_FIELD, without
 from repo_tools.metadata.repository import RepositoryState, parse
 from repo_tools.publishing import firmware
 from repo_tools.publishing.cache import NO_CACHE
@@ -22,6 +22,7 @@ from repo_tools.publishing.firmware import (
     Builds,
     Near,
     begun,
+    left_out,
     open_signers,
     read_builds,
     stage_bins,
@@ -299,3 +300,38 @@ def test_a_bin_that_was_not_read_is_not_written(binned: Lab) -> None:
         stage_bins(binned.workspace, PRODUCT, unread, [target], [], binned.now)
     signers = _signers(binned)
     assert stage_bins(binned.workspace, PRODUCT, builds, [target], signers, binned.now) == (home,)
+
+
+class Bytes:
+    """Of a workspace, whether the bytes of a target wait in it."""
+
+    def __init__(self, *, wait: bool) -> None:
+        self.wait = wait
+
+    def waiting(self, _: str) -> str | None:
+        """See `Workspace.waiting`."""
+        return "outbox" if self.wait else None
+
+
+@pytest.mark.parametrize(
+    ("version", "has", "waits", "out"),
+    [
+        (3, True, True, {"old", "other"}),
+        (2, True, True, {"old", "other"}),
+        (4, True, True, {"other"}),
+        (4, True, False, {"old", "other"}),
+        (4, False, True, {"old", "other"}),
+    ],
+    ids=["as new", "older", "added again", "without its bytes", "not named"],
+)
+def test_what_was_dropped_elsewhere_is_news_only_if_it_was_added_on_top_of_that(
+    version: int, out: set[str], *, has: bool, waits: bool
+) -> None:
+    """Attack: a thief's build was dropped, and comes back with what was signed here before."""
+    paths = {name: f"builds/{PRODUCT}/{name}/firmware.img" for name in ("old", "other")}
+    live = Targets(3, unrecognized_fields={DROPPED_FIELD: list(paths.values())})
+    named = {paths["old"]: entry(paths["old"], "old", 7)} if has else {}
+    staged = Targets(version, targets=named)
+    ws: Any = Bytes(wait=waits)
+    assert left_out(ws, live, staged) == {paths[name] for name in out}
+    assert left_out(ws, None, staged) == left_out(ws, live, None) == frozenset()
