@@ -22,6 +22,7 @@ from repo_tools.publishing import firmware, inbox, intake
 from repo_tools.publishing.artifacts import stored_name
 from repo_tools.publishing.firmware import open_signers, write_role
 from repo_tools.publishing.inherit import inherited_builds
+from repo_tools.publishing.live import read_bins
 from repo_tools.publishing.prepare import read_base
 from repo_tools.publishing.rehearse import Outcome
 from repo_tools.publishing.renewal import renew_builds
@@ -888,6 +889,33 @@ def test_a_build_that_nobody_here_saw_is_not_signed_with_the_next_key(
     publisher.ok("publish")
     assert {each.version for each in read_index(snapshot_of(publisher), PRODUCT)} == {"1.0"}
     assert publisher.fresh_device() == (Outcome.UPDATES, "installs 1.0")
+
+
+@large
+def test_what_was_dropped_does_not_come_back_with_the_next_firmware(
+    apart: tuple[Lab, Lab],
+) -> None:
+    """Attack: a thief's build is dropped elsewhere; here it waits, with its bytes, in that bin."""
+    builder, publisher = apart
+    builder.add("thief")
+    [home] = [name for name in builder.workspace.staged_roles() if pure.is_bin(name)]
+    builder.ok("submit")
+    publisher.ok("publish")
+    publisher.ok("ceremony", "start", BUILDS, "--drop", "gateway@thief")
+    publisher.ok("publish")
+    path = "builds/gateway/{}/firmware.img".format
+    versions = (f"2.{number}" for number in range(10_000))
+    version = next(each for each in versions if _bin(publisher, path(each), 3, each)[0] == home)
+    builder.add(version)
+    builder.ok("submit")
+    publisher.ok("publish")
+    assert {each.version for each in read_index(snapshot_of(publisher), PRODUCT)} == {
+        "1.0", version,
+    }  # fmt: skip
+    state = read_base(publisher.workspace, publisher.workspace.storage()).state
+    live = read_bins(publisher.workspace.storage(), state, [home]).role(home)
+    assert live is not None
+    assert set(live.targets) == {path(version)}
 
 
 @large
