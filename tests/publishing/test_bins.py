@@ -919,6 +919,27 @@ def test_what_was_dropped_does_not_come_back_with_the_next_firmware(
 
 
 @large
+def test_what_was_dropped_from_one_file_does_not_come_back_with_the_next_firmware(
+    following: Lab, tmp_path: Path
+) -> None:
+    """The same without hash bins."""
+    following.ok("publish")
+    builder, publisher = _apart(following, tmp_path)
+    builder.add("thief")
+    builder.ok("submit")
+    publisher.ok("publish")
+    publisher.ok("ceremony", "start", BUILDS, "--drop", "gateway@thief")
+    publisher.ok("publish")
+    builder.add("1.2")
+    builder.ok("submit")
+    publisher.ok("publish")
+    state = read_base(publisher.workspace, publisher.workspace.storage()).state
+    builds = state.role(BUILDS)
+    assert builds is not None
+    assert {path.split("/")[2] for path in builds.targets} == {"1.0", "1.1", "1.2"}
+
+
+@large
 def test_a_product_is_cut_into_bins_through_the_inbox(following: Lab, tmp_path: Path) -> None:
     """No artifact goes over again; another one that came meanwhile is cut as well."""
     following.ok("publish")
